@@ -1,0 +1,22 @@
+//! The coordinator: MCP front door, sessions, dispatch to workers, stores and the audit trail of it all.
+//!
+//! Owner of sessions and of every decision about them (the pure ones live in `coordinator-core`). A call walks
+//! `mcp` -> `tools` -> `session` -> `dispatch` -> `workers` and back; no layer is skipped.
+//!
+//! *Invariant*: this library never names the `worker` crate; only the binary does, to be the whole product in one file.
+//! rmcp is named in `mcp` and nowhere else.
+
+pub mod caller;
+pub mod cli;
+pub mod config;
+pub mod diagnostics;
+pub mod dispatch;
+pub mod front;
+pub mod mcp;
+pub mod provision;
+pub mod server;
+pub mod session;
+pub mod store;
+pub mod supervisor;
+pub mod tools;
+pub mod workers;

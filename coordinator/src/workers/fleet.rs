@@ -1,0 +1,107 @@
+//! What sessions need of the workers: a seam with one real implementation ([`super::Workers`] with
+//! [`crate::dispatch`]) and a double for tests of the session layer.
+
+use std::time::Duration;
+
+use codegen_types::{
+    EventBody, Failure, Incarnation, IsolationLevel, IsolationReport, Lease, Limits, Operation, SessionId, TaskId,
+    WorkerId,
+};
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use coordinator_core::placement::Requirements;
+
+/// A slot on a worker, held until a session is opened in it or it is dropped.
+pub trait Reservation: Send + Sync {
+    /// The worker and the life of it that has the slot.
+    fn worker(&self) -> (&WorkerId, Incarnation);
+}
+
+/// What a session's worker said when it opened the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// What its sandbox really has.
+    pub isolation: IsolationReport,
+    /// Whether the workspace is new.
+    pub workspace_created: bool,
+}
+
+/// One task, as it is sent to a worker.
+#[derive(Debug, Clone)]
+pub struct TaskDispatch {
+    /// The task.
+    pub task: TaskId,
+    /// Its session.
+    pub session: SessionId,
+    /// Who holds the session, by the session's own record.
+    pub lease: Lease,
+    /// What to do.
+    pub operation: Operation,
+    /// Wall time; the worker ends the task then.
+    pub timeout: Duration,
+    /// Stdout and stderr together, in bytes; the coordinator trusts no worker to keep to it.
+    pub output_bytes_max: u64,
+}
+
+/// How a dispatched task ended, as far as the coordinator can know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DispatchEnd {
+    /// The worker answered; the last event, [`EventBody::Finished`] or [`EventBody::Failed`].
+    Answered(EventBody),
+    /// It was never written to a link, or that incarnation denies having it: it may be placed again.
+    NotStarted(Failure),
+    /// It was sent, and its end cannot be learnt: `TASK_OUTCOME_UNKNOWN`.
+    Unknown(Failure),
+}
+
+/// What the workers do for sessions.
+pub trait Fleet: Send + Sync + 'static {
+    /// Finds a worker with a free slot and reserves it. `prefer` is the worker that has the session's files: when it
+    /// is given, no other worker will do.
+    fn reserve(&self, requirements: &Requirements, prefer: Option<&WorkerId>) -> Result<Box<dyn Reservation>, Failure>;
+
+    /// Opens a session on its worker; idempotent for one lease.
+    fn open(
+        &self,
+        session: SessionId,
+        lease: Lease,
+        limits: Limits,
+        isolation_minimum: IsolationLevel,
+    ) -> BoxFuture<'_, Result<Opened, Failure>>;
+
+    /// Ends a session's processes, and deletes its workspace when asked.
+    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// Runs a task to its end. `Started`, `Output`, `Progress` and `Display` go to `events` in order; the last event
+    /// is returned. Cancelling `cancel` ends the task on the worker and still waits for its last event.
+    fn execute(
+        &self,
+        task: TaskDispatch,
+        events: mpsc::Sender<EventBody>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'_, DispatchEnd>;
+}
+
+/// What became of a worker; sessions follow it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerEvent {
+    /// A life of a worker has joined (or joined again). Sessions leased to an earlier life of it keep their files when
+    /// they are in `held`, else they are lost.
+    Joined {
+        /// Which worker.
+        worker: WorkerId,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Sessions whose workspaces it has.
+        held: Vec<SessionId>,
+    },
+    /// A life of a worker is over: it left, was pruned, or was superseded.
+    Gone {
+        /// Which worker.
+        worker: WorkerId,
+        /// Which life of it.
+        incarnation: Incarnation,
+    },
+}

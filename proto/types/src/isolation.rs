@@ -1,0 +1,185 @@
+//! How well a session is isolated, layer by layer, and whether each layer is really active.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// How well a session is isolated from the host and from other sessions. Ordered from weakest to strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IsolationLevel {
+    /// No isolation; only when the operator asked for exactly that.
+    None,
+    /// Landlock, seccomp and limits, under the worker's own user id.
+    Reduced,
+    /// Reduced, and a user id for each session.
+    Portable,
+    /// Portable inside namespaces of its own, on a root file system of its own.
+    Full,
+}
+
+impl IsolationLevel {
+    /// The level as it is written in flags, records and results.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Reduced => "reduced",
+            Self::Portable => "portable",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl fmt::Display for IsolationLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that names no isolation level.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an isolation level: `{0}` (allowed: none, reduced, portable, full)")]
+pub struct InvalidIsolationLevel(String);
+
+impl FromStr for IsolationLevel {
+    type Err = InvalidIsolationLevel;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::None, Self::Reduced, Self::Portable, Self::Full]
+            .into_iter()
+            .find(|level| level.as_str() == text)
+            .ok_or_else(|| InvalidIsolationLevel(text.to_owned()))
+    }
+}
+
+/// One layer of isolation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// User namespace: ids inside mean nothing outside.
+    UserNamespace,
+    /// Mount namespace, and `pivot_root` onto a small root with read-only system directories.
+    MountNamespace,
+    /// Process-id namespace with an init of our own and a private `/proc`.
+    PidNamespace,
+    /// Network namespace that holds nothing but loopback.
+    NetworkNamespace,
+    /// IPC namespace: System V objects and POSIX queues of its own.
+    IpcNamespace,
+    /// UTS namespace: a host name of its own.
+    UtsNamespace,
+    /// Cgroup namespace: the host's control groups cannot be seen.
+    CgroupNamespace,
+    /// A user id of the host that belongs to this session alone.
+    SessionUid,
+    /// Landlock: files, TCP and scopes are denied unless listed.
+    Landlock,
+    /// Seccomp: system calls that a program does not need are denied.
+    Seccomp,
+    /// `no_new_privs`: set-user-id programs give nothing.
+    NoNewPrivs,
+    /// No capability in any set.
+    NoCapabilities,
+    /// Only the listed descriptors are open at the start of a program.
+    ClosedDescriptors,
+    /// Bound on the memory of the whole session.
+    MemoryLimit,
+    /// Bound on the number of processes of the whole session.
+    ProcessLimit,
+    /// Bound on processor use of the whole session.
+    CpuLimit,
+    /// Bound on the bytes in the workspace.
+    DiskLimit,
+    /// Bound on `/tmp` and `/dev/shm`.
+    ScratchLimit,
+}
+
+impl Layer {
+    /// Every layer, in the order in which reports list them.
+    pub const ALL: [Self; 18] = [
+        Self::UserNamespace,
+        Self::MountNamespace,
+        Self::PidNamespace,
+        Self::NetworkNamespace,
+        Self::IpcNamespace,
+        Self::UtsNamespace,
+        Self::CgroupNamespace,
+        Self::SessionUid,
+        Self::Landlock,
+        Self::Seccomp,
+        Self::NoNewPrivs,
+        Self::NoCapabilities,
+        Self::ClosedDescriptors,
+        Self::MemoryLimit,
+        Self::ProcessLimit,
+        Self::CpuLimit,
+        Self::DiskLimit,
+        Self::ScratchLimit,
+    ];
+
+    /// The layer as it is written in reports and records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UserNamespace => "user_namespace",
+            Self::MountNamespace => "mount_namespace",
+            Self::PidNamespace => "pid_namespace",
+            Self::NetworkNamespace => "network_namespace",
+            Self::IpcNamespace => "ipc_namespace",
+            Self::UtsNamespace => "uts_namespace",
+            Self::CgroupNamespace => "cgroup_namespace",
+            Self::SessionUid => "session_uid",
+            Self::Landlock => "landlock",
+            Self::Seccomp => "seccomp",
+            Self::NoNewPrivs => "no_new_privs",
+            Self::NoCapabilities => "no_capabilities",
+            Self::ClosedDescriptors => "closed_descriptors",
+            Self::MemoryLimit => "memory_limit",
+            Self::ProcessLimit => "process_limit",
+            Self::CpuLimit => "cpu_limit",
+            Self::DiskLimit => "disk_limit",
+            Self::ScratchLimit => "scratch_limit",
+        }
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether a layer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerState {
+    /// The kernel enforces it.
+    Enforced,
+    /// It holds in part; the detail says what is missing.
+    Partial,
+    /// It does not hold; the detail says why.
+    Absent,
+}
+
+/// One row of a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerReport {
+    /// Which layer.
+    pub layer: Layer,
+    /// Whether it holds.
+    pub state: LayerState,
+    /// By what means it holds, or why it does not.
+    pub detail: String,
+    /// What an operator can do about a layer that does not hold in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+/// What isolation a sandbox has: the level reached, and every layer as it was found by probing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IsolationReport {
+    /// The strongest level whose layers all hold.
+    pub level: IsolationLevel,
+    /// One row for every layer, in the order of [`Layer::ALL`].
+    pub layers: Vec<LayerReport>,
+}

@@ -1,0 +1,25 @@
+//! The words that coordinator and worker share: ids, operations, output, limits, isolation, events, error codes and
+//! the principal.
+//!
+//! Owner of the vocabulary; every other crate speaks it, the wire format is converted to it in `codegen-proto`.
+//!
+//! *Invariant*: plain data. No I/O, no tokio, no clock, no wire format; nothing here decides anything but whether a
+//! value is well formed.
+
+pub mod error;
+pub mod event;
+pub mod ids;
+pub mod isolation;
+pub mod limits;
+pub mod operation;
+pub mod path;
+pub mod principal;
+
+pub use error::{ErrorCode, Failure};
+pub use event::{Display, Event, EventBody, Exit, OperationResult, OutputStream, ResourceUse};
+pub use ids::{Epoch, Incarnation, Lease, LogSeq, SessionId, TaskId, WorkerId};
+pub use isolation::{IsolationLevel, IsolationReport, Layer, LayerReport, LayerState};
+pub use limits::Limits;
+pub use operation::{Exec, Operation, Program};
+pub use path::WorkspacePath;
+pub use principal::Principal;
