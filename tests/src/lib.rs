@@ -1,1 +1,12 @@
-//! x
+//! The harness of the end-to-end suites: launches the built `coordinator` as an MCP client does, on a state directory
+//! of its own, and speaks newline-delimited JSON-RPC with it.
+//!
+//! *Invariant*: it knows the product only from outside: its command line, its protocol, its files and its exit codes.
+
+mod client;
+mod installation;
+mod processes;
+
+pub use client::{Answer, Client};
+pub use installation::{Installation, User, signal};
+pub use processes::{descendants, is_running, poll_until, processes_of};

@@ -1,0 +1,6 @@
+//! How processes, sessions and the log begin and end, seen from outside.
+
+mod audit;
+mod limits;
+mod processes;
+mod sessions;

@@ -1,0 +1,114 @@
+//! Sessions: handles that outlive connections and servers.
+
+use std::time::Duration;
+
+use e2e::{Installation, User, poll_until};
+use serde_json::json;
+
+#[test]
+fn a_handle_outlives_its_connection() {
+    let installation = Installation::new();
+    let mut first = installation.client();
+    let session = first.tool("session_create", json!({"name": "kept"})).structured["session_id"].clone();
+    first.tool("fs_write", json!({"session_id": session, "path": "a/b.txt", "contents": "hello"})).ok();
+    assert!(first.close().success());
+    let mut second = installation.client();
+    assert!(second.tool("fs_read", json!({"session_id": session, "path": "a/b.txt"})).ok().contains("hello"));
+}
+
+#[test]
+fn a_handle_and_its_files_outlive_a_killed_server() {
+    for user in User::all() {
+        let installation = Installation::for_user(user);
+        let mut first = installation.client();
+        let session = first.tool("session_create", json!({"metadata": {"k": 1}})).structured["session_id"].clone();
+        first.tool("run_python", json!({"session_id": session, "code": "open('made.txt', 'w').write('by code')"})).ok();
+        installation.kill_server();
+        let mut second = installation.client();
+        assert!(second.tool("fs_read", json!({"session_id": session, "path": "made.txt"})).ok().contains("by code"));
+        second.tool("run_python", json!({"session_id": session, "code": "open('made.txt', 'a').write(' again')"})).ok();
+        let info = second.tool("session_info", json!({"session_id": session})).structured;
+        assert_eq!(info["metadata"]["k"], 1);
+    }
+}
+
+#[test]
+fn a_task_cut_off_by_a_killed_server_ends_unknown_and_is_never_run_again() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    let session = client.tool("session_create", json!({})).structured["session_id"].clone();
+    let code = "open('runs.txt', 'a').write('ran\\n'); print('on', flush=True)\nimport time; time.sleep(600)";
+    let arguments = json!({"session_id": session, "code": code, "idempotency_key": "once", "timeout_seconds": 900});
+    client.start_tool("run_python", arguments.clone());
+    client.progress();
+    installation.kill_server();
+    let mut again = installation.client();
+    again.tool("run_python", arguments).code("TASK_OUTCOME_UNKNOWN");
+    let runs = again.tool("fs_read", json!({"session_id": session, "path": "runs.txt"}));
+    assert_eq!(runs.ok().matches("ran").count(), 1);
+}
+
+#[test]
+fn the_same_idempotency_key_gives_the_same_result_and_runs_once() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    let code = "open('runs.txt', 'a').write('ran\\n'); print('done')";
+    let first = client.tool("run_python", json!({"code": code, "idempotency_key": "k"}));
+    let second = client.tool("run_python", json!({"code": code, "idempotency_key": "k"}));
+    assert!(first.ok().contains("done") && second.ok().contains("done"));
+    assert_eq!(client.tool("fs_read", json!({"path": "runs.txt"})).ok().matches("ran").count(), 1);
+    client.tool("run_python", json!({"code": "print('other')", "idempotency_key": "k"})).code("INVALID_ARGUMENT");
+}
+
+#[test]
+fn an_idle_session_is_ended_and_reopens_with_its_files() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    let created = client.tool("session_create", json!({"ttl_seconds": 1})).structured;
+    let session = created["session_id"].clone();
+    client.tool("run_python", json!({"session_id": session, "code": "open('x', 'w').write('kept')"})).ok();
+    poll_until("the idle session is suspended", Duration::from_secs(20), || {
+        // Looking is no use of a session.
+        let sessions = client.tool("session_list", json!({})).structured;
+        let row = sessions["sessions"].as_array()?.iter().find(|s| s["session_id"] == session)?.clone();
+        (row["state"] == "suspended").then_some(())
+    });
+    assert!(client.tool("fs_read", json!({"session_id": session, "path": "x"})).ok().contains("kept"));
+}
+
+#[test]
+fn a_closed_session_is_closed_for_good() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    let session = client.tool("session_create", json!({})).structured["session_id"].clone();
+    client.tool("fs_write", json!({"session_id": session, "path": "x", "contents": "x"})).ok();
+    client.tool("session_close", json!({"session_id": session})).ok();
+    client.tool("fs_read", json!({"session_id": session, "path": "x"})).code("SESSION_CLOSED");
+    let workspace = installation.state_dir().join("workspaces").join(session.as_str().expect("a handle"));
+    assert!(!workspace.exists());
+}
+
+#[test]
+fn metadata_is_merged_or_replaced() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    let session = client.tool("session_create", json!({"metadata": {"a": 1, "b": 2}})).structured["session_id"].clone();
+    client.tool("session_update", json!({"session_id": session, "metadata": {"b": null, "c": 3}})).ok();
+    let info = client.tool("session_info", json!({"session_id": session})).structured;
+    assert_eq!(info["metadata"], json!({"a": 1, "c": 3}));
+    client.tool("session_update", json!({"session_id": session, "metadata": {"z": 9}, "replace_metadata": true})).ok();
+    let info = client.tool("session_info", json!({"session_id": session})).structured;
+    assert_eq!(info["metadata"], json!({"z": 9}));
+}
+
+#[test]
+fn a_session_below_the_minimum_isolation_is_refused() {
+    let installation = Installation::new();
+    let mut command = installation.command::<&str>([]);
+    // With no user namespaces to be had, nothing weaker is taken in their place.
+    command.env("ISOLATION_MINIMUM", "full");
+    let mut client = e2e::Client::launch(command);
+    client.initialize("2025-11-25");
+    let info = client.tool("session_create", json!({})).structured;
+    assert_eq!(info["isolation"]["level"], "full");
+}

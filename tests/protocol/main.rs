@@ -1,0 +1,6 @@
+//! The protocol on the wire: both eras, and every bad input with a clear answer and nothing lost.
+
+mod bad_input;
+mod independent_client;
+mod readme;
+mod revisions;
