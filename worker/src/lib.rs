@@ -1,1 +1,35 @@
-//! x
+//! The worker: joins a coordinator, keeps a pool of sandboxed sessions and runs their tasks.
+//!
+//! Owner of what happens between the link and the sandbox: the task table, the session pool, the executor and the
+//! runtimes. The process forks the launcher before anything else, so that no thread and no secret is in it.
+//!
+//! *Invariant*: no unsafe code, no decision about who may do what (the coordinator's), and nothing of a session's code
+//! ever runs outside its sandbox; whatever a sandbox says is hostile until checked.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod start;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use start::{StartError, StartMessage};
+
+/// The whole worker process. `args` begins with the program's name, as [`std::env::args_os`] does.
+///
+/// Must be called before the process has a second thread.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match args::Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Nothing is left to tell when the stream of the message itself is broken.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let _ = args;
+    ExitCode::SUCCESS
+}
