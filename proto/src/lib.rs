@@ -1,7 +1,9 @@
 //! The wire between coordinator and worker: generated types, conversion to and from the domain's words, and the mapping
 //! of error codes to gRPC status.
 //!
-//! Owner of package `codegen.v1`. Wire to domain is fallible: whatever arrives is hostile until it converted.
+//! Owner of package `codegen.v1`. Wire to domain is fallible: whatever arrives is hostile until it converted. Texts of
+//! closed vocabularies that are not known are refused, and every text, list and blob has a bound ([`bounds`]). Domain to
+//! wire is infallible; a message for people that is too long is cut.
 //!
 //! *Invariant*: no I/O and no decision; no other crate builds or reads a wire message by hand.
 
@@ -17,3 +19,22 @@
 pub mod v1 {
     tonic::include_proto!("codegen.v1");
 }
+
+pub mod bounds;
+mod event;
+mod field;
+mod invalid;
+mod isolation;
+mod lifecycle;
+mod operation;
+mod result;
+mod secret;
+mod session;
+pub mod status;
+mod task;
+
+pub use invalid::InvalidMessage;
+pub use lifecycle::{DeregisterWorker, Heartbeat, HeartbeatAnswer, RegisterWorker, Registered};
+pub use secret::Secret;
+pub use session::{CloseSession, OpenSession, SessionClosed, SessionOpened};
+pub use task::{AttachTask, CancelAnswer, CancelTask, ExecuteTask};

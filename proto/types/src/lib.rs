@@ -14,6 +14,7 @@ pub mod limits;
 pub mod operation;
 pub mod path;
 pub mod principal;
+pub mod worker;
 
 pub use error::{ErrorCode, Failure};
 pub use event::{Display, Event, EventBody, Exit, OperationResult, OutputStream, ResourceUse};
@@ -23,3 +24,4 @@ pub use limits::Limits;
 pub use operation::{Exec, Operation, Program};
 pub use path::WorkspacePath;
 pub use principal::Principal;
+pub use worker::{Capabilities, HeldSession, Runtime};
