@@ -1,0 +1,122 @@
+//! The worker's end of a supervised task.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroups::OomCounter;
+use crate::datagram::AsyncSocket;
+
+/// A supervised program. Dropping it makes its supervisor kill the program and every descendant.
+#[derive(Debug)]
+pub struct Child {
+    socket: AsyncSocket,
+    pid: Option<u32>,
+    oom: Option<(Arc<OomCounter>, u64)>,
+}
+
+/// How a supervised program ended. Every one of its descendants is gone, too.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildEnd {
+    /// Its exit code, when it exited.
+    pub code: Option<i32>,
+    /// The signal that ended it, when one did.
+    pub signal: Option<i32>,
+    /// Processor time of it and all its descendants, in milliseconds.
+    pub cpu_ms: u64,
+    /// Peak resident memory of its largest process, in bytes.
+    pub memory_peak_bytes: u64,
+    /// Descendants that outlived it and were killed.
+    pub leftovers_killed: u32,
+    /// Whether the kernel killed a process of the sandbox for the memory limit meanwhile. Tasks that overlap share it.
+    #[serde(default)]
+    pub memory_limit_hit: bool,
+}
+
+/// The supervisor ended without saying how its program did, so survivors can no longer be told from others: the whole
+/// sandbox must be destroyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the supervisor of the task is gone")]
+pub struct SupervisorLost;
+
+/// What a supervisor says, one datagram each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SupervisorEvent {
+    /// The program runs.
+    Started { pid: u32 },
+    /// The program could not be started.
+    Failed { step: String, errno: i32 },
+    /// The program and all its descendants are gone.
+    Exited(ChildEnd),
+}
+
+impl Child {
+    /// The child whose supervisor holds the other end of this `SOCK_SEQPACKET` socket. Needs a tokio runtime.
+    pub fn from_ctl(ctl: OwnedFd) -> io::Result<Self> {
+        Ok(Self { socket: AsyncSocket::new(ctl)?, pid: None, oom: None })
+    }
+
+    /// Lets the child's end say whether the memory limit was hit since now.
+    pub(crate) fn watching(mut self, oom: Option<Arc<OomCounter>>) -> Self {
+        self.oom = oom.map(|counter| {
+            let before = counter.kills();
+            (counter, before)
+        });
+        self
+    }
+
+    /// The program's process id inside the sandbox, once its supervisor named it.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// Interrupts the program: SIGINT to its process group. Does nothing when the program has ended.
+    pub async fn interrupt(&self) {
+        // A supervisor that is gone is noticed by `wait`.
+        let _ = self.socket.send(b"i", &[]).await;
+    }
+
+    /// Kills the program and every descendant. Does nothing when the program has ended.
+    pub async fn kill(&self) {
+        // A supervisor that is gone is noticed by `wait`.
+        let _ = self.socket.send(b"k", &[]).await;
+    }
+
+    /// Waits until the program and every descendant are gone. Cancel-safe.
+    pub async fn wait(&mut self) -> Result<ChildEnd, SupervisorLost> {
+        loop {
+            match self.next_event().await? {
+                SupervisorEvent::Started { pid } => self.pid = Some(pid),
+                SupervisorEvent::Failed { .. } => return Err(SupervisorLost),
+                SupervisorEvent::Exited(end) => return Ok(self.judged(end)),
+            }
+        }
+    }
+
+    /// Waits for the first word of the supervisor: the program runs, or the step that failed and its error.
+    pub(crate) async fn started(&mut self) -> Result<Result<u32, (String, io::Error)>, SupervisorLost> {
+        match self.next_event().await? {
+            SupervisorEvent::Started { pid } => {
+                self.pid = Some(pid);
+                Ok(Ok(pid))
+            }
+            SupervisorEvent::Failed { step, errno } => Ok(Err((step, io::Error::from_raw_os_error(errno)))),
+            SupervisorEvent::Exited(_) => Err(SupervisorLost),
+        }
+    }
+
+    async fn next_event(&mut self) -> Result<SupervisorEvent, SupervisorLost> {
+        let datagram = self.socket.recv().await.map_err(|_| SupervisorLost)?.ok_or(SupervisorLost)?;
+        serde_json::from_slice(&datagram.bytes).map_err(|_| SupervisorLost)
+    }
+
+    fn judged(&self, mut end: ChildEnd) -> ChildEnd {
+        if let Some((counter, before)) = &self.oom {
+            end.memory_limit_hit |= counter.kills() > *before;
+        }
+        end
+    }
+}

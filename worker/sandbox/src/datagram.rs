@@ -1,0 +1,131 @@
+//! Datagrams with descriptors over `SOCK_SEQPACKET` socket pairs: blocking for the launcher and everything below it,
+//! asynchronous for the worker.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
+};
+use tokio::io::unix::AsyncFd;
+
+/// The longest datagram, in bytes; longer payloads travel in a memory file.
+pub(crate) const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
+/// Descriptors in one datagram, at most.
+pub(crate) const DESCRIPTORS_MAX: usize = 72;
+
+/// One datagram, and the descriptors that came with it.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// Two connected ends.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Sends one datagram and waits for room.
+pub(crate) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket.as_fd(), bytes, descriptors, SendFlags::NOSIGNAL)
+}
+
+/// Waits for one datagram; `None` when the other end is closed.
+pub(crate) fn recv(socket: impl AsFd) -> io::Result<Option<Datagram>> {
+    recv_with(socket.as_fd(), RecvFlags::CMSG_CLOEXEC)
+}
+
+fn send_with(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>], flags: SendFlags) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
+    }
+    loop {
+        match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn recv_with(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Option<Datagram>> {
+    let mut bytes = vec![0; DATAGRAM_BYTES_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+    loop {
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
+            Ok(received) => received,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+        let mut descriptors = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = message {
+                descriptors.extend(received);
+            }
+        }
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        bytes.truncate(received.bytes);
+        return Ok(Some(Datagram { bytes, descriptors }));
+    }
+}
+
+/// One end, for the worker's asynchronous code.
+#[derive(Debug)]
+pub(crate) struct AsyncSocket(AsyncFd<OwnedFd>);
+
+impl AsyncSocket {
+    /// Needs a tokio runtime.
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self(AsyncFd::new(socket)?))
+    }
+
+    /// Sends one datagram. Cancel-safe: it is sent or not.
+    pub(crate) async fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        loop {
+            let mut ready = self.0.writable().await?;
+            if let Ok(sent) = ready.try_io(|socket| send_with(socket.as_fd(), bytes, descriptors, flags)) {
+                return sent;
+            }
+        }
+    }
+
+    /// Waits for one datagram; `None` when the other end is closed. Cancel-safe.
+    pub(crate) async fn recv(&self) -> io::Result<Option<Datagram>> {
+        let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        loop {
+            let mut ready = self.0.readable().await?;
+            if let Ok(received) = ready.try_io(|socket| recv_with(socket.as_fd(), flags)) {
+                return received;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_datagram_keeps_its_bounds_and_its_descriptors() {
+        let (one, other) = pair().unwrap();
+        let (one, other) = (AsyncSocket::new(one).unwrap(), AsyncSocket::new(other).unwrap());
+        let null = std::fs::File::open("/dev/null").unwrap();
+        one.send(b"first", &[null.as_fd(), null.as_fd()]).await.unwrap();
+        one.send(b"second", &[]).await.unwrap();
+        let first = other.recv().await.unwrap().unwrap();
+        assert_eq!((first.bytes.as_slice(), first.descriptors.len()), (b"first".as_slice(), 2));
+        assert_eq!(other.recv().await.unwrap().unwrap().bytes, b"second");
+        drop(one);
+        assert!(other.recv().await.unwrap().is_none());
+    }
+}

@@ -1,0 +1,1 @@
+//! Path-safe files of a workspace.
