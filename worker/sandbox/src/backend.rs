@@ -35,6 +35,12 @@ pub trait Sandbox: Send + Sync {
     /// Its end is seen where one of its extra sockets ends.
     fn spawn_bare(&self, spawn: Spawn) -> BoxFuture<'_, Result<u32, SandboxError>>;
 
+    /// The child of a supervisor that the prepared interpreter forked, by the worker's end of its control socket. Its
+    /// end says whether the memory limit was hit, as that of [`spawn`](Self::spawn) does.
+    fn adopt(&self, ctl: OwnedFd) -> io::Result<Child> {
+        Child::from_ctl(ctl)
+    }
+
     /// Kills everything inside and waits until it is gone; gives the number of processes that were killed.
     fn destroy(&self) -> BoxFuture<'_, u32>;
 

@@ -96,8 +96,10 @@ impl Child {
         }
     }
 
-    /// Waits for the first word of the supervisor: the program runs, or the step that failed and its error.
-    pub(crate) async fn started(&mut self) -> Result<Result<u32, (String, io::Error)>, SupervisorLost> {
+    /// Waits for the first word of the supervisor: the program runs, or the step that failed and its error. A
+    /// supervisor that is lost before it said so never let the program run. Cancel-safe; to be called before
+    /// [`wait`](Self::wait).
+    pub async fn started(&mut self) -> Result<Result<u32, (String, io::Error)>, SupervisorLost> {
         match self.next_event().await? {
             SupervisorEvent::Started { pid } => {
                 self.pid = Some(pid);
