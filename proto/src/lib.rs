@@ -10,7 +10,6 @@
 /// Generated from `codegen/v1/*.proto`.
 #[expect(
     missing_docs,
-    clippy::all,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
     unused_qualifications,

@@ -62,7 +62,6 @@ pub fn from_invalid(invalid: InvalidMessage) -> Status {
 ///
 /// # Errors
 /// The status of [`from_invalid`].
-#[expect(clippy::result_large_err, reason = "tonic's services answer with a Status by value")]
 pub fn accept<W, T: TryFrom<W, Error = InvalidMessage>>(wire: W) -> Result<T, Status> {
     T::try_from(wire).map_err(from_invalid)
 }

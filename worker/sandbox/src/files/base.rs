@@ -1,0 +1,248 @@
+//! The directory that holds the workspaces of all sessions.
+
+use std::ffi::CString;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use codegen_types::{ErrorCode, Failure, SessionId};
+use nix::unistd::geteuid;
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Uid, fchmod, fchown, fstatvfs, mkdirat, openat, renameat_with,
+    unlinkat,
+};
+use rustix::io::Errno;
+
+use super::describe::Node;
+use super::tree::{self, TreeError};
+use super::usage::{self, Usage};
+use super::walk::{Reach, walk};
+use super::{names, resolve};
+
+/// A workspace on its way out; never opened again, deleted when the base is opened.
+const DELETING: &str = ".deleting-";
+/// A workspace that has no owner yet.
+const CREATING: &str = ".creating-";
+/// Entries of a base that are looked at.
+const ENTRIES_MAX: usize = 1_000_000;
+
+/// Steps of one deletion. Nobody adds anything by then; a file system that lists less than it holds must not keep us.
+const STEPS_MAX: u64 = 200_000_000;
+
+/// The directory that holds the workspaces of all sessions, each under its session's id. No session can reach it, so
+/// names in it change only by us.
+#[derive(Debug)]
+pub struct WorkspaceBase {
+    directory: OwnedFd,
+}
+
+/// Why a workspace cannot be had. For the operator; a client gets its [`Failure`] form.
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    /// What is there is not a workspace of this session's user.
+    #[error("`{name}` in the base of workspaces is {what}; move it away")]
+    Foreign {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The kernel refused.
+    #[error("could not {action} a workspace")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl From<BaseError> for Failure {
+    fn from(error: BaseError) -> Self {
+        let full = matches!(&error, BaseError::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
+        if full {
+            return Self::new(ErrorCode::DiskLimit, "the worker's disk is full; delete files or tell the operator");
+        }
+        Self::new(ErrorCode::Internal, "the worker cannot reach the session's workspace; the operator's log says why")
+    }
+}
+
+fn failed<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> BaseError {
+    move |error| BaseError::Io { action, source: error.into() }
+}
+
+impl WorkspaceBase {
+    /// Opens the base, makes it when it is not there (0700), and deletes what an earlier life left half-deleted.
+    ///
+    /// # Errors
+    /// It cannot be made or read; or others than its owner may write to it, or its owner is neither root nor us.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        let directory = openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let node = Node::of(directory.as_fd())?;
+        let trusted = node.uid == 0 || node.uid == geteuid().as_raw();
+        if !trusted || node.mode & 0o022 != 0 {
+            let message = format!("{} must belong to the worker's user, and only to it: chmod go-w", path.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        let base = Self { directory };
+        base.delete_leftovers()?;
+        Ok(base)
+    }
+
+    /// Opens a session's workspace, or makes it (0700) for `owner`; without one it is the worker's own. Whether it was
+    /// made by this call.
+    ///
+    /// # Errors
+    /// [`BaseError::Foreign`] when something else is there, or the workspace of another user.
+    pub fn open_or_create(&self, session: SessionId, owner: Option<u32>) -> Result<(OwnedFd, bool), BaseError> {
+        let name = session_name(session);
+        let owner = owner.unwrap_or_else(|| geteuid().as_raw());
+        match self.open_existing(&name, owner) {
+            Err(BaseError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            found => return found.map(|workspace| (workspace, false)),
+        }
+        let created = match self.create(&name, owner) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            made => made.map(|()| true).map_err(failed("make"))?,
+        };
+        Ok((self.open_existing(&name, owner)?, created))
+    }
+
+    /// The user whose workspace a session has, if it has one.
+    pub fn owner(&self, session: SessionId) -> Option<u32> {
+        let node = Node::at(self.directory.as_fd(), &session_name(session)).ok()?;
+        node.is_directory().then_some(node.uid)
+    }
+
+    /// Every session that has a workspace, and its user, sorted.
+    ///
+    /// # Errors
+    /// The base cannot be read.
+    pub fn owners(&self) -> io::Result<Vec<(SessionId, u32)>> {
+        let mut owners: Vec<(SessionId, u32)> = Vec::new();
+        self.each(|name| {
+            if let Ok(session) = name.parse::<SessionId>() {
+                owners.extend(self.owner(session).map(|uid| (session, uid)));
+            }
+        })?;
+        owners.sort_unstable();
+        Ok(owners)
+    }
+
+    /// Every session that has a workspace, sorted.
+    ///
+    /// # Errors
+    /// The base cannot be read.
+    pub fn held(&self) -> io::Result<Vec<SessionId>> {
+        Ok(self.owners()?.into_iter().map(|(session, _)| session).collect())
+    }
+
+    /// Deletes a session's workspace; whether there was one. It is renamed first, so that a deletion that is cut short
+    /// leaves nothing that could be opened as a workspace. No program of the session may be running.
+    ///
+    /// # Errors
+    /// Something in it cannot be deleted; what is left is tried again when the base is opened.
+    pub fn delete(&self, session: SessionId) -> Result<bool, BaseError> {
+        let aside = names::unpredictable(DELETING, "").map_err(failed("delete"))?;
+        let (name, base) = (session_name(session), &self.directory);
+        match renameat_with(base, &name, base, &aside, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(false),
+            Err(errno) => return Err(failed("delete")(errno)),
+        }
+        self.erase(&aside).map_err(failed("delete"))?;
+        Ok(true)
+    }
+
+    /// Counts what a session's workspace holds.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn disk_usage(&self, session: SessionId) -> io::Result<Usage> {
+        let workspace = resolve::directory_without_links(self.directory.as_fd(), &session_name(session))?;
+        Ok(usage::measure(workspace.as_fd())?)
+    }
+
+    /// Bytes that the file system below all workspaces has left for us.
+    ///
+    /// # Errors
+    /// The file system does not say.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let found = fstatvfs(&self.directory)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    fn open_existing(&self, name: &CString, owner: u32) -> Result<OwnedFd, BaseError> {
+        let foreign = |what| BaseError::Foreign { name: name.to_string_lossy().into_owned(), what };
+        let workspace = match resolve::directory_without_links(self.directory.as_fd(), name) {
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Err(foreign("no plain directory")),
+            found => found.map_err(failed("open"))?,
+        };
+        let node = Node::of(workspace.as_fd()).map_err(failed("open"))?;
+        if node.uid != owner {
+            return Err(foreign("another user's directory"));
+        }
+        Ok(workspace)
+    }
+
+    /// Makes a workspace aside and gives it its name when it is whole.
+    fn create(&self, name: &CString, owner: u32) -> io::Result<()> {
+        let aside = names::unpredictable(CREATING, "")?;
+        mkdirat(&self.directory, &aside, Mode::RWXU)?;
+        self.own(&aside, owner)
+            .and_then(|()| {
+                let base = &self.directory;
+                Ok(renameat_with(base, &aside, base, name, RenameFlags::NOREPLACE)?)
+            })
+            .inspect_err(|_| {
+                // If even this fails, it is deleted when the base is opened.
+                let _left = unlinkat(&self.directory, &aside, AtFlags::REMOVEDIR);
+            })
+    }
+
+    fn own(&self, name: &CString, owner: u32) -> io::Result<()> {
+        let made = resolve::directory_without_links(self.directory.as_fd(), name)?;
+        fchmod(&made, Mode::RWXU)?;
+        if owner != geteuid().as_raw() {
+            fchown(&made, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)))?;
+        }
+        Ok(())
+    }
+
+    fn delete_leftovers(&self) -> io::Result<()> {
+        let mut leftovers = Vec::new();
+        self.each(|name| {
+            if name.starts_with(DELETING) || name.starts_with(CREATING) {
+                leftovers.push(names::c_name(name));
+            }
+        })?;
+        leftovers.iter().try_for_each(|name| self.erase(name))
+    }
+
+    fn erase(&self, name: &CString) -> io::Result<()> {
+        match tree::remove(self.directory.as_fd(), name, STEPS_MAX) {
+            Ok(_) | Err(TreeError::Errno(Errno::NOENT)) => Ok(()),
+            Err(TreeError::Errno(Errno::NOTDIR)) => Ok(unlinkat(&self.directory, name, AtFlags::empty())?),
+            Err(TreeError::Errno(errno)) => Err(errno.into()),
+            Err(TreeError::KeepsChanging) => Err(io::ErrorKind::ResourceBusy.into()),
+        }
+    }
+
+    /// Names that are UTF-8; the others are not ours.
+    fn each(&self, mut visit: impl FnMut(&str)) -> io::Result<()> {
+        walk(self.directory.as_fd(), Reach::Entries, ENTRIES_MAX, |met| {
+            if let Ok(name) = met.name.to_str() {
+                visit(name);
+            }
+        })?;
+        Ok(())
+    }
+}
+
+fn session_name(session: SessionId) -> CString {
+    names::c_name(&session.to_string())
+}

@@ -1,0 +1,58 @@
+//! Listing.
+
+use std::os::fd::AsFd;
+
+use codegen_types::event::FileStat;
+use codegen_types::operation;
+use codegen_types::path::COMPONENTS_MAX;
+use codegen_types::{ErrorCode, Failure, OperationResult};
+use globset::{GlobBuilder, GlobMatcher};
+
+use super::walk::{Reach, walk};
+use super::workspace::Workspace;
+use super::{fault, resolve};
+
+/// Things that one listing looks at, whether or not they match.
+const VISITED_MAX: usize = 50_000;
+/// The longest pattern, in bytes.
+const PATTERN_BYTES_MAX: usize = 1_024;
+
+impl Workspace {
+    /// Lists a directory, sorted by path. Links are named, never followed below `path`.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, `NOT_A_DIRECTORY`, `PATH_VIOLATION`, `PERMISSION_DENIED`; `INVALID_ARGUMENT` for a bad pattern.
+    pub fn list(&self, list: &operation::List) -> Result<OperationResult, Failure> {
+        let matcher = list.pattern.as_deref().map(compile).transpose()?;
+        let _identity = self.assume()?;
+        let fault = |errno| fault::of_errno(errno, &list.path);
+        let start = resolve::directory(self.root(), &list.path).map_err(fault)?;
+        let reach = if list.recursive { Reach::Tree { components_max: COMPONENTS_MAX } } else { Reach::Entries };
+        let mut entries: Vec<FileStat> = Vec::new();
+        let complete = walk(start.as_fd(), reach, VISITED_MAX, |met| {
+            let below = String::from_utf8_lossy(met.path);
+            if matcher.as_ref().is_some_and(|matcher| !matcher.is_match(below.as_ref())) {
+                return;
+            }
+            if let Some(node) = met.node() {
+                let path = if list.path.is_root() { below.into_owned() } else { format!("{}/{below}", list.path) };
+                entries.push(node.stat(path));
+            }
+        });
+        let complete = complete.map_err(fault)?;
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        let entries_max = usize::try_from(list.entries_max).unwrap_or(usize::MAX);
+        let truncated = !complete || entries.len() > entries_max;
+        entries.truncate(entries_max);
+        Ok(OperationResult::List { entries, truncated })
+    }
+}
+
+fn compile(pattern: &str) -> Result<GlobMatcher, Failure> {
+    let refuse = |why: String| Failure::new(ErrorCode::InvalidArgument, format!("the pattern is no glob: {why}"));
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return Err(refuse(format!("it is longer than {PATTERN_BYTES_MAX} bytes")));
+    }
+    let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+    glob.map(|glob| glob.compile_matcher()).map_err(|error| refuse(error.kind().to_string()))
+}

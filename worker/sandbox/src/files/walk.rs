@@ -1,0 +1,131 @@
+//! Walking a tree by descriptors: no link is followed, and the work is bounded.
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use codegen_types::event::FileKind;
+use rustix::fs::{FileType, RawDir};
+use rustix::io::Errno;
+
+use super::describe::{Node, kind_of};
+use super::{names, resolve};
+
+const BUFFER_BYTES: usize = 32 << 10;
+
+/// How far a walk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The directory's own entries.
+    Entries,
+    /// All below it, down to so many components.
+    Tree {
+        /// The deepest path that is met.
+        components_max: usize,
+    },
+}
+
+/// Something met on a walk.
+pub(super) struct Met<'walk> {
+    /// The directory it is in.
+    pub(super) directory: BorrowedFd<'walk>,
+    /// Its name there.
+    pub(super) name: &'walk CStr,
+    /// Its path below the start, as bytes.
+    pub(super) path: &'walk [u8],
+    pub(super) kind: FileKind,
+}
+
+impl Met<'_> {
+    /// What it is now, or nothing when it is gone.
+    pub(super) fn node(&self) -> Option<Node> {
+        Node::at(self.directory, self.name).ok()
+    }
+}
+
+/// Shows everything below `start` to `visit`, at most `entries_max` things, in no order. Whether that was all: false
+/// also when a directory could not be read, is a mount point, or lies too deep.
+pub(super) fn walk(
+    start: BorrowedFd<'_>,
+    reach: Reach,
+    entries_max: usize,
+    mut visit: impl FnMut(&Met<'_>),
+) -> Result<bool, Errno> {
+    let mut walk = Walk { reach, left: entries_max, complete: true, pending: Vec::new(), path: Vec::new() };
+    // A descriptor of its own, since walks that share one would share its reading position.
+    let top = resolve::directory_without_links(start, c".")?;
+    walk.directory(top.as_fd(), &[], &mut visit)?;
+    while let Some(path) = walk.pending.pop() {
+        let opened = CString::new(path.as_slice()).map_err(|_| Errno::INVAL);
+        let read = opened.and_then(|name| resolve::directory_without_links(start, &name));
+        match read.and_then(|directory| walk.directory(directory.as_fd(), &path, &mut visit)) {
+            // It is gone, or is no directory any more.
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(_) => walk.complete = false,
+        }
+        if walk.left == 0 {
+            break;
+        }
+    }
+    Ok(walk.complete)
+}
+
+struct Walk {
+    reach: Reach,
+    left: usize,
+    complete: bool,
+    pending: Vec<Vec<u8>>,
+    path: Vec<u8>,
+}
+
+impl Walk {
+    fn directory(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        at: &[u8],
+        visit: &mut impl FnMut(&Met<'_>),
+    ) -> Result<(), Errno> {
+        let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
+        let mut entries = RawDir::new(directory, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if names::is_dot(name) {
+                continue;
+            }
+            let Some(left) = self.left.checked_sub(1) else {
+                self.complete = false;
+                return Ok(());
+            };
+            self.left = left;
+            let kind = match entry.file_type() {
+                FileType::Unknown => match Node::at(directory, name) {
+                    Ok(node) => node.kind(),
+                    Err(_) => continue,
+                },
+                known => kind_of(known),
+            };
+            self.path.clear();
+            self.path.extend_from_slice(at);
+            if !at.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(name.to_bytes());
+            visit(&Met { directory, name, path: &self.path, kind });
+            if kind == FileKind::Directory {
+                self.descend();
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers a directory for later, unless it is out of reach.
+    fn descend(&mut self) {
+        let Reach::Tree { components_max } = self.reach else { return };
+        if self.path.iter().filter(|byte| **byte == b'/').count() + 1 < components_max {
+            self.pending.push(self.path.clone());
+        } else {
+            self.complete = false;
+        }
+    }
+}

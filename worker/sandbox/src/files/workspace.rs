@@ -1,0 +1,56 @@
+//! One session's files.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{io, time::Instant};
+
+use codegen_types::{Failure, Limits};
+
+use super::describe::Node;
+use super::fault;
+use super::identity::{Assumed, Identity};
+use super::usage::Usage;
+
+/// One session's files, reached from the descriptor of its directory.
+///
+/// All operations give a [`Failure`] that a client may read. Operations that change something take turns, so that
+/// `if_match` and the quota hold among tool calls; the session's own programs are not held up.
+#[derive(Debug)]
+pub struct Workspace {
+    root: OwnedFd,
+    identity: Option<Identity>,
+    pub(super) limits: Limits,
+    turn: Mutex<()>,
+    pub(super) counted: Mutex<Option<(Instant, Usage)>>,
+}
+
+impl Workspace {
+    /// The workspace in this directory. A worker that runs as root acts as the user that owns the directory.
+    ///
+    /// # Errors
+    /// The descriptor is no directory.
+    pub fn new(root: OwnedFd, limits: Limits) -> io::Result<Self> {
+        let node = Node::of(root.as_fd())?;
+        if !node.is_directory() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let identity = Identity::of_owner(node.uid, node.gid);
+        Ok(Self { root, identity, limits, turn: Mutex::new(()), counted: Mutex::new(None) })
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Acts as the session until the guard is dropped.
+    pub(super) fn assume(&self) -> Result<Option<Assumed>, Failure> {
+        let assumed = self.identity.as_ref().map(Identity::assume).transpose();
+        assumed.map_err(|error| fault::internal(&format!("the worker cannot act as the session's user: {error}")))
+    }
+
+    /// Waits until no other operation changes anything.
+    pub(super) fn take_turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
