@@ -1,1 +1,37 @@
-//! x
+//! The append-only log of everything that was done: records, hash chain, writer, checkpoints, reader and verifier.
+//!
+//! Owner of the directory `audit/` in the state directory. An action's attempt is durable here before it acts, its
+//! outcome before its result is returned; if the attempt cannot be written, the action is refused. The format is
+//! described, for others to verify it, in this crate's README.
+//!
+//! *Invariant*: what was acknowledged is never changed, cut or written twice by this crate, and nothing is acknowledged
+//! before it is durable. It knows nothing of sessions or workers beyond their ids, and it opens no network connection.
+
+mod checkpoint;
+mod disk;
+mod entry;
+mod escape;
+mod handle;
+mod hash;
+mod keys;
+mod layout;
+mod lines;
+mod log;
+mod merkle;
+mod open;
+mod queue;
+mod record;
+mod redact;
+mod scan;
+mod sink;
+mod writer;
+
+pub use checkpoint::{BadCheckpoint, Checkpoint};
+pub use entry::{Entry, EventKind, InvalidEventKind, InvalidOutcome, Outcome};
+pub use escape::for_terminal;
+pub use handle::{Audit, AuditUnavailable, Health, Options, Pending};
+pub use hash::{Hash, InvalidHash};
+pub use keys::KeyError;
+pub use open::{OpenError, Opened, Recovered};
+pub use record::{BadLine, FORMAT_VERSION, RECORD_BYTES_MAX, Record};
+pub use scan::{Fault, Position};

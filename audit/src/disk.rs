@@ -1,0 +1,152 @@
+//! The log on a disk: segments allocated ahead, so that a sync has no file size to write, and signed notes beside them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+
+use codegen_types::LogSeq;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use crate::layout::{self, CHECKPOINT_DIR};
+use crate::sink::{CheckpointPlace, Salvaged, Sink};
+
+/// Space is allocated in steps of so many bytes.
+const ALLOCATION_BYTES: u64 = 4 << 20;
+/// Notes within segments that are kept, the newest ones.
+const NOTES_KEPT: usize = 8;
+
+pub(crate) struct DiskSink {
+    dir: PathBuf,
+    current: Option<OpenSegment>,
+    allocation_bytes: u64,
+    /// Held for as long as the sink lives: there is one writer.
+    _lock: File,
+}
+
+struct OpenSegment {
+    path: PathBuf,
+    file: File,
+    end: u64,
+    allocated: u64,
+}
+
+impl DiskSink {
+    /// A sink in a directory whose lock the caller holds, with no segment open yet.
+    pub(crate) fn new(dir: PathBuf, lock: File, segment_bytes_max: u64) -> Self {
+        Self { dir, current: None, allocation_bytes: ALLOCATION_BYTES.min(segment_bytes_max.max(4_096)), _lock: lock }
+    }
+
+    /// Goes on in a segment whose first `end` bytes are good; what follows is cut.
+    pub(crate) fn resume(&mut self, path: PathBuf, end: u64) -> io::Result<()> {
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        file.set_len(end)?;
+        file.sync_all()?;
+        self.current = Some(OpenSegment { path, file, end, allocated: end });
+        Ok(())
+    }
+
+    fn current(&mut self) -> io::Result<&mut OpenSegment> {
+        self.current.as_mut().ok_or_else(|| io::Error::other("no segment is open"))
+    }
+}
+
+impl Sink for DiskSink {
+    fn start_segment(&mut self, first: LogSeq) -> io::Result<()> {
+        self.current = None;
+        let path = self.dir.join(layout::segment_name(first));
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        // An attempt that failed half-way may have left the file, and nothing in it.
+        if !is_blank(&file)? {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a segment of that name holds records already"));
+        }
+        file.set_len(0)?;
+        let mut segment = OpenSegment { path, file, end: 0, allocated: 0 };
+        segment.allocate(self.allocation_bytes)?;
+        segment.file.sync_all()?;
+        layout::sync_dir(&self.dir)?;
+        self.current = Some(segment);
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let step = self.allocation_bytes;
+        let segment = self.current()?;
+        let end = segment.end + bytes.len() as u64;
+        if end > segment.allocated {
+            segment.allocate(end.next_multiple_of(step))?;
+        }
+        segment.file.write_all_at(bytes, segment.end)?;
+        segment.end = end;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.current()?.file.sync_data()
+    }
+
+    fn finish_segment(&mut self) -> io::Result<()> {
+        let segment = self.current()?;
+        segment.file.set_len(segment.end)?;
+        segment.allocated = segment.end;
+        segment.file.sync_all()
+    }
+
+    fn salvage(&mut self, durable_bytes: u64) -> io::Result<Salvaged> {
+        let path = self.current()?.path.clone();
+        let mut fresh = File::open(&path)?;
+        let cut_bytes = used_bytes(&mut fresh, durable_bytes)?;
+        self.resume(path, durable_bytes)?;
+        fresh.seek(io::SeekFrom::Start(0))?;
+        Ok(Salvaged { contents: Box::new(BufReader::new(fresh.take(durable_bytes))), cut_bytes })
+    }
+
+    fn put_checkpoint(&mut self, size: u64, note: &[u8], place: CheckpointPlace) -> io::Result<()> {
+        let dir = self.dir.join(CHECKPOINT_DIR);
+        let temporary = dir.join(".new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(note)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, dir.join(layout::note_name(size, place)))?;
+        layout::sync_dir(&dir)?;
+        let within: Vec<_> = layout::notes(&self.dir)?.into_iter().filter(|note| note.within).collect();
+        for old in within.iter().rev().skip(NOTES_KEPT) {
+            std::fs::remove_file(&old.path)?;
+        }
+        Ok(())
+    }
+}
+
+impl OpenSegment {
+    /// Allocates the file up to `end`. File systems that cannot do that are written without.
+    fn allocate(&mut self, end: u64) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::empty(), self.allocated, end - self.allocated) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.allocated = end,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+fn is_blank(file: &File) -> io::Result<bool> {
+    let mut reader = file;
+    Ok(used_bytes(&mut reader, 0)? == 0)
+}
+
+/// How many bytes there are from `offset` to the last one that is not NUL.
+fn used_bytes(file: &mut (impl io::Read + io::Seek), offset: u64) -> io::Result<u64> {
+    file.seek(io::SeekFrom::Start(offset))?;
+    let (mut used, mut place) = (0, 0);
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        let read = file.read(&mut chunk)?;
+        if read == 0 {
+            return Ok(used);
+        }
+        if let Some(last) = chunk[..read].iter().rposition(|byte| *byte != 0) {
+            used = place + last as u64 + 1;
+        }
+        place += read as u64;
+    }
+}

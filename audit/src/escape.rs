@@ -1,0 +1,80 @@
+//! Text that stays on one line and shows what it is: in records and on a terminal.
+
+use std::fmt::Write as _;
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
+
+/// Whether a character could move the cursor, hide, or reorder what stands around it.
+const fn is_deceptive(c: char) -> bool {
+    matches!(c,
+        '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}')
+}
+
+/// The text with every control, bidirectional and invisible character written as `\u{…}`, for a terminal.
+pub fn for_terminal(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_deceptive(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Compact JSON on one line in which deceptive characters are `\uXXXX`.
+pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> String {
+    let mut out = Vec::with_capacity(256);
+    value
+        .serialize(&mut Serializer::with_formatter(&mut out, OneLine))
+        .expect("what the log serializes has string keys and is written to memory");
+    String::from_utf8(out).expect("JSON is UTF-8")
+}
+
+struct OneLine;
+
+impl Formatter for OneLine {
+    fn write_string_fragment<W: io::Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if fragment.is_ascii() && !fragment.contains('\x7f') {
+            return writer.write_all(fragment.as_bytes());
+        }
+        let mut escaped = String::with_capacity(fragment.len() + 16);
+        for c in fragment.chars() {
+            if is_deceptive(c) {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(escaped, "\\u{unit:04x}").expect("a String takes everything");
+                }
+            } else {
+                escaped.push(c);
+            }
+        }
+        writer.write_all(escaped.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NASTY: &str = "a\nb\r\x1b[31m\u{7f}\u{85}\u{2028}\u{202e}evil\u{2066}\u{feff}\u{e0041}ü漢\"\\";
+
+    #[test]
+    fn json_is_one_line_without_deceptive_characters_and_reads_back() {
+        let json = to_json(NASTY);
+        assert!(!json.chars().any(is_deceptive), "{json}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), NASTY);
+        assert!(json.contains("ü漢"));
+    }
+
+    #[test]
+    fn terminal_text_has_no_deceptive_characters() {
+        let shown = for_terminal(NASTY);
+        assert!(!shown.chars().any(is_deceptive), "{shown:?}");
+        assert!(shown.contains("\\u{1b}[31m"));
+    }
+}

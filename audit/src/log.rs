@@ -1,0 +1,211 @@
+//! The chain's end: gives records their place, writes them through a sink, rotates segments and signs checkpoints.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use codegen_types::LogSeq;
+use signed_note::StandardSigner;
+
+use crate::checkpoint::Checkpoint;
+use crate::hash::Hash;
+use crate::lines::{Lines, Next};
+use crate::merkle::Frontier;
+use crate::record::{self, EncodedEvent, Place};
+use crate::sink::{CheckpointPlace, Sink};
+
+/// Where a chain stands: its last hash, and the tree over all its records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tip {
+    pub(crate) head: Hash,
+    pub(crate) frontier: Frontier,
+}
+
+impl Tip {
+    pub(crate) fn genesis() -> Self {
+        Self { head: Hash::GENESIS, frontier: Frontier::default() }
+    }
+
+    /// The place of the next record.
+    pub(crate) const fn next_seq(&self) -> LogSeq {
+        LogSeq(self.frontier.size() + 1)
+    }
+
+    /// Checks that a line is the next record and takes it in.
+    pub(crate) fn follow(&mut self, line: &[u8], log_id: Option<&str>) -> Result<(), record::BadLine> {
+        self.head = record::check_line(line, log_id, self.next_seq(), &self.head)?;
+        self.frontier.push(line);
+        Ok(())
+    }
+}
+
+/// The segment that is being written.
+#[derive(Debug, Clone)]
+pub(crate) struct Segment {
+    pub(crate) first: LogSeq,
+    /// The hash of the record before its first one.
+    pub(crate) prev: Hash,
+    /// How much of it is known to be durable.
+    pub(crate) durable_bytes: u64,
+}
+
+/// When segments end and checkpoints are made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cadence {
+    pub(crate) segment_bytes_max: u64,
+    pub(crate) checkpoint_records: u64,
+    pub(crate) checkpoint_interval: Duration,
+}
+
+pub(crate) struct Log {
+    sink: Box<dyn Sink>,
+    log_id: String,
+    boot_id: String,
+    signer: Option<StandardSigner>,
+    cadence: Cadence,
+    tip: Tip,
+    segment: Segment,
+    checkpointed_size: u64,
+    checkpoint_tried_at: Instant,
+    buffer: Vec<u8>,
+}
+
+impl Log {
+    /// A log that goes on at `tip`, in a segment that the sink has open. Without a signer it makes no checkpoints.
+    pub(crate) fn new(
+        sink: Box<dyn Sink>,
+        log_id: String,
+        signer: Option<StandardSigner>,
+        cadence: Cadence,
+        tip: Tip,
+        segment: Segment,
+    ) -> Self {
+        let checkpointed_size = tip.frontier.size();
+        Self {
+            sink,
+            log_id,
+            boot_id: boot_id(),
+            signer,
+            cadence,
+            tip,
+            segment,
+            checkpointed_size,
+            checkpoint_tried_at: Instant::now(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Makes the events durable as the next records and gives the place of the first. After an error nothing more is
+    /// accepted until [`Log::recover`].
+    pub(crate) fn append<'a>(&mut self, events: impl Iterator<Item = &'a EncodedEvent>) -> io::Result<LogSeq> {
+        let first = self.tip.next_seq();
+        let mut tip = self.tip.clone();
+        self.buffer.clear();
+        for event in events {
+            let start = self.buffer.len();
+            let place = Place {
+                log_id: &self.log_id,
+                seq: tip.next_seq(),
+                boot_id: &self.boot_id,
+                ts: jiff::Timestamp::now(),
+                mono_ns: since_boot_ns(),
+            };
+            tip.head = record::write_line(&mut self.buffer, &place, event, &tip.head);
+            tip.frontier.push(&self.buffer[start..]);
+            self.buffer.push(b'\n');
+        }
+        let batch_bytes = self.buffer.len() as u64;
+        if self.segment.durable_bytes > 0 && self.segment.durable_bytes + batch_bytes > self.cadence.segment_bytes_max {
+            self.rotate()?;
+        }
+        self.sink.write(&self.buffer)?;
+        self.sink.sync()?;
+        self.segment.durable_bytes += batch_bytes;
+        self.tip = tip;
+        Ok(first)
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        self.checkpoint(CheckpointPlace::SegmentEnd)?;
+        self.sink.finish_segment()?;
+        self.sink.start_segment(self.tip.next_seq())?;
+        self.segment = Segment { first: self.tip.next_seq(), prev: self.tip.head, durable_bytes: 0 };
+        Ok(())
+    }
+
+    /// After a failure: opens the segment anew, cuts what was never acknowledged, checks what is left and goes on in a
+    /// new segment. Gives how many bytes were cut.
+    pub(crate) fn recover(&mut self) -> io::Result<u64> {
+        let salvaged = self.sink.salvage(self.segment.durable_bytes)?;
+        let mut tip = Tip { head: self.segment.prev, frontier: Frontier::default() };
+        let mut lines = Lines::new(salvaged.contents);
+        let mut seq = self.segment.first;
+        let clean = loop {
+            match lines.next()? {
+                Next::Line(line) => match record::check_line(line, Some(&self.log_id), seq, &tip.head) {
+                    Ok(hash) => tip.head = hash,
+                    Err(_) => break false,
+                },
+                Next::End => break true,
+                Next::Rest { .. } => break false,
+            }
+            seq = LogSeq(seq.0 + 1);
+        };
+        if !clean || tip.head != self.tip.head {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "acknowledged records are not what was written"));
+        }
+        if self.segment.durable_bytes > 0 {
+            self.rotate()?;
+        }
+        Ok(salvaged.cut_bytes)
+    }
+
+    /// When the next checkpoint is due; `None` when all records are covered.
+    pub(crate) fn checkpoint_due(&self) -> Option<Instant> {
+        let uncovered = self.tip.frontier.size().saturating_sub(self.checkpointed_size);
+        if self.signer.is_none() || uncovered == 0 {
+            return None;
+        }
+        let earliest = if uncovered >= self.cadence.checkpoint_records {
+            Duration::ZERO
+        } else {
+            self.cadence.checkpoint_interval
+        };
+        Some(self.checkpoint_tried_at + earliest)
+    }
+
+    /// Signs and keeps a checkpoint over all records so far.
+    pub(crate) fn checkpoint(&mut self, place: CheckpointPlace) -> io::Result<()> {
+        self.checkpoint_tried_at = Instant::now();
+        let Some(signer) = &self.signer else { return Ok(()) };
+        if self.tip.frontier.size() == 0 {
+            return Ok(());
+        }
+        let checkpoint = Checkpoint {
+            log_id: self.log_id.clone(),
+            head: self.tip.head,
+            time: jiff::Timestamp::now(),
+            frontier: self.tip.frontier.clone(),
+        };
+        let note = checkpoint.sign(signer).map_err(io::Error::other)?;
+        self.sink.put_checkpoint(checkpoint.through().0, &note, place)?;
+        self.checkpointed_size = checkpoint.through().0;
+        Ok(())
+    }
+
+    /// Ends the log in good order: a last checkpoint, and nothing allocated ahead.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        self.checkpoint(CheckpointPlace::Within)?;
+        self.sink.finish_segment()
+    }
+}
+
+fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().chars().filter(|c| c.is_ascii_hexdigit() || *c == '-').take(36).collect()
+}
+
+/// Nanoseconds since the machine booted, sleep included.
+fn since_boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
