@@ -1,2 +1,12 @@
-//! x
-fn main() {}
+//! The one binary of the product: the coordinator in all its roles, and the worker that it starts.
+
+use std::env::args_os;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The worker forks its launcher before anything else happens, so its arguments are not even parsed here.
+    if args_os().nth(1).is_some_and(|role| role == "worker") {
+        return worker::main(args_os().skip(1));
+    }
+    coordinator::cli::main(args_os())
+}

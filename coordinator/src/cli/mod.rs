@@ -1,1 +1,219 @@
-//! To be written.
+//! The command line: which role the process takes, and the operator's commands.
+//!
+//! Exit codes: 0 done, 1 failed (with a reason on stderr), 2 wrong usage or configuration. `audit` has more of its own.
+
+mod config_show;
+mod doctor;
+mod roles;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError, Environment, Flags};
+
+/// Wrong usage or configuration.
+const USAGE: u8 = 2;
+
+/// A session layer for agents that run code: an MCP server over stdio, with isolated workspaces and a verifiable log.
+///
+/// Without a command it serves the MCP client that started it, over stdin and stdout, by handing it to the user's one
+/// server, which is started on demand.
+#[derive(Debug, Parser)]
+#[command(name = "coordinator", version, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    settings: SettingFlags,
+
+    /// Write diagnostics to stderr as well
+    #[arg(long)]
+    debug: bool,
+
+    /// Do everything in this process: no server is looked for or started
+    #[arg(long)]
+    standalone: bool,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Settings that can be given on the command line, before or after the command.
+#[derive(Debug, Args)]
+struct SettingFlags {
+    /// Where sessions, workspaces and the log are kept [default: $XDG_STATE_HOME/codegen-mcp or
+    /// ~/.local/state/codegen-mcp] [env: CODEGEN_STATE_DIR]
+    #[arg(long, value_name = "DIR", global = true)]
+    state_dir: Option<PathBuf>,
+
+    /// The configuration file [default: $XDG_CONFIG_HOME/codegen-mcp/config.toml, if it is there]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    /// Below this isolation no session is run: reduced, portable or full [default: full] [env: ISOLATION_MINIMUM]
+    #[arg(long, value_name = "LEVEL", global = true)]
+    isolation_minimum: Option<String>,
+
+    /// How tools are listed: underscored or dotted; both are accepted in calls [default: underscored] [env: TOOL_NAMES]
+    #[arg(long, value_name = "STYLE", global = true)]
+    tool_names: Option<String>,
+
+    /// Where workers register, on the loopback interface [default: 50050, or none when it is taken] [env: GRPC_PORT]
+    #[arg(long, value_name = "PORT", global = true)]
+    grpc_port: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server without a client of its own, until SIGTERM or SIGINT
+    Serve {
+        /// Started by a front: says on stdout when it is ready, and ends when it is no longer needed
+        #[arg(long, hide = true)]
+        on_demand: bool,
+    },
+    /// Run a worker (`coordinator worker --help`); must be the first argument
+    Worker {
+        /// The worker's own arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Find out whether this machine can run sessions well, and what to do where it cannot
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// The configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print every value and where it comes from
+    Show {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Everything a role or command is given.
+#[derive(Debug, Clone)]
+struct Given {
+    config: Config,
+    flags: Flags,
+    environment: Environment,
+    debug: bool,
+}
+
+/// Runs the process in the role that its arguments name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Without a stream to say it on, the exit code has to do.
+            let _unheard = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    let given = match Given::resolve(&cli) {
+        Ok(given) => given,
+        Err(error) => return complain(&error, USAGE),
+    };
+    match cli.command {
+        None if cli.standalone => roles::standalone(given),
+        None => roles::front(given),
+        Some(Command::Serve { on_demand }) => roles::serve(given, on_demand),
+        Some(Command::Worker { .. }) => complain(&Misplaced, USAGE),
+        Some(Command::Doctor { json }) => doctor::run(&given, json),
+        Some(Command::Config { command: ConfigCommand::Show { json } }) => config_show::run(&given.config, json),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("`worker` must be the first argument, since the worker makes its launcher before anything else happens")]
+struct Misplaced;
+
+impl Given {
+    fn resolve(cli: &Cli) -> Result<Self, ConfigError> {
+        let flags = cli.settings.flags();
+        let environment = Environment::of_process();
+        let config = Config::load(&flags, &environment)?;
+        Ok(Self { config, flags, environment, debug: cli.debug })
+    }
+}
+
+impl SettingFlags {
+    fn flags(&self) -> Flags {
+        let given = [
+            ("--state-dir", self.state_dir.as_deref().map(|path| absolute(path).display().to_string())),
+            ("--isolation-minimum", self.isolation_minimum.clone()),
+            ("--tool-names", self.tool_names.clone()),
+            ("--grpc-port", self.grpc_port.clone()),
+        ];
+        let values: BTreeMap<_, _> = given.into_iter().filter_map(|(flag, value)| Some((flag, value?))).collect();
+        Flags { values, file: self.config.as_deref().map(absolute) }
+    }
+}
+
+/// Paths on the command line are relative to where it was typed; a server runs elsewhere.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Says on stderr what went wrong, with its causes.
+fn complain(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    eprintln!("coordinator: {}", chain(error));
+    ExitCode::from(code)
+}
+
+/// An error with its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+    })
+}
+
+/// Prints a command's result. A reader that is gone (`| head`) is no failure.
+fn print(text: &str, code: ExitCode) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => code,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => code,
+        Err(error) => complain(&error, 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_may_stand_before_or_after_the_command() {
+        for args in [["coordinator", "--grpc-port", "0", "serve"], ["coordinator", "serve", "--grpc-port", "0"]] {
+            let cli = Cli::try_parse_from(args).unwrap();
+            assert_eq!(cli.settings.flags().values.get("--grpc-port").map(String::as_str), Some("0"));
+        }
+    }
+
+    #[test]
+    fn a_relative_state_directory_is_where_the_command_was_typed() {
+        let cli = Cli::try_parse_from(["coordinator", "--state-dir", "state"]).unwrap();
+        let expected = std::env::current_dir().unwrap().join("state");
+        assert_eq!(cli.settings.flags().values["--state-dir"], expected.display().to_string());
+    }
+}

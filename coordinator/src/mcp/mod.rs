@@ -1,1 +1,166 @@
-//! To be written.
+//! The front door: the Model Context Protocol over one pair of byte streams, in both of its eras.
+//!
+//! Clients of 2024-11-05 to 2025-11-25 begin with `initialize`; those of 2026-07-28 send what the server must know with
+//! each request and may begin with `server/discover`. Both are served on the same connection.
+//!
+//! *Invariant*: this is the only module that names rmcp, and nothing but whole lines of protocol is ever written to a
+//! client.
+
+mod convert;
+mod handler;
+mod instructions;
+mod line;
+mod progress;
+mod stdio;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_audit::Audit;
+use codegen_types::Limits;
+use rmcp::service::ServerInitializeError;
+use rmcp::transport::DynamicTransportError;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use crate::caller::Caller;
+use crate::tools::{Connection, CreateKeys, SessionCalls};
+
+use handler::Handler;
+
+/// The longest line that a client may send, in bytes: a file of 64 MiB in base64, and room for the rest of the call.
+pub const LINE_BYTES_MAX: usize = 96 << 20;
+
+/// What every connection of this server shares. Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    sessions: Arc<dyn SessionCalls>,
+    audit: Audit,
+    create_keys: Arc<CreateKeys>,
+    options: Options,
+}
+
+impl Services {
+    /// What connections need of the server. Make it once, since it remembers the keys under which sessions were made.
+    pub fn new(sessions: Arc<dyn SessionCalls>, audit: Audit, options: Options) -> Self {
+        Self { sessions, audit, create_keys: Arc::default(), options }
+    }
+
+    /// The same services under other options, for a connection whose client asked for them.
+    #[must_use]
+    pub fn with_options(&self, options: Options) -> Self {
+        Self { options, ..self.clone() }
+    }
+
+    /// The options of connections made with these services.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+}
+
+/// How connections behave.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// By which names tools are listed; both are always accepted.
+    pub tool_names: ToolNames,
+    /// What the sessions are limited to, for checking arguments early and for telling clients.
+    pub limits: Limits,
+    /// Calls that one connection may have running at once; one more is refused with `RATE_LIMITED`.
+    pub calls_max: usize,
+    /// How long running calls may still take after the client closed its side, before they are cancelled.
+    pub eof_grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tool_names: ToolNames::Underscored,
+            limits: Limits::default(),
+            calls_max: 64,
+            eof_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// By which names tools are listed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum ToolNames {
+    /// `fs_read`, which every client and model interface takes.
+    #[default]
+    Underscored,
+    /// `fs.read`.
+    Dotted,
+}
+
+/// Why a connection ended other than by its client or by being cancelled.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The client's output could not be written.
+    #[error("the client's output could not be written")]
+    Output(#[from] DynamicTransportError),
+    /// The client and the server could not agree how to begin.
+    #[error("the connection could not be begun")]
+    Begin(#[source] Box<ServerInitializeError>),
+    /// A fault of ours ended the connection.
+    #[error("the connection's task failed")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// How long what is still to be written may take once the connection is over.
+const LAST_WRITES: Duration = Duration::from_secs(2);
+/// How long cancelled calls may take to end once the connection is over; their outcomes are recorded in any case.
+const LAST_CALLS: Duration = Duration::from_secs(30);
+
+/// Serves one MCP connection, with its own default session, until the client closes its side or `cancel` is cancelled.
+///
+/// Calls that run when it ends are cancelled, and this returns when they have ended. Sessions live on.
+///
+/// # Errors
+/// The client went away without closing, or the connection never began.
+pub async fn serve_stdio<R, W>(
+    services: Services,
+    caller: Caller,
+    input: R,
+    output: W,
+    cancel: CancellationToken,
+) -> Result<(), ServeError>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
+    let Services { sessions, audit, create_keys, options } = services;
+    let connection = Connection::new(sessions, audit, options.limits, caller.principal.clone(), create_keys);
+    let handler = Handler::new(connection, caller, &options);
+    let (lines, writer) = writer::writer(output);
+    let input_over = CancellationToken::new();
+    let transport = stdio::Stdio::new(input, lines, input_over.clone());
+    let calls = handler.calls();
+    let end_calls = async {
+        input_over.cancelled().await;
+        tokio::time::sleep(options.eof_grace).await;
+        calls.cancel();
+        std::future::pending().await
+    };
+    let serve = async {
+        let result = tokio::select! {
+            result = run(handler, transport, cancel) => result,
+            never = end_calls => never,
+        };
+        calls.end(LAST_CALLS).await;
+        result
+    };
+    writer.while_serving(serve, LAST_WRITES).await
+}
+
+async fn run<R>(handler: Handler, transport: stdio::Stdio<R>, cancel: CancellationToken) -> Result<(), ServeError>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+{
+    match rmcp::service::serve_server_with_ct(handler, transport, cancel).await {
+        Ok(running) => running.waiting().await.map(drop).map_err(ServeError::Task),
+        Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => Ok(()),
+        Err(ServerInitializeError::TransportError { error, .. }) => Err(ServeError::Output(error)),
+        Err(other) => Err(ServeError::Begin(Box::new(other))),
+    }
+}

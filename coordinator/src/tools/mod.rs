@@ -1,1 +1,264 @@
-//! To be written.
+//! The tools: one row each in [`TOOLS`], one file per family, one dispatch ([`Connection::serve`]) for alias, refusal
+//! and record.
+//!
+//! A tool reads its typed input, decides what to ask of the session layer and says what came of it. It knows no
+//! protocol: [`crate::mcp`] turns its result into one.
+
+mod args;
+mod call;
+mod calls;
+mod connection;
+mod create_keys;
+mod echo;
+mod excerpt;
+mod file_read;
+mod file_write;
+mod files;
+mod result;
+mod run;
+mod run_result;
+mod schema;
+mod serve;
+mod session;
+mod session_view;
+mod words;
+
+use serde_json::Value;
+
+pub use call::Request;
+pub use calls::SessionCalls;
+pub use connection::Connection;
+pub use create_keys::CreateKeys;
+pub use result::{Content, ToolResult};
+pub use serve::UnknownTool;
+
+use call::Run;
+
+/// A tool: what clients are told about it, and what it does.
+pub struct Tool {
+    /// Its name with an underscore, which every client takes.
+    pub name: &'static str,
+    /// Its name for people.
+    pub title: &'static str,
+    /// What it does and when to use it, for a model.
+    pub description: &'static str,
+    /// What it may do to what is there.
+    pub effect: Effect,
+    input: fn() -> Value,
+    output: Option<fn() -> Value>,
+    run: Run,
+}
+
+/// What a tool may do to what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    Reads,
+    /// It adds and never takes away.
+    Adds,
+    /// It may take away; doing it again changes nothing more.
+    Sets,
+    /// It may take away, and doing it again may do more.
+    Acts,
+}
+
+impl Tool {
+    /// The tool's name with a dot, such as `fs.read`.
+    pub fn dotted(&self) -> String {
+        self.name.replacen('_', ".", 1)
+    }
+
+    /// The JSON Schema of its arguments.
+    pub fn input_schema(&self) -> Value {
+        (self.input)()
+    }
+
+    /// The JSON Schema of its structured result, when it has one.
+    pub fn output_schema(&self) -> Option<Value> {
+        self.output.map(|schema| schema())
+    }
+}
+
+/// The tool that is called so, by either of its names.
+pub fn find(name: &str) -> Option<&'static Tool> {
+    TOOLS.iter().find(|tool| tool.name == name || tool.dotted() == name)
+}
+
+/// Every tool, in the order in which they are listed.
+pub static TOOLS: &[Tool] = &[
+    Tool {
+        name: "echo",
+        title: "Echo",
+        description: "Gives the message back. Use it to see whether the server answers.",
+        effect: Effect::Reads,
+        input: schema::of::<echo::EchoInput>,
+        output: None,
+        run: echo::echo,
+    },
+    Tool {
+        name: "session_create",
+        title: "Create a session",
+        description: "Makes a session: an isolated workspace with its own Python and shell. Returns its session_id, a \
+                      handle to pass to the other tools. The handle goes on working after this connection ends.",
+        effect: Effect::Adds,
+        input: schema::of::<session::SessionCreateInput>,
+        output: Some(schema::of::<session_view::SessionView>),
+        run: session::create,
+    },
+    Tool {
+        name: "session_info",
+        title: "Describe a session",
+        description: "Says how a session is: its state, how well it is isolated layer by layer, its limits, the tasks \
+                      that run in it, and how long its files are kept.",
+        effect: Effect::Reads,
+        input: schema::of::<session::SessionInfoInput>,
+        output: Some(schema::of::<session_view::SessionView>),
+        run: session::info,
+    },
+    Tool {
+        name: "session_list",
+        title: "List sessions",
+        description: "Lists your sessions with state, name and last use.",
+        effect: Effect::Reads,
+        input: schema::of::<session::SessionListInput>,
+        output: Some(schema::of::<session::SessionListOutput>),
+        run: session::list,
+    },
+    Tool {
+        name: "session_update",
+        title: "Update a session",
+        description: "Changes a session's name, its metadata (merged, or replaced with replace_metadata) or its idle time.",
+        effect: Effect::Sets,
+        input: schema::of::<session::SessionUpdateInput>,
+        output: Some(schema::of::<session_view::SessionView>),
+        run: session::update,
+    },
+    Tool {
+        name: "session_close",
+        title: "Close a session",
+        description: "Ends a session for good: its processes are killed and its files deleted. The handle cannot be \
+                      used again. Idle sessions end by themselves and keep their files, so close only what is done with.",
+        effect: Effect::Sets,
+        input: schema::of::<session::SessionCloseInput>,
+        output: Some(schema::of::<session_view::SessionView>),
+        run: session::close,
+    },
+    Tool {
+        name: "fs_read",
+        title: "Read a file",
+        description: "Reads a file of the workspace, or a part of it given in bytes. The first text block is exactly \
+                      what was read; without a limit at most 256 KiB, and the result says where to go on. For bytes \
+                      that are no UTF-8 text use encoding base64.",
+        effect: Effect::Reads,
+        input: schema::of::<file_read::FsReadInput>,
+        output: None,
+        run: file_read::read,
+    },
+    Tool {
+        name: "fs_write",
+        title: "Write a file",
+        description: "Writes a file of the workspace in one step, making its directories: readers see the old contents \
+                      or the new, never a mixture. Give if_match to avoid overwriting a version you have not seen.",
+        effect: Effect::Acts,
+        input: schema::of::<file_write::FsWriteInput>,
+        output: None,
+        run: file_write::write,
+    },
+    Tool {
+        name: "fs_list",
+        title: "List files",
+        description: "Lists a directory of the workspace, sorted by path; recursive lists what is below, pattern picks \
+                      by glob. At most 1000 entries.",
+        effect: Effect::Reads,
+        input: schema::of::<files::FsListInput>,
+        output: Some(schema::of::<files::FsListOutput>),
+        run: files::list,
+    },
+    Tool {
+        name: "fs_stat",
+        title: "Describe a file",
+        description: "Describes a file or directory: kind, size, time of change, and for files the etag that if_match \
+                      takes. A symbolic link is described itself.",
+        effect: Effect::Reads,
+        input: schema::of::<files::FsStatInput>,
+        output: Some(schema::of::<files::FileView>),
+        run: files::stat,
+    },
+    Tool {
+        name: "fs_move",
+        title: "Move a file",
+        description: "Renames a file or directory inside the workspace, making the directories of its new path.",
+        effect: Effect::Acts,
+        input: schema::of::<files::FsMoveInput>,
+        output: None,
+        run: files::mv,
+    },
+    Tool {
+        name: "fs_delete",
+        title: "Delete a file",
+        description: "Deletes a file, or a directory: with all that is in it when recursive is true. A symbolic link is \
+                      deleted itself, never what it points to.",
+        effect: Effect::Sets,
+        input: schema::of::<files::FsDeleteInput>,
+        output: None,
+        run: files::delete,
+    },
+    Tool {
+        name: "run_python",
+        title: "Run Python",
+        description: "Runs Python code, or a Python file of the workspace, in a fresh interpreter inside the session's \
+                      sandbox, with the workspace as current directory. Returns exit code, stdout, stderr and the files \
+                      that changed; variables do not last from call to call, files do. There is no network. Use print \
+                      to see values.",
+        effect: Effect::Acts,
+        input: schema::of::<run::RunPythonInput>,
+        output: None,
+        run: run::run_python,
+    },
+    Tool {
+        name: "run_shell",
+        title: "Run a shell command",
+        description: "Runs a shell command line inside the session's sandbox, with the workspace as current directory. \
+                      Returns exit code, stdout, stderr and the files that changed. Processes left in the background \
+                      are ended with the command. There is no network.",
+        effect: Effect::Acts,
+        input: schema::of::<run::RunShellInput>,
+        output: None,
+        run: run::run_shell,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tool_is_found_by_both_names_and_by_no_other() {
+        for tool in TOOLS {
+            assert!(std::ptr::eq(find(tool.name).expect(tool.name), tool));
+            assert!(std::ptr::eq(find(&tool.dotted()).expect("the dotted name"), tool));
+        }
+        for other in ["", "fs", "fs-read", "FS_READ", "fs_read ", "fs..read", "fs.read.", "session.create.x"] {
+            assert!(find(other).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn every_acting_tool_takes_an_idempotency_key_and_no_other_does() {
+        for tool in TOOLS {
+            let takes = tool.input_schema()["properties"].get("idempotency_key").is_some();
+            assert_eq!(takes, tool.effect != Effect::Reads, "{}", tool.name);
+        }
+    }
+
+    #[test]
+    fn each_tool_is_listed_as_the_snapshot_says() {
+        for tool in TOOLS {
+            let listed = serde_json::json!({
+                "title": tool.title, "description": tool.description, "effect": format!("{:?}", tool.effect),
+                "input": tool.input_schema(), "output": tool.output_schema(),
+            });
+            insta::assert_json_snapshot!(tool.name, listed);
+        }
+    }
+}

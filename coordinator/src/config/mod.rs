@@ -1,0 +1,122 @@
+//! Configuration: flags, environment and a TOML file, in that order of precedence, with the source of each value.
+
+mod layers;
+mod settings;
+mod values;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use codegen_types::{IsolationLevel, Limits};
+
+pub use layers::{ConfigError, Environment, Flags, Source};
+use layers::{Layers, Row};
+pub use settings::{KEYS, Key};
+pub use values::{LogLevel, ToolNames};
+
+/// Everything the coordinator can be told, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How much is written to the diagnostic files.
+    pub log_level: LogLevel,
+    /// Where everything that outlives the process is kept.
+    pub state_dir: PathBuf,
+    /// Where workspaces are kept; below the state directory when absent.
+    pub base_workspace: Option<PathBuf>,
+    /// Idle time after which a session's processes are ended.
+    pub session_max_age: Duration,
+    /// How often expired sessions are looked for.
+    pub cleanup_interval: Duration,
+    /// How long the files of a session that nobody uses are kept.
+    pub workspace_retention: Duration,
+    /// Silence after which a worker is given up.
+    pub worker_heartbeat_timeout: Duration,
+    /// How long a server that was started on demand stays after its last client and task.
+    pub linger: Duration,
+    /// Where workers register, on the loopback interface.
+    pub grpc_port: GrpcPort,
+    /// Reserved for the HTTP transports.
+    pub http_port: u16,
+    /// Sessions that may be open at once.
+    pub max_sessions: u32,
+    /// Below this isolation no session is run.
+    pub isolation_minimum: IsolationLevel,
+    /// How tools are listed.
+    pub tool_names: ToolNames,
+    /// What each session and task may use.
+    pub limits: Limits,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+    rows: Vec<Row>,
+}
+
+/// The port where workers register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrpcPort {
+    /// Nobody chose it: when it is taken, the server goes on without.
+    Default(u16),
+    /// The operator chose it: when it is taken, the server does not start. Zero lets the system choose.
+    Chosen(u16),
+}
+
+/// One value as `config show` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Shown {
+    /// The name in the configuration file.
+    pub name: String,
+    /// The value, as it could be written there.
+    pub value: String,
+    /// Where it comes from.
+    pub source: String,
+}
+
+impl Config {
+    /// Reads and checks the configuration. Fails on the first value that is not allowed, and names it.
+    pub fn load(flags: &Flags, environment: &Environment) -> Result<Self, ConfigError> {
+        let mut layers = Layers::read(flags, environment)?;
+        let state_dir = match layers.get(&settings::STATE_DIR, values::directory)? {
+            Some(dir) => dir,
+            None => layers.fallback(&settings::STATE_DIR, environment.default_state_dir()?),
+        };
+        let config = Self {
+            log_level: layers.require(&settings::LOG_LEVEL, values::log_level)?,
+            state_dir,
+            base_workspace: layers.get(&settings::BASE_WORKSPACE, values::directory)?,
+            session_max_age: layers.require(&settings::SESSION_MAX_AGE, values::seconds(1, 30 * DAY))?,
+            cleanup_interval: layers.require(&settings::CLEANUP_INTERVAL, values::seconds(1, DAY))?,
+            workspace_retention: layers.require(&settings::WORKSPACE_RETENTION, values::seconds(60, 3650 * DAY))?,
+            worker_heartbeat_timeout: layers.require(&settings::WORKER_HEARTBEAT_TIMEOUT, values::seconds(151, DAY))?,
+            linger: layers.require(&settings::LINGER, values::seconds(0, DAY))?,
+            grpc_port: grpc_port(&mut layers)?,
+            http_port: layers.require(&settings::HTTP_PORT, values::port)?,
+            max_sessions: layers.require(&settings::MAX_SESSIONS, values::count(1, 4096))?,
+            isolation_minimum: layers.require(&settings::ISOLATION_MINIMUM, values::isolation)?,
+            tool_names: layers.require(&settings::TOOL_NAMES, values::tool_names)?,
+            limits: layers.limits()?,
+            file: layers.file().map(PathBuf::from),
+            rows: layers.into_rows(),
+        };
+        Ok(config)
+    }
+
+    /// Every value with its source, in the order of the table of settings.
+    pub fn show(&self) -> Vec<Shown> {
+        self.rows
+            .iter()
+            .map(|row| Shown { name: row.name.clone(), value: row.value.clone(), source: row.source.to_string() })
+            .collect()
+    }
+}
+
+const DAY: u64 = 24 * 3600;
+
+fn grpc_port(layers: &mut Layers) -> Result<GrpcPort, ConfigError> {
+    let port = layers.require(&settings::GRPC_PORT, values::port)?;
+    Ok(match layers.source(&settings::GRPC_PORT) {
+        Source::Default => GrpcPort::Default(port),
+        Source::File(_) | Source::Environment(_) | Source::Flag(_) => GrpcPort::Chosen(port),
+    })
+}
+
+#[cfg(test)]
+mod tests;

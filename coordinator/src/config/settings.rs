@@ -1,0 +1,47 @@
+//! The table of settings: one row each, with its names, its default and what is allowed.
+
+/// One setting and how it is spelt in each place.
+#[derive(Debug)]
+pub struct Key {
+    /// In the configuration file.
+    pub name: &'static str,
+    /// In the environment.
+    pub env: &'static str,
+    /// On the command line, if it can be given there.
+    pub flag: Option<&'static str>,
+    /// What holds when nobody says anything.
+    pub default: Option<&'static str>,
+    /// What may be written, for people.
+    pub allowed: &'static str,
+}
+
+macro_rules! settings {
+    ($($ident:ident { $name:literal, $env:literal, $flag:expr, $default:expr, $allowed:literal })*) => {
+        $(pub(super) static $ident: Key =
+            Key { name: $name, env: $env, flag: $flag, default: $default, allowed: $allowed };)*
+        /// Every setting but the `limits` table.
+        pub static KEYS: &[&Key] = &[$(&$ident,)*];
+    };
+}
+
+settings! {
+    LOG_LEVEL { "log_level", "LOG_LEVEL", None, Some("info"), "error, warn, info, debug or trace" }
+    STATE_DIR { "state_dir", "CODEGEN_STATE_DIR", Some("--state-dir"), None, "an absolute path" }
+    BASE_WORKSPACE { "base_workspace", "BASE_WORKSPACE", None, None, "an absolute path" }
+    SESSION_MAX_AGE { "session_max_age", "SESSION_MAX_AGE", None, Some("30m"),
+        "a duration such as `30m`, from 1s to 30days" }
+    CLEANUP_INTERVAL { "cleanup_interval", "CLEANUP_INTERVAL", None, Some("5m"),
+        "a duration such as `5m`, from 1s to 1day" }
+    WORKSPACE_RETENTION { "workspace_retention", "WORKSPACE_RETENTION", None, Some("7days"),
+        "a duration such as `7days`, from 1m to 10years" }
+    WORKER_HEARTBEAT_TIMEOUT { "worker_heartbeat_timeout", "WORKER_HEARTBEAT_TIMEOUT", None, Some("5m"),
+        "a duration such as `5m`, from 151s (the time after which sessions are placed anew must have passed) to 1day" }
+    LINGER { "linger", "LINGER", None, Some("1m"), "a duration such as `60s`, from 0s to 1day" }
+    GRPC_PORT { "grpc_port", "GRPC_PORT", Some("--grpc-port"), Some("50050"),
+        "a port from 0 to 65535 (0: the system chooses)" }
+    HTTP_PORT { "http_port", "HTTP_PORT", None, Some("8080"), "a port from 0 to 65535" }
+    MAX_SESSIONS { "max_sessions", "MAX_SESSIONS", None, Some("64"), "a number from 1 to 4096" }
+    ISOLATION_MINIMUM { "isolation_minimum", "ISOLATION_MINIMUM", Some("--isolation-minimum"), Some("full"),
+        "reduced, portable or full" }
+    TOOL_NAMES { "tool_names", "TOOL_NAMES", Some("--tool-names"), Some("underscored"), "underscored or dotted" }
+}

@@ -1,0 +1,96 @@
+//! How each kind of value is read. The error is only the reason; the layer above adds name, source and what is allowed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use codegen_types::IsolationLevel;
+
+/// Why a text is not the value wanted, in a few words.
+pub(super) type Why = String;
+
+/// How much is written to the diagnostic files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// And what is suspicious.
+    Warn,
+    /// And what an operator may want to know.
+    Info,
+    /// And what a developer may want to know.
+    Debug,
+    /// And everything else, libraries included.
+    Trace,
+}
+
+impl LogLevel {
+    /// The level as it is written in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How tools are listed. Both spellings are accepted in calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ToolNames {
+    /// `fs_read`, which every client accepts.
+    Underscored,
+    /// `fs.read`.
+    Dotted,
+}
+
+pub(super) fn log_level(text: &str) -> Result<LogLevel, Why> {
+    [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace]
+        .into_iter()
+        .find(|level| level.as_str().eq_ignore_ascii_case(text))
+        .ok_or_else(|| "no such level".to_owned())
+}
+
+pub(super) fn tool_names(text: &str) -> Result<ToolNames, Why> {
+    match text {
+        "underscored" => Ok(ToolNames::Underscored),
+        "dotted" => Ok(ToolNames::Dotted),
+        _ => Err("no such spelling".to_owned()),
+    }
+}
+
+/// `none` is not to be had by a minimum: running without a sandbox takes more than a low bar.
+pub(super) fn isolation(text: &str) -> Result<IsolationLevel, Why> {
+    match text.parse::<IsolationLevel>() {
+        Ok(IsolationLevel::None) => Err("no session is run without isolation".to_owned()),
+        Ok(level) => Ok(level),
+        Err(_) => Err("no such level".to_owned()),
+    }
+}
+
+pub(super) fn directory(text: &str) -> Result<PathBuf, Why> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("a relative path means another place each time".to_owned()) }
+}
+
+pub(super) fn port(text: &str) -> Result<u16, Why> {
+    text.parse().map_err(|_| "not a port number".to_owned())
+}
+
+pub(super) fn count(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, Why> {
+    move |text| {
+        let number: u32 = text.parse().map_err(|_| "not a whole number".to_owned())?;
+        if (least..=most).contains(&number) { Ok(number) } else { Err("out of range".to_owned()) }
+    }
+}
+
+/// A duration with its unit, between two bounds in seconds.
+pub(super) fn seconds(least: u64, most: u64) -> impl Fn(&str) -> Result<Duration, Why> {
+    move |text| {
+        let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+        let range = Duration::from_secs(least)..=Duration::from_secs(most);
+        if range.contains(&duration) { Ok(duration) } else { Err("out of range".to_owned()) }
+    }
+}

@@ -1,0 +1,75 @@
+//! Tools and their results in the protocol's terms.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rmcp::model::{CallToolResult, ContentBlock, JsonObject, MetaObject, Tool as WireTool, ToolAnnotations};
+use serde_json::Value;
+
+use super::ToolNames;
+use crate::tools::{Content, Effect, TOOLS, Tool, ToolResult};
+
+/// Every tool as it is listed: the same for every connection with these names.
+pub(super) fn tools(names: ToolNames) -> Vec<WireTool> {
+    TOOLS.iter().map(|tool| wire_tool(tool, names)).collect()
+}
+
+fn wire_tool(tool: &'static Tool, names: ToolNames) -> WireTool {
+    let name = match names {
+        ToolNames::Underscored => tool.name.to_owned(),
+        ToolNames::Dotted => tool.dotted(),
+    };
+    let wire = WireTool::new(name, tool.description, object(tool.input_schema()))
+        .with_title(tool.title)
+        .with_annotations(annotations(tool));
+    match tool.output_schema() {
+        Some(schema) => wire.with_raw_output_schema(object(schema)),
+        None => wire,
+    }
+}
+
+/// Nothing that a tool does leaves the sandbox, so none is open to the world. Clients of 2025-03-26 look for the title
+/// here.
+fn annotations(tool: &Tool) -> ToolAnnotations {
+    let (read_only, destructive, idempotent) = match tool.effect {
+        Effect::Reads => (true, false, true),
+        Effect::Adds => (false, false, false),
+        Effect::Sets => (false, true, true),
+        Effect::Acts => (false, true, false),
+    };
+    ToolAnnotations::with_title(tool.title)
+        .read_only(read_only)
+        .destructive(destructive)
+        .idempotent(idempotent)
+        .open_world(false)
+}
+
+fn object(schema: Value) -> Arc<JsonObject> {
+    match schema {
+        Value::Object(object) => Arc::new(object),
+        _ => Arc::default(),
+    }
+}
+
+/// A tool's result on the wire.
+pub(super) fn result(result: ToolResult) -> CallToolResult {
+    let content = result.content.into_iter().map(block).collect();
+    let mut wire = if result.is_error { CallToolResult::error(content) } else { CallToolResult::success(content) };
+    wire.structured_content = result.structured;
+    if !result.meta.is_empty() {
+        let mut meta = MetaObject::new();
+        for (key, value) in result.meta {
+            meta.insert(key, value);
+        }
+        wire.meta = Some(meta);
+    }
+    wire
+}
+
+fn block(content: Content) -> ContentBlock {
+    match content {
+        Content::Text(text) => ContentBlock::text(text),
+        Content::Image { mime, data } => ContentBlock::image(STANDARD.encode(data), mime),
+    }
+}

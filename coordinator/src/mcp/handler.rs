@@ -1,0 +1,165 @@
+//! What rmcp asks of the server, answered by the tools.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_types::{ErrorCode, Failure};
+use rmcp::ServerHandler;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorData, Implementation, ListToolsResult,
+    PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+};
+use rmcp::service::{RequestContext, RoleServer};
+use serde_json::{Map, Value};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::instructions::INSTRUCTIONS;
+use super::progress::{self, Progress};
+use super::{Options, convert};
+use crate::caller::Caller;
+use crate::tools::{Connection, Request, ToolResult, UnknownTool};
+
+/// Events of one task that wait to be looked at. Full means that the task's output waits.
+const EVENTS: usize = 64;
+
+/// One connection's handler.
+pub(super) struct Handler {
+    connection: Connection,
+    caller: Caller,
+    tools: Vec<Tool>,
+    places: Semaphore,
+    calls: Calls,
+}
+
+/// The running calls of one connection.
+#[derive(Clone, Default)]
+pub(super) struct Calls {
+    cancel: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Calls {
+    /// Cancels every running call; each still ends in its own time.
+    pub(super) fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Cancels every running call and waits for their ends, but no longer than `deadline`.
+    pub(super) async fn end(&self, deadline: Duration) {
+        self.cancel.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(deadline, self.tracker.wait()).await.is_err() {
+            tracing::warn!(left = self.tracker.len(), "calls of a closed connection have not ended yet");
+        }
+    }
+}
+
+impl Handler {
+    pub(super) fn new(connection: Connection, caller: Caller, options: &Options) -> Self {
+        Self {
+            connection,
+            caller,
+            tools: convert::tools(options.tool_names),
+            places: Semaphore::new(options.calls_max),
+            calls: Calls::default(),
+        }
+    }
+
+    /// The running calls, for whoever ends the connection.
+    pub(super) fn calls(&self) -> Calls {
+        self.calls.clone()
+    }
+
+    async fn call(
+        &self,
+        params: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ToolResult, UnknownTool> {
+        let (events, received) = mpsc::channel(EVENTS);
+        let cancel = self.calls.cancel.child_token();
+        let request = Request {
+            tool: params.name.into_owned(),
+            args: Value::Object(params.arguments.unwrap_or_else(Map::new)),
+            trace: context.meta.get_traceparent().map(str::to_owned).or_else(|| self.caller.trace.clone()),
+            events,
+            cancel: cancel.clone(),
+        };
+        let Ok(_place) = self.places.try_acquire() else {
+            let failure = Failure::new(ErrorCode::RateLimited, "too many calls run at once on this connection");
+            return Ok(self.connection.refuse_unserved(&request, failure).await);
+        };
+        let served = CancellationToken::new();
+        let serve = async {
+            let _guard = served.clone().drop_guard();
+            self.connection.serve(request).await
+        };
+        let tell = async {
+            match context.meta.get_progress_token() {
+                Some(token) => Progress::new(context.peer, token).follow(received, served.clone()).await,
+                None => progress::ignore(received, served.clone()).await,
+            }
+        };
+        let pass_on_cancellation = async {
+            context.ct.cancelled().await;
+            cancel.cancel();
+            std::future::pending().await
+        };
+        tokio::select! {
+            (result, ()) = async { tokio::join!(serve, tell) } => result,
+            never = pass_on_cancellation => never,
+        }
+    }
+}
+
+impl ServerHandler for Handler {
+    fn get_info(&self) -> ServerConfig {
+        let name = Implementation::new("codegen-mcp", env!("CARGO_PKG_VERSION")).with_title("CodeGen-MCP");
+        let capabilities = ServerCapabilities::builder().enable_tools().build();
+        ServerConfig::new(capabilities).with_server_info(name).with_instructions(INSTRUCTIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        if request.is_some_and(|params| params.cursor.is_some()) {
+            return Err(ErrorData::invalid_params("unknown cursor: all tools are on one page", None));
+        }
+        Ok(ListToolsResult::with_all_items(self.tools.clone()))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        let listed = crate::tools::find(name)?;
+        self.tools.iter().find(|tool| tool.title.as_deref() == Some(listed.title)).cloned()
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let called = self.calls.tracker.track_future(self.call(request, context)).await;
+        let result = called.map_err(|unknown| ErrorData::invalid_params(unknown.to_string(), None))?;
+        Ok(convert::result(result).into())
+    }
+
+    /// A method that rmcp does not know, or one whose parameters it cannot read.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let method: String = request.method.chars().take(128).collect();
+        if matches!(method.as_str(), "initialize" | "server/discover" | "tools/call" | "tools/list" | "ping") {
+            let expected = match method.as_str() {
+                "tools/call" => "expected `name`, a string, and `arguments`, an object",
+                _ => "they do not have the shape that the protocol gives them",
+            };
+            return Err(ErrorData::invalid_params(format!("the parameters of {method}: {expected}"), None));
+        }
+        Err(ErrorData::new(rmcp::model::ErrorCode::METHOD_NOT_FOUND, format!("no such method: {method:?}"), None))
+    }
+}

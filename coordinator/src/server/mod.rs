@@ -1,0 +1,124 @@
+//! The server: the user's one process that owns the state directory, the log and the workers.
+//!
+//! Everything is built and bound before anything is spawned; it runs until a signal, or, started on demand, until
+//! nobody has needed it for a while; then it drains under a deadline. A second signal ends it at once.
+
+mod assembly;
+mod client;
+pub mod client_io;
+pub mod fronts;
+mod listeners;
+pub mod presence;
+pub mod signals;
+pub mod standalone;
+pub mod state_dir;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+use assembly::Assembly;
+pub use assembly::AssemblyError;
+use fronts::Fronts;
+use presence::Presence;
+use signals::Signals;
+use state_dir::{StateDir, StateDirError};
+
+use crate::config::Config;
+use crate::supervisor::OnEnd;
+
+/// How long a server waits for one that is just ending here.
+const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How a server came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A front started it; it ends when it is no longer needed.
+    OnDemand,
+    /// An operator started it; it runs until a signal.
+    Explicit,
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The state directory cannot be used, or another server has it.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// One of its parts cannot work.
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
+    /// Fronts could not reach it.
+    #[error("the socket {path} cannot be bound")]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It could not be asked to stop.
+    #[error("signals cannot be listened for")]
+    Signals(#[source] io::Error),
+}
+
+/// The user's one server, bound but not yet serving.
+pub struct Server {
+    assembly: Assembly,
+    listener: UnixListener,
+    signals: Signals,
+    role: Role,
+    config: Config,
+}
+
+impl Server {
+    /// Takes the state directory, opens the log and the store, and binds every socket.
+    pub async fn build(config: Config, role: Role) -> Result<Self, BuildError> {
+        // Whatever this process makes is for its user alone.
+        rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
+        let patience = match role {
+            Role::OnDemand => LOCK_PATIENCE,
+            Role::Explicit => Duration::ZERO,
+        };
+        let state = StateDir::open_or_create(&config.state_dir)?.lock(patience).await?;
+        // Sockets of a server that was killed: nobody but the holder of the lock could listen there.
+        state.remove_sockets();
+        let signals = Signals::listen().map_err(BuildError::Signals)?;
+        let path = state.front_socket();
+        let assembly = Assembly::build(&config, state).await?;
+        let listener = UnixListener::bind(&path).map_err(|source| BuildError::Bind { path, source })?;
+        Ok(Self { assembly, listener, signals, role, config })
+    }
+
+    /// Serves until it is to stop, then drains.
+    pub async fn run(self) -> Result<(), AssemblyError> {
+        let Self { mut assembly, listener, mut signals, role, config } = self;
+        assembly.start().await?;
+        let presence = Presence::default();
+        let fronts =
+            Fronts::new(assembly.service(), presence.clone(), assembly.clients.clone(), config.isolation_minimum);
+        assembly.clients.spawn("accept fronts", OnEnd::Ignore, fronts.accept(listener));
+        let failed = assembly.core.token();
+        let why = tokio::select! {
+            () = signals.next() => "signal",
+            () = failed.cancelled() => "a part of the process ended",
+            () = unneeded(role, &config, &presence, &assembly) => "nobody needs it",
+        };
+        tracing::info!(why, "stopping");
+        tokio::select! {
+            () = assembly.stop(why) => {}
+            () = signals.next() => tracing::warn!("a second signal: ending at once"),
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a server that was started on demand is no longer needed; for ever for any other.
+async fn unneeded(role: Role, config: &Config, presence: &Presence, assembly: &Assembly) {
+    match role {
+        Role::OnDemand => presence.idle(config.linger, || assembly.running_tasks()).await,
+        Role::Explicit => CancellationToken::new().cancelled().await,
+    }
+}

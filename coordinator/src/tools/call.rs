@@ -1,0 +1,137 @@
+//! One tool call, and what a tool may do with it.
+
+use codegen_types::{ErrorCode, EventBody, Failure, Operation, SessionId, TaskId};
+use futures::future::BoxFuture;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::Connection;
+use super::result::ToolResult;
+use super::{Effect, Tool, args};
+use crate::session::{TaskCall, TaskOutcome};
+
+/// The longest path that a record repeats as the client sent it, in characters.
+const PATH_CHARS_MAX: usize = 4_096;
+
+/// A tool call as the client sent it.
+#[derive(Debug)]
+pub struct Request {
+    /// The tool, by either of its names.
+    pub tool: String,
+    /// Its arguments, a JSON object.
+    pub args: Value,
+    /// W3C trace context, when the client sent one.
+    pub trace: Option<String>,
+    /// Where the events of its task go. Full means that the task waits.
+    pub events: mpsc::Sender<EventBody>,
+    /// Cancelled when the client wants the call no more.
+    pub cancel: CancellationToken,
+}
+
+/// A call of a known tool.
+pub(super) struct Call<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) tool: &'static Tool,
+    pub(super) request: &'a Request,
+}
+
+/// What a tool gives: a result, or the refusal that the dispatch records.
+pub(super) type Answer = Result<Reply, Refusal>;
+
+/// How a tool is implemented.
+pub(super) type Run = for<'a> fn(&'a Call<'a>) -> BoxFuture<'a, Answer>;
+
+/// A tool's result, and whether the log has it already.
+pub(super) enum Reply {
+    /// The session layer recorded what was done.
+    Recorded(ToolResult),
+    /// Nobody has recorded it; the dispatch does before the client gets it.
+    Unrecorded(ToolResult, Option<SessionId>),
+}
+
+/// A call that was refused before anything was done.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) failure: Failure,
+    pub(super) session: Option<SessionId>,
+    pub(super) task: Option<TaskId>,
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self { failure, session: None, task: None }
+    }
+}
+
+impl Refusal {
+    pub(super) fn of_session(failure: Failure, session: SessionId) -> Self {
+        Self { session: Some(session), ..failure.into() }
+    }
+}
+
+impl Call<'_> {
+    /// The tool's input.
+    pub(super) fn input<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        args::parse(&self.request.args)
+    }
+
+    /// Runs an operation in a session.
+    ///
+    /// # Errors
+    /// What the session layer refused before there was a task in the log.
+    pub(super) async fn act(&self, session: SessionId, act: Act) -> Result<TaskOutcome, Refusal> {
+        let task = TaskId::mint();
+        let call = TaskCall {
+            principal: self.connection.principal.clone(),
+            session,
+            task,
+            tool: self.tool.name,
+            called_as: self.request.tool.clone(),
+            args: self.request.args.clone(),
+            path: self.request.path(),
+            operation: act.operation,
+            read_only: self.tool.effect == Effect::Reads,
+            timeout: act.timeout,
+            idempotency_key: act.idempotency_key,
+            trace: self.request.trace.clone(),
+        };
+        let (events, cancel) = (self.request.events.clone(), self.request.cancel.clone());
+        let outcome = self.connection.sessions.run(call, events, cancel).await;
+        match &outcome.result {
+            Err(failure) if outcome.audit_seq.is_none() => {
+                let task = (failure.code == ErrorCode::AuditUnavailable).then_some(outcome.task);
+                Err(Refusal { failure: failure.clone(), session: Some(session), task })
+            }
+            _ => Ok(outcome),
+        }
+    }
+}
+
+/// An operation with what a call may say about it.
+pub(super) struct Act {
+    pub(super) operation: Operation,
+    pub(super) timeout: Option<Duration>,
+    pub(super) idempotency_key: Option<String>,
+}
+
+impl From<Operation> for Act {
+    fn from(operation: Operation) -> Self {
+        Self { operation, timeout: None, idempotency_key: None }
+    }
+}
+
+impl Request {
+    /// The path that the call is about, as the client wrote it, for records.
+    pub(super) fn path(&self) -> Option<String> {
+        let text = ["path", "file", "from"].iter().find_map(|name| self.args.get(name)?.as_str())?;
+        Some(text.chars().take(PATH_CHARS_MAX).collect())
+    }
+
+    /// The session that the call names, when it is a handle, for records.
+    pub(super) fn session(&self) -> Option<SessionId> {
+        self.args.get("session_id")?.as_str()?.parse().ok()
+    }
+}

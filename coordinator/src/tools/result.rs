@@ -1,0 +1,129 @@
+//! What a tool gives, before any protocol: content, structure, and failures as the client reads them.
+
+use codegen_types::{ErrorCode, Failure, LogSeq, TaskId};
+use serde_json::{Map, Value, json};
+
+/// What a tool call gave.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ToolResult {
+    /// What a model reads; the first block stands alone.
+    pub content: Vec<Content>,
+    /// The same for programs, from the tools that declare an output schema.
+    pub structured: Option<Value>,
+    /// Whether the call was refused, or what it ran failed.
+    pub is_error: bool,
+    /// Facts about the call for programs: `codegen/task_id`, `codegen/audit_seq`, `codegen/error` and the like.
+    pub meta: Map<String, Value>,
+}
+
+/// One block of a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Text.
+    Text(String),
+    /// A picture.
+    Image {
+        /// Its media type.
+        mime: String,
+        /// Its bytes.
+        data: Vec<u8>,
+    },
+}
+
+impl ToolResult {
+    /// A result of one text block.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { content: vec![Content::Text(text.into())], ..Self::default() }
+    }
+
+    /// A result for models and programs alike.
+    pub fn structured(text: impl Into<String>, structured: Value) -> Self {
+        Self { structured: Some(structured), ..Self::text(text) }
+    }
+
+    /// A refusal or failure: its code, what happened, and what to do next.
+    pub fn failure(failure: &Failure) -> Self {
+        let mut text = failure.to_string();
+        if let Some(step) = next_step(failure.code) {
+            text.push_str("\nNext: ");
+            text.push_str(step);
+        }
+        Self { is_error: true, ..Self::text(text) }.with_meta("codegen/error", json!({ "code": failure.code }))
+    }
+
+    /// The result with one more fact for programs.
+    #[must_use]
+    pub fn with_meta(mut self, key: &str, value: Value) -> Self {
+        self.meta.insert(key.to_owned(), value);
+        self
+    }
+
+    /// The result with the task it is about, also inside `codegen/error` when it failed.
+    #[must_use]
+    pub fn of_task(mut self, task: TaskId) -> Self {
+        if let Some(Value::Object(error)) = self.meta.get_mut("codegen/error") {
+            error.insert("task_id".to_owned(), json!(task));
+        }
+        self.with_meta("codegen/task_id", json!(task))
+    }
+
+    /// The result with the place of its record in the audit log, when there is one.
+    #[must_use]
+    pub fn recorded_at(self, seq: Option<LogSeq>) -> Self {
+        match seq {
+            Some(seq) => self.with_meta("codegen/audit_seq", json!(seq)),
+            None => self,
+        }
+    }
+}
+
+/// What a client can do about a failure that its message does not already say.
+const fn next_step(code: ErrorCode) -> Option<&'static str> {
+    match code {
+        ErrorCode::InvalidArgument => Some("correct the argument and call again; nothing was done."),
+        ErrorCode::PathViolation => Some("use a path relative to the workspace, such as `data/input.csv`."),
+        ErrorCode::NotFound => Some("fs_list shows what there is."),
+        ErrorCode::NotAFile | ErrorCode::NotADirectory => Some("fs_stat says what is there."),
+        ErrorCode::AlreadyExists => Some("choose another path, or allow overwriting."),
+        ErrorCode::FileTooLarge => Some("split the file, or make it with run_python inside the session."),
+        ErrorCode::PreconditionFailed => Some("read the file again and use its present etag."),
+        ErrorCode::SessionNotFound => Some("session_list shows your sessions; session_create makes one."),
+        ErrorCode::SessionClosed | ErrorCode::SessionLost => Some("session_create makes a new session."),
+        ErrorCode::SessionLimit => Some("close a session you no longer need with session_close."),
+        ErrorCode::NoCapacity | ErrorCode::WorkerUnavailable | ErrorCode::RateLimited => {
+            Some("try again in a few seconds; nothing was run.")
+        }
+        ErrorCode::IsolationUnavailable => Some("the operator can see what is missing with `coordinator doctor`."),
+        ErrorCode::TaskTimeout => Some("make the work shorter, or give a longer timeout_seconds."),
+        ErrorCode::TaskOutcomeUnknown => {
+            Some("look at the files before repeating it; the program may have run in part or whole.")
+        }
+        ErrorCode::OutputLimit => Some("write to a file in the workspace and read the part you need."),
+        ErrorCode::MemoryLimit => Some("work on the data in smaller pieces."),
+        ErrorCode::ProcessLimit => Some("start fewer processes or threads at once."),
+        ErrorCode::DiskLimit => Some("delete files you no longer need with fs_delete."),
+        ErrorCode::AuditUnavailable => Some("nothing runs unrecorded; try again once the log can be written."),
+        ErrorCode::TaskCancelled
+        | ErrorCode::Unauthenticated
+        | ErrorCode::PermissionDenied
+        | ErrorCode::QuotaExceeded
+        | ErrorCode::ApprovalRequired
+        | ErrorCode::Internal => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_its_code_its_task_and_a_next_step() {
+        let task = TaskId::mint();
+        let failure = Failure::new(ErrorCode::SessionNotFound, "there is no such session");
+        let result = ToolResult::failure(&failure).of_task(task);
+        assert!(result.is_error);
+        let [Content::Text(text)] = result.content.as_slice() else { panic!("one text block: {result:?}") };
+        assert!(text.starts_with("SESSION_NOT_FOUND: there is no such session\nNext: "), "{text}");
+        assert_eq!(result.meta["codegen/error"], json!({"code": "SESSION_NOT_FOUND", "task_id": task}));
+    }
+}

@@ -1,0 +1,120 @@
+//! `run_python` and `run_shell`: programs in the session's sandbox.
+
+use std::collections::BTreeMap;
+
+use codegen_types::{Exec, Operation, Program};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::call::{Act, Answer, Call, Reply};
+use super::{args, run_result};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RunPythonInput {
+    /// The session's handle; left out, this connection's default session.
+    session_id: Option<String>,
+    /// Python source text, run as `__main__`. Give either this or `file`. Print what you want to see.
+    code: Option<String>,
+    /// A Python file of the workspace to run instead of `code`.
+    file: Option<String>,
+    /// The program's arguments, `sys.argv[1:]`.
+    args: Option<Vec<String>>,
+    /// Text given on standard input.
+    stdin: Option<String>,
+    /// Environment variables to add.
+    env: Option<BTreeMap<String, String>>,
+    /// Wall time after which the program is ended; fractions are allowed. Default 60.
+    timeout_seconds: Option<f64>,
+    /// Any text of at most 128 bytes: a repeated call with the same key and arguments does not run again but gives the
+    /// first one's result.
+    idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RunShellInput {
+    /// The session's handle; left out, this connection's default session.
+    session_id: Option<String>,
+    /// The command line, run by bash (by sh where there is none) in the workspace.
+    command: String,
+    /// Text given on standard input.
+    stdin: Option<String>,
+    /// Environment variables to add.
+    env: Option<BTreeMap<String, String>>,
+    /// Wall time after which the program is ended; fractions are allowed. Default 60.
+    timeout_seconds: Option<f64>,
+    /// Any text of at most 128 bytes: a repeated call with the same key and arguments does not run again but gives the
+    /// first one's result.
+    idempotency_key: Option<String>,
+}
+
+/// What both tools share.
+struct Run {
+    session_id: Option<String>,
+    program: Program,
+    stdin: Option<String>,
+    env: Option<BTreeMap<String, String>>,
+    timeout_seconds: Option<f64>,
+    idempotency_key: Option<String>,
+}
+
+pub(super) fn run_python<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
+    async move {
+        let input: RunPythonInput = call.input()?;
+        let args = input.args.unwrap_or_default();
+        args::program_args(&args)?;
+        let program = match (input.code, input.file) {
+            (Some(code), None) => {
+                args::bounded("code", &code, args::CODE_BYTES_MAX)?;
+                Program::PythonCode { code, args }
+            }
+            (None, Some(file)) => Program::PythonFile { path: args::path("file", &file)?, args },
+            (Some(_), Some(_)) => return Err(args::invalid("file", "give either `code` or `file`, not both").into()),
+            (None, None) => return Err(args::invalid("code", "give `code`, or `file` to run one").into()),
+        };
+        let run = Run {
+            session_id: input.session_id,
+            program,
+            stdin: input.stdin,
+            env: input.env,
+            timeout_seconds: input.timeout_seconds,
+            idempotency_key: input.idempotency_key,
+        };
+        exec(call, run).await
+    }
+    .boxed()
+}
+
+pub(super) fn run_shell<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
+    async move {
+        let input: RunShellInput = call.input()?;
+        args::bounded("command", &input.command, args::COMMAND_BYTES_MAX)?;
+        args::without_nul("command", &input.command)?;
+        let run = Run {
+            session_id: input.session_id,
+            program: Program::Shell { command: input.command },
+            stdin: input.stdin,
+            env: input.env,
+            timeout_seconds: input.timeout_seconds,
+            idempotency_key: input.idempotency_key,
+        };
+        exec(call, run).await
+    }
+    .boxed()
+}
+
+async fn exec(call: &Call<'_>, run: Run) -> Answer {
+    let stdin = run.stdin.unwrap_or_default();
+    args::bounded("stdin", &stdin, args::STDIN_BYTES_MAX)?;
+    let env = run.env.unwrap_or_default();
+    args::env(&env)?;
+    let timeout = args::timeout(run.timeout_seconds, &call.connection.limits)?;
+    let idempotency_key = args::key(run.idempotency_key)?;
+    let session = call.connection.session(run.session_id.as_deref()).await?;
+    let operation = Operation::Exec(Exec { program: run.program, stdin: stdin.into_bytes(), env });
+    let outcome = call.act(session, Act { operation, timeout, idempotency_key }).await?;
+    Ok(Reply::Recorded(run_result::render(&outcome)))
+}

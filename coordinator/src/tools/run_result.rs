@@ -1,0 +1,227 @@
+//! What a program's run looks like to the model that asked for it.
+
+use std::fmt::Write;
+
+use codegen_types::event::{ChangeKind, Display, FileChange};
+use codegen_types::{Exit, OperationResult};
+use serde_json::{Value, json};
+
+use super::excerpt::{self, excerpt};
+use super::result::{Content, ToolResult};
+use super::words;
+use crate::session::{Captured, Completed, TaskOutcome};
+
+/// Stdout and stderr together, in characters, in the text that a model reads.
+pub(super) const OUTPUT_CHARS_MAX: usize = 20_000;
+/// The most changed files that are named.
+const FILES_NAMED_MAX: usize = 50;
+/// The most pictures.
+const IMAGES_MAX: usize = 16;
+/// All pictures of a result together, in bytes.
+const IMAGE_BYTES_MAX: usize = 8 << 20;
+
+/// The result of a run: first how it ended, then what it wrote, then what it changed.
+pub(super) fn render(outcome: &TaskOutcome) -> ToolResult {
+    let (mut result, completed) = match &outcome.result {
+        Ok(completed) => (ended(completed), Some(completed)),
+        Err(failure) => (ToolResult::failure(failure), outcome.partial.as_ref()),
+    };
+    if let Some(completed) = completed {
+        if let Some(Content::Text(text)) = result.content.first_mut() {
+            if outcome.result.is_err() {
+                used_until_then(text, completed);
+            }
+            if outcome.replayed {
+                text.push_str("\n(the stored result of the earlier call with this idempotency_key; nothing ran now)");
+            }
+            output(text, completed);
+            changes(text, completed);
+        }
+        displays(&mut result, &completed.displays);
+        if let Some(OperationResult::Exec(exit)) = &completed.result {
+            result = result.with_meta("codegen/exit", exit_facts(exit));
+        }
+    }
+    result.of_task(outcome.task).recorded_at(outcome.audit_seq)
+}
+
+/// The status line of a program that ended by itself, or by a signal.
+fn ended(completed: &Completed) -> ToolResult {
+    let Some(OperationResult::Exec(exit)) = &completed.result else {
+        return ToolResult::text("ended");
+    };
+    let how = match (exit.code, exit.signal) {
+        (_, Some(signal)) => format!("killed by {}", words::signal(signal)),
+        (Some(code), None) => format!("exit {code}"),
+        (None, None) => "ended".to_owned(),
+    };
+    let failed = exit.signal.is_some() || exit.code.is_some_and(|code| code != 0);
+    ToolResult { is_error: failed, ..ToolResult::text(format!("{how} in {}", used(exit))) }
+}
+
+fn used(exit: &Exit) -> String {
+    let mut text = words::seconds(exit.used.wall_ms);
+    if exit.used.memory_peak_bytes > 0 {
+        let _ = write!(text, ", peak {}", words::bytes(exit.used.memory_peak_bytes));
+    }
+    if exit.leftovers_killed > 0 {
+        let _ = write!(text, "; {} processes it left running were ended", exit.leftovers_killed);
+    }
+    text
+}
+
+fn used_until_then(text: &mut String, completed: &Completed) {
+    if let Some(OperationResult::Exec(exit)) = &completed.result {
+        let _ = write!(text, "\nended after {}", used(exit));
+    }
+}
+
+fn output(text: &mut String, completed: &Completed) {
+    let budgets = excerpt::share(OUTPUT_CHARS_MAX, &completed.stdout, &completed.stderr);
+    let empty = is_empty(&completed.stdout) && is_empty(&completed.stderr);
+    if empty {
+        text.push_str("\n\n(no output)");
+    }
+    for (name, captured, budget) in
+        [("stdout", &completed.stdout, budgets.0), ("stderr", &completed.stderr, budgets.1)]
+    {
+        if !is_empty(captured) {
+            let shown = excerpt(captured, budget);
+            let _ = write!(text, "\n\n{name}:\n{}", shown.trim_end_matches('\n'));
+        }
+    }
+}
+
+fn is_empty(captured: &Captured) -> bool {
+    captured.head.is_empty() && captured.tail.is_empty() && captured.omitted == 0
+}
+
+fn changes(text: &mut String, completed: &Completed) {
+    let Some(OperationResult::Exec(exit)) = &completed.result else { return };
+    if exit.files_changed.is_empty() && !exit.files_changed_truncated {
+        return;
+    }
+    text.push_str("\n\nfiles changed:");
+    for FileChange { path, change, size } in exit.files_changed.iter().take(FILES_NAMED_MAX) {
+        let _ = match change {
+            ChangeKind::Created => write!(text, "\n  created {path} ({})", words::bytes(*size)),
+            ChangeKind::Modified => write!(text, "\n  modified {path} ({})", words::bytes(*size)),
+            ChangeKind::Deleted => write!(text, "\n  deleted {path}"),
+        };
+    }
+    let more = exit.files_changed.len().saturating_sub(FILES_NAMED_MAX);
+    if exit.files_changed_truncated {
+        text.push_str("\n  and more; fs_list shows all files");
+    } else if more > 0 {
+        let _ = write!(text, "\n  and {more} more; fs_list shows all files");
+    }
+    if !completed.overlapped.is_empty() {
+        let tasks: Vec<String> = completed.overlapped.iter().take(8).map(ToString::to_string).collect();
+        let _ = write!(text, "\n  (some may be due to what ran meanwhile: {})", tasks.join(", "));
+    }
+}
+
+fn displays(result: &mut ToolResult, displays: &[Display]) {
+    let mut room = IMAGE_BYTES_MAX;
+    let mut left_out = 0;
+    for Display { mime, data } in displays {
+        let images = result.content.iter().filter(|c| matches!(c, Content::Image { .. })).count();
+        if mime.starts_with("image/") && data.len() <= room && images < IMAGES_MAX {
+            room -= data.len();
+            result.content.push(Content::Image { mime: mime.clone(), data: data.clone() });
+        } else {
+            left_out += 1;
+        }
+    }
+    if left_out > 0 {
+        result.content.push(Content::Text(format!("({left_out} displayed objects are not shown)")));
+    }
+}
+
+fn exit_facts(exit: &Exit) -> Value {
+    json!({
+        "code": exit.code,
+        "signal": exit.signal,
+        "wall_ms": exit.used.wall_ms,
+        "cpu_ms": exit.used.cpu_ms,
+        "memory_peak_bytes": exit.used.memory_peak_bytes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use codegen_types::{ErrorCode, Failure, LogSeq, ResourceUse, TaskId, WorkspacePath};
+
+    fn captured(text: &str) -> Captured {
+        Captured { head: text.into(), ..Captured::default() }
+    }
+
+    fn outcome(exit: Exit, stdout: &str, stderr: &str) -> TaskOutcome {
+        let completed = Completed {
+            result: Some(OperationResult::Exec(exit)),
+            stdout: captured(stdout),
+            stderr: captured(stderr),
+            displays: vec![],
+            overlapped: vec![],
+        };
+        let task = TaskId::mint();
+        TaskOutcome { task, result: Ok(completed), partial: None, audit_seq: Some(LogSeq(7)), replayed: false }
+    }
+
+    fn exit(code: i32) -> Exit {
+        let used = ResourceUse { wall_ms: 120, cpu_ms: 80, memory_peak_bytes: 14 << 20 };
+        Exit { code: Some(code), used, ..Exit::default() }
+    }
+
+    fn text(result: &ToolResult) -> &str {
+        let Content::Text(text) = &result.content[0] else { panic!("text comes first") };
+        text
+    }
+
+    #[test]
+    fn the_first_block_stands_alone() {
+        let path = WorkspacePath::parse("out/a.txt").expect("a path");
+        let files_changed = vec![FileChange { path, change: ChangeKind::Created, size: 12 }];
+        let result = render(&outcome(Exit { files_changed, ..exit(0) }, "one\ntwo\n", "careful\n"));
+        assert!(!result.is_error);
+        let expected = "exit 0 in 0.12 s, peak 14 MiB\n\nstdout:\none\ntwo\n\nstderr:\ncareful\n\n\
+                        files changed:\n  created out/a.txt (12 B)";
+        assert_eq!(text(&result), expected);
+        assert_eq!(result.meta["codegen/audit_seq"], 7);
+        assert_eq!(result.meta["codegen/exit"]["code"], 0);
+    }
+
+    #[test]
+    fn code_that_fails_is_an_error_with_its_traceback() {
+        let result = render(&outcome(exit(1), "", "Traceback: boom\n"));
+        assert!(result.is_error);
+        assert_eq!(text(&result), "exit 1 in 0.12 s, peak 14 MiB\n\nstderr:\nTraceback: boom");
+        let crashed = render(&outcome(Exit { code: None, signal: Some(11), ..exit(0) }, "", ""));
+        assert!(crashed.is_error);
+        assert_eq!(text(&crashed), "killed by SIGSEGV in 0.12 s, peak 14 MiB\n\n(no output)");
+    }
+
+    #[test]
+    fn an_ended_task_keeps_what_it_wrote() {
+        let mut outcome = outcome(exit(0), "as far as it came\n", "");
+        outcome.partial = outcome.result.ok();
+        outcome.result = Err(Failure::new(ErrorCode::TaskTimeout, "ran longer than 1 s"));
+        let result = render(&outcome);
+        assert!(result.is_error);
+        assert!(text(&result).starts_with("TASK_TIMEOUT: ran longer than 1 s\n"), "{}", text(&result));
+        assert!(text(&result).contains("ended after 0.12 s"), "{}", text(&result));
+        assert!(text(&result).ends_with("stdout:\nas far as it came"), "{}", text(&result));
+        assert_eq!(result.meta["codegen/error"], json!({"code": "TASK_TIMEOUT", "task_id": outcome.task}));
+    }
+
+    #[test]
+    fn a_picture_is_a_block_of_its_own_and_pictures_are_bounded() {
+        let mut outcome = outcome(exit(0), "", "");
+        let picture = |size: usize| Display { mime: "image/png".into(), data: vec![0; size] };
+        outcome.result.as_mut().expect("it completed").displays = vec![picture(10), picture(IMAGE_BYTES_MAX)];
+        let result = render(&outcome);
+        assert_eq!(result.content.len(), 3);
+        assert!(matches!(&result.content[1], Content::Image { data, .. } if data.len() == 10));
+    }
+}

@@ -1,0 +1,124 @@
+//! The one way from a request to a tool and back: alias, refusal and record, the same for every tool.
+
+use std::time::Instant;
+
+use codegen_audit::{Entry, EventKind, Outcome};
+use codegen_types::{ErrorCode, Failure, LogSeq, SessionId};
+
+use super::call::{Call, Refusal, Reply, Request};
+use super::connection::Connection;
+use super::result::ToolResult;
+use super::{Tool, find};
+
+/// The longest name of a tool that is repeated, in characters.
+const NAME_CHARS_MAX: usize = 128;
+
+/// There is no tool of that name. The call is in the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown tool {0:?}; tools/list names all there are")]
+pub struct UnknownTool(pub String);
+
+impl Connection {
+    /// Answers a tool call. Whatever it is answered with is in the log before this returns, or is
+    /// `AUDIT_UNAVAILABLE`.
+    ///
+    /// # Errors
+    /// There is no such tool.
+    pub async fn serve(&self, request: Request) -> Result<ToolResult, UnknownTool> {
+        let begun = Instant::now();
+        let Some(tool) = find(&request.tool) else {
+            let name: String = request.tool.chars().take(NAME_CHARS_MAX).collect();
+            let unknown = UnknownTool(name);
+            let failure = Failure::new(ErrorCode::InvalidArgument, unknown.to_string());
+            return match self.record(None, &request, Record::refused(failure.into()), begun).await {
+                Ok(_) => Err(unknown),
+                Err(unavailable) => Ok(ToolResult::failure(&unavailable)),
+            };
+        };
+        let call = Call { connection: self, tool, request: &request };
+        Ok(match (tool.run)(&call).await {
+            Ok(Reply::Recorded(result)) => result,
+            Ok(Reply::Unrecorded(result, session)) => {
+                match self.record(Some(tool), &request, Record::served(session), begun).await {
+                    Ok(seq) => result.recorded_at(Some(seq)),
+                    Err(unavailable) => ToolResult::failure(&unavailable),
+                }
+            }
+            Err(refusal) => self.refuse(Some(tool), &request, refusal, begun).await,
+        })
+    }
+
+    /// Refuses a call before any tool sees it, for a reason that lies in the connection.
+    pub async fn refuse_unserved(&self, request: &Request, failure: Failure) -> ToolResult {
+        self.refuse(find(&request.tool), request, failure.into(), Instant::now()).await
+    }
+
+    async fn refuse(
+        &self,
+        tool: Option<&'static Tool>,
+        request: &Request,
+        refusal: Refusal,
+        begun: Instant,
+    ) -> ToolResult {
+        let task = refusal.task;
+        let failure = refusal.failure.clone();
+        let with_task = |result: ToolResult| match task {
+            Some(task) => result.of_task(task),
+            None => result,
+        };
+        if failure.code == ErrorCode::AuditUnavailable {
+            return with_task(ToolResult::failure(&failure));
+        }
+        match self.record(tool, request, Record::refused(refusal), begun).await {
+            Ok(seq) => with_task(ToolResult::failure(&failure)).recorded_at(Some(seq)),
+            Err(unavailable) => with_task(ToolResult::failure(&unavailable)),
+        }
+    }
+
+    async fn record(
+        &self,
+        tool: Option<&'static Tool>,
+        request: &Request,
+        record: Record,
+        begun: Instant,
+    ) -> Result<LogSeq, Failure> {
+        let name: String = request.tool.chars().take(NAME_CHARS_MAX).collect();
+        let entry = Entry {
+            kind: record.kind,
+            principal: Some(self.principal.clone()),
+            session: record.session.or_else(|| request.session()),
+            tool: Some(tool.map_or(name.clone(), |tool| tool.name.to_owned())),
+            called_as: tool.is_some_and(|tool| tool.name != name).then_some(name),
+            args: Some(request.args.clone()),
+            path: request.path(),
+            outcome: Some(record.outcome),
+            code: record.code,
+            duration_ms: u64::try_from(begun.elapsed().as_millis()).ok(),
+            trace: request.trace.clone(),
+            ..Entry::default()
+        };
+        self.audit.append(entry).await.map_err(|error| {
+            tracing::error!(%error, "a call could not be recorded and is refused");
+            Failure::new(ErrorCode::AuditUnavailable, "the audit log cannot be written just now, so nothing is done")
+        })
+    }
+}
+
+/// What is known about a call that only the coordinator dealt with.
+struct Record {
+    kind: EventKind,
+    outcome: Outcome,
+    session: Option<SessionId>,
+    code: Option<ErrorCode>,
+}
+
+impl Record {
+    const fn served(session: Option<SessionId>) -> Self {
+        Self { kind: EventKind::CallServed, outcome: Outcome::Ok, session, code: None }
+    }
+
+    fn refused(refusal: Refusal) -> Self {
+        let (session, code) = (refusal.session, Some(refusal.failure.code));
+        Self { kind: EventKind::CallRefused, outcome: Outcome::Refused, session, code }
+    }
+}

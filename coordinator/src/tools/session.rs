@@ -1,0 +1,167 @@
+//! `session_create`, `session_info`, `session_list`, `session_update`, `session_close`.
+
+use std::collections::BTreeMap;
+
+use codegen_types::SessionId;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::args;
+use super::call::{Answer, Call, Refusal, Reply};
+use super::result::ToolResult;
+use super::session_view::{Detail, SessionView};
+use crate::session::{CreateSession, UpdateSession};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SessionCreateInput {
+    /// A name for people; it need not be unique.
+    name: Option<String>,
+    /// Your own notes about the session, any JSON object of at most 16 KiB.
+    metadata: Option<BTreeMap<String, Value>>,
+    /// Idle seconds after which the session's processes are ended; its files stay and the next call starts it again.
+    ttl_seconds: Option<u64>,
+    /// Any text of at most 128 bytes: a repeated call with the same key and arguments gives the same session.
+    idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SessionInfoInput {
+    /// The session's handle; left out, this connection's default session.
+    session_id: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SessionListInput {
+    /// Whether closed sessions are listed too.
+    include_closed: Option<bool>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SessionUpdateInput {
+    /// The session's handle; left out, this connection's default session.
+    session_id: Option<String>,
+    /// A new name.
+    name: Option<String>,
+    /// Notes to set. They are merged into what is there, and a null removes its key.
+    metadata: Option<BTreeMap<String, Value>>,
+    /// Replaces all notes instead of merging.
+    replace_metadata: Option<bool>,
+    /// New idle seconds after which the session's processes are ended.
+    ttl_seconds: Option<u64>,
+    /// Accepted as in every acting tool; updating again with the same arguments changes nothing anyway.
+    idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SessionCloseInput {
+    /// The session's handle.
+    session_id: String,
+    /// Accepted as in every acting tool; closing again changes nothing anyway.
+    idempotency_key: Option<String>,
+}
+
+#[derive(Debug, serde::Serialize, JsonSchema)]
+pub(super) struct SessionListOutput {
+    /// The sessions, oldest first.
+    sessions: Vec<SessionView>,
+}
+
+pub(super) fn create<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
+    async move {
+        let input: SessionCreateInput = call.input()?;
+        let key = args::key(input.idempotency_key)?;
+        let ttl = args::ttl(input.ttl_seconds)?;
+        let create = CreateSession { name: input.name, metadata: input.metadata.unwrap_or_default(), ttl };
+        let connection = call.connection;
+        let principal = &connection.principal;
+        let make = || async { Ok(connection.sessions.create(principal.clone(), create).await?.id) };
+        let session = match key {
+            None => make().await?,
+            Some(key) => connection.create_keys.once(principal, &key, &call.request.args, make).await?,
+        };
+        Ok(Reply::Recorded(described(call, session, Detail::Full).await?))
+    }
+    .boxed()
+}
+
+pub(super) fn info<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
+    async move {
+        let input: SessionInfoInput = call.input()?;
+        let session = call.connection.session(input.session_id.as_deref()).await?;
+        Ok(Reply::Unrecorded(described(call, session, Detail::Full).await?, Some(session)))
+    }
+    .boxed()
+}
+
+pub(super) fn list<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
+    async move {
+        let input: SessionListInput = call.input()?;
+        let connection = call.connection;
+        let listed = connection.sessions.list(&connection.principal, input.include_closed.unwrap_or(false));
+        let mut sessions = Vec::with_capacity(listed.len());
+        for snapshot in listed {
+            let is_default = connection.is_default(snapshot.id).await;
+            sessions.push(SessionView::of(&snapshot, is_default, Detail::Brief));
+        }
+        let mut lines: Vec<String> = sessions.iter().map(SessionView::line).collect();
+        if lines.is_empty() {
+            lines.push("no sessions; session_create makes one".to_owned());
+        }
+        let result = ToolResult::structured(lines.join("\n"), json!(SessionListOutput { sessions }));
+        Ok(Reply::Unrecorded(result, None))
+    }
+    .boxed()
+}
+
+pub(super) fn update<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
+    async move {
+        let input: SessionUpdateInput = call.input()?;
+        args::key(input.idempotency_key)?;
+        let update = UpdateSession {
+            name: input.name,
+            metadata: input.metadata,
+            replace_metadata: input.replace_metadata.unwrap_or(false),
+            ttl: args::ttl(input.ttl_seconds)?,
+        };
+        let connection = call.connection;
+        let session = connection.session(input.session_id.as_deref()).await?;
+        let updated = connection.sessions.update(connection.principal.clone(), session, update).await;
+        updated.map_err(|failure| Refusal::of_session(failure, session))?;
+        Ok(Reply::Recorded(described(call, session, Detail::Brief).await?))
+    }
+    .boxed()
+}
+
+pub(super) fn close<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
+    async move {
+        let input: SessionCloseInput = call.input()?;
+        args::key(input.idempotency_key)?;
+        let connection = call.connection;
+        let session = connection.session(Some(&input.session_id)).await?;
+        let closed = connection.sessions.close(connection.principal.clone(), session).await;
+        let snapshot = closed.map_err(|failure| Refusal::of_session(failure, session))?;
+        let view = SessionView::of(&snapshot, connection.is_default(session).await, Detail::Brief);
+        let text = format!("session {session} is closed for good; its processes are ended and its files deleted");
+        Ok(Reply::Recorded(ToolResult::structured(text, json!(view))))
+    }
+    .boxed()
+}
+
+async fn described(call: &Call<'_>, session: SessionId, detail: Detail) -> Result<ToolResult, Refusal> {
+    let connection = call.connection;
+    let snapshot = connection.sessions.get(&connection.principal, session);
+    let snapshot = snapshot.map_err(|failure| Refusal::of_session(failure, session))?;
+    let mut view = SessionView::of(&snapshot, connection.is_default(session).await, detail);
+    if detail == Detail::Full {
+        view = view.with_limits(&connection.limits);
+    }
+    Ok(ToolResult::structured(view.text(), json!(view)))
+}

@@ -1,0 +1,193 @@
+//! A session as clients see it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use codegen_types::{IsolationReport, LayerState, Limits};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::words;
+use crate::session::SessionSnapshot;
+
+/// How much of a session is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// What a list needs.
+    Brief,
+    /// Also each layer of isolation and the limits.
+    Full,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct SessionView {
+    /// The handle to pass as `session_id`.
+    session_id: String,
+    /// A name for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// `opening`, `ready`, `suspended` (idle; the next call starts it again), `lost`, `closing` or `closed`.
+    state: String,
+    /// Whether calls of this connection that name no session use this one.
+    is_default: bool,
+    /// How well its code is isolated, when its sandbox was ever made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    isolation: Option<IsolationView>,
+    /// What the session and each task may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<LimitsView>,
+    /// The caller's own notes.
+    metadata: BTreeMap<String, Value>,
+    /// Idle seconds after which its processes are ended.
+    ttl_seconds: u64,
+    /// When it was made (RFC 3339).
+    created_at: String,
+    /// When it was last used.
+    last_used_at: String,
+    /// When its files will be deleted if nobody uses it.
+    files_kept_until: String,
+    /// Tasks that run at present.
+    running: Vec<String>,
+    /// How many tasks were ever started in it.
+    tasks: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct IsolationView {
+    /// `full`, `portable`, `reduced` or `none`.
+    level: String,
+    /// Each layer as it was found by probing.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    layers: Vec<LayerView>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct LayerView {
+    /// Its name.
+    layer: String,
+    /// `enforced`, `partial` or `absent`.
+    state: String,
+    /// By what means it holds, or why it does not.
+    detail: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct LimitsView {
+    /// Wall time of a task that asks for none, in seconds.
+    task_seconds: f64,
+    /// The longest wall time that a task may ask for, in seconds.
+    task_seconds_max: f64,
+    /// Memory of the session, in bytes.
+    memory_bytes: u64,
+    /// Processes and threads of the session.
+    processes: u64,
+    /// Output of one task, in bytes.
+    output_bytes: u64,
+    /// All files of the workspace, in bytes.
+    workspace_bytes: u64,
+    /// One file read or written by a tool, in bytes.
+    file_bytes: u64,
+}
+
+impl SessionView {
+    pub(super) fn of(snapshot: &SessionSnapshot, is_default: bool, detail: Detail) -> Self {
+        Self {
+            session_id: snapshot.id.to_string(),
+            name: snapshot.name.clone(),
+            state: snapshot.state.to_owned(),
+            is_default,
+            isolation: snapshot.isolation.as_ref().map(|report| IsolationView::of(report, detail)),
+            limits: None,
+            metadata: snapshot.metadata.clone(),
+            ttl_seconds: snapshot.ttl_ms / 1000,
+            created_at: words::time(snapshot.created_ms),
+            last_used_at: words::time(snapshot.last_used_ms),
+            files_kept_until: words::time(snapshot.retained_until_ms),
+            running: snapshot.running.iter().map(ToString::to_string).collect(),
+            tasks: snapshot.tasks,
+        }
+    }
+
+    pub(super) fn with_limits(self, limits: &Limits) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "limits of time are far below 2^52 milliseconds")]
+        let seconds = |ms: u64| ms as f64 / 1000.0;
+        let limits = LimitsView {
+            task_seconds: seconds(limits.task_ms),
+            task_seconds_max: seconds(limits.task_ms_max),
+            memory_bytes: limits.memory_bytes,
+            processes: limits.processes,
+            output_bytes: limits.output_bytes,
+            workspace_bytes: limits.workspace_bytes,
+            file_bytes: limits.file_bytes,
+        };
+        Self { limits: Some(limits), ..self }
+    }
+
+    /// One line, for lists.
+    pub(super) fn line(&self) -> String {
+        let mut line = format!("{} {}", self.session_id, self.state);
+        if let Some(name) = &self.name {
+            let _ = write!(line, " {name:?}");
+        }
+        if self.is_default {
+            line.push_str(" (default)");
+        }
+        let _ = write!(line, ", last used {}", self.last_used_at);
+        if !self.running.is_empty() {
+            let _ = write!(line, ", {} tasks running", self.running.len());
+        }
+        line
+    }
+
+    /// Everything, for a model.
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("session {}", self.line());
+        if let Some(isolation) = &self.isolation {
+            let _ = write!(text, "\nisolation: {}", isolation.level);
+            for layer in isolation.layers.iter().filter(|layer| layer.state != "enforced") {
+                let _ = write!(text, "\n  {} {}: {}", layer.layer, layer.state, layer.detail);
+            }
+        }
+        if let Some(limits) = &self.limits {
+            let _ = write!(
+                text,
+                "\nlimits: {} s per task (at most {} s), {} memory, {} processes, {} workspace",
+                limits.task_seconds,
+                limits.task_seconds_max,
+                words::bytes(limits.memory_bytes),
+                limits.processes,
+                words::bytes(limits.workspace_bytes),
+            );
+        }
+        if !self.metadata.is_empty() {
+            let _ = write!(text, "\nmetadata: {}", serde_json::json!(self.metadata));
+        }
+        let _ = write!(
+            text,
+            "\nprocesses end after {} idle seconds; files are kept until {}",
+            self.ttl_seconds, self.files_kept_until
+        );
+        text
+    }
+}
+
+impl IsolationView {
+    fn of(report: &IsolationReport, detail: Detail) -> Self {
+        let rows = match detail {
+            Detail::Brief => &[],
+            Detail::Full => report.layers.as_slice(),
+        };
+        let layers = rows.iter().map(|row| LayerView {
+            layer: row.layer.to_string(),
+            state: match row.state {
+                LayerState::Enforced => "enforced",
+                LayerState::Partial => "partial",
+                LayerState::Absent => "absent",
+            }
+            .to_owned(),
+            detail: row.detail.clone(),
+        });
+        Self { level: report.level.to_string(), layers: layers.collect() }
+    }
+}
