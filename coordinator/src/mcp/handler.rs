@@ -1,6 +1,5 @@
 //! What rmcp asks of the server, answered by the tools.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::{ErrorCode, Failure};

@@ -35,11 +35,7 @@ pub trait SessionCalls: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>>;
 
     /// Ends a session for good.
-    fn close(
-        &self,
-        principal: Principal,
-        session: SessionId,
-    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>>;
+    fn close(&self, principal: Principal, session: SessionId) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>>;
 
     /// Runs a task to its end. Cancelling `cancel` ends the task and still waits for its outcome.
     fn run(

@@ -142,8 +142,12 @@ mod tests {
     }
 
     fn texts(result: &ToolResult) -> Vec<&str> {
-        let text = |block| if let &Content::Text(text) = &block { text.as_str() } else { "" };
-        result.content.iter().map(text).collect()
+        let mut texts = Vec::new();
+        for block in &result.content {
+            let Content::Text(text) = block else { panic!("only text: {block:?}") };
+            texts.push(text.as_str());
+        }
+        texts
     }
 
     #[test]

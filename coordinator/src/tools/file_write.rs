@@ -115,9 +115,6 @@ mod tests {
     fn a_file_larger_than_the_limit_is_refused_before_it_is_sent() {
         let limits = Limits { file_bytes: 3, ..Limits::default() };
         assert!(decoded("abc".into(), Encoding::Utf8, &limits).is_ok());
-        assert_eq!(
-            decoded("abcd".into(), Encoding::Utf8, &limits).map_err(|f| f.code),
-            Err(ErrorCode::FileTooLarge)
-        );
+        assert_eq!(decoded("abcd".into(), Encoding::Utf8, &limits).map_err(|f| f.code), Err(ErrorCode::FileTooLarge));
     }
 }

@@ -164,10 +164,7 @@ pub(super) fn delete<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
 }
 
 /// The reply to a file operation: what `render` makes of its result, or its failure.
-pub(super) fn file_reply(
-    outcome: &TaskOutcome,
-    render: impl FnOnce(&OperationResult) -> Option<ToolResult>,
-) -> Reply {
+pub(super) fn file_reply(outcome: &TaskOutcome, render: impl FnOnce(&OperationResult) -> Option<ToolResult>) -> Reply {
     let result = match &outcome.result {
         Ok(completed) => completed.result.as_ref().and_then(render).unwrap_or_else(|| {
             let failure = Failure::new(ErrorCode::Internal, "the worker answered with the result of another operation");

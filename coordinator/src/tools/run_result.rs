@@ -82,8 +82,7 @@ fn output(text: &mut String, completed: &Completed) {
     if empty {
         text.push_str("\n\n(no output)");
     }
-    for (name, captured, budget) in
-        [("stdout", &completed.stdout, budgets.0), ("stderr", &completed.stderr, budgets.1)]
+    for (name, captured, budget) in [("stdout", &completed.stdout, budgets.0), ("stderr", &completed.stderr, budgets.1)]
     {
         if !is_empty(captured) {
             let shown = excerpt(captured, budget);

@@ -38,6 +38,9 @@ fn normalise(schema: &mut Value) {
 
 /// `"type": ["string", "null"]` says `"string"`: an optional field is one that may be left out.
 fn drop_null_type(object: &mut Map<String, Value>) {
+    if let Some(Value::Array(values)) = object.get_mut("enum") {
+        values.retain(|value| !value.is_null());
+    }
     let Some(Value::Array(types)) = object.get_mut("type") else { return };
     types.retain(|t| t != "null");
     if let [only] = types.as_slice() {

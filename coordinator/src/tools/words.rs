@@ -37,9 +37,36 @@ pub(super) fn time(ms: i64) -> String {
 /// The name of a Linux signal.
 pub(super) fn signal(number: i32) -> Cow<'static, str> {
     const NAMES: [&str; 31] = [
-        "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL", "SIGUSR1",
-        "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD", "SIGCONT", "SIGSTOP", "SIGTSTP",
-        "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR",
+        "SIGHUP",
+        "SIGINT",
+        "SIGQUIT",
+        "SIGILL",
+        "SIGTRAP",
+        "SIGABRT",
+        "SIGBUS",
+        "SIGFPE",
+        "SIGKILL",
+        "SIGUSR1",
+        "SIGSEGV",
+        "SIGUSR2",
+        "SIGPIPE",
+        "SIGALRM",
+        "SIGTERM",
+        "SIGSTKFLT",
+        "SIGCHLD",
+        "SIGCONT",
+        "SIGSTOP",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGXCPU",
+        "SIGXFSZ",
+        "SIGVTALRM",
+        "SIGPROF",
+        "SIGWINCH",
+        "SIGIO",
+        "SIGPWR",
         "SIGSYS",
     ];
     let place = usize::try_from(number).ok().and_then(|n| n.checked_sub(1));
@@ -59,6 +86,9 @@ mod tests {
         assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "14 MiB", "1.0 GiB", "5.0 TiB"]);
         assert_eq!([0, 123, 9_999, 75_300, 600_000].map(seconds), ["0.00 s", "0.12 s", "10.00 s", "75.3 s", "600 s"]);
         assert_eq!(time(0), "1970-01-01T00:00:00Z");
-        assert_eq!([9, 11, 31, 0, 40, -1].map(signal), ["SIGKILL", "SIGSEGV", "SIGSYS", "signal 0", "signal 40", "signal -1"]);
+        assert_eq!(
+            [9, 11, 31, 0, 40, -1].map(signal),
+            ["SIGKILL", "SIGSEGV", "SIGSYS", "signal 0", "signal 40", "signal -1"]
+        );
     }
 }
