@@ -1,3 +1,5 @@
+//! Which layer wins, and how a bad value is reported.
+
 use super::*;
 
 fn environment<'a>(pairs: &[(&'a str, &'a str)]) -> Environment {

