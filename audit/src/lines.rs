@@ -24,25 +24,18 @@ pub(crate) enum Next<'a> {
 pub(crate) struct Lines<R> {
     input: R,
     line: Vec<u8>,
-    /// Where the last line given begins.
-    start: u64,
     /// Where the next one begins.
     offset: u64,
 }
 
 impl<R: BufRead> Lines<R> {
     pub(crate) const fn new(input: R) -> Self {
-        Self { input, line: Vec::new(), start: 0, offset: 0 }
+        Self { input, line: Vec::new(), offset: 0 }
     }
 
     /// Lines of an input that begins at `offset` of its file.
     pub(crate) const fn starting_at(input: R, offset: u64) -> Self {
-        Self { input, line: Vec::new(), start: offset, offset }
-    }
-
-    /// Where the last line given begins, in bytes.
-    pub(crate) const fn start(&self) -> u64 {
-        self.start
+        Self { input, line: Vec::new(), offset }
     }
 
     /// Where the next line begins, in bytes.
@@ -51,7 +44,6 @@ impl<R: BufRead> Lines<R> {
     }
 
     pub(crate) fn next(&mut self) -> io::Result<Next<'_>> {
-        self.start = self.offset;
         self.line.clear();
         loop {
             let available = self.input.fill_buf()?;
@@ -118,7 +110,7 @@ mod tests {
             let mut lines = Lines::new(io::BufReader::with_capacity(1, input));
             assert_eq!(lines.next().unwrap(), Next::Line(b"a"));
             assert_eq!(lines.next().unwrap(), Next::Line(b"b"));
-            assert_eq!((lines.start(), lines.offset()), (2, 4));
+            assert_eq!(lines.offset(), 4);
             match (lines.next().unwrap(), rest) {
                 (Next::End, None) => {}
                 (Next::Rest { begin, only_nul_follows }, Some(expected)) => {

@@ -223,7 +223,9 @@ pub(crate) fn known_tail<'a>(segments: &'a [SegmentFile], known: &Checkpoints) -
     (0..segments.len()).rev().find_map(|index| Some((&segments[index..], known.start_of(&segments[index])?)))
 }
 
-/// All that is needed to walk over a stored log.
+/// All that is needed to walk over a stored log. The notes come first, so that a live log never has one that covers
+/// more than the segments listed after it.
 pub(crate) fn inventory(dir: &Path) -> io::Result<(Vec<SegmentFile>, Vec<NoteFile>)> {
-    Ok((layout::segments(dir)?, layout::notes(dir)?))
+    let notes = layout::notes(dir)?;
+    Ok((layout::segments(dir)?, notes))
 }

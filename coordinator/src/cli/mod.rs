@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed (with a reason on stderr), 2 wrong usage or configuration. `audit` has more of its own.
 
+pub mod audit;
 mod config_show;
 mod doctor;
 mod roles;
