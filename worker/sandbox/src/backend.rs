@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use codegen_types::{ErrorCode, Failure, IsolationReport, Limits, SessionId, WorkspacePath};
+use serde::{Deserialize, Serialize};
 
 use crate::child::Child;
 
@@ -83,7 +84,7 @@ pub struct Spawn {
 }
 
 /// Why a sandbox is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SandboxEnd {
     /// It was destroyed on purpose.
     Destroyed,

@@ -85,7 +85,8 @@ pub(crate) struct AsyncSocket(AsyncFd<OwnedFd>);
 impl AsyncSocket {
     /// Needs a tokio runtime.
     pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self(AsyncFd::new(socket)?))
+        // SAFETY: an `OwnedFd` owns its descriptor and always gives the same one, until it is dropped with the AsyncFd.
+        Ok(Self(unsafe { AsyncFd::register(socket) }?))
     }
 
     /// Sends one datagram. Cancel-safe: it is sent or not.

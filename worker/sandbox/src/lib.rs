@@ -13,8 +13,16 @@ mod child;
 mod datagram;
 pub mod fake;
 pub mod files;
+mod init;
+mod kernel;
 pub mod launcher;
+mod layers;
+mod process;
+mod protocol;
+mod supervisor;
+pub mod uids;
 
 pub use backend::{Backend, BoxFuture, Sandbox, SandboxEnd, SandboxError, SandboxSpec, Spawn};
 pub use child::{Child, ChildEnd, SupervisorLost};
 pub use fake::FakeBackend;
+pub use process::ProcessBackend;

@@ -1,7 +1,42 @@
-//! The launcher.
+//! The launcher: a single-threaded process, forked before tokio starts, that makes every sandbox and reaps it.
+//!
+//! It is the parent of every init, so that parent-death signals come from a thread that never ends early, and it ends
+//! with its worker.
 
+mod open;
+mod remedy;
+mod serve;
+
+use std::io;
 use std::os::fd::OwnedFd;
 
-/// The worker's end of the socket to its launcher.
+use rustix::process::Signal;
+
+use crate::datagram;
+use crate::kernel::{self, Forked};
+
+/// The worker's end of the socket to its launcher. The launcher and every sandbox end when it is closed.
 #[derive(Debug)]
 pub struct LauncherSocket(pub(crate) OwnedFd);
+
+/// Forks the launcher. Must be called by a process that has one thread and, in its memory, no secret: at the very
+/// start. Returns in the parent only. Fails when there are other threads already.
+pub fn fork() -> io::Result<LauncherSocket> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("the launcher must be forked before any thread is started"));
+    }
+    let worker = rustix::process::getpid();
+    let (ours, theirs) = datagram::pair()?;
+    match kernel::fork()? {
+        Forked::Parent(_) => Ok(LauncherSocket(ours)),
+        Forked::Child => kernel::run_and_exit(|| {
+            drop(ours);
+            let bound = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+            // A worker that ended before the signal was asked for will never send it.
+            if bound.is_err() || rustix::process::getppid() != Some(worker) {
+                return 1;
+            }
+            serve::run(theirs)
+        }),
+    }
+}

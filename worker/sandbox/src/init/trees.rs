@@ -1,0 +1,187 @@
+//! Copies of the host's mounts that a sandbox is made of, taken before the host's root is left.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType};
+use rustix::mount::OpenTreeFlags;
+
+use super::setup::Step;
+use crate::protocol::OpenFailure;
+
+/// System directories that are shown if they exist: as they are, link or directory.
+const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+/// Places of a sandbox that no further tree may cover.
+const RESERVED: [&str; 8] = ["/proc", "/sys", "/dev", "/tmp", "/run", "/etc", "/workspace", "/var"];
+
+/// Configuration of the host that programs need and that tells nothing about it.
+const CONFIGURATION: [&str; 24] = [
+    "alternatives",
+    "bash.bashrc",
+    "ca-certificates",
+    "crypto-policies",
+    "debian_version",
+    "fonts",
+    "gai.conf",
+    "inputrc",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "magic",
+    "mime.types",
+    "os-release",
+    "pki/tls/certs",
+    "protocols",
+    "python3",
+    "python3.11",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "terminfo",
+    "timezone",
+];
+
+/// One thing to show.
+pub(super) struct Shown {
+    /// Its absolute path inside.
+    pub(super) target: PathBuf,
+    pub(super) what: Source,
+}
+
+/// What is shown.
+pub(super) enum Source {
+    /// A detached copy of a directory's mount.
+    Directory(OwnedFd),
+    /// A detached copy of a file's mount.
+    File(OwnedFd),
+    /// A symbolic link to be made again.
+    Link(PathBuf),
+}
+
+/// All that a root is built of.
+pub(super) struct Trees {
+    pub(super) workspace: OwnedFd,
+    /// Read-only trees and links: the system's own, and those that the worker named.
+    pub(super) system: Vec<Shown>,
+    pub(super) configuration: Vec<Shown>,
+    pub(super) devices: Vec<Shown>,
+}
+
+impl Trees {
+    /// Copies the mounts; the process must be in its new mount namespace and still be able to pass the directories.
+    pub(super) fn clone_from_host(workspace: OwnedFd, further: &[PathBuf]) -> Result<Self, OpenFailure> {
+        let workspace_path = path_of(&workspace)?;
+        let workspace = clone_workspace(&workspace, &workspace_path)?;
+        let mut system = Vec::new();
+        for path in SYSTEM {
+            system.extend(show(Path::new(path))?);
+        }
+        for path in further_trees(further, &workspace_path)? {
+            system.extend(show(&path)?);
+        }
+        let mut configuration = Vec::new();
+        for name in CONFIGURATION {
+            configuration.extend(show(&Path::new("/etc").join(name))?);
+        }
+        let mut devices = Vec::new();
+        for name in DEVICES {
+            devices.extend(show(&Path::new("/dev").join(name))?);
+        }
+        Ok(Self { workspace, system, configuration, devices })
+    }
+
+    /// The directories that programs may read and run files from.
+    pub(super) fn system_targets(&self) -> Vec<PathBuf> {
+        self.system.iter().filter(|shown| !matches!(shown.what, Source::Link(_))).map(|s| s.target.clone()).collect()
+    }
+}
+
+/// The path under which this mount namespace knows a directory.
+fn path_of(directory: &OwnedFd) -> Result<PathBuf, OpenFailure> {
+    fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).step("find the workspace")
+}
+
+/// A copy of the workspace's mount. The descriptor belongs to the host's mount namespace, which the kernel refuses to
+/// copy from, so the path is opened anew and must lead to the same directory.
+fn clone_workspace(directory: &OwnedFd, path: &Path) -> Result<OwnedFd, OpenFailure> {
+    let copy = clone_tree(path).step("copy the workspace's mount")?;
+    let identity = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino, stat.st_mode));
+    let given = identity(directory).step("stat the workspace")?;
+    if FileType::from_raw_mode(given.2) != FileType::Directory {
+        return Err(OpenFailure::at("check the workspace", "it is not a directory"));
+    }
+    if identity(&copy).step("stat the workspace")? != given {
+        return Err(OpenFailure::at("check the workspace", "another directory is at its path"));
+    }
+    Ok(copy)
+}
+
+fn clone_tree(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    rustix::mount::open_tree(CWD.as_fd(), path, flags)
+}
+
+/// Takes what is at a path of the host; nothing when nothing is there.
+fn show(path: &Path) -> Result<Option<Shown>, OpenFailure> {
+    let step = || format!("copy the mount of {}", path.display());
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(None) };
+    let kind = metadata.file_type();
+    let what = if kind.is_symlink() {
+        match fs::read_link(path) {
+            Ok(target) => Source::Link(target),
+            Err(_) => return Ok(None),
+        }
+    } else if kind.is_dir() {
+        Source::Directory(clone_tree(path).step(&step())?)
+    } else if kind.is_char_device() || (kind.is_file() && metadata.mode() & 0o004 != 0) {
+        Source::File(clone_tree(path).step(&step())?)
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Shown { target: path.to_owned(), what }))
+}
+
+/// The worker's trees, outermost first, without those that are shown already. Refuses a tree that would cover a part
+/// of the sandbox, or that holds the workspace and so the workspaces of others.
+fn further_trees(paths: &[PathBuf], workspace: &Path) -> Result<Vec<PathBuf>, OpenFailure> {
+    let mut sorted: Vec<&PathBuf> = paths.iter().collect();
+    sorted.sort();
+    let mut kept: Vec<PathBuf> = Vec::new();
+    for path in sorted {
+        let plain = path.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
+        let reserved = RESERVED.iter().any(|place| path.starts_with(place));
+        if !path.is_absolute() || !plain || reserved || path.parent().is_none() || workspace.starts_with(path) {
+            return Err(OpenFailure::at("check system paths", format!("{} cannot be shown", path.display())));
+        }
+        let shown = SYSTEM.iter().any(|tree| path.starts_with(tree)) || kept.iter().any(|tree| path.starts_with(tree));
+        if !shown {
+            kept.push(path.clone());
+        }
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_that_would_show_too_much_is_refused() {
+        let workspace = Path::new("/home/user/state/workspaces/ses_1");
+        for path in
+            ["/", "/home", "/home/user/state/workspaces", "/proc", "/etc/ssh", "relative", "/opt/../root", "/tmp/x"]
+        {
+            assert!(further_trees(&[path.into()], workspace).is_err(), "{path}");
+        }
+        let given = ["/opt/python", "/opt/python/lib", "/usr/local", "/root/.pyenv/versions/3.11.7"].map(PathBuf::from);
+        let kept = further_trees(&given, workspace).unwrap();
+        assert_eq!(kept, ["/opt/python", "/root/.pyenv/versions/3.11.7"].map(PathBuf::from));
+    }
+}

@@ -1,0 +1,70 @@
+//! Landlock: files are denied unless they lie below a listed tree; signals and abstract sockets stay inside a task.
+//!
+//! TCP is not handled, since the network namespace holds nothing but loopback, where programs may test their servers.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use landlock::{
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
+};
+
+use crate::kernel;
+
+/// The newest version whose rights we know; older kernels get the best they have.
+const NEWEST: ABI = ABI::V7;
+
+/// The rules for programs, held open by the kernel; nothing where it has no Landlock.
+#[derive(Debug)]
+pub(crate) struct Rules(Option<OwnedFd>);
+
+impl Rules {
+    /// Makes the rules. Runs in init, on the sandbox's own root.
+    pub(crate) fn make(system_trees: &[PathBuf]) -> io::Result<Self> {
+        Ok(Self(build(system_trees).map_err(io::Error::other)?.into()))
+    }
+
+    /// Binds this process and its descendants; `no_new_privs` must be set.
+    pub(crate) fn restrict(&self) -> io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), kernel::landlock_restrict)
+    }
+
+    /// The descriptor that holds them.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        self.0.as_ref().map(AsRawFd::as_raw_fd)
+    }
+}
+
+fn build(system_trees: &[PathBuf]) -> Result<RulesetCreated, RulesetError> {
+    let read = AccessFs::from_read(NEWEST);
+    let make_device = AccessFs::MakeChar | AccessFs::MakeBlock;
+    let all = AccessFs::from_all(NEWEST) & !make_device;
+    let look = AccessFs::ReadFile | AccessFs::ReadDir;
+    let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev | AccessFs::ReadDir;
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+        .create()?;
+    rules = allow(rules, "/".into(), AccessFs::ReadDir.into())?;
+    for tree in system_trees {
+        rules = allow(rules, tree.clone(), read)?;
+    }
+    for (path, access) in
+        [("/etc", read), ("/proc", look), ("/dev", device), ("/workspace", all), ("/tmp", all), ("/dev/shm", all)]
+    {
+        rules = allow(rules, path.into(), access)?;
+    }
+    Ok(rules)
+}
+
+/// Adds a rule for a path; one that is not there needs none. A right that only directories have is left out of the
+/// rule for a file by the library.
+fn allow(rules: RulesetCreated, path: PathBuf, access: BitFlags<AccessFs>) -> Result<RulesetCreated, RulesetError> {
+    match PathFd::new(path) {
+        Ok(fd) => rules.add_rule(PathBeneath::new(fd, access)),
+        Err(_) => Ok(rules),
+    }
+}

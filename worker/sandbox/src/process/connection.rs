@@ -1,0 +1,164 @@
+//! The socket to the launcher: requests with their replies, and the ends of sandboxes.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use codegen_types::{LayerReport, Limits};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::backend::{SandboxEnd, SandboxError};
+use crate::datagram::{AsyncSocket, Datagram};
+use crate::protocol::{LauncherReply, LauncherRequest, OpenFailure, OpenRequest};
+
+/// How a sandbox ended and how many processes were killed then; `None` while it lives.
+pub(super) type End = Option<(SandboxEnd, u32)>;
+
+/// The worker's side of the launcher. Dropping it ends the launcher and every sandbox.
+#[derive(Debug)]
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    reader: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    socket: AsyncSocket,
+    table: Mutex<Table>,
+}
+
+/// What is awaited of the launcher. Bounded by the sandboxes that the worker asks for.
+#[derive(Debug, Default)]
+struct Table {
+    lost: bool,
+    next_id: u64,
+    opening: HashMap<u64, oneshot::Sender<Result<Opened, OpenFailure>>>,
+    live: HashMap<u64, watch::Sender<End>>,
+}
+
+/// What to open; the id is the connection's to give.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) workspace: OwnedFd,
+    pub(super) limits: Limits,
+    pub(super) system_paths: Vec<std::path::PathBuf>,
+    pub(super) uid: Option<u32>,
+}
+
+/// A sandbox that the launcher made.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) id: u64,
+    pub(super) layers: Vec<LayerReport>,
+    pub(super) control: OwnedFd,
+    pub(super) oom: Option<OwnedFd>,
+    pub(super) end: watch::Receiver<End>,
+}
+
+/// Why a sandbox was not opened.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    Refused(OpenFailure),
+    Channel(SandboxError),
+}
+
+impl Connection {
+    pub(super) fn start(socket: OwnedFd) -> io::Result<Self> {
+        let shared = Arc::new(Shared { socket: AsyncSocket::new(socket)?, table: Mutex::default() });
+        let reader = tokio::spawn(read(Arc::clone(&shared)));
+        Ok(Self { shared, reader })
+    }
+
+    /// Has a sandbox made. When this future is dropped, a sandbox that was made nevertheless ends by itself, since
+    /// nobody holds its control socket.
+    pub(super) async fn open(&self, wanted: Wanted) -> Result<Opened, OpenError> {
+        let (reply, replied) = oneshot::channel();
+        let id = {
+            let mut table = self.shared.table.lock();
+            if table.lost {
+                return Err(OpenError::Channel(SandboxError::LauncherLost));
+            }
+            table.next_id += 1;
+            let id = table.next_id;
+            table.opening.insert(id, reply);
+            id
+        };
+        let Wanted { workspace, limits, system_paths, uid } = wanted;
+        let request = LauncherRequest::Open(OpenRequest { id, limits, system_paths, uid });
+        self.send(&request, Some(&workspace)).await.map_err(OpenError::Channel)?;
+        match replied.await {
+            Ok(opened) => opened.map_err(OpenError::Refused),
+            Err(_) => Err(OpenError::Channel(SandboxError::LauncherLost)),
+        }
+    }
+
+    /// Has a sandbox killed; its end is told where it was opened.
+    pub(super) async fn destroy(&self, id: u64) -> Result<(), SandboxError> {
+        self.send(&LauncherRequest::Destroy { id }, None).await
+    }
+
+    async fn send(&self, request: &LauncherRequest, descriptor: Option<&OwnedFd>) -> Result<(), SandboxError> {
+        let text = serde_json::to_vec(request).map_err(|e| SandboxError::Refused { why: e.to_string() })?;
+        let descriptors: Vec<_> = descriptor.map(AsFd::as_fd).into_iter().collect();
+        self.shared.socket.send(&text, &descriptors).await.map_err(|error| match error.raw_os_error() {
+            Some(libc::EPIPE | libc::ECONNRESET) => SandboxError::LauncherLost,
+            Some(libc::EMSGSIZE) => SandboxError::Refused { why: "the system paths are too many".into() },
+            _ => SandboxError::Channel(error),
+        })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+async fn read(shared: Arc<Shared>) {
+    while let Ok(Some(datagram)) = shared.socket.recv().await {
+        let Ok(reply) = serde_json::from_slice(&datagram.bytes) else {
+            tracing::error!("the launcher said something that cannot be read");
+            break;
+        };
+        shared.table.lock().take(reply, datagram);
+    }
+    shared.table.lock().lose();
+}
+
+impl Table {
+    fn take(&mut self, reply: LauncherReply, datagram: Datagram) {
+        match reply {
+            LauncherReply::Opened { id, layers } => {
+                let mut descriptors = datagram.descriptors.into_iter();
+                let (Some(control), Some(reply)) = (descriptors.next(), self.opening.remove(&id)) else { return };
+                let (sender, end) = watch::channel(None);
+                self.live.insert(id, sender);
+                // A caller that went away drops the control socket, which ends the sandbox.
+                let _ = reply.send(Ok(Opened { id, layers, control, oom: descriptors.next(), end }));
+            }
+            LauncherReply::Refused { id, why } => {
+                if let Some(reply) = self.opening.remove(&id) {
+                    // A caller that went away wants no reason.
+                    let _ = reply.send(Err(why));
+                }
+            }
+            LauncherReply::Ended { id, end, killed } => {
+                if let Some(sender) = self.live.remove(&id) {
+                    sender.send_replace(Some((end, killed)));
+                }
+            }
+        }
+    }
+
+    /// The launcher is gone, and the kernel ends every sandbox with it.
+    fn lose(&mut self) {
+        self.lost = true;
+        self.opening.clear();
+        for (_, sender) in self.live.drain() {
+            sender.send_replace(Some((SandboxEnd::Crashed, 0)));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! One sandbox, as the worker holds it.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use codegen_types::IsolationReport;
+use tokio::sync::watch;
+
+use super::connection::{Connection, End, OpenError, Wanted};
+use crate::backend::{BoxFuture, Sandbox, SandboxEnd, SandboxError, SandboxSpec, Spawn};
+use crate::cgroups::OomCounter;
+use crate::child::Child;
+use crate::datagram::{self, AsyncSocket};
+use crate::layers::report;
+use crate::protocol::{EncodedSpawn, OpenFailure, Supervision};
+
+/// A sandbox made by the launcher. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct ProcessSandbox {
+    connection: Arc<Connection>,
+    id: u64,
+    report: IsolationReport,
+    control: AsyncSocket,
+    oom: Option<Arc<OomCounter>>,
+    end: watch::Receiver<End>,
+}
+
+impl ProcessSandbox {
+    pub(super) async fn open(connection: &Arc<Connection>, spec: SandboxSpec) -> Result<Self, SandboxError> {
+        let SandboxSpec { session: _, workspace, limits, system_paths, uid } = spec;
+        let wanted = Wanted { workspace, limits, system_paths, uid };
+        Self::make(connection, wanted).await.map_err(|error| match error {
+            OpenError::Refused(failure) => SandboxError::Unavailable { why: explain(&failure) },
+            OpenError::Channel(error) => error,
+        })
+    }
+
+    pub(super) async fn make(connection: &Arc<Connection>, wanted: Wanted) -> Result<Self, OpenError> {
+        let opened = connection.open(wanted).await?;
+        let control = AsyncSocket::new(opened.control).map_err(|e| OpenError::Channel(SandboxError::Channel(e)))?;
+        Ok(Self {
+            connection: Arc::clone(connection),
+            id: opened.id,
+            report: report::probed(opened.layers),
+            control,
+            oom: opened.oom.map(|file| Arc::new(OomCounter::new(file))),
+            end: opened.end,
+        })
+    }
+
+    async fn start(&self, spawn: Spawn, supervision: Supervision) -> Result<Child, SandboxError> {
+        let encoded =
+            EncodedSpawn::new(spawn, supervision).map_err(|e| SandboxError::Refused { why: e.to_string() })?;
+        let (ours, theirs) = datagram::pair().map_err(SandboxError::Channel)?;
+        let mut child = Child::from_ctl(ours).map_err(SandboxError::Channel)?.watching(self.oom.clone());
+        self.control
+            .send(&encoded.bytes, &encoded.descriptors(theirs.as_fd()))
+            .await
+            .map_err(|_| SandboxError::Gone)?;
+        // Copies that stayed here would keep pipes open after the program has ended.
+        drop((encoded, theirs));
+        match child.started().await {
+            Ok(Ok(_)) => Ok(child),
+            Ok(Err((step, source))) => Err(SandboxError::NotStarted { step, source }),
+            Err(_) => Err(SandboxError::Gone),
+        }
+    }
+}
+
+/// The step that failed and the remedy, in one sentence.
+fn explain(failure: &OpenFailure) -> String {
+    match &failure.remedy {
+        Some(remedy) => format!("{failure} (remedy: {remedy})"),
+        None => failure.to_string(),
+    }
+}
+
+impl Sandbox for ProcessSandbox {
+    fn report(&self) -> &IsolationReport {
+        &self.report
+    }
+
+    fn spawn(&self, spawn: Spawn) -> BoxFuture<'_, Result<Child, SandboxError>> {
+        Box::pin(self.start(spawn, Supervision::Supervised))
+    }
+
+    fn spawn_bare(&self, spawn: Spawn) -> BoxFuture<'_, Result<u32, SandboxError>> {
+        Box::pin(async move {
+            let child = self.start(spawn, Supervision::Bare).await?;
+            child.pid().ok_or(SandboxError::Gone)
+        })
+    }
+
+    fn destroy(&self) -> BoxFuture<'_, u32> {
+        Box::pin(async move {
+            if let Err(error) = self.connection.destroy(self.id).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the launcher was not told to end a sandbox");
+            }
+            wait(self.end.clone()).await.1
+        })
+    }
+
+    fn ended(&self) -> BoxFuture<'_, SandboxEnd> {
+        let end = self.end.clone();
+        Box::pin(async move { wait(end).await.0 })
+    }
+}
+
+async fn wait(mut end: watch::Receiver<End>) -> (SandboxEnd, u32) {
+    let ended = end.wait_for(Option::is_some).await.map(|end| *end);
+    // The sender goes away only with the whole connection, and the launcher with it.
+    ended.ok().flatten().unwrap_or((SandboxEnd::Crashed, 0))
+}

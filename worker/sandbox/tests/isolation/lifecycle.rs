@@ -1,0 +1,144 @@
+//! Ends: nothing outlives what it belongs to.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use codegen_types::Limits;
+use sandbox::{SandboxEnd, SandboxError};
+
+use crate::room::{Room, descendants, descendants_of, eventually, host_processes, inits, within};
+
+const ROLE: &str = "CODEGEN_TEST_ROLE";
+
+/// In a process started by a test here: be a worker with a busy sandbox until killed.
+pub fn play_role() -> Option<ExitCode> {
+    std::env::var_os(ROLE)?;
+    crate::room::fork_launcher();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let room = Room::new().await;
+        let running = room.start(&["/bin/sleep", "1000"]).await;
+        let pids: Vec<String> = descendants().iter().map(ToString::to_string).collect();
+        println!("{}", pids.join(" "));
+        let end = room.sandbox.ended().await;
+        println!("{end:?}");
+        drop(running);
+    });
+    Some(ExitCode::SUCCESS)
+}
+
+struct Worker {
+    process: Child,
+    descendants: Vec<i32>,
+}
+
+fn worker() -> Worker {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut process = command.env(ROLE, "worker").stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut reader = BufReader::new(process.stdout.as_mut().unwrap());
+    reader.read_line(&mut line).unwrap();
+    let descendants: Vec<i32> = line.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    assert!(descendants.len() >= 4, "launcher, init, supervisor, program: {line}");
+    Worker { process, descendants }
+}
+
+fn alive(pids: &[i32]) -> bool {
+    host_processes().iter().any(|(pid, _, _)| pids.contains(pid))
+}
+
+fn kill(pid: i32) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+}
+
+pub async fn ending_the_launcher_ends_every_sandbox() {
+    let Worker { mut process, descendants } = worker();
+    kill(descendants[0]);
+    eventually("all inside is gone", || !alive(&descendants)).await;
+    let mut said = String::new();
+    process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said.trim(), "Crashed", "the worker is told");
+    process.wait().unwrap();
+}
+
+pub async fn ending_the_worker_ends_launcher_and_sandboxes() {
+    let Worker { mut process, descendants } = worker();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    eventually("launcher and sandboxes are gone", || !alive(&descendants)).await;
+}
+
+pub async fn destroying_a_sandbox_leaves_no_process_and_no_control_group() {
+    let groups_before = groups();
+    let room = Room::new().await;
+    let init = inits().into_iter().max().unwrap();
+    let _running = room.start(&["/bin/sh", "-c", "trap '' TERM; sleep 100 & setsid sleep 100 & wait"]).await;
+    eventually("they run", || {
+        host_processes().iter().filter(|(pid, _, _)| descendants_of(init).contains(pid)).count() >= 4
+    })
+    .await;
+    let inside = descendants_of(init);
+    let killed = within(room.sandbox.destroy()).await;
+    assert_eq!(killed as usize, inside.len() + 1);
+    assert!(!alive(&inside) && !alive(&[init]));
+    assert_eq!(within(room.sandbox.ended()).await, SandboxEnd::Destroyed);
+    assert!(matches!(room.try_start(&["/bin/true"], &[], Vec::new()).await, Err(SandboxError::Gone)));
+    eventually("its control groups are gone", || groups() <= groups_before).await;
+}
+
+/// Control groups of sandboxes of this process's launcher.
+fn groups() -> usize {
+    let own: Vec<String> = descendants().iter().map(|pid| format!("codegen-mcp.{pid}.")).collect();
+    let mut found = 0;
+    let mut pending = vec![std::path::PathBuf::from("/sys/fs/cgroup")];
+    while let Some(directory) = pending.pop() {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            let ours =
+                directory.file_name().is_some_and(|name| own.iter().any(|own| name.to_string_lossy().starts_with(own)));
+            found += usize::from(ours);
+            pending.push(entry.path());
+        }
+    }
+    found
+}
+
+pub async fn dropping_a_sandbox_ends_it() {
+    let room = Room::new().await;
+    let init = inits().into_iter().max().unwrap();
+    drop(room);
+    eventually("init is gone", || !alive(&[init])).await;
+}
+
+pub async fn a_refused_sandbox_is_an_error_and_never_a_weaker_one() {
+    let before = descendants().len();
+    let refused = Room::try_with(Limits::default(), &[std::path::Path::new("/proc")]).await.err();
+    let Some(error @ SandboxError::Unavailable { .. }) = refused else { panic!("not refused: {refused:?}") };
+    assert_eq!(error.failure().code, codegen_types::ErrorCode::IsolationUnavailable);
+    assert!(error.to_string().contains("check system paths"), "{error}");
+    // The launcher counts as one when this is the first test of its process.
+    assert!(descendants().len() <= before.max(1));
+}
+
+pub async fn opening_and_starting_are_quick() {
+    let mut opened = Vec::new();
+    for _ in 0..20 {
+        let start = Instant::now();
+        let room = Room::new().await;
+        opened.push(start.elapsed());
+        within(room.sandbox.destroy()).await;
+    }
+    let room = Room::new().await;
+    let mut started = Vec::new();
+    for _ in 0..50 {
+        let start = Instant::now();
+        let mut running = room.start(&["/bin/true"]).await;
+        within(running.child.wait()).await.unwrap();
+        started.push(start.elapsed());
+    }
+    opened.sort();
+    started.sort();
+    println!("open p50 {:?}, spawn and wait of /bin/true p50 {:?}", opened[10], started[25]);
+    assert!(opened[10].as_millis() < 500 && started[25].as_millis() < 500);
+}
