@@ -9,7 +9,7 @@ use rmcp::model::{
     PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::{RequestContext, RoleServer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -80,7 +80,7 @@ impl Handler {
         let cancel = self.calls.cancel.child_token();
         let request = Request {
             tool: params.name.into_owned(),
-            args: Value::Object(params.arguments.unwrap_or_else(Map::new)),
+            args: Value::Object(params.arguments.unwrap_or_default()),
             trace: context.meta.get_traceparent().map(str::to_owned).or_else(|| self.caller.trace.clone()),
             events,
             cancel: cancel.clone(),

@@ -24,7 +24,7 @@ pub(super) const LIMIT_MAX: u64 = 16 << 20;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FsReadInput {
-    /// The session's handle; left out, this connection's default session.
+    /// Session handle; left out: the connection's default session.
     session_id: Option<String>,
     /// The file, relative to the workspace.
     path: String,

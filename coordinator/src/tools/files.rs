@@ -22,7 +22,7 @@ const PATTERN_BYTES_MAX: usize = 1_024;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FsListInput {
-    /// The session's handle; left out, this connection's default session.
+    /// Session handle; left out: the connection's default session.
     session_id: Option<String>,
     /// The directory, relative to the workspace; left out, the workspace itself.
     path: Option<String>,
@@ -36,7 +36,7 @@ pub(super) struct FsListInput {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FsStatInput {
-    /// The session's handle; left out, this connection's default session.
+    /// Session handle; left out: the connection's default session.
     session_id: Option<String>,
     /// The file or directory, relative to the workspace.
     path: String,
@@ -45,7 +45,7 @@ pub(super) struct FsStatInput {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FsMoveInput {
-    /// The session's handle; left out, this connection's default session.
+    /// Session handle; left out: the connection's default session.
     session_id: Option<String>,
     /// What to rename, relative to the workspace.
     from: String,
@@ -53,20 +53,20 @@ pub(super) struct FsMoveInput {
     to: String,
     /// Whether a file that is already there is replaced. Default false.
     overwrite: Option<bool>,
-    /// Any text of at most 128 bytes: a repeated call with the same key and arguments gives the first one's result.
+    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result.
     idempotency_key: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FsDeleteInput {
-    /// The session's handle; left out, this connection's default session.
+    /// Session handle; left out: the connection's default session.
     session_id: Option<String>,
     /// The file or directory, relative to the workspace.
     path: String,
     /// Whether a directory may be deleted with all that is in it. Default false.
     recursive: Option<bool>,
-    /// Any text of at most 128 bytes: a repeated call with the same key and arguments gives the first one's result.
+    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result.
     idempotency_key: Option<String>,
 }
 

@@ -102,7 +102,7 @@ pub static TOOLS: &[Tool] = &[
                       handle to pass to the other tools. The handle goes on working after this connection ends.",
         effect: Effect::Adds,
         input: schema::of::<session::SessionCreateInput>,
-        output: Some(schema::of::<session_view::SessionView>),
+        output: Some(schema::of_output::<session_view::SessionView>),
         run: session::create,
     },
     Tool {
@@ -112,7 +112,7 @@ pub static TOOLS: &[Tool] = &[
                       that run in it, and how long its files are kept.",
         effect: Effect::Reads,
         input: schema::of::<session::SessionInfoInput>,
-        output: Some(schema::of::<session_view::SessionView>),
+        output: Some(schema::of_output::<session_view::SessionView>),
         run: session::info,
     },
     Tool {
@@ -121,7 +121,7 @@ pub static TOOLS: &[Tool] = &[
         description: "Lists your sessions with state, name and last use.",
         effect: Effect::Reads,
         input: schema::of::<session::SessionListInput>,
-        output: Some(schema::of::<session::SessionListOutput>),
+        output: Some(schema::of_output::<session::SessionListOutput>),
         run: session::list,
     },
     Tool {
@@ -130,7 +130,7 @@ pub static TOOLS: &[Tool] = &[
         description: "Changes a session's name, its metadata (merged, or replaced with replace_metadata) or its idle time.",
         effect: Effect::Sets,
         input: schema::of::<session::SessionUpdateInput>,
-        output: Some(schema::of::<session_view::SessionView>),
+        output: Some(schema::of_output::<session_view::SessionView>),
         run: session::update,
     },
     Tool {
@@ -140,7 +140,7 @@ pub static TOOLS: &[Tool] = &[
                       used again. Idle sessions end by themselves and keep their files, so close only what is done with.",
         effect: Effect::Sets,
         input: schema::of::<session::SessionCloseInput>,
-        output: Some(schema::of::<session_view::SessionView>),
+        output: Some(schema::of_output::<session_view::SessionView>),
         run: session::close,
     },
     Tool {
@@ -171,7 +171,7 @@ pub static TOOLS: &[Tool] = &[
                       by glob. At most 1000 entries.",
         effect: Effect::Reads,
         input: schema::of::<files::FsListInput>,
-        output: Some(schema::of::<files::FsListOutput>),
+        output: Some(schema::of_output::<files::FsListOutput>),
         run: files::list,
     },
     Tool {
@@ -181,7 +181,7 @@ pub static TOOLS: &[Tool] = &[
                       takes. A symbolic link is described itself.",
         effect: Effect::Reads,
         input: schema::of::<files::FsStatInput>,
-        output: Some(schema::of::<files::FileView>),
+        output: Some(schema::of_output::<files::FileView>),
         run: files::stat,
     },
     Tool {

@@ -14,7 +14,7 @@ use super::{args, run_result};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RunPythonInput {
-    /// The session's handle; left out, this connection's default session.
+    /// Session handle; left out: the connection's default session.
     session_id: Option<String>,
     /// Python source text, run as `__main__`. Give either this or `file`. Print what you want to see.
     code: Option<String>,
@@ -28,15 +28,14 @@ pub(super) struct RunPythonInput {
     env: Option<BTreeMap<String, String>>,
     /// Wall time after which the program is ended; fractions are allowed. Default 60.
     timeout_seconds: Option<f64>,
-    /// Any text of at most 128 bytes: a repeated call with the same key and arguments does not run again but gives the
-    /// first one's result.
+    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result and runs nothing.
     idempotency_key: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RunShellInput {
-    /// The session's handle; left out, this connection's default session.
+    /// Session handle; left out: the connection's default session.
     session_id: Option<String>,
     /// The command line, run by bash (by sh where there is none) in the workspace.
     command: String,
@@ -46,8 +45,7 @@ pub(super) struct RunShellInput {
     env: Option<BTreeMap<String, String>>,
     /// Wall time after which the program is ended; fractions are allowed. Default 60.
     timeout_seconds: Option<f64>,
-    /// Any text of at most 128 bytes: a repeated call with the same key and arguments does not run again but gives the
-    /// first one's result.
+    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result and runs nothing.
     idempotency_key: Option<String>,
 }
 

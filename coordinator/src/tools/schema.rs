@@ -16,6 +16,25 @@ pub(super) fn of<T: JsonSchema>() -> Value {
     schema
 }
 
+/// The schema of a result: without descriptions, since models read the result's text and every listing is paid for.
+pub(super) fn of_output<T: JsonSchema>() -> Value {
+    let mut schema = of::<T>();
+    strip_descriptions(&mut schema);
+    schema
+}
+
+fn strip_descriptions(schema: &mut Value) {
+    let Value::Object(object) = schema else { return };
+    object.remove("description");
+    for (word, value) in object.iter_mut() {
+        match (word.as_str(), value) {
+            ("properties", Value::Object(properties)) => properties.values_mut().for_each(strip_descriptions),
+            ("items", value) => strip_descriptions(value),
+            _ => {}
+        }
+    }
+}
+
 fn normalise(schema: &mut Value) {
     let Value::Object(object) = schema else { return };
     for word in ["$schema", "$defs", "title", "format"] {

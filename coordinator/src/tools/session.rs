@@ -1,4 +1,7 @@
 //! `session_create`, `session_info`, `session_list`, `session_update`, `session_close`.
+//!
+//! The session layer records what becomes of a session; the dispatch records the call that asked for it, also when an
+//! idempotency key answered it.
 
 use std::collections::BTreeMap;
 
@@ -24,14 +27,14 @@ pub(super) struct SessionCreateInput {
     metadata: Option<BTreeMap<String, Value>>,
     /// Idle seconds after which the session's processes are ended; its files stay and the next call starts it again.
     ttl_seconds: Option<u64>,
-    /// Any text of at most 128 bytes: a repeated call with the same key and arguments gives the same session.
+    /// At most 128 bytes. A call repeated with the same key and arguments gets the same session.
     idempotency_key: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SessionInfoInput {
-    /// The session's handle; left out, this connection's default session.
+    /// Session handle; left out: the connection's default session.
     session_id: Option<String>,
 }
 
@@ -45,7 +48,7 @@ pub(super) struct SessionListInput {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SessionUpdateInput {
-    /// The session's handle; left out, this connection's default session.
+    /// Session handle; left out: the connection's default session.
     session_id: Option<String>,
     /// A new name.
     name: Option<String>,
@@ -87,7 +90,7 @@ pub(super) fn create<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             None => make().await?,
             Some(key) => connection.create_keys.once(principal, &key, &call.request.args, make).await?,
         };
-        Ok(Reply::Recorded(described(call, session, Detail::Full).await?))
+        Ok(Reply::Unrecorded(described(call, session, Detail::Full).await?, Some(session)))
     }
     .boxed()
 }
@@ -135,7 +138,7 @@ pub(super) fn update<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let session = connection.session(input.session_id.as_deref()).await?;
         let updated = connection.sessions.update(connection.principal.clone(), session, update).await;
         updated.map_err(|failure| Refusal::of_session(failure, session))?;
-        Ok(Reply::Recorded(described(call, session, Detail::Brief).await?))
+        Ok(Reply::Unrecorded(described(call, session, Detail::Brief).await?, Some(session)))
     }
     .boxed()
 }
@@ -150,7 +153,7 @@ pub(super) fn close<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let snapshot = closed.map_err(|failure| Refusal::of_session(failure, session))?;
         let view = SessionView::of(&snapshot, connection.is_default(session).await, Detail::Brief);
         let text = format!("session {session} is closed for good; its processes are ended and its files deleted");
-        Ok(Reply::Recorded(ToolResult::structured(text, json!(view))))
+        Ok(Reply::Unrecorded(ToolResult::structured(text, json!(view)), Some(session)))
     }
     .boxed()
 }

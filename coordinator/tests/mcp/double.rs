@@ -1,0 +1,224 @@
+//! A session layer that runs nothing: programs are words that say what happens.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use codegen_types::event::{FileKind, FileStat};
+use codegen_types::{
+    ErrorCode, EventBody, Exit, Failure, LogSeq, Operation, OperationResult, OutputStream, Principal, Program,
+    SessionId,
+};
+use coordinator::session::{Captured, Completed, CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
+use coordinator::tools::SessionCalls;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// What the double has, and what was asked of it.
+#[derive(Default)]
+pub struct Double {
+    sessions: Mutex<HashMap<SessionId, Arc<SessionSnapshot>>>,
+    pub calls: Mutex<Vec<TaskCall>>,
+    /// Lets programs named `wait` go on.
+    pub go: Notify,
+    pub running: AtomicUsize,
+    /// Refuses every task for want of a log.
+    pub log_is_gone: std::sync::atomic::AtomicBool,
+}
+
+pub struct Sessions(pub Arc<Double>);
+
+impl Double {
+    fn find(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
+        let found = self.sessions.lock().get(&session).cloned();
+        found
+            .filter(|snapshot| snapshot.principal == *principal)
+            .ok_or_else(|| Failure::new(ErrorCode::SessionNotFound, "no session of yours has that handle"))
+    }
+
+    pub fn set_state(&self, session: SessionId, state: &'static str) {
+        let mut sessions = self.sessions.lock();
+        let mut snapshot = SessionSnapshot::clone(&sessions[&session]);
+        snapshot.state = state;
+        sessions.insert(session, Arc::new(snapshot));
+    }
+
+    async fn execute(
+        &self,
+        call: &TaskCall,
+        events: &mpsc::Sender<EventBody>,
+        cancel: &CancellationToken,
+    ) -> Result<Completed, Failure> {
+        let stat = FileStat {
+            path: call.path.clone().unwrap_or_default(),
+            kind: FileKind::File,
+            size: 5,
+            modified_ms: 0,
+            etag: Some("v1".to_owned()),
+            mode: 0o644,
+        };
+        match &call.operation {
+            Operation::Exec(exec) => match &exec.program {
+                Program::PythonCode { code, .. } => program(self, code, events, cancel).await,
+                Program::PythonFile { .. } | Program::Shell { .. } => Ok(completed(exited(0), "ran\n")),
+            },
+            Operation::Read(_) => Ok(completed(OperationResult::Read { contents: b"hello".to_vec(), stat }, "")),
+            Operation::Write(_) => Ok(completed(OperationResult::Write { stat, created: true }, "")),
+            Operation::List(_) => Ok(completed(OperationResult::List { entries: vec![stat], truncated: false }, "")),
+            Operation::Stat(_) => Ok(completed(OperationResult::Stat { stat }, "")),
+            Operation::Move(_) => Ok(completed(OperationResult::Move { stat }, "")),
+            Operation::Remove(_) => Ok(completed(OperationResult::Remove { removed: 1 }, "")),
+        }
+    }
+}
+
+/// `say TEXT` writes it, `count N` writes N lines, `wait` waits to be let go, `for ever` until it is cancelled, `quiet`
+/// for 25 seconds, `fail` exits with 1.
+async fn program(
+    double: &Double,
+    code: &str,
+    events: &mpsc::Sender<EventBody>,
+    cancel: &CancellationToken,
+) -> Result<Completed, Failure> {
+    let say = async |text: &str| {
+        let _ = events.send(EventBody::Output { stream: OutputStream::Stdout, bytes: text.into() }).await;
+    };
+    match code.split_once(' ').unwrap_or((code, "")) {
+        ("say", text) => {
+            say(text).await;
+            Ok(completed(exited(0), text))
+        }
+        ("count", n) => {
+            for line in 0..n.parse().expect("a number") {
+                say(&format!("line {line}\n")).await;
+            }
+            Ok(completed(exited(0), "counted\n"))
+        }
+        ("quiet", _) => {
+            tokio::time::sleep(std::time::Duration::from_secs(25)).await;
+            Ok(completed(exited(0), ""))
+        }
+        ("wait", _) => {
+            tokio::select! {
+                () = double.go.notified() => Ok(completed(exited(0), "let go\n")),
+                () = cancel.cancelled() => Err(Failure::new(ErrorCode::TaskCancelled, "cancelled")),
+            }
+        }
+        ("for", "ever") => {
+            say("on and on\n").await;
+            cancel.cancelled().await;
+            Err(Failure::new(ErrorCode::TaskCancelled, "cancelled"))
+        }
+        ("fail", _) => Ok(completed(exited(1), "")),
+        other => panic!("no such program: {other:?}"),
+    }
+}
+
+fn exited(code: i32) -> OperationResult {
+    OperationResult::Exec(Exit { code: Some(code), ..Exit::default() })
+}
+
+fn completed(result: OperationResult, stdout: &str) -> Completed {
+    let stdout = Captured { head: stdout.into(), ..Captured::default() };
+    Completed { result: Some(result), stdout, stderr: Captured::default(), displays: vec![], overlapped: vec![] }
+}
+
+impl SessionCalls for Sessions {
+    fn create(
+        &self,
+        principal: Principal,
+        create: CreateSession,
+    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        async move {
+            let snapshot = Arc::new(SessionSnapshot {
+                id: SessionId::mint(),
+                principal,
+                name: create.name,
+                metadata: create.metadata,
+                state: "ready",
+                lease: None,
+                isolation: None,
+                ttl_ms: create.ttl.map_or(1_800_000, |ttl| ttl.as_millis() as u64),
+                created_ms: 0,
+                last_used_ms: 0,
+                retained_until_ms: 0,
+                running: vec![],
+                tasks: 0,
+            });
+            self.0.sessions.lock().insert(snapshot.id, Arc::clone(&snapshot));
+            Ok(snapshot)
+        }
+        .boxed()
+    }
+
+    fn get(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
+        self.0.find(principal, session)
+    }
+
+    fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>> {
+        let sessions = self.0.sessions.lock();
+        let mut listed: Vec<_> = sessions
+            .values()
+            .filter(|s| s.principal == *principal && (include_closed || s.state != "closed"))
+            .cloned()
+            .collect();
+        listed.sort_by_key(|s| s.id);
+        listed
+    }
+
+    fn update(
+        &self,
+        principal: Principal,
+        session: SessionId,
+        update: UpdateSession,
+    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        async move {
+            let mut snapshot = SessionSnapshot::clone(&*self.0.find(&principal, session)?);
+            snapshot.name = update.name.or(snapshot.name);
+            snapshot.metadata.extend(update.metadata.unwrap_or_default());
+            let snapshot = Arc::new(snapshot);
+            self.0.sessions.lock().insert(session, Arc::clone(&snapshot));
+            Ok(snapshot)
+        }
+        .boxed()
+    }
+
+    fn close(&self, principal: Principal, session: SessionId) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        async move {
+            self.0.find(&principal, session)?;
+            self.0.set_state(session, "closed");
+            self.0.find(&principal, session)
+        }
+        .boxed()
+    }
+
+    fn run(
+        &self,
+        call: TaskCall,
+        events: mpsc::Sender<EventBody>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'_, TaskOutcome> {
+        async move {
+            let task = call.task;
+            let refused = match self.0.find(&call.principal, call.session) {
+                Err(failure) => Some(failure),
+                Ok(_) if self.0.log_is_gone.load(Ordering::Relaxed) => {
+                    Some(Failure::new(ErrorCode::AuditUnavailable, "no log"))
+                }
+                Ok(_) => None,
+            };
+            if let Some(failure) = refused {
+                return TaskOutcome { task, result: Err(failure), partial: None, audit_seq: None, replayed: false };
+            }
+            self.0.running.fetch_add(1, Ordering::Relaxed);
+            let result = self.0.execute(&call, &events, &cancel).await;
+            self.0.running.fetch_sub(1, Ordering::Relaxed);
+            self.0.calls.lock().push(call);
+            TaskOutcome { task, result, partial: None, audit_seq: Some(LogSeq(1)), replayed: false }
+        }
+        .boxed()
+    }
+}

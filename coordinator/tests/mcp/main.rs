@@ -1,0 +1,10 @@
+//! The protocol over in-memory pipes: raw JSON lines on one side, a double of the session layer on the other.
+
+mod audit;
+mod calls;
+mod client;
+mod double;
+mod ending;
+mod eras;
+mod lines;
+mod running;
