@@ -1,5 +1,31 @@
 //! The workers that the coordinator knows: registry, lifecycle service, links.
+//!
+//! `handle` is the way in; `acceptor` tells connections apart (`opening`), `lifecycle` serves workers that register,
+//! `link` calls them, `registry` with `slots` is the table of what is known, `reaper` strikes the silent ones off. Tasks
+//! are driven by [`crate::dispatch`].
 
+mod acceptor;
+mod clock;
 mod fleet;
+mod handle;
+mod lifecycle;
+mod link;
+mod opening;
+mod options;
+mod reaper;
+mod refusals;
+mod registry;
+mod secrets;
+mod sessions;
+mod slots;
+mod snapshot;
+mod socket;
 
 pub use fleet::{DispatchEnd, Fleet, Opened, Reservation, TaskDispatch, WorkerEvent};
+pub use handle::{EMBEDDED_WORKER, Workers};
+pub use options::WorkersOptions;
+pub use snapshot::WorkerSnapshot;
+pub use socket::Listener;
+
+pub(crate) use handle::{Inner, LinkWait};
+pub(crate) use link::Link;

@@ -1,0 +1,210 @@
+//! Task -> worker -> ordered events: one dispatch drives one task to its end.
+//!
+//! A task is written to a link at most once. Whatever is unclear after that is asked for again (AttachTask) from the
+//! same life of the worker, or ends unknown. What happened is judged by the state of the link and by what the worker
+//! itself states, never by the status code of a stream that broke.
+
+mod attempt;
+mod incoming;
+mod meter;
+mod outcome;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_proto::{AttachTask, CancelTask, ExecuteTask};
+use codegen_types::{ErrorCode, EventBody, Failure};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::workers::{DispatchEnd, Inner, Link, LinkWait, TaskDispatch};
+
+use self::attempt::Attempt;
+use self::incoming::Incoming;
+use self::meter::Meter;
+
+/// Streams that break one after the other on a link that holds, without an event between them.
+const STRIKES_MAX: u32 = 4;
+/// The rest after the first such stream; it grows with each.
+const STRIKE_REST: Duration = Duration::from_millis(50);
+/// Streams whose events make no sense: one is borne with.
+const FAULTS_MAX: u32 = 1;
+
+/// Runs a task on the worker that holds its session. See [`Fleet::execute`](crate::workers::Fleet::execute).
+pub(crate) async fn execute(
+    inner: Arc<Inner>,
+    task: TaskDispatch,
+    events: mpsc::Sender<EventBody>,
+    cancel: CancellationToken,
+) -> DispatchEnd {
+    let meter = Meter::new(task.output_bytes_max, inner.options.display_bytes_max, inner.options.progress_events_max);
+    let deadline = Instant::now() + task.timeout + inner.options.deadline_slack;
+    let dispatch = Dispatch {
+        inner,
+        task,
+        events,
+        cancel,
+        meter,
+        last_seq: 0,
+        deadline,
+        ending: None,
+        discarding: false,
+        faults: 0,
+        strikes: 0,
+        reconnect_by: None,
+    };
+    dispatch.run().await
+}
+
+/// One task on its way.
+struct Dispatch {
+    inner: Arc<Inner>,
+    task: TaskDispatch,
+    events: mpsc::Sender<EventBody>,
+    cancel: CancellationToken,
+    meter: Meter,
+    /// The sequence number of the last event that was taken.
+    last_seq: u64,
+    /// When the worker should long have ended the task by itself.
+    deadline: Instant,
+    ending: Option<Ending>,
+    /// Nobody takes the events any more, or takes them too slowly; only the last one matters.
+    discarding: bool,
+    faults: u32,
+    strikes: u32,
+    /// Until when the link must be back; set while nothing comes.
+    reconnect_by: Option<Instant>,
+}
+
+/// The task is being ended by the coordinator.
+#[derive(Debug, Clone, Copy)]
+struct Ending {
+    why: EndingWhy,
+    /// How long the last event is waited for.
+    until: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EndingWhy {
+    Cancelled,
+    Deadline,
+    OutputLimit,
+}
+
+impl Dispatch {
+    async fn run(mut self) -> DispatchEnd {
+        let (mut link, mut stream) = match self.first_link().await {
+            Ok(first) => first,
+            Err(failure) => return DispatchEnd::NotStarted(failure),
+        };
+        let mut incoming = Incoming::execute(&link, self.execute_message());
+        loop {
+            let broke = match self.attempt(&link, incoming).await {
+                Attempt::Ended(end) => return end,
+                Attempt::Fault(why) => {
+                    self.faults += 1;
+                    tracing::error!(task = %self.task.task, worker = %self.task.lease.worker, why, "a worker's events make no sense");
+                    if self.faults > FAULTS_MAX {
+                        self.give_up(&link);
+                        return self.unknown("its worker sends events that make no sense");
+                    }
+                    link
+                }
+                Attempt::Broke => link,
+            };
+            drop(stream);
+            (link, stream) = match self.next_link(&broke).await {
+                Ok(next) => next,
+                Err(end) => return end,
+            };
+            incoming = Incoming::attach(&link, self.attach_message());
+        }
+    }
+
+    /// The link to send the task on, and a stream on it. Nothing was sent when this fails.
+    async fn first_link(&self) -> Result<(Arc<Link>, OwnedSemaphorePermit), Failure> {
+        let lease = &self.task.lease;
+        let until = Instant::now() + self.inner.options.link_wait;
+        let found = async {
+            let link = self.inner.link(&lease.worker, lease.incarnation, until).await;
+            let link = link.map_err(|wait| self.inner.no_link(&lease.worker, wait))?;
+            let stream = tokio::time::timeout_at(until, link.streams().acquire_owned()).await;
+            let stream = stream.map_err(|_| {
+                let why = "the session's worker runs as many tasks as it can; wait for one to end and try again";
+                Failure::new(ErrorCode::NoCapacity, why)
+            })?;
+            Ok((link, stream.expect("it is never closed")))
+        };
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(cancelled_unsent()),
+            found = found => found,
+        }
+    }
+
+    /// The link of the same life of the worker, once it is back.
+    async fn next_link(&mut self, broke: &Link) -> Result<(Arc<Link>, OwnedSemaphorePermit), DispatchEnd> {
+        let grace = self.inner.options.timing.reconnect_grace;
+        let until = *self.reconnect_by.get_or_insert_with(|| Instant::now() + grace);
+        let lease = &self.task.lease;
+        let link = match self.inner.link(&lease.worker, lease.incarnation, until).await {
+            Ok(link) => link,
+            Err(LinkWait::Over) => return Err(self.unknown("the life of the worker that ran it is over")),
+            Err(LinkWait::TimedOut) => return Err(self.unknown("its worker did not come back in time")),
+        };
+        if link.number() == broke.number() {
+            self.strikes += 1;
+            if self.strikes == STRIKES_MAX {
+                self.give_up(&link);
+                return Err(self.unknown("its events cannot be had from its worker"));
+            }
+            tokio::time::sleep(STRIKE_REST * self.strikes).await;
+        }
+        let stream = tokio::time::timeout_at(until, link.streams().acquire_owned()).await;
+        let Ok(stream) = stream else { return Err(self.unknown("its worker is too busy to tell")) };
+        // While the link was down the worker could not be heard, so it gets time to say how the task ended.
+        let options = &self.inner.options;
+        self.deadline = self.deadline.max(Instant::now() + options.deadline_slack);
+        if let Some(ending) = &mut self.ending {
+            ending.until = Instant::now() + options.cancel_grace + options.cancel_slack;
+        }
+        Ok((link, stream.expect("it is never closed")))
+    }
+
+    /// Asks the worker once to end a task whose end will not be waited for.
+    fn give_up(&self, link: &Arc<Link>) {
+        let mut client = link.client();
+        let (message, limit) = (self.cancel_message(), self.inner.options.cancel_slack);
+        self.inner.supervisor.spawn("task abandoned", crate::supervisor::OnEnd::Ignore, async move {
+            if tokio::time::timeout(limit, client.cancel_task(message)).await.is_err() {
+                tracing::warn!("a worker did not answer a cancellation");
+            }
+        });
+    }
+
+    fn unknown(&self, why: &str) -> DispatchEnd {
+        let message = format!("the task was started, and how it ended cannot be known: {why}; it is not run again");
+        DispatchEnd::Unknown(Failure::new(ErrorCode::TaskOutcomeUnknown, message))
+    }
+
+    fn execute_message(&self) -> codegen_proto::v1::TaskRequest {
+        let TaskDispatch { task, session, lease, operation, timeout, output_bytes_max: _ } = self.task.clone();
+        ExecuteTask { task, session, lease, timeout, operation }.into()
+    }
+
+    fn attach_message(&self) -> codegen_proto::v1::AttachTaskRequest {
+        let TaskDispatch { task, session, lease, .. } = &self.task;
+        AttachTask { task: *task, session: *session, lease: lease.clone(), from_seq: self.last_seq + 1 }.into()
+    }
+
+    fn cancel_message(&self) -> codegen_proto::v1::CancelTaskRequest {
+        let TaskDispatch { task, session, lease, .. } = &self.task;
+        let grace = self.inner.options.cancel_grace;
+        CancelTask { task: *task, session: *session, lease: lease.clone(), grace }.into()
+    }
+}
+
+fn cancelled_unsent() -> Failure {
+    Failure::new(ErrorCode::TaskCancelled, "the task was cancelled before it was sent to a worker; nothing was run")
+}

@@ -1,0 +1,97 @@
+//! What a worker's last event comes to.
+
+use codegen_types::{ErrorCode, EventBody, Exit, Failure, Operation, OperationResult};
+
+use super::EndingWhy;
+
+/// The end of a task as the coordinator reports it: the worker's last event, unless the coordinator had a reason of its
+/// own to end the task. `None` when the event answers another operation than was asked for.
+pub(super) fn of(
+    last: EventBody,
+    asked: &Operation,
+    output_exceeded: bool,
+    ending: Option<EndingWhy>,
+) -> Option<EventBody> {
+    if let EventBody::Finished(result) = &last
+        && !answers(asked, result)
+    {
+        return None;
+    }
+    if output_exceeded {
+        let failure = Failure::new(ErrorCode::OutputLimit, "the task wrote more output than it may and was ended");
+        return Some(EventBody::Failed { failure, exit: exit_of(last) });
+    }
+    // A worker that ends a task only when it is told to calls it cancelled, whatever the reason was.
+    match last {
+        EventBody::Failed { failure, exit }
+            if ending == Some(EndingWhy::Deadline) && failure.code == ErrorCode::TaskCancelled =>
+        {
+            let failure = Failure::new(ErrorCode::TaskTimeout, "the task ran longer than it may and was ended");
+            Some(EventBody::Failed { failure, exit })
+        }
+        last => Some(last),
+    }
+}
+
+fn answers(asked: &Operation, result: &OperationResult) -> bool {
+    match result {
+        OperationResult::Exec(_) => matches!(asked, Operation::Exec(_)),
+        OperationResult::Read { .. } => matches!(asked, Operation::Read(_)),
+        OperationResult::Write { .. } => matches!(asked, Operation::Write(_)),
+        OperationResult::List { .. } => matches!(asked, Operation::List(_)),
+        OperationResult::Stat { .. } => matches!(asked, Operation::Stat(_)),
+        OperationResult::Move { .. } => matches!(asked, Operation::Move(_)),
+        OperationResult::Remove { .. } => matches!(asked, Operation::Remove(_)),
+    }
+}
+
+fn exit_of(last: EventBody) -> Option<Exit> {
+    match last {
+        EventBody::Finished(OperationResult::Exec(exit)) => Some(exit),
+        EventBody::Failed { exit, .. } => exit,
+        EventBody::Finished(_)
+        | EventBody::Started
+        | EventBody::Output { .. }
+        | EventBody::Progress { .. }
+        | EventBody::Display(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use codegen_types::WorkspacePath;
+    use codegen_types::operation::Stat;
+
+    use super::*;
+
+    fn stat() -> Operation {
+        Operation::Stat(Stat { path: WorkspacePath::root() })
+    }
+
+    fn failed(code: ErrorCode) -> EventBody {
+        EventBody::Failed { failure: Failure::new(code, ""), exit: None }
+    }
+
+    fn code(body: Option<EventBody>) -> Option<ErrorCode> {
+        match body? {
+            EventBody::Failed { failure, .. } => Some(failure.code),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn an_answer_to_another_operation_is_none() {
+        let removed = EventBody::Finished(OperationResult::Remove { removed: 1 });
+        assert_eq!(of(removed, &stat(), false, None), None);
+    }
+
+    #[test]
+    fn the_coordinators_own_reason_for_ending_a_task_is_what_is_reported() {
+        let cancelled = || failed(ErrorCode::TaskCancelled);
+        assert_eq!(code(of(cancelled(), &stat(), false, Some(EndingWhy::Deadline))), Some(ErrorCode::TaskTimeout));
+        assert_eq!(code(of(cancelled(), &stat(), false, Some(EndingWhy::Cancelled))), Some(ErrorCode::TaskCancelled));
+        assert_eq!(code(of(cancelled(), &stat(), true, Some(EndingWhy::OutputLimit))), Some(ErrorCode::OutputLimit));
+        let memory = failed(ErrorCode::MemoryLimit);
+        assert_eq!(code(of(memory, &stat(), false, Some(EndingWhy::Deadline))), Some(ErrorCode::MemoryLimit));
+    }
+}

@@ -1,0 +1,172 @@
+//! One accept loop for each listener: tells links from gRPC connections and hands each to its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_proto::Secret;
+use codegen_proto::v1::worker_lifecycle_server::WorkerLifecycleServer;
+use codegen_types::Incarnation;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+
+use super::clock::since_boot;
+use super::handle::Inner;
+use super::lifecycle::Lifecycle;
+use super::link::Link;
+use super::opening::{self, Opening, OpeningRefused};
+use super::socket::{Listener, Peer, PrefixedIo, Socket};
+use crate::supervisor::OnEnd;
+
+/// Connections told apart and not yet taken by the gRPC server; when full, their handshakes wait.
+const GRPC_QUEUED_MAX: usize = 16;
+/// Calls at once on one lifecycle connection.
+const LIFECYCLE_STREAMS_MAX: u32 = 16;
+/// The largest registration, in bytes.
+const LIFECYCLE_MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// The headers of one lifecycle call, in bytes.
+const LIFECYCLE_HEADER_BYTES_MAX: u32 = 16 << 10;
+/// One lifecycle call may take so long.
+const LIFECYCLE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long accepting rests after it failed, as it does when descriptors run out.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Why a connection is closed.
+#[derive(Debug, thiserror::Error)]
+enum Closed {
+    #[error("it did not say in time what it is for")]
+    TimedOut,
+    #[error(transparent)]
+    Refused(#[from] OpeningRefused),
+    #[error("it broke")]
+    Io(#[from] std::io::Error),
+    #[error("its ticket is not valid")]
+    Ticket,
+    #[error("its HTTP/2 handshake failed")]
+    Link(#[from] tonic::transport::Error),
+    #[error("the coordinator stops")]
+    Stopping,
+}
+
+/// Serves a listener in tasks of its own. Its budgets are its own as well, so that a flood over TCP does not shut the
+/// embedded worker out.
+pub(crate) fn start(inner: &Arc<Inner>, listener: Listener) {
+    let (grpc, incoming) = mpsc::channel(GRPC_QUEUED_MAX);
+    let acceptor = Acceptor {
+        inner: Arc::clone(inner),
+        grpc,
+        handshakes: Arc::new(Semaphore::new(inner.options.handshakes_max)),
+        places: Arc::new(Semaphore::new(inner.options.connections_max)),
+    };
+    inner.supervisor.spawn("worker acceptor", OnEnd::Shutdown, acceptor.run(listener));
+    inner.supervisor.spawn("worker lifecycle", OnEnd::Shutdown, serve_grpc(Arc::clone(inner), incoming));
+}
+
+async fn serve_grpc(inner: Arc<Inner>, incoming: mpsc::Receiver<PrefixedIo>) {
+    let keep_alive = Some(inner.options.keep_alive_interval);
+    let stop = inner.supervisor.token();
+    let service = WorkerLifecycleServer::new(Lifecycle::new(inner))
+        .max_decoding_message_size(LIFECYCLE_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(LIFECYCLE_MESSAGE_BYTES_MAX);
+    let connections = ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>);
+    let served = Server::builder()
+        .http2_keepalive_interval(keep_alive)
+        .http2_keepalive_timeout(keep_alive)
+        .max_concurrent_streams(LIFECYCLE_STREAMS_MAX)
+        .http2_max_header_list_size(LIFECYCLE_HEADER_BYTES_MAX)
+        .timeout(LIFECYCLE_DEADLINE)
+        .add_service(service)
+        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the lifecycle service ended");
+    }
+}
+
+struct Acceptor {
+    inner: Arc<Inner>,
+    grpc: mpsc::Sender<PrefixedIo>,
+    handshakes: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+}
+
+impl Acceptor {
+    async fn run(self, listener: Listener) {
+        let stop = self.inner.supervisor.token();
+        stop.run_until_cancelled(self.accept(listener)).await;
+    }
+
+    async fn accept(&self, listener: Listener) {
+        loop {
+            let handshake = Arc::clone(&self.handshakes).acquire_owned().await.expect("it is never closed");
+            match listener.accept().await {
+                Ok((socket, peer)) => self.admit(socket, peer, handshake),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, socket: Socket, peer: Peer, handshake: OwnedSemaphorePermit) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            tracing::warn!(%peer, "a connection is closed: there are as many as there may be");
+            return;
+        };
+        let (inner, grpc) = (Arc::clone(&self.inner), self.grpc.clone());
+        self.inner.supervisor.spawn("worker handshake", OnEnd::Ignore, async move {
+            let limit = inner.options.handshake_limit;
+            let done = tokio::time::timeout(limit, shake(&inner, &grpc, socket, peer, place)).await;
+            if let Err(closed) = done.unwrap_or(Err(Closed::TimedOut)) {
+                tracing::info!(%peer, error = &closed as &dyn std::error::Error, "a connection is closed");
+            }
+            drop(handshake);
+        });
+    }
+}
+
+async fn shake(
+    inner: &Arc<Inner>,
+    grpc: &mpsc::Sender<PrefixedIo>,
+    mut socket: Socket,
+    peer: Peer,
+    place: OwnedSemaphorePermit,
+) -> Result<(), Closed> {
+    match opening::read(&mut socket).await? {
+        Opening::Grpc(read_already) => {
+            let io = PrefixedIo::new(read_already, socket, peer, place);
+            grpc.send(io).await.map_err(|_| Closed::Stopping)
+        }
+        Opening::Link { ticket, incarnation } => link(inner, socket, place, &ticket, incarnation).await,
+    }
+}
+
+async fn link(
+    inner: &Arc<Inner>,
+    mut socket: Socket,
+    place: OwnedSemaphorePermit,
+    ticket: &Secret,
+    incarnation: Incarnation,
+) -> Result<(), Closed> {
+    let redeemed = inner.registry.write().redeem_ticket(incarnation, ticket.expose(), since_boot());
+    let Ok(worker) = redeemed else {
+        socket.write_all(b"no the ticket is not valid\n").await?;
+        return Err(Closed::Ticket);
+    };
+    socket.write_all(b"ok\n").await?;
+    let number = inner.next_link();
+    let on_gone = {
+        let (inner, worker) = (Arc::downgrade(inner), worker.clone());
+        move || {
+            if let Some(inner) = inner.upgrade() {
+                inner.link_gone(&worker, incarnation, number);
+            }
+        }
+    };
+    let link = Link::establish(number, socket, place, &inner.options, on_gone).await?;
+    inner.attach_link(&worker, incarnation, link);
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! What the workers may use of the coordinator, and how long they are waited for.
+
+use std::time::Duration;
+
+use coordinator_core::worker::{InvalidTiming, Timing};
+
+/// The link's keep-alive: a ping is sent after so long.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Limits and times of the coordinator's side of its workers.
+#[derive(Debug, Clone)]
+pub struct WorkersOptions {
+    /// How often a worker shall say that it lives.
+    pub heartbeat_interval: Duration,
+    /// How long silent and unreachable workers are borne with.
+    pub timing: Timing,
+    /// From accepting a connection until it is known what it is for and a link has been answered.
+    pub handshake_limit: Duration,
+    /// How long a link ticket can be used.
+    pub ticket_lifetime: Duration,
+    /// A ping is sent on the link after so long; its answer may take as long again.
+    pub keep_alive_interval: Duration,
+    /// How long a call that was not yet sent waits for its worker's link.
+    pub link_wait: Duration,
+    /// Opening or closing a session may take so long, reconnects included.
+    pub session_deadline: Duration,
+    /// A task's own timeout plus this is when the coordinator gives up on the worker ending it.
+    pub deadline_slack: Duration,
+    /// How long a cancelled program may take to end after the interrupt.
+    pub cancel_grace: Duration,
+    /// The grace plus this is how long the last event of a cancelled task is waited for.
+    pub cancel_slack: Duration,
+    /// Connections of one listener whose purpose is not yet known; when full, no more are accepted until one is done.
+    pub handshakes_max: usize,
+    /// Connections of one listener; when full, a new one is closed at once.
+    pub connections_max: usize,
+    /// Workers known at once; when full, registrations are refused.
+    pub workers_max: usize,
+    /// Task streams on one link; when full, a task waits for `link_wait` and is then refused.
+    pub tasks_per_link_max: usize,
+    /// Sessions of one worker, whatever it says.
+    pub sessions_per_worker_max: u32,
+    /// Bytes shown richly by one task; what exceeds it counts as output beyond the limit.
+    pub display_bytes_max: u64,
+    /// Progress notes of one task; more are dropped.
+    pub progress_events_max: u32,
+}
+
+impl Default for WorkersOptions {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Duration::from_secs(30),
+            timing: Timing::default(),
+            handshake_limit: Duration::from_secs(5),
+            ticket_lifetime: Duration::from_secs(30),
+            keep_alive_interval: KEEP_ALIVE_INTERVAL,
+            link_wait: Duration::from_secs(10),
+            session_deadline: Duration::from_secs(30),
+            deadline_slack: Duration::from_secs(15),
+            cancel_grace: Duration::from_secs(3),
+            cancel_slack: Duration::from_secs(10),
+            handshakes_max: 64,
+            connections_max: 1_024,
+            workers_max: 256,
+            tasks_per_link_max: 240,
+            sessions_per_worker_max: 4_096,
+            display_bytes_max: 32 << 20,
+            progress_events_max: 10_000,
+        }
+    }
+}
+
+impl WorkersOptions {
+    /// Checks that the times are in the order that makes the fence hold.
+    ///
+    /// # Errors
+    /// [`InvalidTiming`] when they are not.
+    pub fn check(&self) -> Result<(), InvalidTiming> {
+        let timing = Timing { keep_alive: self.keep_alive_interval * 2, ..self.timing };
+        timing.check().map(drop)
+    }
+}

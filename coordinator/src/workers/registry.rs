@@ -1,0 +1,342 @@
+//! What the coordinator knows of its workers: a plain table behind one lock, without any waiting.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_proto::{RegisterWorker, Secret};
+use codegen_types::{Capabilities, HeldSession, Incarnation, SessionId, WorkerId};
+use coordinator_core::placement::{self, Requirements, Unplaced, WorkerView};
+use coordinator_core::worker::{GoneWhy, Timing, WorkerInput, WorkerState};
+use tokio::sync::watch;
+
+use super::fleet::WorkerEvent;
+use super::link::{Link, LinkState};
+use super::secrets::Fingerprint;
+use super::slots::SlotBook;
+use super::snapshot::WorkerSnapshot;
+
+/// The workers that have joined and are not gone, one life of each.
+pub(crate) struct Registry {
+    workers: BTreeMap<WorkerId, Entry>,
+    timing: Timing,
+    workers_max: usize,
+    sessions_per_worker_max: u32,
+}
+
+/// One life of a worker.
+struct Entry {
+    incarnation: Incarnation,
+    state: WorkerState,
+    heard: Duration,
+    capabilities: Capabilities,
+    version: String,
+    session: Fingerprint,
+    ticket: Option<Ticket>,
+    link: watch::Sender<LinkState>,
+    slots: SlotBook,
+}
+
+/// A link ticket that was not used yet.
+struct Ticket {
+    fingerprint: Fingerprint,
+    until: Duration,
+}
+
+/// What is new after a change.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// A life of a worker joined, or joined again.
+    Joined { worker: WorkerId, incarnation: Incarnation, held: Vec<SessionId> },
+    /// A life of a worker is over.
+    Gone { worker: WorkerId, incarnation: Incarnation, why: GoneWhy },
+}
+
+impl From<Change> for WorkerEvent {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Joined { worker, incarnation, held } => Self::Joined { worker, incarnation, held },
+            Change::Gone { worker, incarnation, why: _ } => Self::Gone { worker, incarnation },
+        }
+    }
+}
+
+/// Why a message of a worker is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WorkerRefused {
+    #[error("there are as many workers as there may be")]
+    TooMany,
+    #[error("no such life of a worker is known, or its worker session is another one; register first")]
+    NotRegistered,
+    #[error("the ticket is not valid")]
+    Ticket,
+}
+
+/// The secrets of a registration; the registry keeps their fingerprints only.
+pub(crate) struct Issued {
+    pub session: Secret,
+    pub ticket: Secret,
+    /// When the ticket ends.
+    pub ticket_until: Duration,
+}
+
+impl Registry {
+    pub(crate) fn new(timing: Timing, workers_max: usize, sessions_per_worker_max: u32) -> Self {
+        Self { workers: BTreeMap::new(), timing, workers_max, sessions_per_worker_max }
+    }
+
+    /// Lets a life of a worker in. The same incarnation resumes where it was; another one supersedes.
+    pub(crate) fn register(
+        &mut self,
+        request: RegisterWorker,
+        issued: &Issued,
+        now: Duration,
+    ) -> Result<Vec<Change>, WorkerRefused> {
+        let RegisterWorker { worker, incarnation, capabilities, held, version, .. } = request;
+        let mut changes = Vec::new();
+        match self.workers.get(&worker) {
+            Some(entry) if entry.incarnation == incarnation => {}
+            Some(_) => changes.extend(self.end(&worker, WorkerInput::Supersede, now)),
+            None if self.workers.len() >= self.workers_max => return Err(WorkerRefused::TooMany),
+            None => {}
+        }
+        let entry = self.workers.entry(worker.clone()).or_insert_with(|| Entry {
+            incarnation,
+            state: WorkerState::joined(now),
+            heard: now,
+            capabilities: capabilities.clone(),
+            version: String::new(),
+            session: Fingerprint::of(&issued.session),
+            ticket: None,
+            link: watch::Sender::new(LinkState::Down),
+            slots: SlotBook::default(),
+        });
+        entry.slots.seed(capabilities.sessions_max.min(self.sessions_per_worker_max), &held);
+        entry.capabilities = capabilities;
+        entry.version = version;
+        entry.session = Fingerprint::of(&issued.session);
+        entry.expect_link(&issued.ticket, issued.ticket_until);
+        entry.hear(now, &self.timing);
+        let held = held.into_iter().map(|held| held.session).collect();
+        changes.push(Change::Joined { worker, incarnation, held });
+        Ok(changes)
+    }
+
+    /// Notes that a worker lives. Answers whether its link is down, so that it needs a ticket.
+    pub(crate) fn heartbeat(
+        &mut self,
+        worker: &WorkerId,
+        incarnation: Incarnation,
+        session: &str,
+        held: &[HeldSession],
+        now: Duration,
+    ) -> Result<bool, WorkerRefused> {
+        let timing = self.timing;
+        let entry = self.authenticated(worker, incarnation, session)?;
+        entry.slots.settle(held);
+        entry.hear(now, &timing);
+        Ok(!entry.is_linked())
+    }
+
+    /// The ticket with which the worker may open its link again; an earlier one is void.
+    pub(crate) fn issue_ticket(
+        &mut self,
+        worker: &WorkerId,
+        incarnation: Incarnation,
+        ticket: &Secret,
+        until: Duration,
+    ) {
+        if let Some(entry) = self.life(worker, incarnation) {
+            entry.expect_link(ticket, until);
+        }
+    }
+
+    /// A worker says goodbye.
+    pub(crate) fn leave(
+        &mut self,
+        worker: &WorkerId,
+        incarnation: Incarnation,
+        session: &str,
+        now: Duration,
+    ) -> Result<Option<Change>, WorkerRefused> {
+        self.authenticated(worker, incarnation, session)?;
+        Ok(self.end(worker, WorkerInput::Leave, now))
+    }
+
+    /// The coordinator knows by itself that this life is over.
+    pub(crate) fn ended(&mut self, worker: &WorkerId, incarnation: Incarnation, now: Duration) -> Option<Change> {
+        self.life(worker, incarnation)?;
+        self.end(worker, WorkerInput::Leave, now)
+    }
+
+    /// Uses up a ticket: it is void after any attempt that named its incarnation and knew it.
+    pub(crate) fn redeem_ticket(
+        &mut self,
+        incarnation: Incarnation,
+        ticket: &str,
+        now: Duration,
+    ) -> Result<WorkerId, WorkerRefused> {
+        let found = self.workers.iter_mut().find(|(_, entry)| entry.incarnation == incarnation);
+        let (worker, entry) = found.ok_or(WorkerRefused::Ticket)?;
+        let known = entry.ticket.as_ref().is_some_and(|expected| expected.fingerprint.matches(ticket));
+        if !known {
+            return Err(WorkerRefused::Ticket);
+        }
+        let in_time = entry.ticket.take().is_some_and(|expected| now <= expected.until);
+        if in_time { Ok(worker.clone()) } else { Err(WorkerRefused::Ticket) }
+    }
+
+    /// A link is up; one that was there before is cut.
+    pub(crate) fn attach_link(&mut self, worker: &WorkerId, incarnation: Incarnation, link: Link, now: Duration) {
+        let timing = self.timing;
+        match self.life(worker, incarnation) {
+            // A socket that broke at once has announced its end already and must not be announced as up.
+            Some(_) if link.is_over() => {}
+            Some(entry) => {
+                entry.cut_link(LinkState::Up(Arc::new(link)));
+                entry.state = entry.state.step(WorkerInput::LinkUp, now, &timing);
+            }
+            None => link.cut(),
+        }
+    }
+
+    /// The link with this number broke. Of an older link it is no news.
+    pub(crate) fn link_gone(&mut self, worker: &WorkerId, incarnation: Incarnation, number: u64, now: Duration) {
+        let timing = self.timing;
+        let Some(entry) = self.life(worker, incarnation) else { return };
+        let current = matches!(&*entry.link.borrow(), LinkState::Up(link) if link.number() == number);
+        if current {
+            entry.link.send_replace(LinkState::Down);
+            entry.state = entry.state.step(WorkerInput::LinkDown, now, &timing);
+        }
+    }
+
+    /// Where the link of this life stands, as it changes; `None` when that life is over.
+    pub(crate) fn link(&self, worker: &WorkerId, incarnation: Incarnation) -> Option<watch::Receiver<LinkState>> {
+        let entry = self.workers.get(worker).filter(|entry| entry.incarnation == incarnation)?;
+        Some(entry.link.subscribe())
+    }
+
+    /// The workers known.
+    pub(crate) fn names(&self) -> Vec<WorkerId> {
+        self.workers.keys().cloned().collect()
+    }
+
+    /// Time has passed for one worker.
+    pub(crate) fn tick(&mut self, worker: &WorkerId, now: Duration) -> Option<Change> {
+        self.end(worker, WorkerInput::Tick, now)
+    }
+
+    /// Whether a session could be placed on any worker, room aside.
+    pub(crate) fn any_ready(&self) -> bool {
+        self.workers.values().any(|entry| entry.state.status().takes_sessions())
+    }
+
+    /// Chooses a worker and promises a slot of it.
+    pub(crate) fn reserve(
+        &mut self,
+        requirements: &Requirements,
+        prefer: Option<&WorkerId>,
+    ) -> Result<(WorkerId, Incarnation), Unplaced> {
+        let views: Vec<WorkerView> = self.workers.iter().map(|(id, entry)| entry.view(id)).collect();
+        let chosen = placement::place(requirements, &views, prefer)?;
+        let entry = self.life(&chosen.id, chosen.incarnation).expect("a view is of a worker in the table");
+        entry.slots.reserve();
+        Ok((chosen.id.clone(), chosen.incarnation))
+    }
+
+    /// Changes the slots of a life that is not over yet.
+    pub(crate) fn slots(&mut self, worker: &WorkerId, incarnation: Incarnation, change: impl FnOnce(&mut SlotBook)) {
+        if let Some(entry) = self.life(worker, incarnation) {
+            change(&mut entry.slots);
+        }
+    }
+
+    pub(crate) fn snapshot(&self, now: Duration) -> Vec<WorkerSnapshot> {
+        let row = |(id, entry): (&WorkerId, &Entry)| WorkerSnapshot {
+            id: id.clone(),
+            incarnation: entry.incarnation,
+            state: entry.state.status(),
+            version: entry.version.clone(),
+            isolation: entry.capabilities.isolation.clone(),
+            runtimes: entry.capabilities.runtimes.clone(),
+            slots: entry.slots.view(),
+            last_heartbeat_age: now.saturating_sub(entry.heard),
+            link_up: entry.is_linked(),
+        };
+        self.workers.iter().map(row).collect()
+    }
+
+    /// Cuts every link and forgets every worker.
+    pub(crate) fn clear(&mut self) {
+        for entry in std::mem::take(&mut self.workers).into_values() {
+            entry.cut_link(LinkState::Over);
+        }
+    }
+
+    fn life(&mut self, worker: &WorkerId, incarnation: Incarnation) -> Option<&mut Entry> {
+        self.workers.get_mut(worker).filter(|entry| entry.incarnation == incarnation)
+    }
+
+    fn authenticated(
+        &mut self,
+        worker: &WorkerId,
+        incarnation: Incarnation,
+        session: &str,
+    ) -> Result<&mut Entry, WorkerRefused> {
+        let entry = self.life(worker, incarnation).ok_or(WorkerRefused::NotRegistered)?;
+        if entry.session.matches(session) { Ok(entry) } else { Err(WorkerRefused::NotRegistered) }
+    }
+
+    /// Applies an input that may end a life; when it does, the life leaves the table and its link is cut.
+    fn end(&mut self, worker: &WorkerId, input: WorkerInput, now: Duration) -> Option<Change> {
+        let timing = self.timing;
+        let entry = self.workers.get_mut(worker)?;
+        entry.state = entry.state.step(input, now, &timing);
+        let WorkerState::Gone { why, .. } = entry.state else { return None };
+        let entry = self.workers.remove(worker)?;
+        entry.cut_link(LinkState::Over);
+        Some(Change::Gone { worker: worker.clone(), incarnation: entry.incarnation, why })
+    }
+}
+
+impl Entry {
+    fn is_linked(&self) -> bool {
+        matches!(&*self.link.borrow(), LinkState::Up(_))
+    }
+
+    fn cut_link(&self, next: LinkState) {
+        if let LinkState::Up(link) = self.link.send_replace(next) {
+            link.cut();
+        }
+    }
+
+    fn expect_link(&mut self, ticket: &Secret, until: Duration) {
+        self.ticket = Some(Ticket { fingerprint: Fingerprint::of(ticket), until });
+    }
+
+    fn hear(&mut self, now: Duration, timing: &Timing) {
+        self.heard = now;
+        self.state = self.state.step(WorkerInput::Heartbeat, now, timing);
+        // Late heartbeats made it suspect although its link held; only a link makes a worker healthy, and it has one.
+        if matches!(self.state, WorkerState::Suspect { .. }) && self.is_linked() {
+            self.state = self.state.step(WorkerInput::LinkUp, now, timing);
+        }
+    }
+
+    fn view(&self, id: &WorkerId) -> WorkerView {
+        let runtimes: BTreeSet<String> =
+            self.capabilities.runtimes.iter().map(|runtime| runtime.name.clone()).collect();
+        WorkerView {
+            id: id.clone(),
+            incarnation: self.incarnation,
+            status: self.state.status(),
+            capabilities: placement::Capabilities {
+                isolation: self.capabilities.isolation.level,
+                runtimes,
+                labels: self.capabilities.labels.clone(),
+            },
+            slots: self.slots.view(),
+        }
+    }
+}

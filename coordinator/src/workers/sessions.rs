@@ -1,0 +1,253 @@
+//! [`Fleet`] on the real workers: reserving slots, opening and closing sessions.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_proto::v1::worker_client::WorkerClient;
+use codegen_proto::{CloseSession, OpenSession, SessionOpened, status, v1};
+use codegen_types::{ErrorCode, EventBody, Failure, Incarnation, IsolationLevel, Lease, Limits, SessionId, WorkerId};
+use coordinator_core::placement::{Requirements, Unfit, Unplaced};
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use super::fleet::{DispatchEnd, Fleet, Opened, Reservation, TaskDispatch};
+use super::handle::{Inner, LinkWait, Workers};
+use super::slots::SlotBook;
+use crate::dispatch;
+
+/// Tries on one link that holds while calls on it fail.
+const TRIES_MAX: u32 = 3;
+/// The rest between two such tries.
+const TRY_REST: Duration = Duration::from_millis(50);
+
+impl Fleet for Workers {
+    fn reserve(&self, requirements: &Requirements, prefer: Option<&WorkerId>) -> Result<Box<dyn Reservation>, Failure> {
+        let reserved = self.inner.registry.write().reserve(requirements, prefer);
+        let (worker, incarnation) = reserved.map_err(|unplaced| self.inner.no_place(&unplaced, prefer))?;
+        Ok(Box::new(Slot { inner: Arc::clone(&self.inner), worker, incarnation }))
+    }
+
+    fn open(
+        &self,
+        session: SessionId,
+        lease: Lease,
+        limits: Limits,
+        isolation_minimum: IsolationLevel,
+    ) -> BoxFuture<'_, Result<Opened, Failure>> {
+        Box::pin(self.inner.open(OpenSession { session, lease, limits, isolation_minimum }))
+    }
+
+    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(self.inner.close(CloseSession { session, lease, delete_workspace }))
+    }
+
+    fn execute(
+        &self,
+        task: TaskDispatch,
+        events: mpsc::Sender<EventBody>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'_, DispatchEnd> {
+        Box::pin(dispatch::execute(Arc::clone(&self.inner), task, events, cancel))
+    }
+}
+
+/// A promised slot.
+struct Slot {
+    inner: Arc<Inner>,
+    worker: WorkerId,
+    incarnation: Incarnation,
+}
+
+impl Reservation for Slot {
+    fn worker(&self) -> (&WorkerId, Incarnation) {
+        (&self.worker, self.incarnation)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.inner.registry.write().slots(&self.worker, self.incarnation, SlotBook::release);
+    }
+}
+
+/// Why a call that may be repeated gave nothing.
+enum CallFailed {
+    /// The worker refused, or was never asked.
+    Refused(Failure),
+    /// It was asked, and what it did is not known.
+    Unsure(Failure),
+}
+
+impl From<CallFailed> for Failure {
+    fn from(failed: CallFailed) -> Self {
+        match failed {
+            CallFailed::Refused(failure) | CallFailed::Unsure(failure) => failure,
+        }
+    }
+}
+
+impl Inner {
+    async fn open(&self, request: OpenSession) -> Result<Opened, Failure> {
+        let (session, lease, minimum) = (request.session, request.lease.clone(), request.isolation_minimum);
+        let held = HeldSlot::opening(self, session, &lease);
+        let wire = v1::OpenSessionRequest::from(request);
+        let answer = self.call(&lease, |mut client| {
+            let wire = wire.clone();
+            async move { client.open_session(wire).await }
+        });
+        let opened: SessionOpened = match answer.await {
+            Ok(answer) => answer.try_into().map_err(|invalid| misunderstood(&lease, &invalid))?,
+            Err(CallFailed::Refused(failure)) => {
+                held.settle(SlotBook::closed);
+                return Err(failure);
+            }
+            Err(CallFailed::Unsure(failure)) => return Err(failure),
+        };
+        held.settle(SlotBook::opened);
+        let level = opened.isolation.level;
+        if level < minimum {
+            let close = CloseSession { session, lease, delete_workspace: opened.workspace_created };
+            if let Err(failure) = self.close(close).await {
+                tracing::warn!(%session, %failure, "a session that is isolated too weakly could not be closed");
+            }
+            let why =
+                format!("its worker isolates the session at level {level}, {minimum} is required; nothing was run");
+            return Err(Failure::new(ErrorCode::IsolationUnavailable, why));
+        }
+        Ok(Opened { isolation: opened.isolation, workspace_created: opened.workspace_created })
+    }
+
+    async fn close(&self, request: CloseSession) -> Result<(), Failure> {
+        let (session, lease) = (request.session, request.lease.clone());
+        let held = HeldSlot::closing(self, session, &lease);
+        let wire = v1::CloseSessionRequest::from(request);
+        let answer = self.call(&lease, |mut client| {
+            let wire = wire.clone();
+            async move { client.close_session(wire).await }
+        });
+        answer.await?;
+        held.settle(SlotBook::closed);
+        Ok(())
+    }
+
+    /// Makes a call that may be repeated, over reconnects, until it is answered or its deadline has passed.
+    async fn call<T, F>(&self, lease: &Lease, call: impl Fn(WorkerClient<Channel>) -> F) -> Result<T, CallFailed>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let deadline = Instant::now() + self.options.session_deadline;
+        let mut failed_with: Option<Failure> = None;
+        let mut tries = 0;
+        loop {
+            let wait = deadline.min(Instant::now() + self.options.link_wait);
+            let link = match (self.link(&lease.worker, lease.incarnation, wait).await, &failed_with) {
+                (Ok(link), _) => link,
+                (Err(wait), None) => return Err(CallFailed::Refused(self.no_link(&lease.worker, wait))),
+                (Err(wait), Some(_)) => return Err(CallFailed::Unsure(self.no_link(&lease.worker, wait))),
+            };
+            let answer = tokio::time::timeout_at(deadline, call(link.client())).await;
+            let status = match answer {
+                // An answer that comes through a link that was cut is one of the past.
+                Ok(Ok(answer)) if !link.is_fenced() => return Ok(answer.into_inner()),
+                Ok(Ok(_)) => Status::unavailable("the link was cut"),
+                Ok(Err(status)) if status::stated_code(&status).is_some() => {
+                    return Err(CallFailed::Refused(status::to_failure(&status)));
+                }
+                Ok(Err(status)) => status,
+                Err(_) => return Err(CallFailed::Unsure(slow(&lease.worker))),
+            };
+            tracing::debug!(worker = %lease.worker, %status, "a call broke");
+            let failure = status::to_failure(&status);
+            if !link.is_over() {
+                tries += 1;
+                if tries == TRIES_MAX || failure.code != ErrorCode::WorkerUnavailable {
+                    return Err(CallFailed::Unsure(failure));
+                }
+                tokio::time::sleep(TRY_REST).await;
+            }
+            failed_with = Some(failure);
+        }
+    }
+
+    pub(crate) fn no_link(&self, worker: &WorkerId, wait: LinkWait) -> Failure {
+        let why = match wait {
+            LinkWait::Over => format!("the worker `{worker}` that held the session is gone; try again"),
+            LinkWait::TimedOut => format!("the worker `{worker}` cannot be reached just now; try again"),
+        };
+        Failure::new(ErrorCode::WorkerUnavailable, self.explain(why))
+    }
+
+    fn no_place(&self, unplaced: &Unplaced, prefer: Option<&WorkerId>) -> Failure {
+        let of_interest = |worker: &WorkerId| prefer.is_none_or(|preferred| preferred == worker);
+        let mut reasons = unplaced.reasons.iter().filter(|(worker, _)| of_interest(worker)).map(|(_, unfit)| unfit);
+        let is_isolation =
+            reasons.clone().count() > 0 && reasons.clone().all(|unfit| matches!(unfit, Unfit::Isolation { .. }));
+        let (code, next) = if is_isolation {
+            (ErrorCode::IsolationUnavailable, "nothing was run; `coordinator doctor` names what is missing")
+        } else if reasons.all(|unfit| matches!(unfit, Unfit::Status(_) | Unfit::NotPreferred)) {
+            (ErrorCode::WorkerUnavailable, "try again shortly")
+        } else {
+            (ErrorCode::NoCapacity, "close a session that is no longer needed, or try again later")
+        };
+        let why = match prefer {
+            Some(worker) if !unplaced.reasons.iter().any(|(known, _)| known == worker) => {
+                format!("the worker `{worker}`, which has the session's files, has not joined")
+            }
+            Some(_) | None => unplaced.to_string(),
+        };
+        Failure::new(code, format!("{}; {next}", self.explain(why)))
+    }
+}
+
+/// A session's slot while the worker is asked about it. Whatever is not settled in the end stays unsure, also when the
+/// caller gives up waiting.
+struct HeldSlot<'a> {
+    inner: &'a Inner,
+    session: SessionId,
+    lease: Lease,
+    settled: bool,
+}
+
+impl<'a> HeldSlot<'a> {
+    fn opening(inner: &'a Inner, session: SessionId, lease: &Lease) -> Self {
+        let held = Self::closing(inner, session, lease);
+        held.change(SlotBook::opening);
+        held
+    }
+
+    fn closing(inner: &'a Inner, session: SessionId, lease: &Lease) -> Self {
+        Self { inner, session, lease: lease.clone(), settled: false }
+    }
+
+    fn settle(mut self, change: fn(&mut SlotBook, SessionId)) {
+        self.change(change);
+        self.settled = true;
+    }
+
+    fn change(&self, change: fn(&mut SlotBook, SessionId)) {
+        let mut registry = self.inner.registry.write();
+        registry.slots(&self.lease.worker, self.lease.incarnation, |slots| change(slots, self.session));
+    }
+}
+
+impl Drop for HeldSlot<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.change(SlotBook::unsure);
+        }
+    }
+}
+
+fn slow(worker: &WorkerId) -> Failure {
+    Failure::new(ErrorCode::WorkerUnavailable, format!("the worker `{worker}` did not answer in time; try again"))
+}
+
+fn misunderstood(lease: &Lease, invalid: &codegen_proto::InvalidMessage) -> Failure {
+    tracing::error!(worker = %lease.worker, %invalid, "a worker's answer is malformed");
+    Failure::new(ErrorCode::Internal, "the worker's answer is malformed; see the operator's log")
+}

@@ -1,0 +1,159 @@
+//! The slots of one life of a worker: who holds them, and who was promised one.
+
+use std::collections::HashMap;
+
+use codegen_types::{HeldSession, SessionId};
+use coordinator_core::placement::Slots;
+
+/// Counts a worker's slots. A slot is promised by a reservation, which ends on its own; opening a session takes over
+/// one promise, so that a session that is being opened under a reservation counts once.
+#[derive(Debug, Default)]
+pub(crate) struct SlotBook {
+    total: u32,
+    sessions: HashMap<SessionId, Hold>,
+    /// Reservations whose session does not count yet.
+    promised: u32,
+    /// Reservations whose session counts by itself already.
+    taken_over: u32,
+}
+
+/// How sure it is that a session has its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// The worker was asked to open it.
+    Opening,
+    /// The worker said that it is open.
+    Open,
+    /// The worker was asked to close it and did not answer.
+    Unsure,
+}
+
+impl SlotBook {
+    /// What a worker says that it has when it registers.
+    pub(crate) fn seed(&mut self, total: u32, held: &[HeldSession]) {
+        self.total = total;
+        self.sessions.retain(|_, hold| *hold == Hold::Opening);
+        for session in held.iter().filter(|held| held.open) {
+            self.sessions.entry(session.session).or_insert(Hold::Open);
+        }
+    }
+
+    pub(crate) fn view(&self) -> Slots {
+        let used = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
+        Slots { total: self.total, used, reserved: self.promised }
+    }
+
+    pub(crate) fn reserve(&mut self) {
+        self.promised += 1;
+    }
+
+    /// A reservation has ended.
+    pub(crate) fn release(&mut self) {
+        if self.taken_over > 0 {
+            self.taken_over -= 1;
+        } else {
+            self.promised = self.promised.saturating_sub(1);
+        }
+    }
+
+    /// A session is about to be opened.
+    pub(crate) fn opening(&mut self, session: SessionId) {
+        let known = self.sessions.insert(session, Hold::Opening).is_some();
+        if !known && self.promised > 0 {
+            self.promised -= 1;
+            self.taken_over += 1;
+        }
+    }
+
+    pub(crate) fn opened(&mut self, session: SessionId) {
+        self.sessions.insert(session, Hold::Open);
+    }
+
+    /// The worker refused to open the session, or has closed it.
+    pub(crate) fn closed(&mut self, session: SessionId) {
+        let was = self.sessions.remove(&session);
+        if was == Some(Hold::Opening) && self.taken_over > 0 {
+            self.taken_over -= 1;
+            self.promised += 1;
+        }
+    }
+
+    /// The worker was asked to open or close the session, and whether it did is not known.
+    pub(crate) fn unsure(&mut self, session: SessionId) {
+        if let Some(hold) = self.sessions.get_mut(&session) {
+            *hold = Hold::Unsure;
+        }
+    }
+
+    /// A heartbeat settles what was unsure; of the rest it may be older than what is known here.
+    pub(crate) fn settle(&mut self, held: &[HeldSession]) {
+        let open = |session: &SessionId| held.iter().any(|held| held.open && held.session == *session);
+        self.sessions.retain(|session, hold| *hold != Hold::Unsure || open(session));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use codegen_types::Epoch;
+
+    use super::*;
+
+    fn free(book: &SlotBook) -> u32 {
+        book.view().free()
+    }
+
+    fn held(session: SessionId, open: bool) -> HeldSession {
+        HeldSession { session, epoch: Epoch(1), open, tasks: Vec::new() }
+    }
+
+    fn book(total: u32) -> SlotBook {
+        let mut book = SlotBook::default();
+        book.seed(total, &[]);
+        book
+    }
+
+    #[test]
+    fn a_session_opened_under_a_reservation_counts_once() {
+        let (mut book, session) = (book(2), SessionId::mint());
+        book.reserve();
+        assert_eq!(free(&book), 1);
+        book.opening(session);
+        book.opened(session);
+        assert_eq!(free(&book), 1, "the reservation still exists");
+        book.release();
+        assert_eq!(free(&book), 1);
+        book.closed(session);
+        assert_eq!(free(&book), 2);
+    }
+
+    #[test]
+    fn a_refused_opening_gives_the_promise_back_and_dropping_it_frees_the_slot() {
+        let (mut book, session) = (book(1), SessionId::mint());
+        book.reserve();
+        book.opening(session);
+        book.closed(session);
+        assert_eq!(free(&book), 0);
+        book.release();
+        assert_eq!(free(&book), 1);
+    }
+
+    #[test]
+    fn an_unanswered_closing_keeps_the_slot_until_a_heartbeat_settles_it() {
+        let (mut book, session, other) = (book(2), SessionId::mint(), SessionId::mint());
+        book.opened(session);
+        book.opened(other);
+        book.unsure(session);
+        book.settle(&[held(session, true)]);
+        assert_eq!(free(&book), 0);
+        book.settle(&[held(session, false)]);
+        assert_eq!(free(&book), 1, "what is known to be open stays, whatever an older heartbeat says");
+    }
+
+    #[test]
+    fn joining_again_counts_what_the_worker_has_open() {
+        let mut book = book(3);
+        book.opened(SessionId::mint());
+        book.seed(3, &[held(SessionId::mint(), true), held(SessionId::mint(), false)]);
+        assert_eq!(free(&book), 2);
+    }
+}

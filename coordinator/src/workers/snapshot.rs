@@ -1,0 +1,30 @@
+//! What an operator sees of a worker.
+
+use std::time::Duration;
+
+use codegen_types::{Incarnation, IsolationReport, Runtime, WorkerId};
+use coordinator_core::placement::Slots;
+use coordinator_core::worker::WorkerStatus;
+
+/// One worker at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSnapshot {
+    /// Its name.
+    pub id: WorkerId,
+    /// Its present life.
+    pub incarnation: Incarnation,
+    /// Where it stands.
+    pub state: WorkerStatus,
+    /// Its release, as it says itself.
+    pub version: String,
+    /// What its sandboxes have.
+    pub isolation: IsolationReport,
+    /// What it can run.
+    pub runtimes: Vec<Runtime>,
+    /// What room it has.
+    pub slots: Slots,
+    /// How long ago it was heard of.
+    pub last_heartbeat_age: Duration,
+    /// Whether it can be called just now.
+    pub link_up: bool,
+}
