@@ -1,0 +1,85 @@
+//! Why a program is ended before it ends by itself, and what the client is told.
+
+use std::time::Duration;
+
+use codegen_types::{ErrorCode, EventBody, Exit, Failure};
+
+use crate::tasks::Stop;
+
+/// How long a program may take to end after an interrupt.
+const GRACE: Duration = Duration::from_secs(2);
+/// The longest grace that a cancellation may ask for.
+const GRACE_MAX: Duration = Duration::from_secs(10);
+
+/// Why a program is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It was given this much time.
+    TimedOut(Duration),
+    /// The coordinator cancelled it.
+    Cancelled { grace: Duration },
+    /// Its session is closed.
+    SessionClosed,
+    /// The worker stops.
+    WorkerStops,
+    /// It wrote more output than this many bytes.
+    Output(u64),
+    /// The workspace holds more than this many bytes.
+    Disk(u64),
+    /// Its session used more than this many bytes of memory.
+    Memory(u64),
+}
+
+impl From<Stop> for Ending {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Cancelled { grace } => Self::Cancelled { grace },
+            Stop::SessionClosed => Self::SessionClosed,
+            Stop::WorkerStops => Self::WorkerStops,
+        }
+    }
+}
+
+impl Ending {
+    /// How long the program may take to end after an interrupt; none: it is killed at once.
+    pub fn grace(self) -> Option<Duration> {
+        match self {
+            Self::TimedOut(_) => Some(GRACE),
+            Self::Cancelled { grace } => Some(grace.min(GRACE_MAX)),
+            Self::SessionClosed | Self::WorkerStops | Self::Output(_) | Self::Disk(_) | Self::Memory(_) => None,
+        }
+    }
+
+    /// The last event of a task that was ended for this reason.
+    pub fn failed(self, exit: Option<Exit>) -> EventBody {
+        EventBody::Failed { failure: self.failure(), exit }
+    }
+
+    fn failure(self) -> Failure {
+        let (code, message) = match self {
+            Self::TimedOut(given) => (
+                ErrorCode::TaskTimeout,
+                format!(
+                    "It was ended after {} s, the time it was given. Give it more (timeout_seconds) or less to do.",
+                    given.as_secs_f64()
+                ),
+            ),
+            Self::Cancelled { .. } => (ErrorCode::TaskCancelled, "It was cancelled and ended.".to_owned()),
+            Self::SessionClosed => (ErrorCode::TaskCancelled, "Its session was closed, so it was ended.".to_owned()),
+            Self::WorkerStops => (ErrorCode::TaskCancelled, "The worker stopped, so it was ended.".to_owned()),
+            Self::Output(max) => (
+                ErrorCode::OutputLimit,
+                format!("It wrote more than {max} bytes of output and was ended. Write large output to a file."),
+            ),
+            Self::Disk(max) => (
+                ErrorCode::DiskLimit,
+                format!("The workspace grew beyond {max} bytes, so it was ended. Delete files that are not needed."),
+            ),
+            Self::Memory(max) => (
+                ErrorCode::MemoryLimit,
+                format!("The session used more than {max} bytes of memory, so it was ended. Process data in parts."),
+            ),
+        };
+        Failure::new(code, message)
+    }
+}

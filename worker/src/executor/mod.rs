@@ -1,0 +1,64 @@
+//! Carrying out one task, from its start to its last event.
+
+mod ending;
+mod output;
+mod program;
+pub(crate) mod stdio;
+
+use std::sync::Arc;
+
+use codegen_proto::ExecuteTask;
+use codegen_types::{ErrorCode, EventBody, Failure, Operation};
+use tokio::time::Instant;
+
+use crate::files;
+use crate::session::Session;
+use crate::tasks::{Task, Tasks};
+use ending::Ending;
+
+/// Runs a task that was just admitted. Its last event comes in any case.
+pub(crate) async fn run(tasks: Arc<Tasks>, task: Arc<Task>, session: Arc<Session>, request: ExecuteTask) {
+    let end = EndGuard { tasks: &tasks, task: &task };
+    let last = perform(&task, &session, request).await;
+    task.push(last);
+    drop(end);
+}
+
+async fn perform(task: &Arc<Task>, session: &Arc<Session>, request: ExecuteTask) -> EventBody {
+    let deadline = Instant::now() + request.timeout.min(session.task_time_max());
+    let slot = tokio::select! {
+        slot = session.slot() => slot,
+        why = task.stopped() => return Ending::from(why).failed(None),
+        () = tokio::time::sleep_until(deadline) => return Ending::TimedOut(request.timeout).failed(None),
+    };
+    let _slot = match slot {
+        Ok(slot) => slot,
+        Err(failure) => return EventBody::Failed { failure, exit: None },
+    };
+    task.push(EventBody::Started);
+    match request.operation {
+        Operation::Exec(exec) => program::run(task, session, exec, deadline, request.timeout).await,
+        operation => match files::perform(session.workspace(), operation).await {
+            Ok(result) => EventBody::Finished(result),
+            Err(failure) => EventBody::Failed { failure, exit: None },
+        },
+    }
+}
+
+/// Ends a task also when carrying it out panicked, so that no reader waits for ever.
+struct EndGuard<'a> {
+    tasks: &'a Tasks,
+    task: &'a Task,
+}
+
+impl Drop for EndGuard<'_> {
+    fn drop(&mut self) {
+        if !self.task.log.has_ended() {
+            tracing::error!(task = %self.task.id, "a task ended without a result");
+            let message = "The worker failed while it carried this out; whether it took effect is not known.";
+            let failure = Failure::new(ErrorCode::Internal, message);
+            self.task.push(EventBody::Failed { failure, exit: None });
+        }
+        self.tasks.ended(self.task);
+    }
+}

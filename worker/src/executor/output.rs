@@ -1,0 +1,162 @@
+//! Reading what a program writes: separate streams, pieces of bounded size at a bounded rate, a bounded total.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use codegen_types::{EventBody, OutputStream};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::tasks::Task;
+
+/// The largest piece, in bytes.
+const PIECE_BYTES_MAX: usize = 32 << 10;
+
+/// The output of one task.
+#[derive(Debug)]
+pub(crate) struct Output<'a> {
+    task: &'a Task,
+    /// Bytes that may still be written, both streams together.
+    left: AtomicU64,
+    pieces: AtomicU64,
+    over: CancellationToken,
+}
+
+enum Filled {
+    More,
+    End,
+}
+
+impl<'a> Output<'a> {
+    pub fn new(task: &'a Task, bytes_max: u64) -> Self {
+        Self { task, left: AtomicU64::new(bytes_max), pieces: AtomicU64::new(0), over: CancellationToken::new() }
+    }
+
+    /// Waits until the program has written more than it may.
+    pub async fn exceeded(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// Whether the program has written more than it may.
+    pub fn is_exceeded(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
+    /// Passes on what comes through a pipe until it ends. Once `exited` is cancelled no process of the task is left:
+    /// what is in the pipe then is read, but nothing is waited for, since the task may have passed the other end to a
+    /// process that lives on.
+    pub async fn pump(&self, stream: OutputStream, mut pipe: pipe::Receiver, exited: &CancellationToken) {
+        let mut buffer = vec![0; PIECE_BYTES_MAX].into_boxed_slice();
+        let mut due = Instant::now();
+        loop {
+            let (len, filled) = fill(&mut pipe, &mut buffer, due, exited).await;
+            self.emit(stream, &buffer[..len]);
+            if matches!(filled, Filled::End) || self.is_exceeded() {
+                return;
+            }
+            due = Instant::now() + self.interval();
+        }
+    }
+
+    fn emit(&self, stream: OutputStream, bytes: &[u8]) {
+        let len = bytes.len() as u64;
+        let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(len)));
+        let allowed = taken.unwrap_or(0).min(len);
+        if allowed > 0 {
+            let kept = bytes[..usize::try_from(allowed).unwrap_or(bytes.len())].to_vec();
+            self.pieces.fetch_add(1, Ordering::Relaxed);
+            self.task.push(EventBody::Output { stream, bytes: kept });
+        }
+        if allowed < len {
+            self.over.cancel();
+        }
+    }
+
+    /// Pieces are rarer the more there were, so that a program that writes byte by byte for an hour does not fill the
+    /// memory with events.
+    fn interval(&self) -> Duration {
+        Duration::from_millis(match self.pieces.load(Ordering::Relaxed) {
+            0..1_024 => 5,
+            1_024..8_192 => 50,
+            8_192.. => 250,
+        })
+    }
+}
+
+/// Reads until the piece is full, or something is there and `due` has passed.
+async fn fill(
+    pipe: &mut pipe::Receiver,
+    buffer: &mut [u8],
+    due: Instant,
+    exited: &CancellationToken,
+) -> (usize, Filled) {
+    let mut len = 0;
+    while len < buffer.len() {
+        tokio::select! {
+            biased;
+            read = pipe.read(&mut buffer[len..]) => match read {
+                Ok(0) | Err(_) => return (len, Filled::End),
+                Ok(count) => len += count,
+            },
+            () = tokio::time::sleep_until(due), if len > 0 => return (len, Filled::More),
+            () = exited.cancelled() => return drain(pipe, buffer, len),
+        }
+    }
+    (len, Filled::More)
+}
+
+fn drain(pipe: &pipe::Receiver, buffer: &mut [u8], mut len: usize) -> (usize, Filled) {
+    while len < buffer.len() {
+        match pipe.try_read(&mut buffer[len..]) {
+            Ok(0) => return (len, Filled::End),
+            Ok(count) => len += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return (len, Filled::End),
+        }
+    }
+    (len, Filled::More)
+}
+
+#[cfg(test)]
+mod tests {
+    use codegen_types::{Epoch, SessionId, TaskId};
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::tasks::{Admitted, Tasks};
+
+    fn task() -> std::sync::Arc<Task> {
+        let Admitted::New(task) = Tasks::default().admit(TaskId::mint(), SessionId::mint(), Epoch(1)) else {
+            panic!("a minted id is new")
+        };
+        task
+    }
+
+    #[tokio::test]
+    async fn output_beyond_the_limit_is_cut_there_and_told() {
+        let task = task();
+        let output = Output::new(&task, 10);
+        let (mut writer, reader) = pipe::pipe().unwrap();
+        writer.write_all(b"0123456789abc").await.unwrap();
+        drop(writer);
+        output.pump(OutputStream::Stdout, reader, &CancellationToken::new()).await;
+        assert!(output.is_exceeded());
+        assert!(task.log.bytes() < 200, "ten bytes and one event are kept");
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_is_held_open_elsewhere_does_not_hold_up_the_end() {
+        let task = task();
+        let output = Output::new(&task, 100);
+        let (mut writer, reader) = pipe::pipe().unwrap();
+        writer.write_all(b"last words").await.unwrap();
+        let exited = CancellationToken::new();
+        exited.cancel();
+        output.pump(OutputStream::Stdout, reader, &exited).await;
+        assert!(task.log.bytes() >= 10);
+        drop(writer);
+    }
+}

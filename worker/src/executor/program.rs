@@ -1,0 +1,195 @@
+//! Running a program: start it, pass on what it writes, end it when it must end, say what it did.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_types::{
+    ErrorCode, EventBody, Exec, Exit, Failure, OperationResult, OutputStream, ResourceUse,
+};
+use sandbox::{Child, ChildEnd, SandboxEnd};
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::ending::Ending;
+use super::output::Output;
+use super::stdio::{Stdio, Streams};
+use crate::files;
+use crate::runtimes::StartError;
+use crate::session::{Live, Session};
+use crate::tasks::Task;
+
+/// How long a supervisor may take to say that a killed program is gone, before its whole sandbox is destroyed.
+const KILL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Runs a program to its end; the task's last event.
+pub(crate) async fn run(
+    task: &Arc<Task>,
+    session: &Arc<Session>,
+    exec: Exec,
+    deadline: Instant,
+    given: Duration,
+) -> EventBody {
+    match start_and_watch(task, session, exec, Clock { deadline, given }).await {
+        Ok(last) => last,
+        Err(failure) => EventBody::Failed { failure, exit: None },
+    }
+}
+
+/// When a program's time is up.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    deadline: Instant,
+    given: Duration,
+}
+
+async fn start_and_watch(
+    task: &Arc<Task>,
+    session: &Arc<Session>,
+    exec: Exec,
+    clock: Clock,
+) -> Result<EventBody, Failure> {
+    let early = |ending: Ending| Ok(ending.failed(None));
+    let Exec { program, stdin, env } = exec;
+    let runtimes = session.runtimes();
+    let prepared = runtimes.prepare(session.workspace(), program, env).await?;
+    let (live, news) = tokio::select! {
+        live = session.live() => live?,
+        ending = stopped(task, clock) => return early(ending),
+    };
+    if let Some(message) = news {
+        task.push(EventBody::Progress { message });
+    }
+    let before = files::scan(session.workspace()).await?;
+    let (stdio, streams) = Stdio::make(!stdin.is_empty(), session.uid()).map_err(|error| {
+        tracing::error!(task = %task.id, %error, "no pipes for a program");
+        Failure::new(ErrorCode::Internal, "The worker could not make pipes; nothing was run.")
+    })?;
+    let began = Instant::now();
+    let mut child = tokio::select! {
+        child = runtimes.start(&live, &prepared, stdio) => child.map_err(|error| start_failure(task, error))?,
+        ending = stopped(task, clock) => return early(ending),
+    };
+    let output = Output::new(task, session.limits().output_bytes);
+    let exited = CancellationToken::new();
+    let Streams { stdin: feed, stdout, stderr } = streams;
+    let watched = async {
+        let watched = watch(&mut child, task, session, &output, clock).await;
+        exited.cancel();
+        watched
+    };
+    let (watched, (), (), ()) = tokio::join!(
+        watched,
+        output.pump(OutputStream::Stdout, stdout, &exited),
+        output.pump(OutputStream::Stderr, stderr, &exited),
+        write_stdin(feed, stdin, &exited),
+    );
+    let wall_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (end, mut ending) = watched;
+    // What a program wrote last is read after it ended, and counts.
+    if ending.is_none() && output.is_exceeded() {
+        ending = Some(Ending::Output(session.limits().output_bytes));
+    }
+    let (end, lost) = match end {
+        Some(end) => (end, None),
+        None => destroy(&live, session).await,
+    };
+    let after = files::scan(session.workspace()).await?;
+    let changes = before.changes_to(&after);
+    let exit = Exit {
+        code: end.code,
+        signal: end.signal,
+        used: ResourceUse { wall_ms, cpu_ms: end.cpu_ms, memory_peak_bytes: end.memory_peak_bytes },
+        files_changed: changes.0,
+        files_changed_truncated: changes.1,
+        leftovers_killed: end.leftovers_killed,
+    };
+    Ok(last_event(task, session, exit, ending, lost, end.memory_limit_hit))
+}
+
+/// Waits until the task must end for a reason that has nothing to do with its program.
+async fn stopped(task: &Task, clock: Clock) -> Ending {
+    tokio::select! {
+        why = task.stopped() => why.into(),
+        () = tokio::time::sleep_until(clock.deadline) => Ending::TimedOut(clock.given),
+    }
+}
+
+/// Waits for the program's end and brings it about when it must end. No end: its supervisor is lost.
+async fn watch(
+    child: &mut Child,
+    task: &Task,
+    session: &Session,
+    output: &Output<'_>,
+    clock: Clock,
+) -> (Option<ChildEnd>, Option<Ending>) {
+    let limits = session.limits();
+    let must_end = async {
+        tokio::select! {
+            ending = stopped(task, clock) => ending,
+            () = output.exceeded() => Ending::Output(limits.output_bytes),
+            () = files::outgrown(session.workspace(), limits.workspace_bytes) => Ending::Disk(limits.workspace_bytes),
+        }
+    };
+    let ending = tokio::select! {
+        end = child.wait() => return (end.ok(), None),
+        ending = must_end => ending,
+    };
+    if let Some(grace) = ending.grace() {
+        child.interrupt().await;
+        // A session that is closed meanwhile destroys the sandbox, which ends the wait.
+        if let Ok(end) = tokio::time::timeout(grace, child.wait()).await {
+            return (end.ok(), Some(ending));
+        }
+    }
+    child.kill().await;
+    let end = tokio::time::timeout(KILL_DEADLINE, child.wait()).await;
+    (end.ok().and_then(Result::ok), Some(ending))
+}
+
+async fn write_stdin(feed: Option<pipe::Sender>, bytes: Vec<u8>, exited: &CancellationToken) {
+    if let Some(mut feed) = feed {
+        tokio::select! {
+            // A program need not read what it is given.
+            _ = feed.write_all(&bytes) => {}
+            () = exited.cancelled() => {}
+        }
+    }
+}
+
+/// Ends a sandbox in which survivors of a task can no longer be told from others.
+async fn destroy(live: &Arc<Live>, session: &Session) -> (ChildEnd, Option<SandboxEnd>) {
+    tracing::warn!(session = %session.id(), "a supervisor was lost; the session's sandbox is destroyed");
+    let leftovers_killed = live.destroy().await;
+    let end = live.ended().await;
+    (ChildEnd { signal: Some(libc::SIGKILL), leftovers_killed, ..ChildEnd::default() }, Some(end))
+}
+
+fn last_event(
+    task: &Task,
+    session: &Session,
+    exit: Exit,
+    ending: Option<Ending>,
+    lost: Option<SandboxEnd>,
+    memory_limit_hit: bool,
+) -> EventBody {
+    let failed = exit.signal.is_some() || exit.code != Some(0);
+    if lost == Some(SandboxEnd::MemoryLimit) || (memory_limit_hit && failed) {
+        return Ending::Memory(session.limits().memory_bytes).failed(Some(exit));
+    }
+    if let Some(ending) = ending {
+        return ending.failed(Some(exit));
+    }
+    if lost.is_some() {
+        let note = "\n[the sandbox was restarted: the process that watches over this task was killed, and with it every \
+                    process of the session; files of the workspace are kept]\n";
+        task.push(EventBody::Output { stream: OutputStream::Stderr, bytes: note.into() });
+    }
+    EventBody::Finished(OperationResult::Exec(exit))
+}
+
+fn start_failure(task: &Task, error: StartError) -> Failure {
+    tracing::warn!(task = %task.id, error = &error as &dyn std::error::Error, "a program did not start");
+    error.failure()
+}

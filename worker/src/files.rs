@@ -1,0 +1,65 @@
+//! File operations and looks at a workspace, off the event loop: they block on the disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_types::operation::Read;
+use codegen_types::{ErrorCode, Failure, Operation, OperationResult, WorkspacePath};
+use sandbox::files::{Scan, Workspace};
+use tokio::time::Instant;
+
+/// How often a workspace is counted while a program runs, at most.
+const COUNT_INTERVAL_MIN: Duration = Duration::from_millis(250);
+
+/// Carries out an operation on files.
+pub(crate) async fn perform(workspace: &Arc<Workspace>, operation: Operation) -> Result<OperationResult, Failure> {
+    blocking(workspace, move |workspace| match &operation {
+        Operation::Exec(_) => Err(Failure::new(ErrorCode::Internal, "A program is no operation on files.")),
+        Operation::Read(read) => workspace.read(read),
+        Operation::Write(write) => workspace.write(write),
+        Operation::List(list) => workspace.list(list),
+        Operation::Stat(stat) => workspace.stat(stat),
+        Operation::Move(rename) => workspace.mv(rename),
+        Operation::Remove(remove) => workspace.remove(remove),
+    })
+    .await
+}
+
+/// Fails unless there is a plain file that could be read.
+pub(crate) async fn expect_file(workspace: &Arc<Workspace>, path: &WorkspacePath) -> Result<(), Failure> {
+    let nothing_of_it = Read { path: path.clone(), offset: 0, limit: Some(0) };
+    blocking(workspace, move |workspace| workspace.read(&nothing_of_it).map(drop)).await
+}
+
+/// Looks at all files, to be compared with a later look.
+pub(crate) async fn scan(workspace: &Arc<Workspace>) -> Result<Scan, Failure> {
+    blocking(workspace, Workspace::scan).await
+}
+
+/// Waits until the workspace holds more than so many bytes, or more files than can be counted. The count is repeated
+/// more rarely the longer it takes, so that it never takes more than a tenth of the time.
+pub(crate) async fn outgrown(workspace: &Arc<Workspace>, bytes_max: u64) {
+    let mut pause = COUNT_INTERVAL_MIN;
+    loop {
+        tokio::time::sleep(pause).await;
+        let began = Instant::now();
+        // A workspace that cannot be read just now is looked at again.
+        if let Ok(usage) = blocking(workspace, Workspace::usage).await
+            && (usage.bytes > bytes_max || !usage.complete)
+        {
+            return;
+        }
+        pause = COUNT_INTERVAL_MIN.max(began.elapsed() * 10);
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    workspace: &Arc<Workspace>,
+    work: impl FnOnce(&Workspace) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let workspace = workspace.clone();
+    tokio::task::spawn_blocking(move || work(&workspace)).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "an operation on files panicked");
+        Err(Failure::new(ErrorCode::Internal, "The worker failed while it worked on files."))
+    })
+}

@@ -1,0 +1,157 @@
+//! What the worker runs programs with: found once at its start, started in a session's sandbox.
+
+mod environment;
+pub(crate) mod find;
+mod python;
+mod shell;
+mod template;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use codegen_types::{ErrorCode, Failure, Program};
+use sandbox::files::Workspace;
+use sandbox::{Child, SandboxError};
+
+use crate::executor::stdio::Stdio;
+use crate::session::Live;
+use environment::Environment;
+use python::{Job, Python};
+use shell::Shell;
+pub(crate) use template::Template;
+
+/// The runtimes of this worker.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Runtimes {
+    python: Option<Python>,
+    shell: Option<Shell>,
+}
+
+/// A program that was checked and can be started.
+#[derive(Debug)]
+pub(crate) enum Prepared {
+    /// In the session's prepared interpreter.
+    Python(Job),
+    /// By the shell.
+    Shell { shell: Shell, command: String, environment: Environment },
+}
+
+/// Why a program did not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The sandbox did not start it.
+    #[error("the sandbox did not start it")]
+    Sandbox(#[from] SandboxError),
+    /// The prepared interpreter could not be reached, or ended before the program ran.
+    #[error("the prepared interpreter is gone")]
+    InterpreterLost,
+    /// The prepared interpreter could not fork.
+    #[error("the prepared interpreter could not {step}")]
+    Fork {
+        /// What failed.
+        step: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Descriptors could not be made or passed.
+    #[error("descriptors could not be passed")]
+    Descriptors(#[source] io::Error),
+}
+
+impl StartError {
+    /// The failure as a client may read it.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Sandbox(error) => error.failure(),
+            Self::InterpreterLost => Failure::new(
+                ErrorCode::Internal,
+                "The session's Python interpreter ended before the program ran. Nothing was run; call again.",
+            ),
+            Self::Fork { source, .. } if source.raw_os_error() == Some(libc::EAGAIN) => Failure::new(
+                ErrorCode::ProcessLimit,
+                "The session has as many processes as it may, so nothing was run. End some of them and call again.",
+            ),
+            Self::Fork { source, .. } if source.raw_os_error() == Some(libc::ENOMEM) => Failure::new(
+                ErrorCode::MemoryLimit,
+                "The session has no memory left for another process, so nothing was run. End some and call again.",
+            ),
+            Self::Fork { .. } | Self::Descriptors(_) => {
+                Failure::new(ErrorCode::Internal, "The worker could not start the program; nothing was run.")
+            }
+        }
+    }
+}
+
+impl Runtimes {
+    /// Looks for interpreters: Python on `search_path`, the shell where the system has it.
+    pub async fn find(search_path: &OsStr) -> Self {
+        let (python, shell) = tokio::join!(Python::find(search_path), Shell::find());
+        if python.is_none() {
+            tracing::warn!(?search_path, "no usable Python: run_python will be refused");
+        }
+        Self { python, shell }
+    }
+
+    /// Each runtime as registrations and reports list it.
+    pub fn listed(&self) -> Vec<codegen_types::Runtime> {
+        let python = self.python.iter().map(Python::listed);
+        python.chain(self.shell.iter().map(Shell::listed)).collect()
+    }
+
+    /// Trees that a sandbox must show beside the system's own.
+    pub fn system_paths(&self) -> Vec<PathBuf> {
+        self.python.iter().flat_map(Python::system_paths).collect()
+    }
+
+    /// The prepared interpreter's program, if there is a Python.
+    pub fn python(&self) -> Option<&Python> {
+        self.python.as_ref()
+    }
+
+    /// Checks a program before anything is started.
+    pub async fn prepare(
+        &self,
+        workspace: &Arc<Workspace>,
+        program: Program,
+        env: BTreeMap<String, String>,
+    ) -> Result<Prepared, Failure> {
+        environment::check(&env)?;
+        match program {
+            Program::PythonCode { code, args } => {
+                self.python.as_ref().ok_or_else(no_python)?;
+                Ok(Prepared::Python(Job::code(code, args, env)))
+            }
+            Program::PythonFile { path, args } => {
+                self.python.as_ref().ok_or_else(no_python)?;
+                crate::files::expect_file(workspace, &path).await?;
+                Ok(Prepared::Python(Job::file(&path, args, env)))
+            }
+            Program::Shell { command } => {
+                let missing = || Failure::new(ErrorCode::NotFound, "This worker has no shell.");
+                let shell = self.shell.clone().ok_or_else(missing)?;
+                shell::check(&command)?;
+                let bin = self.python.as_ref().map(Python::bin);
+                let environment = Environment::new(bin).with(env);
+                Ok(Prepared::Shell { shell, command, environment })
+            }
+        }
+    }
+
+    /// Starts a program and waits until it runs.
+    pub async fn start(&self, live: &Live, prepared: &Prepared, stdio: Stdio) -> Result<Child, StartError> {
+        match prepared {
+            Prepared::Python(job) => python::start(live, job, stdio).await,
+            Prepared::Shell { shell, command, environment } => {
+                let spawn = shell.spawn(command, environment, stdio);
+                Ok(live.sandbox().spawn(spawn).await?)
+            }
+        }
+    }
+}
+
+fn no_python() -> Failure {
+    Failure::new(ErrorCode::NotFound, "This worker found no Python 3.9 or later; see `coordinator doctor`.")
+}

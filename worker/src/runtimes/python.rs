@@ -1,0 +1,169 @@
+//! Python: an interpreter of the host, prepared once per sandbox, forked once per program.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use codegen_types::WorkspacePath;
+use sandbox::Child;
+use serde::{Deserialize, Serialize};
+
+use super::environment::Environment;
+use super::find;
+use super::template::Template;
+use super::{StartError, Stdio};
+use crate::session::Live;
+
+/// What an interpreter says about itself, as JSON. It must have what the template needs.
+const QUESTION: &str = "import sys, json, ctypes, socket, resource; print(json.dumps({'version': list(sys.version_info[:3]), \
+                        'executable': sys.executable, 'prefixes': sorted({sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})}))";
+
+/// The oldest version that the template runs on.
+const VERSION_MIN: [u32; 3] = [3, 9, 0];
+
+/// An interpreter of the host.
+#[derive(Debug, Clone)]
+pub(crate) struct Python {
+    executable: PathBuf,
+    version: String,
+    prefixes: Vec<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Answer {
+    version: [u32; 3],
+    executable: PathBuf,
+    prefixes: Vec<PathBuf>,
+}
+
+impl Python {
+    /// The first usable `python3` on the search path; what is found may be a link or a version switcher, so it is asked
+    /// for the interpreter behind it.
+    pub async fn find(search_path: &OsStr) -> Option<Self> {
+        for candidate in find::executables(search_path, "python3") {
+            let answer = find::ask(&candidate, &["-I", "-c", QUESTION], search_path).await;
+            let parsed = answer.map_err(|error| error.to_string()).and_then(|text| Self::parse(&text));
+            match parsed {
+                Ok(python) => return Some(python),
+                Err(why) => tracing::info!(path = %candidate.display(), why, "this Python cannot be used"),
+            }
+        }
+        None
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let answer: Answer = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if answer.version < VERSION_MIN {
+            return Err(format!("{:?} is older than {VERSION_MIN:?}", answer.version));
+        }
+        let usable = |path: &Path| path.is_absolute() && path.components().count() > 2;
+        // A prefix of `/` or of a whole top-level directory other than `/usr` would show the host to the sandbox.
+        if let Some(prefix) = answer.prefixes.iter().find(|prefix| !usable(prefix) && prefix.as_path() != Path::new("/usr")) {
+            return Err(format!("its prefix {} is too wide", prefix.display()));
+        }
+        let [major, minor, patch] = answer.version;
+        let version = format!("{major}.{minor}.{patch}");
+        Ok(Self { executable: answer.executable, version, prefixes: answer.prefixes })
+    }
+
+    /// As registrations and reports list it.
+    pub fn listed(&self) -> codegen_types::Runtime {
+        codegen_types::Runtime {
+            name: "python".to_owned(),
+            version: self.version.clone(),
+            path: self.executable.to_string_lossy().into_owned(),
+        }
+    }
+
+    /// Trees that a sandbox must show beside the system's own.
+    pub fn system_paths(&self) -> Vec<PathBuf> {
+        self.prefixes.iter().filter(|prefix| !prefix.starts_with("/usr")).cloned().collect()
+    }
+
+    /// The directory of the interpreter's programs.
+    pub fn bin(&self) -> &Path {
+        self.executable.parent().unwrap_or(Path::new("/usr/bin"))
+    }
+
+    /// The interpreter, ready to run the source on descriptor `source_fd`.
+    ///
+    /// `-s` leaves out packages below the session's own home directory. The environment has no `PYTHON*` variable, and
+    /// the current directory leaves `sys.path` before anything is imported, so that files of the workspace cannot take
+    /// the place of the library while the interpreter is prepared.
+    pub fn argv(&self, source_fd: i32) -> Vec<OsString> {
+        let boot = format!(
+            "import sys;sys.path[:]=[p for p in sys.path if p];f=open({source_fd},'rb');s=f.read();f.close();\
+             exec(compile(s,'<template>','exec'),{{'__name__':'template'}})"
+        );
+        vec![self.executable.clone().into_os_string(), "-s".into(), "-c".into(), boot.into()]
+    }
+
+    /// The environment of the prepared interpreter, and so of each program in it.
+    pub fn environment(&self) -> Environment {
+        Environment::new(Some(self.bin()))
+    }
+}
+
+/// A program for the prepared interpreter, as the template reads it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Job {
+    code: Option<String>,
+    path: Option<String>,
+    args: Vec<String>,
+    env: BTreeMap<String, String>,
+}
+
+impl Job {
+    /// Source text.
+    pub fn code(code: String, args: Vec<String>, env: BTreeMap<String, String>) -> Self {
+        Self { code: Some(code), path: None, args, env }
+    }
+
+    /// A file of the workspace.
+    pub fn file(path: &WorkspacePath, args: Vec<String>, env: BTreeMap<String, String>) -> Self {
+        Self { code: None, path: Some(path.as_str().to_owned()), args, env }
+    }
+}
+
+/// Starts a program in the sandbox's prepared interpreter and waits until it runs. When the interpreter turns out to be
+/// gone before it let the program run, another one is prepared and asked, once.
+pub(crate) async fn start(live: &Live, job: &Job, stdio: Stdio) -> Result<Child, StartError> {
+    let template = live.template().await?;
+    match ask(live, &template, job, &stdio).await {
+        Err(StartError::InterpreterLost) => {
+            tracing::info!("the prepared interpreter was gone; preparing another");
+            live.forget_template(&template).await;
+            let template = live.template().await?;
+            ask(live, &template, job, &stdio).await
+        }
+        other => other,
+    }
+}
+
+async fn ask(live: &Live, template: &Template, job: &Job, stdio: &Stdio) -> Result<Child, StartError> {
+    let ctl = template.request(job, stdio)?;
+    let mut child = live.sandbox().adopt(ctl).map_err(StartError::Descriptors)?;
+    match child.started().await {
+        Ok(Ok(_)) => Ok(child),
+        Ok(Err((step, source))) => Err(StartError::Fork { step, source }),
+        Err(sandbox::SupervisorLost) => Err(StartError::InterpreterLost),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interpreter_that_is_too_old_or_shows_too_much_is_refused() {
+        let answer = |version: &str, prefix: &str| {
+            format!(r#"{{"version":{version},"executable":"{prefix}/bin/python3","prefixes":["{prefix}"]}}"#)
+        };
+        assert!(Python::parse(&answer("[3,8,18]", "/usr")).is_err());
+        assert!(Python::parse(&answer("[3,11,2]", "/")).is_err());
+        assert!(Python::parse(&answer("[3,11,2]", "/home")).is_err());
+        let own = Python::parse(&answer("[3,11,2]", "/opt/python")).unwrap();
+        assert_eq!(own.system_paths(), [PathBuf::from("/opt/python")]);
+        assert!(Python::parse(&answer("[3,11,2]", "/usr")).unwrap().system_paths().is_empty());
+    }
+}

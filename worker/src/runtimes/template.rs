@@ -1,0 +1,105 @@
+//! The worker's end of a prepared interpreter.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+
+use codegen_types::WorkspacePath;
+use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
+};
+use sandbox::{Sandbox, Spawn};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+use super::StartError;
+use super::python::{Job, Python};
+use crate::executor::stdio::Stdio;
+
+/// What the prepared interpreter runs; its own text explains it.
+const SOURCE: &[u8] = include_bytes!("python_template.py");
+/// Where the template waits for requests, and where it reads its own source.
+const REQUESTS_FD: i32 = 3;
+const SOURCE_FD: i32 = 4;
+/// How much the interpreter may say on its own account, in bytes.
+const COMPLAINT_BYTES_MAX: u64 = 4 << 10;
+
+/// An interpreter that waits in a sandbox with the standard library imported. Dropping it ends the interpreter, not the
+/// programs that it forked.
+#[derive(Debug)]
+pub(crate) struct Template {
+    requests: OwnedFd,
+}
+
+impl Template {
+    /// Starts one; returns before it is ready, since requests wait in its socket.
+    pub async fn start(sandbox: &dyn Sandbox, python: &Python) -> Result<Self, StartError> {
+        let (requests, theirs) = sequenced_pair()?;
+        let (complaints, stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(descriptors)?;
+        let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
+        let spawn = Spawn {
+            argv: python.argv(SOURCE_FD),
+            env: python.environment().pairs(),
+            cwd: WorkspacePath::root(),
+            stdin: null().map_err(StartError::Descriptors)?,
+            stdout: null().map_err(StartError::Descriptors)?,
+            stderr,
+            extra: vec![(theirs, REQUESTS_FD), (memory_file(SOURCE)?, SOURCE_FD)],
+        };
+        sandbox.spawn_bare(spawn).await?;
+        report_complaints(complaints).map_err(StartError::Descriptors)?;
+        Ok(Self { requests })
+    }
+
+    /// Asks for a program; gives the worker's end of its control socket.
+    pub fn request(&self, job: &Job, stdio: &Stdio) -> Result<OwnedFd, StartError> {
+        let (ours, theirs) = sequenced_pair()?;
+        let text = serde_json::to_vec(job).map_err(|error| StartError::Descriptors(error.into()))?;
+        let job = memory_file(&text)?;
+        let passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, &theirs, &job].map(AsFd::as_fd);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(5))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(&passed)), "the buffer has room for five descriptors");
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        match sendmsg(&self.requests, &[IoSlice::new(b"r")], &mut control, flags) {
+            Ok(_) => Ok(ours),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Err(StartError::InterpreterLost),
+            Err(errno) => Err(descriptors(errno)),
+        }
+    }
+}
+
+fn sequenced_pair() -> Result<(OwnedFd, OwnedFd), StartError> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(descriptors)
+}
+
+fn memory_file(bytes: &[u8]) -> Result<OwnedFd, StartError> {
+    let fill = || -> io::Result<OwnedFd> {
+        let mut file = File::from(rustix::fs::memfd_create("codegen", MemfdFlags::CLOEXEC)?);
+        file.write_all(bytes)?;
+        file.rewind()?;
+        Ok(file.into())
+    };
+    fill().map_err(StartError::Descriptors)
+}
+
+fn descriptors(errno: Errno) -> StartError {
+    StartError::Descriptors(errno.into())
+}
+
+/// Logs what the interpreter says when it cannot start. Its programs have streams of their own; what they may write to
+/// this one is bounded, and nobody else reads it.
+fn report_complaints(pipe: OwnedFd) -> io::Result<()> {
+    let pipe = pipe::Receiver::from_owned_fd(pipe)?;
+    tokio::spawn(async move {
+        let mut text = Vec::new();
+        if pipe.take(COMPLAINT_BYTES_MAX).read_to_end(&mut text).await.is_ok() && !text.is_empty() {
+            let text = String::from_utf8_lossy(&text);
+            tracing::warn!(%text, "the prepared interpreter complained");
+        }
+    });
+    Ok(())
+}

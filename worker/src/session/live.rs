@@ -1,0 +1,95 @@
+//! A sandbox that is there, and the interpreter prepared in it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use codegen_types::SessionId;
+use sandbox::{Sandbox, SandboxEnd, SandboxError};
+use tokio::sync::Mutex;
+
+use crate::runtimes::{Runtimes, StartError, Template};
+
+/// One life of a session's sandbox.
+pub(crate) struct Live {
+    sandbox: Arc<dyn Sandbox>,
+    runtimes: Arc<Runtimes>,
+    template: Mutex<Option<Arc<Template>>>,
+    lost: AtomicBool,
+}
+
+impl Live {
+    pub fn new(sandbox: Arc<dyn Sandbox>, runtimes: Arc<Runtimes>) -> Self {
+        Self { sandbox, runtimes, template: Mutex::default(), lost: AtomicBool::new(false) }
+    }
+
+    pub fn sandbox(&self) -> &dyn Sandbox {
+        &*self.sandbox
+    }
+
+    /// The prepared interpreter; started when there is none.
+    pub async fn template(&self) -> Result<Arc<Template>, StartError> {
+        let mut template = self.template.lock().await;
+        if let Some(template) = &*template {
+            return Ok(template.clone());
+        }
+        let python = self.runtimes.python().ok_or(StartError::InterpreterLost)?;
+        let fresh = match Template::start(self.sandbox(), python).await {
+            Ok(fresh) => Arc::new(fresh),
+            Err(error) => {
+                if matches!(error, StartError::Sandbox(SandboxError::Gone | SandboxError::LauncherLost)) {
+                    self.lost.store(true, Ordering::Relaxed);
+                }
+                return Err(error);
+            }
+        };
+        *template = Some(fresh.clone());
+        Ok(fresh)
+    }
+
+    /// Makes the next program start another interpreter, unless that was done already.
+    pub async fn forget_template(&self, gone: &Arc<Template>) {
+        let mut template = self.template.lock().await;
+        if template.as_ref().is_some_and(|template| Arc::ptr_eq(template, gone)) {
+            *template = None;
+        }
+    }
+
+    /// Begins to prepare the interpreter.
+    pub fn prepare(self: Arc<Self>) {
+        tokio::spawn(async move {
+            if self.runtimes.python().is_some()
+                && let Err(error) = self.template().await
+            {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the interpreter cannot be prepared");
+            }
+        });
+    }
+
+    /// Notices the sandbox's end, so that the next call gets a new one.
+    pub fn watch(self: &Arc<Self>, session: SessionId) {
+        let sandbox = self.sandbox.clone();
+        let this = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let end = sandbox.ended().await;
+            if let Some(this) = this.upgrade() {
+                this.lost.store(true, Ordering::Relaxed);
+            }
+            tracing::info!(%session, ?end, "a sandbox is gone");
+        });
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Kills everything inside; how many processes.
+    pub async fn destroy(&self) -> u32 {
+        self.lost.store(true, Ordering::Relaxed);
+        self.sandbox.destroy().await
+    }
+
+    /// Waits until the sandbox is gone.
+    pub async fn ended(&self) -> SandboxEnd {
+        self.sandbox.ended().await
+    }
+}

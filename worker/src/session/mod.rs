@@ -1,0 +1,174 @@
+//! Sessions on this worker: their workspaces, sandboxes and prepared interpreters.
+
+mod live;
+mod pool;
+mod uids;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use codegen_types::{Epoch, ErrorCode, Failure, IsolationReport, Limits, SessionId};
+use sandbox::files::Workspace;
+use sandbox::{Backend, SandboxSpec};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+
+use crate::runtimes::Runtimes;
+pub(crate) use live::Live;
+pub(crate) use pool::{Pool, PoolOptions};
+
+/// Tasks of one session that run at once.
+const PARALLEL_MAX: u32 = 8;
+/// Tasks of one session that wait for their turn; further ones are refused with `RATE_LIMITED`.
+const WAITING_MAX: usize = 64;
+/// How long tasks of a session that is closed may take to notice.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// One open session.
+pub(crate) struct Session {
+    id: SessionId,
+    epoch: Epoch,
+    limits: Limits,
+    uid: Option<u32>,
+    workspace: Arc<Workspace>,
+    workspace_created: bool,
+    backend: Arc<dyn Backend>,
+    runtimes: Arc<Runtimes>,
+    live: Mutex<Option<Arc<Live>>>,
+    slots: Semaphore,
+    waiting: AtomicUsize,
+    closed: CancellationToken,
+}
+
+/// A turn to run a task.
+pub(crate) struct Slot<'a>(#[expect(dead_code, reason = "held until the task ends")] SemaphorePermit<'a>);
+
+impl Session {
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The host's user id of this session, when the worker is root.
+    pub fn uid(&self) -> Option<u32> {
+        self.uid
+    }
+
+    pub fn workspace(&self) -> &Arc<Workspace> {
+        &self.workspace
+    }
+
+    pub fn runtimes(&self) -> &Runtimes {
+        &self.runtimes
+    }
+
+    pub fn task_time_max(&self) -> Duration {
+        Duration::from_millis(self.limits.task_ms_max)
+    }
+
+    /// Waits for a turn.
+    pub async fn slot(&self) -> Result<Slot<'_>, Failure> {
+        let waiting = Waiting::enter(&self.waiting)?;
+        let permit = tokio::select! {
+            permit = self.slots.acquire() => permit.map_err(|_| closed())?,
+            () = self.closed.cancelled() => return Err(closed()),
+        };
+        drop(waiting);
+        Ok(Slot(permit))
+    }
+
+    /// The session's sandbox. One that is gone is replaced, with a sentence on what that means.
+    pub async fn live(&self) -> Result<(Arc<Live>, Option<String>), Failure> {
+        let mut live = self.live.lock().await;
+        if self.closed.is_cancelled() {
+            return Err(closed());
+        }
+        if let Some(live) = live.as_ref().filter(|live| !live.is_lost()) {
+            return Ok((live.clone(), None));
+        }
+        let fresh = Arc::new(self.open_sandbox().await?);
+        fresh.watch(self.id);
+        let news = live.replace(fresh.clone()).map(|_| {
+            tracing::warn!(session = %self.id, "the session's sandbox was gone; it has a new one");
+            "The session's sandbox was gone and is replaced: earlier processes and /tmp are gone, files are kept."
+                .to_owned()
+        });
+        Ok((fresh, news))
+    }
+
+    async fn open_sandbox(&self) -> Result<Live, Failure> {
+        let workspace = self.workspace.root().try_clone_to_owned().map_err(|error| {
+            tracing::error!(session = %self.id, %error, "the workspace's descriptor cannot be passed on");
+            Failure::new(ErrorCode::Internal, "The worker has no descriptor left.")
+        })?;
+        let spec = SandboxSpec {
+            session: self.id,
+            workspace,
+            limits: self.limits,
+            system_paths: self.runtimes.system_paths(),
+            uid: self.uid,
+        };
+        let sandbox = self.backend.open(spec).await.map_err(|error| {
+            tracing::warn!(session = %self.id, error = &error as &dyn std::error::Error, "no sandbox");
+            error.failure()
+        })?;
+        Ok(Live::new(sandbox, self.runtimes.clone()))
+    }
+
+    /// Opens the sandbox and begins to prepare its interpreter, without waiting for that one.
+    async fn open(&self) -> Result<IsolationReport, Failure> {
+        let (live, _) = self.live().await?;
+        let report = live.sandbox().report().clone();
+        live.prepare();
+        Ok(report)
+    }
+
+    /// Whether it has a sandbox at present.
+    fn is_live(&self) -> bool {
+        self.live.try_lock().map_or(true, |live| live.as_ref().is_some_and(|live| !live.is_lost()))
+    }
+
+    /// Ends every process, then waits for tasks to notice; how many processes were killed.
+    async fn close(&self) -> u32 {
+        self.closed.cancel();
+        let live = self.live.lock().await.take();
+        let killed = match live {
+            Some(live) => live.destroy().await,
+            None => 0,
+        };
+        if tokio::time::timeout(CLOSE_DEADLINE, self.slots.acquire_many(PARALLEL_MAX)).await.is_err() {
+            tracing::warn!(session = %self.id, "tasks of a closed session are still at work");
+        }
+        killed
+    }
+}
+
+fn closed() -> Failure {
+    Failure::new(ErrorCode::SessionClosed, "The session is closed.")
+}
+
+/// Counts a task among those that wait.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn enter(waiting: &'a AtomicUsize) -> Result<Self, Failure> {
+        let this = Self(waiting);
+        if waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
+            return Err(Failure::new(
+                ErrorCode::RateLimited,
+                format!("{PARALLEL_MAX} tasks of this session run and {WAITING_MAX} wait. Wait for some to end."),
+            ));
+        }
+        Ok(this)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

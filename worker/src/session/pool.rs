@@ -1,0 +1,278 @@
+//! The sessions of this worker, open and closed, and the fence of epochs.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use codegen_proto::{CloseSession, OpenSession, SessionClosed, SessionOpened};
+use codegen_types::{Epoch, ErrorCode, Failure, HeldSession, IsolationLevel, Lease, SessionId};
+use parking_lot::Mutex;
+use sandbox::Backend;
+use sandbox::files::{Workspace, WorkspaceBase};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::uids::{self, Uid};
+use super::{PARALLEL_MAX, Session};
+use crate::runtimes::Runtimes;
+use crate::tasks::{Stop, Tasks};
+
+/// Closed sessions whose epoch is remembered. Beyond it the oldest is forgotten; the coordinator persists epochs before
+/// it uses them, so that a stale message that old would have to come from a connection that ended long ago.
+const CLOSED_MAX: usize = 65_536;
+
+/// What a pool is made of.
+pub(crate) struct PoolOptions {
+    pub base: WorkspaceBase,
+    pub backend: Arc<dyn Backend>,
+    pub runtimes: Runtimes,
+    pub tasks: Arc<Tasks>,
+    pub sessions_max: u32,
+    pub isolation_minimum: IsolationLevel,
+}
+
+/// All sessions of this worker.
+pub(crate) struct Pool {
+    base: Arc<WorkspaceBase>,
+    backend: Arc<dyn Backend>,
+    runtimes: Arc<Runtimes>,
+    tasks: Arc<Tasks>,
+    sessions_max: usize,
+    isolation_minimum: IsolationLevel,
+    entries: Mutex<Entries>,
+    /// Workspaces are made one at a time, so that two sessions never get the same user id.
+    making: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Entries {
+    open: HashMap<SessionId, Arc<Session>>,
+    closed: HashMap<SessionId, Epoch>,
+    /// Oldest first.
+    closed_order: VecDeque<SessionId>,
+}
+
+impl Pool {
+    pub fn new(options: PoolOptions) -> Self {
+        Self {
+            base: Arc::new(options.base),
+            backend: options.backend,
+            runtimes: Arc::new(options.runtimes),
+            tasks: options.tasks,
+            sessions_max: options.sessions_max as usize,
+            isolation_minimum: options.isolation_minimum,
+            entries: Mutex::default(),
+            making: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Opens a session. The same epoch again is answered as before; a higher one replaces what a lower one opened.
+    pub async fn open(&self, request: OpenSession) -> Result<SessionOpened, Failure> {
+        self.check_isolation(request.isolation_minimum)?;
+        let session = {
+            let _making = self.making.lock().await;
+            let earlier = self.entries.lock().fence(request.session, request.lease.epoch)?;
+            match earlier {
+                Some(session) if session.epoch == request.lease.epoch => session,
+                earlier => {
+                    if let Some(session) = earlier {
+                        self.end(&session).await;
+                    }
+                    self.make(&request).await?
+                }
+            }
+        };
+        match session.open().await {
+            Ok(isolation) => Ok(SessionOpened { isolation, workspace_created: session.workspace_created }),
+            Err(failure) => {
+                self.entries.lock().open.retain(|_, other| !Arc::ptr_eq(other, &session));
+                Err(failure)
+            }
+        }
+    }
+
+    fn check_isolation(&self, wanted: IsolationLevel) -> Result<(), Failure> {
+        let minimum = wanted.max(self.isolation_minimum);
+        let level = self.backend.report().level;
+        if level >= minimum {
+            return Ok(());
+        }
+        Err(Failure::new(
+            ErrorCode::IsolationUnavailable,
+            format!("This worker isolates at level `{level}`, at least `{minimum}` is asked for. Nothing was run."),
+        ))
+    }
+
+    async fn make(&self, request: &OpenSession) -> Result<Arc<Session>, Failure> {
+        let id = request.session;
+        let used: HashSet<u32> = {
+            let entries = self.entries.lock();
+            if entries.open.len() >= self.sessions_max {
+                let message = format!("This worker has {} sessions, as many as it may.", self.sessions_max);
+                return Err(Failure::new(ErrorCode::NoCapacity, message));
+            }
+            entries.open.values().filter_map(|session| session.uid).collect()
+        };
+        let base = self.base.clone();
+        let limits = request.limits;
+        let made = tokio::task::spawn_blocking(move || make_workspace(&base, id, &used, limits)).await;
+        let (uid, workspace, workspace_created) = made.unwrap_or_else(|error| Err(internal(&error)))?;
+        let session = Arc::new(Session {
+            id,
+            epoch: request.lease.epoch,
+            limits,
+            uid,
+            workspace: Arc::new(workspace),
+            workspace_created,
+            backend: self.backend.clone(),
+            runtimes: self.runtimes.clone(),
+            live: tokio::sync::Mutex::default(),
+            slots: Semaphore::new(PARALLEL_MAX as usize),
+            waiting: AtomicUsize::new(0),
+            closed: CancellationToken::new(),
+        });
+        self.entries.lock().open.insert(id, session.clone());
+        Ok(session)
+    }
+
+    /// Ends a session's processes and, when asked, deletes its workspace. Closing again is no error.
+    pub async fn close(&self, request: CloseSession) -> Result<SessionClosed, Failure> {
+        let open = {
+            let mut entries = self.entries.lock();
+            let open = entries.fence_close(request.session, request.lease.epoch)?;
+            entries.note_closed(request.session, request.lease.epoch);
+            open
+        };
+        let processes_killed = match open {
+            Some(session) => self.end(&session).await,
+            None => 0,
+        };
+        if request.delete_workspace {
+            let base = self.base.clone();
+            let deleted = tokio::task::spawn_blocking(move || base.delete(request.session)).await;
+            if let Err(error) = deleted.map_err(|error| internal(&error))? {
+                return Err(internal(&error));
+            }
+        }
+        Ok(SessionClosed { processes_killed })
+    }
+
+    async fn end(&self, session: &Arc<Session>) -> u32 {
+        for task in self.tasks.of_session(session.id) {
+            task.stop(Stop::SessionClosed);
+        }
+        let killed = session.close().await;
+        self.entries.lock().open.retain(|_, other| !Arc::ptr_eq(other, session));
+        killed
+    }
+
+    /// The session that a lease names, for a new task.
+    pub fn get(&self, session: SessionId, lease: &Lease) -> Result<Arc<Session>, Failure> {
+        match self.entries.lock().fence(session, lease.epoch)? {
+            Some(open) if open.epoch == lease.epoch => Ok(open),
+            Some(_) | None => {
+                Err(Failure::new(ErrorCode::SessionNotFound, "The session is not open on this worker under this lease."))
+            }
+        }
+    }
+
+    /// Fails for a lease that another one has superseded.
+    pub fn check_lease(&self, session: SessionId, lease: &Lease) -> Result<(), Failure> {
+        let entries = self.entries.lock();
+        let newest = entries.open.get(&session).map(|open| open.epoch).max(entries.closed.get(&session).copied());
+        if newest.is_some_and(|newest| lease.epoch < newest) { Err(stale()) } else { Ok(()) }
+    }
+
+    /// Every session whose workspace is here.
+    pub async fn held(&self) -> Vec<HeldSession> {
+        let base = self.base.clone();
+        let on_disk = tokio::task::spawn_blocking(move || base.held()).await;
+        let on_disk = on_disk.map_err(std::io::Error::other).and_then(|held| held).unwrap_or_else(|error| {
+            tracing::error!(%error, "the workspaces cannot be listed");
+            Vec::new()
+        });
+        on_disk.into_iter().map(|session| self.describe(session)).collect()
+    }
+
+    fn describe(&self, session: SessionId) -> HeldSession {
+        let entries = self.entries.lock();
+        let open = entries.open.get(&session);
+        let epoch = open.map(|open| open.epoch).or(entries.closed.get(&session).copied()).unwrap_or_default();
+        let tasks = self.tasks.of_session(session).iter().map(|task| task.id).collect();
+        HeldSession { session, epoch, open: open.is_some_and(|open| open.is_live()), tasks }
+    }
+
+    /// How many sessions are open.
+    pub fn len(&self) -> usize {
+        self.entries.lock().open.len()
+    }
+
+    /// Ends every process of every session; workspaces stay.
+    pub async fn close_all(&self) {
+        let open: Vec<Arc<Session>> = self.entries.lock().open.values().cloned().collect();
+        futures::future::join_all(open.iter().map(|session| self.end(session))).await;
+    }
+}
+
+impl Entries {
+    /// The open session, if the epoch is neither below its own nor that of one that was closed.
+    fn fence(&self, session: SessionId, epoch: Epoch) -> Result<Option<Arc<Session>>, Failure> {
+        if self.closed.get(&session).is_some_and(|closed| epoch <= *closed) {
+            return Err(stale());
+        }
+        self.fence_open(session, epoch)
+    }
+
+    /// Like [`fence`](Self::fence), but what was closed may be closed again.
+    fn fence_close(&self, session: SessionId, epoch: Epoch) -> Result<Option<Arc<Session>>, Failure> {
+        if self.closed.get(&session).is_some_and(|closed| epoch < *closed) {
+            return Err(stale());
+        }
+        self.fence_open(session, epoch)
+    }
+
+    fn fence_open(&self, session: SessionId, epoch: Epoch) -> Result<Option<Arc<Session>>, Failure> {
+        match self.open.get(&session) {
+            Some(open) if epoch < open.epoch => Err(stale()),
+            open => Ok(open.cloned()),
+        }
+    }
+
+    fn note_closed(&mut self, session: SessionId, epoch: Epoch) {
+        if self.closed.insert(session, epoch).is_none() {
+            self.closed_order.push_back(session);
+        }
+        if self.closed.len() > CLOSED_MAX
+            && let Some(oldest) = self.closed_order.pop_front()
+        {
+            self.closed.remove(&oldest);
+        }
+    }
+}
+
+fn make_workspace(
+    base: &WorkspaceBase,
+    session: SessionId,
+    used: &HashSet<u32>,
+    limits: codegen_types::Limits,
+) -> Result<(Option<u32>, Workspace, bool), Failure> {
+    let uid = match uids::choose(base, session, used).map_err(|error| internal(&error))? {
+        Uid::Own => None,
+        Uid::Of(uid) => Some(uid),
+        Uid::Exhausted => {
+            return Err(Failure::new(ErrorCode::NoCapacity, "Every user id for sessions is taken by a workspace."));
+        }
+    };
+    let (directory, created) = base.open_or_create(session, uid).map_err(|error| internal(&error))?;
+    let workspace = Workspace::new(directory, limits).map_err(|error| internal(&error))?;
+    Ok((uid, workspace, created))
+}
+
+fn stale() -> Failure {
+    Failure::new(ErrorCode::PermissionDenied, "The lease is stale: the session was assigned again since.")
+}
+
+fn internal(error: &(dyn std::error::Error + 'static)) -> Failure {
+    tracing::error!(error, "a workspace cannot be had");
+    Failure::new(ErrorCode::Internal, "The worker cannot reach the session's workspace.")
+}
