@@ -9,18 +9,26 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod executor;
+mod files;
+mod link;
+mod runtimes;
+mod service;
+mod session;
 mod start;
+mod tasks;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
+pub use link::InvalidAddress;
 pub use start::{StartError, StartMessage};
 
 /// The whole worker process. `args` begins with the program's name, as [`std::env::args_os`] does.
 ///
-/// Must be called before the process has a second thread.
+/// Must be called before the process has a second thread: the launcher is forked from here.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match args::Args::try_parse_from(args) {
         Ok(args) => args,
@@ -30,6 +38,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let _ = args;
-    ExitCode::SUCCESS
+    let ended: anyhow::Result<()> = Ok(drop(args));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,10 +1,10 @@
 //! Reading what a program writes: separate streams, pieces of bounded size at a bounded rate, a bounded total.
 
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use codegen_types::{EventBody, OutputStream};
+use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
@@ -108,12 +108,13 @@ async fn fill(
     (len, Filled::More)
 }
 
+/// Reads what is there now, by the system call itself: the event loop may not have heard of it yet.
 fn drain(pipe: &pipe::Receiver, buffer: &mut [u8], mut len: usize) -> (usize, Filled) {
     while len < buffer.len() {
-        match pipe.try_read(&mut buffer[len..]) {
+        match rustix::io::read(pipe, &mut buffer[len..]) {
             Ok(0) => return (len, Filled::End),
             Ok(count) => len += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(Errno::INTR) => {}
             Err(_) => return (len, Filled::End),
         }
     }

@@ -189,3 +189,6 @@ fn panicked(error: tokio::task::JoinError) -> Status {
     tracing::error!(%error, "a call to a session failed");
     from_failure(Failure::new(ErrorCode::Internal, "The worker failed while it worked on the session."))
 }
+
+#[cfg(test)]
+mod tests;

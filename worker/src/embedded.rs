@@ -1,0 +1,144 @@
+//! The embedded worker: a child of its coordinator, which lives no longer than standard input stays open.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use codegen_proto::Secret;
+use codegen_types::Incarnation;
+use sandbox::files::WorkspaceBase;
+use sandbox::{Backend, ProcessBackend, launcher};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::link::{Address, Membership};
+use crate::runtimes::Runtimes;
+use crate::runtimes::find::SYSTEM_PATH;
+use crate::service::{Identity, Service};
+use crate::session::{Pool, PoolOptions};
+use crate::start::StartMessage;
+use crate::tasks::Tasks;
+
+/// How long running tasks may go on after SIGTERM.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long ending every sandbox may take; the launcher ends what is left when this process is gone.
+const END_DEADLINE: Duration = Duration::from_secs(3);
+/// Threads of the event loop; the work itself is done inside the sandboxes.
+const EVENT_THREADS_MAX: usize = 4;
+
+/// Runs until standard input ends or a signal asks it to stop.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let launcher = launcher::fork().context("the launcher cannot be started")?;
+    let start = StartMessage::read(&mut io::stdin().lock())?;
+    log_to_stderr(&start.log_level)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(EVENT_THREADS_MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let ended = runtime.block_on(serve(launcher, start));
+    // A blocked disk must not keep the process.
+    runtime.shutdown_background();
+    ended
+}
+
+fn log_to_stderr(level: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(level).context("`log_level` in the start message")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    Ok(())
+}
+
+async fn serve(launcher: launcher::LauncherSocket, start: StartMessage) -> anyhow::Result<()> {
+    let lifeline = watch_stdin();
+    let signals = Signals::new()?;
+    let address: Address = start.coordinator.parse().context("`coordinator` in the start message")?;
+    let search_path = start.search_path.unwrap_or_else(|| SYSTEM_PATH.to_owned());
+    let (backend, runtimes) = tokio::join!(ProcessBackend::start(launcher), Runtimes::find(search_path.as_ref()));
+    let backend = backend.context("no sandbox can be made")?;
+    let (isolation, listed) = (backend.report().clone(), runtimes.listed());
+    tracing::info!(level = %isolation.level, runtimes = ?listed, "probed");
+    let tasks = Arc::new(Tasks::default());
+    let pool = Pool::new(PoolOptions {
+        base: WorkspaceBase::open(&start.base_workspace).context("`base_workspace` in the start message")?,
+        backend: Arc::new(backend),
+        runtimes,
+        tasks: tasks.clone(),
+        sessions_max: start.sessions_max,
+        isolation_minimum: start.isolation_minimum,
+    });
+    let identity = Identity { worker: start.worker_id, incarnation: Incarnation::mint() };
+    let service = Service::new(identity, pool, tasks);
+    let membership = Membership {
+        address,
+        token: Secret::new(start.token),
+        isolation,
+        runtimes: listed,
+        sessions_max: start.sessions_max,
+        service: service.clone(),
+    };
+    let stop = CancellationToken::new();
+    let joined = tokio::spawn({
+        let stop = stop.clone();
+        async move { membership.keep(stop).await }
+    });
+    wait_for_end(&service, signals, &lifeline).await;
+    // The coordinator is told while its link is still up, unless it is the one that is gone.
+    if !lifeline.is_cancelled() {
+        stop.cancel();
+        tokio::select! {
+            _ = joined => {}
+            () = lifeline.cancelled() => {}
+        }
+    }
+    if tokio::time::timeout(END_DEADLINE, service.end_all()).await.is_err() {
+        tracing::warn!("some sandboxes did not end in time; the launcher ends them");
+    }
+    Ok(())
+}
+
+/// Returns when the process shall end: at once when standard input has ended or a signal came twice, after running
+/// tasks have ended when one came once.
+async fn wait_for_end(service: &Service, mut signals: Signals, lifeline: &CancellationToken) {
+    tokio::select! {
+        () = lifeline.cancelled() => return,
+        () = signals.next() => {}
+    }
+    tracing::info!(running = service.tasks().running(), "stopping");
+    tokio::select! {
+        () = service.drain() => {}
+        () = tokio::time::sleep(DRAIN_DEADLINE) => {}
+        () = lifeline.cancelled() => {}
+        () = signals.next() => {}
+    }
+}
+
+/// Cancelled when standard input has ended. A thread of its own waits for that: a blocking read cannot be given up, and
+/// must not hold up the end of the process.
+fn watch_stdin() -> CancellationToken {
+    let lifeline = CancellationToken::new();
+    let guard = lifeline.clone().drop_guard();
+    std::thread::spawn(move || {
+        let mut rest = [0; 64];
+        // Nothing is expected after the start message, and nothing that comes is looked at.
+        while io::stdin().read(&mut rest).is_ok_and(|count| count > 0) {}
+        drop(guard);
+    });
+    lifeline
+}
+
+/// The signals that ask this process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Where a coordinator listens, and connecting to it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tokio::net::{TcpStream, UnixStream};
+use tokio_util::either::Either;
+
+/// How long connecting may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A connection to a coordinator.
+pub(crate) type Socket = Either<UnixStream, TcpStream>;
+
+/// Where a coordinator listens: `unix:/path` or `host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    Unix(PathBuf),
+    Tcp(String),
+}
+
+/// A text that is no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an address of a coordinator: expected `unix:/absolute/path` or `host:port`")]
+pub struct InvalidAddress;
+
+impl FromStr for Address {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = PathBuf::from(path);
+            return if path.is_absolute() { Ok(Self::Unix(path)) } else { Err(InvalidAddress) };
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(InvalidAddress)?;
+        let port_is_usable = port.parse::<u16>().is_ok_and(|port| port != 0);
+        if host.is_empty() || !port_is_usable { Err(InvalidAddress) } else { Ok(Self::Tcp(text.to_owned())) }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => f.write_str(address),
+        }
+    }
+}
+
+impl Address {
+    /// Connects. Small messages are not held back to be sent together.
+    pub async fn connect(&self) -> io::Result<Socket> {
+        let connecting = async {
+            match self {
+                Self::Unix(path) => UnixStream::connect(path).await.map(Either::Left),
+                Self::Tcp(address) => {
+                    let stream = TcpStream::connect(address).await?;
+                    stream.set_nodelay(true)?;
+                    Ok(Either::Right(stream))
+                }
+            }
+        };
+        tokio::time::timeout(CONNECT_DEADLINE, connecting).await?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_connected_to_is_an_address() {
+        for good in ["unix:/run/worker.sock", "127.0.0.1:50050", "[::1]:50050", "coordinator.example:50050"] {
+            assert_eq!(good.parse::<Address>().map(|address| address.to_string()).as_deref(), Ok(good));
+        }
+        for bad in ["", "unix:worker.sock", "localhost", ":50050", "host:0", "host:99999", "host:http"] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! How long to wait before the next attempt.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+const FIRST: Duration = Duration::from_millis(100);
+const CAP: Duration = Duration::from_secs(30);
+
+/// Exponential back-off with full jitter: any wait up to the ceiling is as likely as any other, so that workers that
+/// lost a coordinator together do not come back together.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// Counts a failure; how long to wait now.
+    pub fn after_failure(&mut self) -> Duration {
+        let ceiling = Self::ceiling(self.failures);
+        self.failures = self.failures.saturating_add(1);
+        ceiling.mul_f64(random_fraction())
+    }
+
+    /// Forgets earlier failures.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    fn ceiling(failures: u32) -> Duration {
+        FIRST.saturating_mul(1 << failures.min(16)).min(CAP)
+    }
+}
+
+/// The keys of a hasher come from the operating system's random source.
+fn random_fraction() -> f64 {
+    f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_the_cap_and_no_further() {
+        assert_eq!(Backoff::ceiling(0), FIRST);
+        assert_eq!(Backoff::ceiling(3), FIRST * 8);
+        assert_eq!(Backoff::ceiling(u32::MAX), CAP);
+        let mut backoff = Backoff::default();
+        assert!((0..100).all(|_| backoff.after_failure() <= CAP));
+    }
+}

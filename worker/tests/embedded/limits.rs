@@ -1,0 +1,83 @@
+//! Every limit of a task ends it with its own code, and the session goes on.
+
+use std::time::{Duration, Instant};
+
+use codegen_types::{ErrorCode, Limits};
+
+use crate::bench::Bench;
+
+const MIB: u64 = 1 << 20;
+
+async fn goes_on(bench: &Bench) {
+    assert_eq!(bench.python("print('next')").await.stdout, "next\n", "the session goes on");
+}
+
+#[tokio::test]
+async fn time() {
+    let bench = Bench::new().await;
+    let ran = bench.python_for("print('before', flush=True)\nwhile True: pass", Duration::from_millis(500)).await;
+    assert_eq!(ran.code, Some(ErrorCode::TaskTimeout));
+    assert_eq!(ran.stdout, "before\n", "what it wrote is delivered");
+    assert_eq!(ran.signal(), Some(2), "the interrupt was enough");
+    goes_on(&bench).await;
+}
+
+#[tokio::test]
+async fn time_of_a_program_that_ignores_interrupts() {
+    let bench = Bench::new().await;
+    let code = "import signal\nfor s in (2, 15): signal.signal(s, signal.SIG_IGN)\nwhile True: pass";
+    let began = Instant::now();
+    let ran = bench.python_for(code, Duration::from_millis(500)).await;
+    assert_eq!((ran.code, ran.signal()), (Some(ErrorCode::TaskTimeout), Some(9)));
+    assert!(began.elapsed() < Duration::from_secs(6));
+    goes_on(&bench).await;
+}
+
+#[tokio::test]
+async fn output() {
+    let bench = Bench::with_limits(Limits { output_bytes: MIB, ..Limits::default() }).await;
+    let ran = bench.python("while True: print('x' * 1000)").await;
+    assert_eq!(ran.code, Some(ErrorCode::OutputLimit));
+    assert_eq!(ran.stdout.len() as u64, MIB, "what fits is delivered");
+    goes_on(&bench).await;
+}
+
+#[tokio::test]
+async fn memory() {
+    let bench = Bench::with_limits(Limits { memory_bytes: 128 * MIB, ..Limits::default() }).await;
+    let ran = bench.python("x = []\nwhile True: x.append(bytearray(1 << 20))").await;
+    assert_eq!(ran.code, Some(ErrorCode::MemoryLimit), "{ran:?}");
+    goes_on(&bench).await;
+}
+
+#[tokio::test]
+async fn disk() {
+    let bench = Bench::with_limits(Limits { workspace_bytes: 4 * MIB, ..Limits::default() }).await;
+    let code = "f = open('big', 'wb')\nwhile f.tell() < 1 << 30:\n  f.write(bytes(1 << 20)); f.flush()\n  import time; time.sleep(0.02)";
+    let ran = bench.python(code).await;
+    assert_eq!(ran.code, Some(ErrorCode::DiskLimit), "{ran:?}");
+    bench.shell("rm big").await;
+    goes_on(&bench).await;
+}
+
+#[tokio::test]
+async fn processes() {
+    let bench = Bench::with_limits(Limits { processes: 40, ..Limits::default() }).await;
+    let ran = bench.python_for("import os\nwhile True: os.fork()", Duration::from_secs(3)).await;
+    assert!(ran.code.is_some() || ran.exit.is_some(), "{ran:?}");
+    let left = bench.shell("ls /proc | grep -c '^[0-9]'").await;
+    let left: u32 = left.stdout.trim().parse().unwrap_or_else(|_| panic!("{left:?}"));
+    assert!(left < 12, "{left} processes are left");
+    goes_on(&bench).await;
+}
+
+#[tokio::test]
+async fn what_a_program_leaves_behind_ends_with_it() {
+    let bench = Bench::new().await;
+    let code = "import os, time\nif os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0:\n    os.closerange(0, 3)\n    \
+                os.execlp('sleep', 'sleep', '7731.25')\n  os._exit(0)\nos.wait()\ntime.sleep(0.1)\nprint('started')";
+    let ran = bench.python(code).await;
+    assert_eq!(ran.stdout, "started\n");
+    assert!(ran.exit.unwrap().leftovers_killed >= 1);
+    assert!(!crate::bench::runs("7731.25"), "the daemon is gone");
+}

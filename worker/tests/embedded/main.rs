@@ -1,0 +1,9 @@
+//! The real worker process, driven over its link by a coordinator of the test: real sandboxes, real interpreters.
+
+mod bench;
+mod coordinator;
+mod limits;
+mod process;
+mod python;
+mod shell;
+mod speed;
