@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use codegen_proto::Secret;
 use codegen_types::Incarnation;
+use rustix::process::DumpableBehavior;
 use sandbox::files::WorkspaceBase;
 use sandbox::{Backend, ProcessBackend, launcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -16,7 +17,7 @@ use crate::link::{Address, Membership};
 use crate::runtimes::Runtimes;
 use crate::runtimes::find::SYSTEM_PATH;
 use crate::service::{Identity, Service};
-use crate::session::{Pool, PoolOptions};
+use crate::session::{Owners, Pool, PoolOptions};
 use crate::start::StartMessage;
 use crate::tasks::Tasks;
 
@@ -30,6 +31,8 @@ const EVENT_THREADS_MAX: usize = 4;
 /// Runs until standard input ends or a signal asks it to stop.
 pub(crate) fn run() -> anyhow::Result<()> {
     let launcher = launcher::fork().context("the launcher cannot be started")?;
+    // The token that is read next must not be read from this process's memory by others of the same user.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let start = StartMessage::read(&mut io::stdin().lock())?;
     log_to_stderr(&start.log_level)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(EVENT_THREADS_MAX);
@@ -56,8 +59,10 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage) -> anyho
     let (isolation, listed) = (backend.report().clone(), runtimes.listed());
     tracing::info!(level = %isolation.level, runtimes = ?listed, "probed");
     let tasks = Arc::new(Tasks::default());
+    let base = WorkspaceBase::open(&start.base_workspace).context("`base_workspace` in the start message")?;
     let pool = Pool::new(PoolOptions {
-        base: WorkspaceBase::open(&start.base_workspace).context("`base_workspace` in the start message")?,
+        owners: Owners::of(&base).context("no user ids for sessions can be reserved")?,
+        base,
         backend: Arc::new(backend),
         runtimes,
         tasks: tasks.clone(),

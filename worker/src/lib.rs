@@ -9,9 +9,11 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod embedded;
 mod executor;
 mod files;
 mod link;
+mod probe;
 mod runtimes;
 mod service;
 mod session;
@@ -24,6 +26,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 pub use link::InvalidAddress;
+pub use probe::Probe;
 pub use start::{StartError, StartMessage};
 
 /// The whole worker process. `args` begins with the program's name, as [`std::env::args_os`] does.
@@ -38,7 +41,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let ended: anyhow::Result<()> = Ok(drop(args));
+    let ended = match args.search_path {
+        _ if args.embedded => embedded::run(),
+        search_path => probe::run(search_path),
+    };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

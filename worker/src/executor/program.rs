@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{
-    ErrorCode, EventBody, Exec, Exit, Failure, OperationResult, OutputStream, ResourceUse,
-};
+use codegen_types::{ErrorCode, EventBody, Exec, Exit, Failure, OperationResult, OutputStream, ResourceUse};
 use sandbox::{Child, ChildEnd, SandboxEnd};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;

@@ -44,11 +44,6 @@ impl Stdio {
         };
         Ok((Self { stdin, stdout, stderr }, streams))
     }
-
-    /// The same streams once more.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { stdin: self.stdin.try_clone()?, stdout: self.stdout.try_clone()?, stderr: self.stderr.try_clone()? })
-    }
 }
 
 fn pipe_for(owner: Option<u32>) -> io::Result<(OwnedFd, OwnedFd)> {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use codegen_proto::v1::worker_lifecycle_client::WorkerLifecycleClient;
-use codegen_proto::{DeregisterWorker, Heartbeat, HeartbeatAnswer, InvalidMessage, RegisterWorker, Registered, Secret, v1};
+use codegen_proto::{
+    DeregisterWorker, Heartbeat, HeartbeatAnswer, InvalidMessage, RegisterWorker, Registered, Secret, v1,
+};
 use hyper_util::rt::TokioIo;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};

@@ -47,6 +47,8 @@ enum Lost {
     Link(#[from] LinkError),
     #[error("the coordinator gave no ticket for a link")]
     NoTicket,
+    #[error("the worker stops")]
+    Stopped,
 }
 
 impl Membership {
@@ -56,10 +58,10 @@ impl Membership {
         let mut backoff = Backoff::default();
         let mut joined = None;
         loop {
-            let lost = tokio::select! {
-                lost = self.join_and_serve(&mut joined, &mut backoff) => lost,
-                () = stop.cancelled() => break,
-            };
+            let lost = self.join_and_serve(&mut joined, &mut backoff, &stop).await;
+            if stop.is_cancelled() {
+                break;
+            }
             let pause = backoff.after_failure();
             tracing::warn!(error = &lost as &dyn std::error::Error, ?pause, "not joined to the coordinator");
             tokio::select! {
@@ -72,10 +74,19 @@ impl Membership {
         }
     }
 
-    async fn join_and_serve(&self, joined: &mut Option<Coordinator>, backoff: &mut Backoff) -> Lost {
-        let (mut coordinator, registered) = match Coordinator::join(&self.address, self.registration().await).await {
-            Ok(joined) => joined,
-            Err(error) => return error.into(),
+    async fn join_and_serve(
+        &self,
+        joined: &mut Option<Coordinator>,
+        backoff: &mut Backoff,
+        stop: &CancellationToken,
+    ) -> Lost {
+        let joining = async { Coordinator::join(&self.address, self.registration().await).await };
+        let (mut coordinator, registered) = tokio::select! {
+            joining = joining => match joining {
+                Ok(joined) => joined,
+                Err(error) => return error.into(),
+            },
+            () = stop.cancelled() => return Lost::Stopped,
         };
         *joined = Some(coordinator.clone());
         let interval = registered.heartbeat_interval.clamp(HEARTBEAT_INTERVAL_MIN, HEARTBEAT_INTERVAL_MAX);
@@ -91,6 +102,10 @@ impl Membership {
             backoff.reset();
             let mut beating = coordinator.clone();
             ticket = tokio::select! {
+                () = stop.cancelled() => {
+                    link.finish().await;
+                    return Lost::Stopped;
+                }
                 () = link.closed() => match coordinator.heartbeat(self.heartbeat().await).await {
                     Ok(answer) => answer.link_ticket,
                     Err(error) => return error.into(),

@@ -19,6 +19,8 @@ use crate::service::Service;
 
 /// How long the coordinator may take to answer the preamble.
 const PREAMBLE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long the coordinator may take to read what is left.
+const FINISH_DEADLINE: Duration = Duration::from_secs(2);
 /// The longest answer to a preamble, in bytes.
 const ANSWER_BYTES_MAX: usize = 256;
 /// What the coordinator may send on one stream before it is read, in bytes.
@@ -49,6 +51,7 @@ pub(crate) enum LinkError {
 #[derive(Debug)]
 pub(crate) struct Link {
     gone: CancellationToken,
+    finish: CancellationToken,
     _fence: DropGuard,
 }
 
@@ -74,26 +77,31 @@ impl Link {
         }
         let gone = CancellationToken::new();
         let fence = CancellationToken::new();
-        let io = LinkIo {
-            socket,
-            fenced: Box::pin(fence.clone().cancelled_owned()),
-            _gone: gone.clone().drop_guard(),
-        };
-        tokio::spawn(serve(io, service, fence.clone()));
-        Ok(Self { gone, _fence: fence.drop_guard() })
+        let io = LinkIo { socket, fenced: Box::pin(fence.clone().cancelled_owned()), _gone: gone.clone().drop_guard() };
+        let finish = fence.child_token();
+        tokio::spawn(serve(io, service, finish.clone()));
+        Ok(Self { gone, finish, _fence: fence.drop_guard() })
     }
 
     /// Waits until the socket is gone.
     pub async fn closed(&self) {
         self.gone.cancelled().await;
     }
+
+    /// Takes no new call, lets what is being answered be read to its end, and closes.
+    pub async fn finish(self) {
+        self.finish.cancel();
+        if tokio::time::timeout(FINISH_DEADLINE, self.closed()).await.is_err() {
+            tracing::info!("the coordinator did not read every answer in time");
+        }
+    }
 }
 
-async fn serve(io: LinkIo, service: Service, fence: CancellationToken) {
+async fn serve(io: LinkIo, service: Service, finish: CancellationToken) {
     let worker = WorkerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    // A server whose incoming connections end would end itself; this one has exactly one, until it is fenced.
+    // A server whose incoming connections end would end itself; this one has exactly one.
     let one = futures::stream::once(futures::future::ready(Ok::<_, io::Error>(io))).chain(futures::stream::pending());
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -103,7 +111,7 @@ async fn serve(io: LinkIo, service: Service, fence: CancellationToken) {
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_DEADLINE))
         .add_service(worker)
-        .serve_with_incoming_shutdown(one, fence.cancelled_owned())
+        .serve_with_incoming_shutdown(one, finish.cancelled_owned())
         .await;
     if let Err(error) = served {
         tracing::warn!(error = &error as &dyn std::error::Error, "the link's server failed");
@@ -145,7 +153,11 @@ impl LinkIo {
 }
 
 impl AsyncRead for LinkIo {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.poll_fenced(context)?;
         Pin::new(&mut self.socket).poll_read(context, buffer)
     }

@@ -58,7 +58,9 @@ impl Python {
         }
         let usable = |path: &Path| path.is_absolute() && path.components().count() > 2;
         // A prefix of `/` or of a whole top-level directory other than `/usr` would show the host to the sandbox.
-        if let Some(prefix) = answer.prefixes.iter().find(|prefix| !usable(prefix) && prefix.as_path() != Path::new("/usr")) {
+        if let Some(prefix) =
+            answer.prefixes.iter().find(|prefix| !usable(prefix) && prefix.as_path() != Path::new("/usr"))
+        {
             return Err(format!("its prefix {} is too wide", prefix.display()));
         }
         let [major, minor, patch] = answer.version;

@@ -70,7 +70,10 @@ impl Service {
         if lease.worker == *worker && lease.incarnation == *incarnation {
             return Ok(());
         }
-        Err(Failure::new(ErrorCode::PermissionDenied, "The lease names another worker, or an earlier life of this one."))
+        Err(Failure::new(
+            ErrorCode::PermissionDenied,
+            "The lease names another worker, or an earlier life of this one.",
+        ))
     }
 
     fn check_accepting(&self) -> Result<(), Failure> {

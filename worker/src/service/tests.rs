@@ -13,7 +13,7 @@ use sandbox::{ChildEnd, FakeBackend};
 
 use super::*;
 use crate::runtimes::Runtimes;
-use crate::session::PoolOptions;
+use crate::session::{Owners, PoolOptions};
 
 struct Bench {
     service: Service,
@@ -39,8 +39,10 @@ impl Bench {
             run.clone()
         });
         let tasks = Arc::new(Tasks::default());
+        let base = WorkspaceBase::open(&directory.path().join("workspaces")).unwrap();
         let pool = Pool::new(PoolOptions {
-            base: WorkspaceBase::open(&directory.path().join("workspaces")).unwrap(),
+            owners: Owners::of(&base).unwrap(),
+            base,
             backend: Arc::new(backend.with_level(level)),
             runtimes: Runtimes::find("/nowhere".as_ref()).await,
             tasks: tasks.clone(),
@@ -294,8 +296,7 @@ async fn a_python_task_without_a_python_is_refused_before_anything_runs() {
     let bench = Bench::new(prints("")).await;
     let mut request = bench.request(TaskId::mint(), 2);
     let program = Program::PythonCode { code: "pass".to_owned(), args: Vec::new() };
-    request.operation =
-        Operation::Exec(Exec { program, stdin: Vec::new(), env: std::collections::BTreeMap::new() });
+    request.operation = Operation::Exec(Exec { program, stdin: Vec::new(), env: std::collections::BTreeMap::new() });
     let events = collect(bench.execute(request).await.unwrap()).await;
     assert_eq!(failure_code(&events), Some(ErrorCode::NotFound));
 }

@@ -1,8 +1,8 @@
 //! Sessions on this worker: their workspaces, sandboxes and prepared interpreters.
 
 mod live;
+mod owners;
 mod pool;
-mod uids;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::runtimes::Runtimes;
 pub(crate) use live::Live;
+pub(crate) use owners::Owners;
 pub(crate) use pool::{Pool, PoolOptions};
 
 /// Tasks of one session that run at once.

@@ -1,18 +1,19 @@
 //! The sessions of this worker, open and closed, and the fence of epochs.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use codegen_proto::{CloseSession, OpenSession, SessionClosed, SessionOpened};
-use codegen_types::{Epoch, ErrorCode, Failure, HeldSession, IsolationLevel, Lease, SessionId};
+use codegen_types::{Epoch, ErrorCode, Failure, HeldSession, IsolationLevel, Lease, Limits, SessionId};
 use parking_lot::Mutex;
 use sandbox::Backend;
 use sandbox::files::{Workspace, WorkspaceBase};
+use sandbox::uids::UidError;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::uids::{self, Uid};
+use super::owners::{OwnerError, Owners};
 use super::{PARALLEL_MAX, Session};
 use crate::runtimes::Runtimes;
 use crate::tasks::{Stop, Tasks};
@@ -24,6 +25,7 @@ const CLOSED_MAX: usize = 65_536;
 /// What a pool is made of.
 pub(crate) struct PoolOptions {
     pub base: WorkspaceBase,
+    pub owners: Owners,
     pub backend: Arc<dyn Backend>,
     pub runtimes: Runtimes,
     pub tasks: Arc<Tasks>,
@@ -34,6 +36,7 @@ pub(crate) struct PoolOptions {
 /// All sessions of this worker.
 pub(crate) struct Pool {
     base: Arc<WorkspaceBase>,
+    owners: Arc<Owners>,
     backend: Arc<dyn Backend>,
     runtimes: Arc<Runtimes>,
     tasks: Arc<Tasks>,
@@ -56,6 +59,7 @@ impl Pool {
     pub fn new(options: PoolOptions) -> Self {
         Self {
             base: Arc::new(options.base),
+            owners: Arc::new(options.owners),
             backend: options.backend,
             runtimes: Arc::new(options.runtimes),
             tasks: options.tasks,
@@ -105,17 +109,12 @@ impl Pool {
 
     async fn make(&self, request: &OpenSession) -> Result<Arc<Session>, Failure> {
         let id = request.session;
-        let used: HashSet<u32> = {
-            let entries = self.entries.lock();
-            if entries.open.len() >= self.sessions_max {
-                let message = format!("This worker has {} sessions, as many as it may.", self.sessions_max);
-                return Err(Failure::new(ErrorCode::NoCapacity, message));
-            }
-            entries.open.values().filter_map(|session| session.uid).collect()
-        };
-        let base = self.base.clone();
-        let limits = request.limits;
-        let made = tokio::task::spawn_blocking(move || make_workspace(&base, id, &used, limits)).await;
+        if self.len() >= self.sessions_max {
+            let message = format!("This worker has {} sessions, as many as it may.", self.sessions_max);
+            return Err(Failure::new(ErrorCode::NoCapacity, message));
+        }
+        let (base, owners, limits) = (self.base.clone(), self.owners.clone(), request.limits);
+        let made = tokio::task::spawn_blocking(move || make_workspace(&base, &owners, id, limits)).await;
         let (uid, workspace, workspace_created) = made.unwrap_or_else(|error| Err(internal(&error)))?;
         let session = Arc::new(Session {
             id,
@@ -148,11 +147,9 @@ impl Pool {
             None => 0,
         };
         if request.delete_workspace {
-            let base = self.base.clone();
-            let deleted = tokio::task::spawn_blocking(move || base.delete(request.session)).await;
-            if let Err(error) = deleted.map_err(|error| internal(&error))? {
-                return Err(internal(&error));
-            }
+            let (base, owners, session) = (self.base.clone(), self.owners.clone(), request.session);
+            let deleted = tokio::task::spawn_blocking(move || delete_workspace(&base, &owners, session)).await;
+            deleted.unwrap_or_else(|error| Err(internal(&error)))?;
         }
         Ok(SessionClosed { processes_killed })
     }
@@ -170,9 +167,10 @@ impl Pool {
     pub fn get(&self, session: SessionId, lease: &Lease) -> Result<Arc<Session>, Failure> {
         match self.entries.lock().fence(session, lease.epoch)? {
             Some(open) if open.epoch == lease.epoch => Ok(open),
-            Some(_) | None => {
-                Err(Failure::new(ErrorCode::SessionNotFound, "The session is not open on this worker under this lease."))
-            }
+            Some(_) | None => Err(Failure::new(
+                ErrorCode::SessionNotFound,
+                "The session is not open on this worker under this lease.",
+            )),
         }
     }
 
@@ -252,20 +250,28 @@ impl Entries {
 
 fn make_workspace(
     base: &WorkspaceBase,
+    owners: &Owners,
     session: SessionId,
-    used: &HashSet<u32>,
-    limits: codegen_types::Limits,
+    limits: Limits,
 ) -> Result<(Option<u32>, Workspace, bool), Failure> {
-    let uid = match uids::choose(base, session, used).map_err(|error| internal(&error))? {
-        Uid::Own => None,
-        Uid::Of(uid) => Some(uid),
-        Uid::Exhausted => {
-            return Err(Failure::new(ErrorCode::NoCapacity, "Every user id for sessions is taken by a workspace."));
+    let uid = owners.choose(base, session).map_err(|error| match error {
+        OwnerError::Uids(UidError::NoUid) => {
+            Failure::new(ErrorCode::NoCapacity, "Every user id for sessions is taken by a workspace.")
         }
-    };
+        error => internal(&error),
+    })?;
     let (directory, created) = base.open_or_create(session, uid).map_err(|error| internal(&error))?;
     let workspace = Workspace::new(directory, limits).map_err(|error| internal(&error))?;
     Ok((uid, workspace, created))
+}
+
+fn delete_workspace(base: &WorkspaceBase, owners: &Owners, session: SessionId) -> Result<(), Failure> {
+    let owner = base.owner(session);
+    base.delete(session).map_err(|error| internal(&error))?;
+    if let Some(uid) = owner {
+        owners.release(uid);
+    }
+    Ok(())
 }
 
 fn stale() -> Failure {

@@ -102,8 +102,7 @@ impl Bench {
             epoch: Epoch(1),
         };
         let session = SessionId::mint();
-        let mut bench =
-            Self { worker, stdin: Some(stdin), coordinator, client, session, lease, _directory: directory };
+        let mut bench = Self { worker, stdin: Some(stdin), coordinator, client, session, lease, _directory: directory };
         bench.open(limits).await;
         bench
     }

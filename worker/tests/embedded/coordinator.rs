@@ -94,7 +94,8 @@ impl Coordinator {
     /// The client on the next link that the worker opens.
     pub async fn link(&self) -> WorkerClient<Channel> {
         let next = async { self.links.lock().await.recv().await };
-        let stream = tokio::time::timeout(Duration::from_secs(30), next).await.expect("a link in time").expect("a link");
+        let stream =
+            tokio::time::timeout(Duration::from_secs(30), next).await.expect("a link in time").expect("a link");
         let mut once = Some(stream);
         let connector = tower::service_fn(move |_| {
             let stream = once.take().ok_or_else(|| std::io::Error::other("the link is gone"));
@@ -158,11 +159,7 @@ impl AsyncRead for Prefixed {
 }
 
 impl AsyncWrite for Prefixed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

@@ -22,7 +22,7 @@ async fn the_end_of_standard_input_ends_everything_at_once() {
 #[tokio::test]
 async fn a_worker_that_is_killed_leaves_nothing_behind() {
     let mut bench = Bench::new().await;
-    let program = Program::Shell { command: "setsid sleep 6544.75".into() };
+    let program = Program::Shell { command: "setsid sleep 6544.75 & wait".into() };
     let _stream = bench.stream(bench.request(TaskId::mint(), exec(program, "", &[]))).await;
     poll(Instant::now() + Duration::from_secs(10), "the program runs", || runs("6544.75").then_some(()));
     bench.worker.kill().unwrap();
@@ -84,7 +84,8 @@ fn a_malformed_start_message_is_refused_without_repeating_it() {
 #[test]
 fn a_probe_says_what_is_there() {
     let output = Command::new(env!("CARGO_BIN_EXE_worker")).arg("--probe").output().unwrap();
-    let probe: worker::Probe = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let probe: worker::Probe =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     assert!(probe.runtimes.iter().any(|runtime| runtime.name == "shell"), "{probe:?}");
     assert_eq!(probe.isolation.layers.len(), codegen_types::Layer::ALL.len());
 }

@@ -1,6 +1,7 @@
 //! One sandbox, as the worker holds it.
 
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use codegen_types::IsolationReport;
@@ -89,6 +90,10 @@ impl Sandbox for ProcessSandbox {
             let child = self.start(spawn, Supervision::Bare).await?;
             child.pid().ok_or(SandboxError::Gone)
         })
+    }
+
+    fn adopt(&self, ctl: OwnedFd) -> io::Result<Child> {
+        Ok(Child::from_ctl(ctl)?.watching(self.oom.clone()))
     }
 
     fn destroy(&self) -> BoxFuture<'_, u32> {

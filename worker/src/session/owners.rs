@@ -1,0 +1,63 @@
+//! Whose files and processes a session's are: when the worker is root, each session has a user id of the host to itself.
+
+use std::io;
+
+use codegen_types::SessionId;
+use parking_lot::Mutex;
+use sandbox::files::WorkspaceBase;
+use sandbox::uids::{UidError, Uids};
+
+/// The user ids of this worker's sessions.
+#[derive(Debug)]
+pub(crate) struct Owners(Option<Mutex<Uids>>);
+
+/// Why a session has no user id.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OwnerError {
+    /// There is none to be had.
+    #[error("no user id for the session")]
+    Uids(#[from] UidError),
+    /// Its workspace belongs to a user that this worker cannot act as.
+    #[error("the workspace belongs to user {0}, which is not this worker's to give")]
+    Foreign(u32),
+    /// The workspaces cannot be listed.
+    #[error("the owners of the workspaces cannot be listed")]
+    Base(#[from] io::Error),
+}
+
+impl Owners {
+    /// Reserves ids, those of every workspace that is there among them. A worker that is not root needs none.
+    pub fn of(base: &WorkspaceBase) -> Result<Self, OwnerError> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Self(None));
+        }
+        let mut uids = Uids::reserve()?;
+        for (_, uid) in base.owners()? {
+            uids.keep(uid);
+        }
+        Ok(Self(Some(Mutex::new(uids))))
+    }
+
+    /// The id of a session: that of its workspace, or a new one. None: the worker's own.
+    pub fn choose(&self, base: &WorkspaceBase, session: SessionId) -> Result<Option<u32>, OwnerError> {
+        let Some(uids) = &self.0 else { return Ok(None) };
+        let mut uids = uids.lock();
+        let Some(owner) = base.owner(session) else { return Ok(Some(uids.take(None)?)) };
+        // What the workspace kept is the session's own to take.
+        uids.release(owner);
+        match uids.take(Some(owner))? {
+            uid if uid == owner => Ok(Some(uid)),
+            other => {
+                uids.release(other);
+                Err(OwnerError::Foreign(owner))
+            }
+        }
+    }
+
+    /// Gives back the id of a session that has neither files nor processes any more.
+    pub fn release(&self, uid: u32) {
+        if let Some(uids) = &self.0 {
+            uids.lock().release(uid);
+        }
+    }
+}
