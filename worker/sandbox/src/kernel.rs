@@ -109,23 +109,42 @@ pub(crate) fn duplicate_to(fd: impl AsFd, number: RawFd) -> io::Result<()> {
     check(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }.into()).map(drop)
 }
 
-/// A signalfd that says when a child has ended; blocks SIGCHLD for it.
-pub(crate) fn child_signals() -> io::Result<OwnedFd> {
+/// A signalfd for the death of children and for requests to end; blocks both signals for it.
+pub(crate) fn signals() -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised by sigemptyset before it is used, and lives through the calls.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
         check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()).into())?;
         let fd = check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK).into())?;
         Ok(OwnedFd::from_raw_fd(fd as RawFd))
     }
 }
 
-/// Empties a signalfd; which signals they were does not matter to those who then reap all children.
-pub(crate) fn drain(signals: &OwnedFd) {
-    let mut buffer = [0_u8; size_of::<libc::signalfd_siginfo>() * 8];
-    while rustix::io::read(signals, &mut buffer).is_ok_and(|n| n > 0) {}
+/// What signals have asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signalled {
+    /// At most to reap children.
+    GoOn,
+    /// To end.
+    End,
+}
+
+/// Empties a signalfd.
+pub(crate) fn drain(signals: &OwnedFd) -> Signalled {
+    const SIZE: usize = size_of::<libc::signalfd_siginfo>();
+    let mut buffer = [0_u8; SIZE * 8];
+    let mut found = Signalled::GoOn;
+    while let Ok(len @ 1..) = rustix::io::read(signals, &mut buffer) {
+        // Each record begins with the signal's number.
+        let mut numbers = buffer[..len].chunks_exact(SIZE).map(|record| [record[0], record[1], record[2], record[3]]);
+        if numbers.any(|number| u32::from_ne_bytes(number) == libc::SIGTERM as u32) {
+            found = Signalled::End;
+        }
+    }
+    found
 }
 
 /// Puts every signal back to its default action.

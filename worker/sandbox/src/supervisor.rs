@@ -47,7 +47,7 @@ impl Supervisor {
         // A fresh fork is no group leader, so this cannot fail.
         let _ = rustix::process::setsid();
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let signals = kernel::child_signals()?;
+        let signals = kernel::signals()?;
         let started = start_program(&order, rules);
         let SpawnOrder { ctl, descriptors, .. } = order;
         drop(descriptors);

@@ -68,10 +68,10 @@ impl Uids {
     /// The id for a session, taken until [`Uids::release`]. `owner` is who owns the session's workspace already: it
     /// keeps its id where that is possible. When the id returned is another one, the workspace must be given to it.
     pub fn take(&mut self, owner: Option<u32>) -> Result<u32, UidError> {
-        if let Some(owner) = owner.filter(|owner| self.is_ours(*owner)) {
-            if self.taken.insert(owner) {
-                return Ok(owner);
-            }
+        if let Some(owner) = owner.filter(|owner| self.is_ours(*owner))
+            && self.taken.insert(owner)
+        {
+            return Ok(owner);
         }
         let free = self.blocks.keys().flat_map(|block| block_uids(*block)).find(|uid| !self.taken.contains(uid));
         let uid = free.ok_or(UidError::NoUid)?;

@@ -138,11 +138,16 @@ fn own_name() -> String {
     format!("{PREFIX}{pid}.{}", start_time(pid).unwrap_or_default())
 }
 
+/// When a living process was started, in ticks since boot; one that only waits to be reaped is dead.
 fn start_time(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; the start time is the 20th field after it.
+    // The name in parentheses may hold anything; the state is the first and the start time the 20th field after it.
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19).map(str::to_owned)
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    match fields.first() {
+        Some(&("Z" | "X")) | None => None,
+        Some(_) => fields.get(19).map(|time| (*time).to_owned()),
+    }
 }
 
 /// Makes our own group below the given one, after removing those of launchers that are gone.

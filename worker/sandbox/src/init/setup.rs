@@ -39,7 +39,7 @@ pub(super) fn set_up(control: &OwnedFd, workspace: OwnedFd, plan: &Plan<'_>) -> 
     kernel::reset_signal_actions();
     // The descriptors of the launcher are closed first, so that no later step can leak one.
     kernel::close_all_but(&[control.as_raw_fd(), workspace.as_raw_fd()]).step("close descriptors")?;
-    let signals = kernel::child_signals().step("signalfd")?;
+    let signals = kernel::signals().step("signalfd")?;
     // After the launcher placed us, so that the namespace's root is our own control group.
     kernel::unshare(libc::CLONE_NEWCGROUP).step("make a cgroup namespace")?;
     rustix::process::setsid().step("setsid")?;

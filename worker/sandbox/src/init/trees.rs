@@ -15,10 +15,10 @@ use crate::protocol::OpenFailure;
 const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 /// Places of a sandbox that no further tree may cover.
-const RESERVED: [&str; 8] = ["/proc", "/sys", "/dev", "/tmp", "/run", "/etc", "/workspace", "/var"];
+const RESERVED: [&str; 8] = ["/proc", "/sys", "/dev", "/tmp", "/run", "/etc", "/workspace", "/var/tmp"];
 
 /// Configuration of the host that programs need and that tells nothing about it.
-const CONFIGURATION: [&str; 24] = [
+const CONFIGURATION: [&str; 25] = [
     "alternatives",
     "bash.bashrc",
     "ca-certificates",
@@ -34,6 +34,7 @@ const CONFIGURATION: [&str; 24] = [
     "magic",
     "mime.types",
     "os-release",
+    "perl",
     "pki/tls/certs",
     "protocols",
     "python3",

@@ -31,12 +31,15 @@ pub fn fork() -> io::Result<LauncherSocket> {
         Forked::Parent(_) => Ok(LauncherSocket(ours)),
         Forked::Child => kernel::run_and_exit(|| {
             drop(ours);
-            let bound = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+            // Blocked before it is asked for, so that it is never deadly.
+            let Ok(signals) = kernel::signals() else { return 1 };
+            // Not a kill, so that there is time to remove control groups; the inits themselves are killed.
+            let bound = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
             // A worker that ended before the signal was asked for will never send it.
             if bound.is_err() || rustix::process::getppid() != Some(worker) {
                 return 1;
             }
-            serve::run(theirs)
+            serve::run(theirs, signals)
         }),
     }
 }

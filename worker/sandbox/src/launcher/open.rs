@@ -64,7 +64,7 @@ pub(super) fn open(launcher: &mut Launcher, request: &OpenRequest, workspace: Ow
             kernel::kill(pid, libc::SIGKILL);
             kernel::reap_child(pid);
             launcher.put_away(group);
-            Err(failure)
+            Err(remedy::for_setup(failure))
         }
     }
 }
@@ -93,7 +93,7 @@ fn admit(pid: i32, (uid, gid): (u32, u32), group: &Group, control: &OwnedFd) -> 
     datagram::send(control, b"go", &[]).map_err(|e| OpenFailure::at("let init go", e))?;
     match setup_report(control).map_err(|e| OpenFailure::at("wait for init", e))? {
         SetupReport::Ready { landlock_version } => Ok(landlock_version),
-        SetupReport::Failed(failure) => Err(remedy::for_setup(failure)),
+        SetupReport::Failed(failure) => Err(failure),
     }
 }
 

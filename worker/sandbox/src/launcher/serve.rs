@@ -13,7 +13,7 @@ use crate::backend::SandboxEnd;
 use crate::cgroups::{Group, Groups, OomCounter};
 use crate::datagram::{self, Datagram};
 use crate::init::{EXIT_MEMORY_LIMIT, EXIT_RELEASED};
-use crate::kernel::{self, Ending};
+use crate::kernel::{self, Ending, Signalled};
 use crate::layers::seccomp::Filters;
 use crate::protocol::{LauncherReply, LauncherRequest, OpenFailure, OpenRequest};
 use crate::supervisor;
@@ -42,23 +42,22 @@ pub(super) struct Live {
 }
 
 /// Runs the launcher until its worker lets go of it, and gives its exit code.
-pub(super) fn run(socket: OwnedFd) -> i32 {
-    let Ok(mut launcher) = Launcher::new(socket) else { return 1 };
+pub(super) fn run(socket: OwnedFd, signals: OwnedFd) -> i32 {
+    let Ok(mut launcher) = Launcher::new(socket, signals) else { return 1 };
     let served = launcher.serve();
     launcher.end_all();
     if served.is_ok() { 0 } else { 1 }
 }
 
 impl Launcher {
-    fn new(socket: OwnedFd) -> io::Result<Self> {
-        kernel::close_all_but(&[socket.as_raw_fd()])?;
+    fn new(socket: OwnedFd, signals: OwnedFd) -> io::Result<Self> {
+        kernel::close_all_but(&[socket.as_raw_fd(), signals.as_raw_fd()])?;
         detach_standard_descriptors()?;
         rustix::process::chdir("/")?;
         if rustix::process::geteuid().is_root() {
             // No sandbox may have the groups of whoever started the worker.
             rustix::thread::set_thread_groups(&[])?;
         }
-        let signals = kernel::child_signals()?;
         let (groups, filters) = (Groups::find(), Filters::compile()?);
         Ok(Self { groups, filters, socket, signals, live: HashMap::new(), stale: Vec::new() })
     }
@@ -72,8 +71,11 @@ impl Launcher {
                 Err(errno) => return Err(errno.into()),
             }
             let asked = !polled[0].revents().is_empty();
-            kernel::drain(&self.signals);
+            let signalled = kernel::drain(&self.signals);
             self.reap()?;
+            if signalled == Signalled::End {
+                return Ok(());
+            }
             if asked {
                 match datagram::recv(&self.socket)? {
                     Some(datagram) => self.handle(datagram)?,

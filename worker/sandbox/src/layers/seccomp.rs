@@ -80,7 +80,7 @@ fn gate() -> BpfProgram {
 fn denied_calls() -> Result<Rules, seccompiler::BackendError> {
     let mut rules: Rules = ALWAYS_DENIED.iter().map(|number| (*number, Vec::new())).collect();
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family| argument(0, SeccompCmpOp::Ne, family));
-    rules.insert(libc::SYS_socket, vec![all_of(families)?]);
+    rules.insert(libc::SYS_socket, [vec![all_of(families)?], rare_protocols()?].concat());
     rules.insert(libc::SYS_socketpair, vec![all_of([argument(0, SeccompCmpOp::Ne, libc::AF_UNIX)])?]);
     let namespaces = NAMESPACES
         .iter()
@@ -96,6 +96,28 @@ fn denied_calls() -> Result<Rules, seccompiler::BackendError> {
     let query = all_of([argument(0, SeccompCmpOp::Ne, 0), argument(0, SeccompCmpOp::Ne, -1)])?;
     rules.insert(libc::SYS_personality, vec![query]);
     Ok(rules)
+}
+
+/// Protocols for which the kernel would load a module that nobody here needs (DCCP, SCTP and the like).
+fn rare_protocols() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    const DATAGRAM_CONGESTION: u64 = 6;
+    const TYPE_BITS: u64 = 0xf;
+    let inet = || argument(0, SeccompCmpOp::Ne, libc::AF_UNIX);
+    let kind = |kind: u64| SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(TYPE_BITS), kind);
+    let other_than = |protocol| argument(2, SeccompCmpOp::Ne, protocol);
+    Ok(vec![
+        all_of([inet(), kind(DATAGRAM_CONGESTION)])?,
+        all_of([inet(), kind(libc::SOCK_SEQPACKET as u64)])?,
+        all_of([
+            inet(),
+            other_than(0),
+            other_than(libc::IPPROTO_ICMP),
+            other_than(libc::IPPROTO_TCP),
+            other_than(libc::IPPROTO_UDP),
+            other_than(libc::IPPROTO_ICMPV6),
+            other_than(libc::IPPROTO_MPTCP),
+        ])?,
+    ])
 }
 
 fn all_of<const N: usize>(

@@ -102,8 +102,11 @@ fn run_as_user(names: &[&String]) -> bool {
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = directory.path().join("isolation");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    // A home outside the places that are part of a sandbox, closed to others as homes are.
+    let home = tempfile::Builder::new().prefix("home").tempdir_in("/opt").unwrap();
+    std::os::unix::fs::chown(home.path(), Some(USER), Some(USER)).unwrap();
     let mut command = Command::new(&program);
-    command.arg("--exact").args(names).current_dir("/").env_clear().uid(USER).gid(USER);
+    command.arg("--exact").args(names).current_dir("/").env_clear().env("HOME", home.path()).uid(USER).gid(USER);
     let status = command.status().unwrap();
     status.success()
 }

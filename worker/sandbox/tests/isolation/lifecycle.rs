@@ -1,13 +1,15 @@
 //! Ends: nothing outlives what it belongs to.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use codegen_types::Limits;
+use codegen_types::{Layer, Limits};
 use sandbox::{SandboxEnd, SandboxError};
 
-use crate::room::{Room, descendants, descendants_of, eventually, host_processes, inits, within};
+use crate::limits::is_enforced;
+use crate::room::{Room, descendants, descendants_of, eventually, host_processes, inits, is_root, within};
 
 const ROLE: &str = "CODEGEN_TEST_ROLE";
 
@@ -62,11 +64,27 @@ pub async fn ending_the_launcher_ends_every_sandbox() {
     process.wait().unwrap();
 }
 
+pub async fn control_groups_of_a_dead_launcher_are_removed_at_the_next_start() {
+    let Worker { mut process, descendants } = worker();
+    let launcher = &descendants[..1];
+    let had_groups = !groups_of(launcher).is_empty();
+    assert_eq!(had_groups, is_root() && is_enforced(Layer::MemoryLimit).await);
+    kill(launcher[0]);
+    process.wait().unwrap();
+    eventually("all inside is gone", || !alive(&descendants)).await;
+    assert_eq!(!groups_of(launcher).is_empty(), had_groups, "nobody was left to remove them");
+    let mut next = worker();
+    assert!(groups_of(launcher).is_empty(), "the next start removes them");
+    next.process.kill().unwrap();
+    next.process.wait().unwrap();
+}
+
 pub async fn ending_the_worker_ends_launcher_and_sandboxes() {
     let Worker { mut process, descendants } = worker();
     process.kill().unwrap();
     process.wait().unwrap();
     eventually("launcher and sandboxes are gone", || !alive(&descendants)).await;
+    eventually("and their control groups", || groups_of(&descendants[..1]).is_empty()).await;
 }
 
 pub async fn destroying_a_sandbox_leaves_no_process_and_no_control_group() {
@@ -87,17 +105,24 @@ pub async fn destroying_a_sandbox_leaves_no_process_and_no_control_group() {
     eventually("its control groups are gone", || groups() <= groups_before).await;
 }
 
-/// Control groups of sandboxes of this process's launcher.
+/// How many control groups the sandboxes of this process's launcher have.
 fn groups() -> usize {
-    let own: Vec<String> = descendants().iter().map(|pid| format!("codegen-mcp.{pid}.")).collect();
-    let mut found = 0;
-    let mut pending = vec![std::path::PathBuf::from("/sys/fs/cgroup")];
+    groups_of(&descendants()).len()
+}
+
+/// Control groups of the sandboxes of these launchers.
+fn groups_of(launchers: &[i32]) -> Vec<PathBuf> {
+    let own: Vec<String> = launchers.iter().map(|pid| format!("codegen-mcp.{pid}.")).collect();
+    let mut found = Vec::new();
+    let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(directory) = pending.pop() {
         let Ok(entries) = std::fs::read_dir(&directory) else { continue };
         for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
             let ours =
                 directory.file_name().is_some_and(|name| own.iter().any(|own| name.to_string_lossy().starts_with(own)));
-            found += usize::from(ours);
+            if ours {
+                found.push(entry.path());
+            }
             pending.push(entry.path());
         }
     }

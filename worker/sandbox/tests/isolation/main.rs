@@ -1,6 +1,9 @@
 //! The promises of SECURITY.md, one test each, on real sandboxes: as the user who runs the tests and, when that is
 //! root, as user id 1000 as well.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "this is a test runner")]
+
 mod files;
 mod harness;
 mod lifecycle;
@@ -34,10 +37,12 @@ fn all() -> Vec<Case> {
         lifecycle::destroying_a_sandbox_leaves_no_process_and_no_control_group,
         lifecycle::dropping_a_sandbox_ends_it,
         lifecycle::ending_the_launcher_ends_every_sandbox,
+        lifecycle::control_groups_of_a_dead_launcher_are_removed_at_the_next_start,
         lifecycle::ending_the_worker_ends_launcher_and_sandboxes,
         lifecycle::a_refused_sandbox_is_an_error_and_never_a_weaker_one,
         lifecycle::opening_and_starting_are_quick,
         limits::memory_is_bounded_and_its_limit_is_told,
+        limits::memory_under_the_limit_is_left_alone,
         limits::a_single_large_allocation_is_bounded,
         limits::a_fork_bomb_is_bounded_and_cleaned_up,
         limits::scratch_space_is_bounded,

@@ -57,6 +57,9 @@ for kind in (socket.SOCK_RAW,):
     for family in (socket.AF_INET, socket.AF_INET6):
         try: socket.socket(family, kind, 1); print('raw')
         except PermissionError: pass
+for kind, protocol in ((6, 0), (5, 0), (5, 132), (1, 132), (6, 33), (3, 255)):
+    try: socket.socket(socket.AF_INET, kind, protocol); print('made', kind, protocol)
+    except PermissionError: pass
 a, b = socket.socketpair(); a.send(b'x'); assert b.recv(1) == b'x'
 ";
     assert_eq!(room.python(script).await, "");

@@ -117,7 +117,8 @@ pub async fn a_program_that_ends_by_itself_reports_code_and_use() {
     assert!(ran.end.cpu_ms >= 150, "{ran:?}");
     assert!(ran.end.memory_peak_bytes > 64 << 20, "{ran:?}");
     assert!(!ran.end.memory_limit_hit);
-    assert_eq!(room.shell("kill -TERM $$").await.end.signal, Some(libc::SIGTERM));
+    let ran = room.shell("echo out; echo err >&2; kill -TERM $$").await;
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str(), ran.end.signal), ("out\n", "err\n", Some(libc::SIGTERM)));
 }
 
 pub async fn losing_the_supervisor_is_noticed() {
