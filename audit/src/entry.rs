@@ -68,6 +68,8 @@ words! {
         WorkerRefused = "worker.refused",
         /// A session was created.
         SessionCreated = "session.created",
+        /// A session is being opened again, under a new lease.
+        SessionOpening = "session.opening",
         /// A session is ready on a worker.
         SessionOpened = "session.opened",
         /// A session has no processes any more and keeps its files.

@@ -1,8 +1,13 @@
-//! Pure decisions of the coordinator: state machines of sessions, workers and tasks, and placement.
+//! Pure decisions of the coordinator: state machines of sessions, workers and tasks, placement, retention and
+//! idempotency.
 //!
 //! Owner of what may happen next; the coordinator carries it out.
 //!
 //! *Invariant*: functions of (state, input, now) that return data. No tokio, no clock, no I/O, no locks.
 
+pub mod idempotency;
 pub mod placement;
+pub mod retention;
+pub mod session;
+pub mod task;
 pub mod worker;

@@ -1,0 +1,276 @@
+//! The table: one function per state, every input named in each.
+
+use codegen_types::{Epoch, Incarnation, Lease, TaskId};
+
+use super::{
+    Assignment, CloseReason, Effect, Files, Input, Purpose, Refusal, Rules, Session, SessionEvent, SessionState,
+    SuspendReason, Transition,
+};
+
+type Stepped = Result<Transition, Refusal>;
+
+pub(super) fn step(session: Option<&Session>, input: &Input, now: i64, rules: &Rules) -> Stepped {
+    let Some(session) = session else { return absent(input, now) };
+    match &session.state {
+        SessionState::Opening { lease, purpose } => opening(session, lease, *purpose, input, now),
+        SessionState::Ready { lease } => ready(session, lease, input, now, rules),
+        SessionState::Suspended { lease } => suspended(session, lease, input, now),
+        SessionState::Lost { lease, .. } => lost(session, lease, input, now),
+        SessionState::Closing { lease, reason } => closing(session, lease, *reason, input, now),
+        SessionState::Closed { .. } => closed(session, input, now),
+    }
+}
+
+fn absent(input: &Input, now: i64) -> Stepped {
+    match input {
+        Input::Create { at, ttl_ms } => {
+            let lease = at.lease(Epoch::default().next());
+            let state = SessionState::Opening { lease: lease.clone(), purpose: Purpose::First };
+            let next = Session { state, running: [].into(), last_used_ms: now, ttl_ms: *ttl_ms, tasks: 0 };
+            Ok(Transition { next, event: Some(SessionEvent::Created), effects: vec![Effect::Open { lease }] })
+        }
+        Input::Opened { .. }
+        | Input::OpenFailed { .. }
+        | Input::Reopen { .. }
+        | Input::TaskStarted { .. }
+        | Input::TaskEnded { .. }
+        | Input::Update { .. }
+        | Input::IdleSweep
+        | Input::ServerStopping
+        | Input::ServerStarted
+        | Input::WorkerJoined { .. }
+        | Input::WorkerGone { .. }
+        | Input::CloseRequested { .. }
+        | Input::CloseDone
+        | Input::CloseFailed
+        | Input::RetentionSweep { .. } => Err(Refusal::Absent),
+    }
+}
+
+fn opening(session: &Session, lease: &Lease, purpose: Purpose, input: &Input, now: i64) -> Stepped {
+    match input {
+        Input::Create { .. } => Err(Refusal::Exists),
+        Input::Opened { epoch, .. } | Input::OpenFailed { epoch } if *epoch != lease.epoch => Err(Refusal::Stale),
+        // Files that were promised and are not there are not replaced by an empty directory in silence.
+        Input::Opened { files: Files::Missing, .. } if purpose == Purpose::Again => {
+            let effects = vec![Effect::DeleteWorkspace { lease: lease.clone() }];
+            to(session, lost_state(lease, now), SessionEvent::Lost, effects)
+        }
+        Input::Opened { .. } => {
+            let state = SessionState::Ready { lease: lease.clone() };
+            let mut transition = to(session, state, SessionEvent::Opened, vec![])?;
+            transition.next.last_used_ms = now;
+            Ok(transition)
+        }
+        Input::OpenFailed { .. } => match purpose {
+            Purpose::First => {
+                let effects = vec![Effect::DeleteWorkspace { lease: lease.clone() }];
+                close(session, CloseReason::OpenFailed, now, effects)
+            }
+            Purpose::Again => {
+                let effects = vec![Effect::EndProcesses { lease: lease.clone() }];
+                suspend(session, lease, SuspendReason::OpenFailed, effects)
+            }
+        },
+        Input::Reopen { .. } | Input::TaskStarted { .. } => Err(Refusal::NotReady),
+        Input::TaskEnded { task } => task_ended(session, *task, now),
+        Input::Update { ttl_ms } => update(session, *ttl_ms, now),
+        Input::ServerStopping => suspend(session, lease, SuspendReason::ServerStopped, end_processes(lease)),
+        Input::ServerStarted => suspend(session, lease, SuspendReason::ServerRestarted, vec![]),
+        Input::CloseRequested { present } => begin_close(session, lease, CloseReason::Requested, *present),
+        // The worker's answer to the opening says how that ended.
+        Input::IdleSweep
+        | Input::WorkerJoined { .. }
+        | Input::WorkerGone { .. }
+        | Input::CloseDone
+        | Input::CloseFailed
+        | Input::RetentionSweep { .. } => Err(Refusal::NotDue),
+    }
+}
+
+fn ready(session: &Session, lease: &Lease, input: &Input, now: i64, rules: &Rules) -> Stepped {
+    match input {
+        Input::Create { .. } => Err(Refusal::Exists),
+        Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
+        Input::Reopen { .. } => Err(Refusal::NotDue),
+        Input::TaskStarted { task } => task_started(session, *task, now, rules),
+        Input::TaskEnded { task } => task_ended(session, *task, now),
+        Input::Update { ttl_ms } => update(session, *ttl_ms, now),
+        Input::IdleSweep => {
+            let idle_ms = u64::try_from(now.saturating_sub(session.last_used_ms)).unwrap_or(0);
+            if !session.running.is_empty() || idle_ms < session.ttl_ms {
+                return Err(Refusal::NotDue);
+            }
+            suspend(session, lease, SuspendReason::Idle, end_processes(lease))
+        }
+        Input::ServerStopping => suspend(session, lease, SuspendReason::ServerStopped, end_processes(lease)),
+        Input::ServerStarted => suspend(session, lease, SuspendReason::ServerRestarted, vec![]),
+        Input::WorkerJoined { at, files } => match files {
+            _ if at.worker != lease.worker => Err(Refusal::NotDue),
+            Files::Missing => to(session, lost_state(lease, now), SessionEvent::Lost, vec![]),
+            Files::Kept if at.is_of(lease) => Err(Refusal::NotDue),
+            Files::Kept => suspend(session, lease, SuspendReason::WorkerRestarted, vec![]),
+        },
+        Input::WorkerGone { at } if at.is_of(lease) => suspend(session, lease, SuspendReason::WorkerGone, vec![]),
+        Input::WorkerGone { .. } => Err(Refusal::NotDue),
+        Input::CloseRequested { present } => begin_close(session, lease, CloseReason::Requested, *present),
+        Input::CloseDone | Input::CloseFailed | Input::RetentionSweep { .. } => Err(Refusal::NotDue),
+    }
+}
+
+fn suspended(session: &Session, lease: &Lease, input: &Input, now: i64) -> Stepped {
+    match input {
+        Input::Create { .. } => Err(Refusal::Exists),
+        Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
+        Input::Reopen { at } if at.worker != lease.worker => Err(Refusal::Stale),
+        Input::Reopen { at } => {
+            let lease = at.lease(lease.epoch.next());
+            let state = SessionState::Opening { lease: lease.clone(), purpose: Purpose::Again };
+            let mut transition = to(session, state, SessionEvent::Opening, vec![Effect::Open { lease }])?;
+            transition.next.last_used_ms = now;
+            Ok(transition)
+        }
+        Input::TaskStarted { .. } => Err(Refusal::NotReady),
+        Input::TaskEnded { task } => task_ended(session, *task, now),
+        Input::Update { ttl_ms } => update(session, *ttl_ms, now),
+        Input::WorkerJoined { at, files: Files::Missing } if at.worker == lease.worker => {
+            to(session, lost_state(lease, now), SessionEvent::Lost, vec![])
+        }
+        Input::CloseRequested { present } => begin_close(session, lease, CloseReason::Requested, *present),
+        Input::RetentionSweep { present } => begin_close(session, lease, CloseReason::Expired, *present),
+        Input::IdleSweep
+        | Input::ServerStopping
+        | Input::ServerStarted
+        | Input::WorkerJoined { .. }
+        | Input::WorkerGone { .. }
+        | Input::CloseDone
+        | Input::CloseFailed => Err(Refusal::NotDue),
+    }
+}
+
+fn lost(session: &Session, lease: &Lease, input: &Input, now: i64) -> Stepped {
+    match input {
+        Input::Create { .. } => Err(Refusal::Exists),
+        Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
+        Input::Reopen { .. } | Input::TaskStarted { .. } | Input::Update { .. } => Err(Refusal::Lost),
+        Input::TaskEnded { task } => task_ended(session, *task, now),
+        Input::WorkerJoined { at, files: Files::Kept } if at.worker == lease.worker && !at.is_of(lease) => {
+            suspend(session, lease, SuspendReason::FilesFound, vec![])
+        }
+        // There is nothing to delete.
+        Input::CloseRequested { .. } => close(session, CloseReason::Requested, now, vec![]),
+        Input::RetentionSweep { .. } => close(session, CloseReason::Expired, now, vec![]),
+        Input::IdleSweep
+        | Input::ServerStopping
+        | Input::ServerStarted
+        | Input::WorkerJoined { .. }
+        | Input::WorkerGone { .. }
+        | Input::CloseDone
+        | Input::CloseFailed => Err(Refusal::NotDue),
+    }
+}
+
+fn closing(session: &Session, lease: &Lease, reason: CloseReason, input: &Input, now: i64) -> Stepped {
+    let retry = |lease: &Lease| vec![Effect::DeleteWorkspace { lease: lease.clone() }];
+    match input {
+        Input::Create { .. } => Err(Refusal::Exists),
+        Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
+        Input::Reopen { .. } | Input::TaskStarted { .. } | Input::Update { .. } | Input::CloseRequested { .. } => {
+            Err(Refusal::Closed)
+        }
+        Input::TaskEnded { task } => task_ended(session, *task, now),
+        Input::IdleSweep | Input::ServerStarted => {
+            Ok(Transition { next: session.clone(), event: None, effects: retry(lease) })
+        }
+        Input::WorkerJoined { at, .. } if at.worker != lease.worker => Err(Refusal::NotDue),
+        Input::WorkerJoined { files: Files::Missing, .. } | Input::CloseDone => close(session, reason, now, vec![]),
+        Input::WorkerJoined { at, files: Files::Kept } if at.is_of(lease) => {
+            Ok(Transition { next: session.clone(), event: None, effects: retry(lease) })
+        }
+        Input::WorkerJoined { at, files: Files::Kept } => begin_close(session, lease, reason, Some(at.incarnation)),
+        // Its worker has been away for so long that nobody will hear of it again.
+        Input::RetentionSweep { .. } => close(session, reason, now, vec![]),
+        Input::ServerStopping | Input::WorkerGone { .. } | Input::CloseFailed => Err(Refusal::NotDue),
+    }
+}
+
+fn closed(session: &Session, input: &Input, now: i64) -> Stepped {
+    match input {
+        Input::Create { .. } => Err(Refusal::Exists),
+        Input::TaskEnded { task } => task_ended(session, *task, now),
+        Input::RetentionSweep { .. } => {
+            Ok(Transition { next: session.clone(), event: None, effects: vec![Effect::Forget] })
+        }
+        Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
+        Input::Reopen { .. } | Input::TaskStarted { .. } | Input::Update { .. } | Input::CloseRequested { .. } => {
+            Err(Refusal::Closed)
+        }
+        Input::IdleSweep
+        | Input::ServerStopping
+        | Input::ServerStarted
+        | Input::WorkerJoined { .. }
+        | Input::WorkerGone { .. }
+        | Input::CloseDone
+        | Input::CloseFailed => Err(Refusal::NotDue),
+    }
+}
+
+fn to(session: &Session, state: SessionState, event: SessionEvent, effects: Vec<Effect>) -> Stepped {
+    Ok(Transition { next: Session { state, ..session.clone() }, event: Some(event), effects })
+}
+
+fn suspend(session: &Session, lease: &Lease, reason: SuspendReason, effects: Vec<Effect>) -> Stepped {
+    to(session, SessionState::Suspended { lease: lease.clone() }, SessionEvent::Suspended(reason), effects)
+}
+
+fn end_processes(lease: &Lease) -> Vec<Effect> {
+    vec![Effect::CancelTasks, Effect::EndProcesses { lease: lease.clone() }]
+}
+
+fn lost_state(lease: &Lease, now: i64) -> SessionState {
+    SessionState::Lost { lease: lease.clone(), since: now }
+}
+
+/// A worker that began a new life since it held the session gets a new assignment, or it would refuse to listen.
+fn begin_close(session: &Session, lease: &Lease, reason: CloseReason, present: Option<Incarnation>) -> Stepped {
+    let lease = match present {
+        Some(incarnation) if incarnation != lease.incarnation => {
+            Assignment { worker: lease.worker.clone(), incarnation }.lease(lease.epoch.next())
+        }
+        Some(_) | None => lease.clone(),
+    };
+    let effects = vec![Effect::CancelTasks, Effect::DeleteWorkspace { lease: lease.clone() }];
+    to(session, SessionState::Closing { lease, reason }, SessionEvent::Closing(reason), effects)
+}
+
+fn close(session: &Session, reason: CloseReason, now: i64, mut effects: Vec<Effect>) -> Stepped {
+    match reason {
+        CloseReason::Expired => effects.push(Effect::Forget),
+        CloseReason::Requested | CloseReason::OpenFailed => {}
+    }
+    to(session, SessionState::Closed { reason, at: now }, SessionEvent::Closed(reason), effects)
+}
+
+fn update(session: &Session, ttl_ms: Option<u64>, now: i64) -> Stepped {
+    let next = Session { ttl_ms: ttl_ms.unwrap_or(session.ttl_ms), last_used_ms: now, ..session.clone() };
+    Ok(Transition { next, event: Some(SessionEvent::Updated), effects: vec![] })
+}
+
+fn task_started(session: &Session, task: TaskId, now: i64, rules: &Rules) -> Stepped {
+    if session.running.len() >= rules.tasks_max {
+        return Err(Refusal::TooManyTasks);
+    }
+    let mut next = Session { last_used_ms: now, tasks: session.tasks + 1, ..session.clone() };
+    if !next.running.insert(task) {
+        return Err(Refusal::WrongTask);
+    }
+    Ok(Transition { next, event: None, effects: vec![] })
+}
+
+fn task_ended(session: &Session, task: TaskId, now: i64) -> Stepped {
+    let mut next = Session { last_used_ms: now, ..session.clone() };
+    if !next.running.remove(&task) {
+        return Err(Refusal::WrongTask);
+    }
+    Ok(Transition { next, event: None, effects: vec![] })
+}
