@@ -3,12 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, OpenError, Options as AuditOptions};
+use serde_json::json;
+
 use super::client::McpClients;
 use super::fronts::ServeClient;
 use super::listeners::{ListenError, Listeners};
 use super::state_dir::LockedStateDir;
 use crate::config::Config;
 use crate::diagnostics::{Diagnostics, DiagnosticsError};
+use crate::front::handover::VERSION;
+use crate::mcp::{self, Services};
 use crate::supervisor::Supervisor;
 
 /// How long running calls may take to end once the process is to stop.
@@ -23,12 +28,19 @@ pub enum AssemblyError {
     /// No worker could join.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Nothing may be done unaudited.
+    #[error("the audit log cannot be opened; `coordinator audit verify` says more")]
+    Audit(#[from] OpenError),
+    /// The log took no record.
+    #[error("the audit log cannot be written")]
+    Unaudited(#[from] AuditUnavailable),
 }
 
 /// All parts, built and bound; nothing runs before [`start`](Self::start).
 pub(super) struct Assembly {
     state: LockedStateDir,
     _diagnostics: Diagnostics,
+    audit: Audit,
     listeners: Option<Listeners>,
     service: Arc<McpClients>,
     /// Runs the connections of clients, which end first.
@@ -41,13 +53,19 @@ impl Assembly {
     pub(super) async fn build(config: &Config, state: LockedStateDir) -> Result<Self, AssemblyError> {
         let (clients, core) = (Supervisor::default(), Supervisor::default());
         let diagnostics = Diagnostics::init(&state.logs_dir(), config.log_level)?;
+        let (audit, _opened) = Audit::open(AuditOptions::new(state.audit_dir())).await?;
         let listeners = Listeners::bind(&state, config.grpc_port).await?;
-        let service = Arc::new(McpClients::new(diagnostics.taps().clone(), clients.clone()));
-        Ok(Self { state, _diagnostics: diagnostics, listeners: Some(listeners), service, clients, core })
+        let options = mcp::Options { limits: config.limits, ..mcp::Options::default() };
+        let services = Services::new(Arc::new(super::none::NoSessions), audit.clone(), options);
+        let service = Arc::new(McpClients::new(services, diagnostics.taps().clone(), clients.clone()));
+        Ok(Self { state, _diagnostics: diagnostics, audit, listeners: Some(listeners), service, clients, core })
     }
 
     pub(super) async fn start(&mut self) -> Result<(), AssemblyError> {
         let _ = self.listeners.take();
+        let detail = json!({"version": VERSION, "pid": std::process::id()});
+        let started = Entry { kind: EventKind::ServerStarted, detail: Some(detail), ..Entry::default() };
+        self.audit.append(started).await?;
         Ok(())
     }
 
@@ -59,13 +77,18 @@ impl Assembly {
         0
     }
 
-    pub(super) async fn stop(self, _why: &str) {
+    pub(super) async fn stop(self, why: &str) {
         self.clients.cancel();
         if !self.clients.drain(DRAIN_PATIENCE).await {
             tracing::warn!("calls were still running when the time to end them was over");
         }
         self.core.cancel();
         self.core.drain(DRAIN_PATIENCE).await;
+        let stopped = Entry { kind: EventKind::ServerStopped, detail: Some(json!({"why": why})), ..Entry::default() };
+        if let Err(error) = self.audit.append(stopped).await {
+            tracing::error!(%error, "the end of the server is not in the log");
+        }
+        self.audit.close().await;
         self.state.release();
     }
 }

@@ -8,6 +8,7 @@ mod client;
 pub mod client_io;
 pub mod fronts;
 mod listeners;
+mod none;
 pub mod presence;
 pub mod signals;
 pub mod standalone;

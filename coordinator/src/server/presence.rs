@@ -7,9 +7,19 @@ use tokio::sync::watch;
 /// How often running tasks are looked at while no front is there.
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(1);
 
+/// How long a server waits at least for the front that started it.
+const FIRST_FRONT_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Counts the fronts.
 #[derive(Debug, Clone)]
-pub struct Presence(watch::Sender<usize>);
+pub struct Presence(watch::Sender<Count>);
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    present: usize,
+    /// Whether there ever was one.
+    ever: bool,
+}
 
 /// One front, until it is dropped.
 #[derive(Debug)]
@@ -17,14 +27,17 @@ pub struct Present(Presence);
 
 impl Default for Presence {
     fn default() -> Self {
-        Self(watch::Sender::new(0))
+        Self(watch::Sender::new(Count::default()))
     }
 }
 
 impl Presence {
     /// Counts a front until the returned value is dropped.
     pub fn arrive(&self) -> Present {
-        self.0.send_modify(|count| *count += 1);
+        self.0.send_modify(|count| {
+            count.present += 1;
+            count.ever = true;
+        });
         Present(self.clone())
     }
 
@@ -33,7 +46,9 @@ impl Presence {
         let mut fronts = self.0.subscribe();
         loop {
             // The sender lives in `self`, so that waiting cannot fail.
-            drop(fronts.wait_for(|count| *count == 0).await);
+            drop(fronts.wait_for(|count| count.present == 0).await);
+            let ever = fronts.borrow_and_update().ever;
+            let linger = if ever { linger } else { linger.max(FIRST_FRONT_PATIENCE) };
             tokio::select! {
                 () = quiet(linger, &running_tasks) => return,
                 // Any change: also a front that came and went counts as use.
@@ -45,7 +60,7 @@ impl Presence {
 
 impl Drop for Present {
     fn drop(&mut self) {
-        self.0.0.send_modify(|count| *count -= 1);
+        self.0.0.send_modify(|count| count.present -= 1);
     }
 }
 
@@ -95,6 +110,16 @@ mod tests {
         assert!(!ends_within(&presence, 3600, &running).await);
         running.store(0, Ordering::Relaxed);
         assert!(ends_within(&presence, 62, &running).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_without_linger_still_waits_for_the_front_that_started_it() {
+        let presence = Presence::default();
+        let idle = presence.idle(Duration::ZERO, || 0);
+        assert!(tokio::time::timeout(Duration::from_secs(9), idle).await.is_err());
+        drop(presence.arrive());
+        let idle = presence.idle(Duration::ZERO, || 0);
+        assert!(tokio::time::timeout(Duration::from_secs(1), idle).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,8 @@
+//! Fronts and servers as real processes: how they find each other, what they share, and how they end.
+#![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+mod ends;
+mod front;
+mod operator;
+mod streams;
+mod togetherness;
