@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
+use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
@@ -71,7 +72,7 @@ impl Diagnostics {
         let for_file = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(file).with_filter(targets(level));
         let tapped = taps.clone();
         let for_taps = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(taps.clone()).with_filter(
-            dynamic_filter_fn(move |_, _| tapped.any())
+            dynamic_filter_fn(move |metadata, _| *metadata.level() <= Level::DEBUG && tapped.any())
                 .with_max_level_hint(LevelFilter::DEBUG)
                 .and(targets(LogLevel::Debug)),
         );
@@ -196,6 +197,30 @@ mod tests {
 
     use super::*;
     use crate::server::client_io::ClientInput;
+
+    const LOGS: &str = "DIAGNOSTICS_TEST_LOGS";
+
+    /// Run by the test below, in a process of its own, since panics and subscribers are the whole process's.
+    #[test]
+    fn panics_when_told_to() {
+        let Some(dir) = std::env::var_os(LOGS) else { return };
+        let diagnostics = Diagnostics::init(Path::new(&dir), LogLevel::Trace).unwrap();
+        std::thread::spawn(|| panic!("told to")).join().unwrap_err();
+        drop(diagnostics);
+    }
+
+    #[test]
+    fn a_panic_is_told_to_the_operator_and_never_on_stdout() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = "diagnostics::tests::panics_when_told_to";
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = command.args(["--exact", name, "--nocapture"]).env(LOGS, dir.path()).output().unwrap();
+        assert!(output.status.success());
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains("told to");
+        assert!(said(&output.stderr) && !said(&output.stdout), "{output:?}");
+        let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap();
+        assert!(said(&std::fs::read(file.path()).unwrap()));
+    }
 
     #[tokio::test]
     async fn a_client_reads_along_until_its_tap_is_dropped() {

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Environment, Flags};
+use crate::server::state_dir::AUDIT_DIR;
 
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
@@ -81,6 +82,11 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         arguments: Vec<OsString>,
     },
+    /// Read, verify and repair the audit log
+    Audit {
+        #[command(subcommand)]
+        command: audit::AuditCommand,
+    },
     /// Find out whether this machine can run sessions well, and what to do where it cannot
     Doctor {
         /// Print JSON
@@ -132,6 +138,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => roles::front(given),
         Some(Command::Serve { on_demand }) => roles::serve(given, on_demand),
         Some(Command::Worker { .. }) => complain(&Misplaced, USAGE),
+        Some(Command::Audit { command }) => audit::run(&command, &given.config.state_dir.join(AUDIT_DIR)),
         Some(Command::Doctor { json }) => doctor::run(&given, json),
         Some(Command::Config { command: ConfigCommand::Show { json } }) => config_show::run(&given.config, json),
     }

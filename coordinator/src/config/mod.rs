@@ -45,6 +45,8 @@ pub struct Config {
     pub tool_names: ToolNames,
     /// What each session and task may use.
     pub limits: Limits,
+    /// Where interpreters are looked for, separated by colons: this process's `PATH`. The worker's own choice when absent.
+    pub search_path: Option<String>,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
     rows: Vec<Row>,
@@ -93,6 +95,7 @@ impl Config {
             isolation_minimum: layers.require(&settings::ISOLATION_MINIMUM, values::isolation)?,
             tool_names: layers.require(&settings::TOOL_NAMES, values::tool_names)?,
             limits: layers.limits()?,
+            search_path: environment.search_path().and_then(|path| path.to_str()).map(str::to_owned),
             file: layers.file().map(PathBuf::from),
             rows: layers.into_rows(),
         };

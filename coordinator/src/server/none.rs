@@ -1,42 +1,47 @@
-//! Scaffolding until sessions are there.
-use crate::session::*;
-use crate::tools::SessionCalls;
-use codegen_types::*;
-use futures::future::BoxFuture;
+//! Answers every call on sessions with a refusal, for as long as the session layer is not part of the assembly.
+
 use std::sync::Arc;
-pub struct NoSessions;
-fn no<T>() -> Result<T, Failure> {
-    Err(Failure::new(ErrorCode::NoCapacity, "none"))
+
+use codegen_types::{ErrorCode, EventBody, Failure, Principal, SessionId};
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::session::{CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
+use crate::tools::SessionCalls;
+
+pub(super) struct NoSessions;
+
+type Answer = Result<Arc<SessionSnapshot>, Failure>;
+
+fn refused<T>() -> Result<T, Failure> {
+    Err(Failure::new(ErrorCode::NoCapacity, "this server runs no sessions"))
 }
+
 impl SessionCalls for NoSessions {
-    fn create(&self, _: Principal, _: CreateSession) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
-        Box::pin(async { no() })
+    fn create(&self, _: Principal, _: CreateSession) -> BoxFuture<'_, Answer> {
+        Box::pin(async { refused() })
     }
-    fn get(&self, _: &Principal, _: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
-        no()
+
+    fn get(&self, _: &Principal, _: SessionId) -> Answer {
+        refused()
     }
+
     fn list(&self, _: &Principal, _: bool) -> Vec<Arc<SessionSnapshot>> {
-        vec![]
+        Vec::new()
     }
-    fn update(
-        &self,
-        _: Principal,
-        _: SessionId,
-        _: UpdateSession,
-    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
-        Box::pin(async { no() })
+
+    fn update(&self, _: Principal, _: SessionId, _: UpdateSession) -> BoxFuture<'_, Answer> {
+        Box::pin(async { refused() })
     }
-    fn close(&self, _: Principal, _: SessionId) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
-        Box::pin(async { no() })
+
+    fn close(&self, _: Principal, _: SessionId) -> BoxFuture<'_, Answer> {
+        Box::pin(async { refused() })
     }
-    fn run(
-        &self,
-        call: TaskCall,
-        _: tokio::sync::mpsc::Sender<EventBody>,
-        _: tokio_util::sync::CancellationToken,
-    ) -> BoxFuture<'_, TaskOutcome> {
+
+    fn run(&self, call: TaskCall, _: mpsc::Sender<EventBody>, _: CancellationToken) -> BoxFuture<'_, TaskOutcome> {
         Box::pin(async move {
-            TaskOutcome { task: call.task, result: no(), partial: None, audit_seq: None, replayed: false }
+            TaskOutcome { task: call.task, result: refused(), partial: None, audit_seq: None, replayed: false }
         })
     }
 }

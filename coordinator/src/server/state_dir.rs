@@ -11,6 +11,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::front::handover::VERSION;
 
+/// The directory of the audit log, below the state directory.
+pub const AUDIT_DIR: &str = "audit";
+
 /// The longest path of a Unix socket, in bytes, its final NUL not counted.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -89,7 +92,7 @@ impl StateDir {
 
     /// Where the audit log is.
     pub fn audit_dir(&self) -> PathBuf {
-        self.path.join("audit")
+        self.path.join(AUDIT_DIR)
     }
 
     /// Where sessions and tasks are stored.
@@ -112,9 +115,17 @@ impl StateDir {
         self.socket("server.sock")
     }
 
-    /// Where the embedded worker finds the server.
+    /// Where this process listens for the embedded worker.
     pub fn worker_socket(&self) -> PathBuf {
         self.socket("worker.sock")
+    }
+
+    /// Where the embedded worker finds the server: the same place, as a child of this process reaches it.
+    pub fn worker_socket_for_child(&self) -> PathBuf {
+        match self.worker_socket().strip_prefix("/proc/self") {
+            Ok(rest) => PathBuf::from(format!("/proc/{}", std::process::id())).join(rest),
+            Err(_) => self.worker_socket(),
+        }
     }
 
     /// A path short enough for a socket address: through our descriptor of the directory when the real one is not.

@@ -99,7 +99,10 @@ impl Connection {
         };
         self.audit.append(entry).await.map_err(|error| {
             tracing::error!(%error, "a call could not be recorded and is refused");
-            Failure::new(ErrorCode::AuditUnavailable, "the audit log cannot be written just now, so the answer is withheld")
+            Failure::new(
+                ErrorCode::AuditUnavailable,
+                "the audit log cannot be written just now, so the answer is withheld",
+            )
         })
     }
 }

@@ -102,7 +102,7 @@ impl Front {
     pub fn echo(&mut self, text: &str) {
         self.send(&echo(text));
         let answer = self.receive();
-        assert_eq!(answer["result"]["isError"].as_bool().unwrap_or(false), false, "{answer}");
+        assert!(!answer["result"]["isError"].as_bool().unwrap_or(false), "{answer}");
         assert!(answer["result"]["content"][0]["text"].as_str().unwrap().contains(text), "{answer}");
     }
 

@@ -4,10 +4,12 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
+use codegen_audit::Verdict;
+
 use super::Check;
 use super::probe::Probed;
 use crate::config::{Config, GrpcPort};
-use crate::server::state_dir::StateDir;
+use crate::server::state_dir::{AUDIT_DIR, StateDir};
 
 const MIB: u64 = 1 << 20;
 /// Below this, a session can hardly do anything, in bytes.
@@ -92,6 +94,33 @@ pub(super) fn disk(config: &Config) -> Check {
         return Check::warning("disk", detail, "less than one workspace may hold; make room or lower workspace_bytes");
     }
     Check::ok("disk", detail)
+}
+
+pub(super) fn audit_log(config: &Config) -> Check {
+    let dir = config.state_dir.join(AUDIT_DIR);
+    if !dir.exists() {
+        return Check::ok("audit log", "none yet");
+    }
+    let found = codegen_audit::verify(&dir, None);
+    let remedy = "`coordinator audit verify` says where; a server refuses to start until `coordinator audit repair`";
+    match found.verdict {
+        Verdict::Whole => {
+            let detail = format!("whole: {} records, {} of them under a signed checkpoint", found.last, found.covered);
+            Check::ok("audit log", detail)
+        }
+        Verdict::TornTail { torn_bytes, .. } => {
+            let detail = format!("whole but for {torn_bytes} bytes of an unfinished record");
+            Check::warning("audit log", detail, "nothing to do: the next start sets them aside")
+        }
+        Verdict::Tampered { at, .. } => {
+            Check::problem("audit log", format!("record {} is not what was written", at.seq), remedy)
+        }
+        Verdict::CutAfterCheckpoint { last, covered } => {
+            let detail = format!("it ends at record {last}, and a checkpoint covers {covered} records");
+            Check::problem("audit log", detail, remedy)
+        }
+        Verdict::Unreadable { why } => Check::problem("audit log", why, "mend the state directory"),
+    }
 }
 
 fn free_bytes(path: &Path) -> io::Result<u64> {

@@ -59,14 +59,15 @@ struct Report {
 pub(super) fn run(given: &Given, json: bool) -> ExitCode {
     let config = &given.config;
     let probed = probe::run(&given.environment);
-    let mut checks = vec![
+    let checks = vec![
         checks::isolation(config, probed.as_ref()),
         checks::python(probed.as_ref().ok()),
         checks::state_dir(config),
         checks::server(config),
+        checks::grpc_port(config),
+        checks::disk(config),
+        checks::audit_log(config),
     ];
-    checks.push(checks::grpc_port(config));
-    checks.push(checks::disk(config));
     let ok = checks.iter().all(|check| check.verdict != Verdict::Problem);
     let isolation = probed.ok().map(|found| found.isolation);
     let report = Report { version: env!("CARGO_PKG_VERSION"), ok, checks, isolation };
