@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn whole_lines_come_first_and_the_rest_is_told_apart() {
-        let cases: [(&[u8], Option<(&[u8], bool)>); 5] = [
+        type Case = (&'static [u8], Option<(&'static [u8], bool)>);
+        let cases: [Case; 5] = [
             (b"a\nb\n", None),
             (b"a\nb\ncd", Some((b"cd", true))),
             (b"a\nb\ncd\0\0", Some((b"cd", true))),

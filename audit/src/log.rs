@@ -94,6 +94,13 @@ impl Log {
         }
     }
 
+    /// Puts something between the log and its sink.
+    #[cfg(test)]
+    pub(crate) fn wrap_sink(&mut self, wrap: impl FnOnce(Box<dyn Sink>) -> Box<dyn Sink>) {
+        let sink = std::mem::replace(&mut self.sink, Box::new(crate::sink::MemorySink::default()));
+        self.sink = wrap(sink);
+    }
+
     /// Makes the events durable as the next records and gives the place of the first. After an error nothing more is
     /// accepted until [`Log::recover`].
     pub(crate) fn append<'a>(&mut self, events: impl Iterator<Item = &'a EncodedEvent>) -> io::Result<LogSeq> {

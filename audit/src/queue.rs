@@ -100,10 +100,12 @@ impl Queue {
         if state.closing {
             return Err(AuditUnavailable::Closed);
         }
-        if wish == Wish::DurableOrNothing
-            && let Health::Unavailable { why, .. } = &*self.health.borrow()
-        {
-            return Err(AuditUnavailable::Failing(why.clone()));
+        let failing = match &*self.health.borrow() {
+            Health::Writable => None,
+            Health::Unavailable { why, .. } => Some(AuditUnavailable::Failing(why.clone())),
+        };
+        if let (Wish::DurableOrNothing, Some(failing)) = (wish, &failing) {
+            return Err(failing.clone());
         }
         // What must be kept may use twice the room, so that attempts cannot crowd out what has happened.
         let records_max = if wish == Wish::Kept { self.records_max.saturating_mul(2) } else { self.records_max };
@@ -115,10 +117,12 @@ impl Queue {
         state.last_ticket += 1;
         let ticket = state.last_ticket;
         state.waiting_bytes += event.len();
-        state.waiting.push_back(Request { event, session, task, wish, reply: Some(reply), ticket });
+        let reply = failing.is_none().then_some(reply);
+        state.waiting.push_back(Request { event, session, task, wish, reply, ticket });
         drop(state);
         self.wake.notify_one();
-        Ok((ticket, answer))
+        // What is kept while the log fails is written later; its caller need not wait to learn that it is not durable.
+        failing.map_or(Ok((ticket, answer)), Err)
     }
 
     /// The next batch, in order; empty when nothing waits.

@@ -1,5 +1,6 @@
 //! The one writer: takes batches, makes them durable, answers, and after a failure finds back by itself.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use codegen_types::{ErrorCode, LogSeq};
@@ -12,7 +13,6 @@ use crate::queue::{Queue, Request, Wake, Wish};
 use crate::record::EncodedEvent;
 use crate::redact::Redactor;
 use crate::sink::CheckpointPlace;
-use std::sync::Arc;
 
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_LAST: Duration = Duration::from_secs(2);
@@ -46,12 +46,19 @@ impl Writer {
 
     /// Writes all that waits, unless the log is failing.
     pub(crate) fn drain(&mut self) {
-        while self.failure.is_none() {
-            let batch = self.queue.take_batch();
-            let Some(last) = batch.iter().map(Request::ticket).max() else { return };
-            self.commit(batch);
+        while self.failure.is_none()
+            && let Some(last) = self.commit_batch()
+        {
             self.queue.done(last, self.health());
         }
+    }
+
+    /// Writes what waits, up to the bound of a batch, and gives the last ticket in it; `None` when nothing waits.
+    fn commit_batch(&mut self) -> Option<u64> {
+        let batch = self.queue.take_batch();
+        let last = batch.iter().map(Request::ticket).max()?;
+        self.commit(batch);
+        Some(last)
     }
 
     fn commit(&mut self, mut batch: Vec<Request>) {
@@ -132,8 +139,14 @@ impl Writer {
                 let detail =
                     json!({ "after": "write failure", "why": why, "cut_bytes": cut_bytes, "lost_records": lost });
                 self.append_own(&[Entry { kind: EventKind::LogRecovered, detail: Some(detail), ..Entry::default() }]);
-                self.drain();
-                self.queue.done(0, self.health());
+                // Only when all that was kept is written may callers take the log for writable again.
+                let mut last = 0;
+                while self.failure.is_none()
+                    && let Some(ticket) = self.commit_batch()
+                {
+                    last = ticket.max(last);
+                }
+                self.queue.done(last, self.health());
             }
             Err(error) => tracing::debug!(%error, "the audit log cannot be recovered yet"),
         }
@@ -171,3 +184,6 @@ impl Writer {
         self.failure.as_ref().map_or(Health::Writable, |why| Health::unavailable(why))
     }
 }
+
+#[cfg(test)]
+mod tests;

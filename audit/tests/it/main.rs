@@ -1,0 +1,12 @@
+//! What the log promises, on a real disk.
+
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod independent;
+#[cfg(test)]
+mod stored;
+#[cfg(test)]
+mod tamper;
+#[cfg(test)]
+mod writing;
