@@ -129,3 +129,21 @@ fn standalone_ends_with_its_client_and_leaves_nothing() {
         assert!(front.rest_of_stdout().is_empty());
     }
 }
+
+#[test]
+fn an_operator_s_server_stays_without_clients_until_a_signal_and_prints_nothing() {
+    let place = Place::new();
+    let mut command = place.command(&["serve"]);
+    command.env("LINGER", "0s");
+    let mut server = Front::launch(command);
+    poll("the server listens", || place.server());
+    let mut front = place.client();
+    front.echo("hello");
+    assert_eq!(place.server(), Some(server.child.id()));
+    assert!(front.close().success());
+    assert!(server.child.try_wait().unwrap().is_none(), "it needs no client to stay");
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    assert!(server.rest_of_stdout().is_empty());
+    assert!(place.socket_files().is_empty());
+}

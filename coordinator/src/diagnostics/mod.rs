@@ -2,37 +2,28 @@
 //!
 //! The appender may drop lines under load, which is right for diagnostics; the audit log never goes through it.
 
-use std::collections::BTreeMap;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+mod capped;
+mod taps;
 
-use parking_lot::RwLock;
-use tokio::io::AsyncWriteExt as _;
-use tokio::sync::mpsc;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{FilterExt as _, Targets, dynamic_filter_fn};
-use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::LogLevel;
-use crate::server::client_io::ClientOutput;
-use crate::supervisor::{OnEnd, Supervisor};
+use capped::Capped;
+pub use taps::{Tap, TapWriter, Taps};
 
 /// Daily files that are kept.
 const FILES_KEPT: usize = 7;
-/// Lines that wait for one client's stderr. When it is full, lines are lost to that client alone.
-const TAP_LINES_MAX: usize = 512;
-/// How long a client may leave its stderr unread before it is given up.
-const TAP_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes that panics may write to stderr in one life of the process.
 const PANIC_BYTES_MAX: usize = 256 << 10;
 /// Our own crates, whose level is the configured one; libraries speak up only when something is wrong.
@@ -67,7 +58,7 @@ impl Diagnostics {
             .max_log_files(FILES_KEPT)
             .build(dir)
             .map_err(|error| failed(error.into()))?;
-        let (file, flush) = tracing_appender::non_blocking(appender);
+        let (file, flush) = tracing_appender::non_blocking(Capped::new(appender));
         let taps = Taps::default();
         let for_file = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(file).with_filter(targets(level));
         let tapped = taps.clone();
@@ -114,89 +105,9 @@ fn report_panics() {
     }));
 }
 
-/// The stderrs of clients that want to read along.
-#[derive(Debug, Clone, Default)]
-pub struct Taps(Arc<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    next: AtomicU64,
-    open: AtomicUsize,
-    senders: RwLock<BTreeMap<u64, mpsc::Sender<Arc<[u8]>>>>,
-}
-
-/// One client reading along, until it is dropped.
-#[derive(Debug)]
-pub struct Tap {
-    taps: Taps,
-    id: u64,
-}
-
-impl Taps {
-    /// Copies diagnostics to a client's stderr from now on. A slow reader loses lines and delays nobody.
-    pub fn open(&self, stderr: OwnedFd, supervisor: &Supervisor) -> io::Result<Tap> {
-        let mut output = ClientOutput::new(stderr)?;
-        let (sender, mut lines) = mpsc::channel::<Arc<[u8]>>(TAP_LINES_MAX);
-        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        self.0.senders.write().insert(id, sender);
-        self.0.open.fetch_add(1, Ordering::Relaxed);
-        supervisor.spawn("client stderr", OnEnd::Ignore, async move {
-            while let Some(line) = lines.recv().await {
-                let written = async { output.write_all(&line).await.and(output.flush().await) };
-                if !matches!(tokio::time::timeout(TAP_PATIENCE, written).await, Ok(Ok(()))) {
-                    return;
-                }
-            }
-        });
-        Ok(Tap { taps: self.clone(), id })
-    }
-
-    fn any(&self) -> bool {
-        self.0.open.load(Ordering::Relaxed) > 0
-    }
-}
-
-impl Drop for Tap {
-    fn drop(&mut self) {
-        if self.taps.0.senders.write().remove(&self.id).is_some() {
-            self.taps.0.open.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl<'a> MakeWriter<'a> for Taps {
-    type Writer = TapWriter<'a>;
-
-    fn make_writer(&'a self) -> TapWriter<'a> {
-        TapWriter(self)
-    }
-}
-
-/// Writes one formatted line to every tap that has room.
-#[derive(Debug)]
-pub struct TapWriter<'a>(&'a Taps);
-
-impl Write for TapWriter<'_> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let shared: Arc<[u8]> = line.into();
-        for sender in self.0.0.senders.read().values() {
-            // A full queue means a client that does not read its stderr; it misses this line.
-            let _missed = sender.try_send(Arc::clone(&shared));
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt as _;
-
     use super::*;
-    use crate::server::client_io::ClientInput;
 
     const LOGS: &str = "DIAGNOSTICS_TEST_LOGS";
 
@@ -220,31 +131,5 @@ mod tests {
         assert!(said(&output.stderr) && !said(&output.stdout), "{output:?}");
         let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap();
         assert!(said(&std::fs::read(file.path()).unwrap()));
-    }
-
-    #[tokio::test]
-    async fn a_client_reads_along_until_its_tap_is_dropped() {
-        let taps = Taps::default();
-        let (reader, writer) = io::pipe().unwrap();
-        let tap = taps.open(writer.into(), &Supervisor::default()).unwrap();
-        assert!(taps.any());
-        taps.make_writer().write_all(b"one\n").unwrap();
-        drop(tap);
-        taps.make_writer().write_all(b"two\n").unwrap();
-        let mut text = String::new();
-        ClientInput::new(reader.into()).unwrap().read_to_string(&mut text).await.unwrap();
-        assert_eq!(text, "one\n");
-        assert!(!taps.any());
-    }
-
-    #[tokio::test]
-    async fn a_client_that_does_not_read_delays_nobody() {
-        let taps = Taps::default();
-        let (_reader, writer) = io::pipe().unwrap();
-        let _tap = taps.open(writer.into(), &Supervisor::default()).unwrap();
-        let line = vec![b'x'; 4096];
-        for _ in 0..10 * TAP_LINES_MAX {
-            taps.make_writer().write_all(&line).unwrap();
-        }
     }
 }
