@@ -174,20 +174,20 @@ impl Bench {
     }
 
     /// Waits until the worker process has ended; its exit code.
-    pub fn wait_for_end(&mut self, deadline: Duration) -> Option<i32> {
+    pub async fn wait_for_end(&mut self, deadline: Duration) -> Option<i32> {
         let until = Instant::now() + deadline;
-        poll(until, "the worker ends", || self.worker.try_wait().expect("a child of ours")).code()
+        poll(until, "the worker ends", || self.worker.try_wait().expect("a child of ours")).await.code()
     }
 }
 
 /// Asks again and again until there is an answer.
-pub fn poll<T>(until: Instant, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub async fn poll<T>(until: Instant, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
         assert!(Instant::now() < until, "{what} in time");
-        std::thread::yield_now();
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
