@@ -174,20 +174,20 @@ impl Bench {
     }
 
     /// Waits until the worker process has ended; its exit code.
-    pub fn wait_for_end(&mut self, deadline: Duration) -> Option<i32> {
+    pub async fn wait_for_end(&mut self, deadline: Duration) -> Option<i32> {
         let until = Instant::now() + deadline;
-        poll(until, "the worker ends", || self.worker.try_wait().expect("a child of ours")).code()
+        poll(until, "the worker ends", || self.worker.try_wait().expect("a child of ours")).await.code()
     }
 }
 
 /// Asks again and again until there is an answer.
-pub fn poll<T>(until: Instant, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub async fn poll<T>(until: Instant, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
         assert!(Instant::now() < until, "{what} in time");
-        std::thread::yield_now();
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
@@ -219,6 +219,11 @@ pub async fn collect(mut stream: Streaming<codegen_proto::v1::TaskEvent>) -> Ran
     Ran::of(tokio::time::timeout(Duration::from_secs(60), all).await.expect("the task ends"))
 }
 
+/// The worker under test. `WORKER_PROGRAM` names a copy of it, for a user who cannot reach the build directory.
+pub fn worker_program() -> std::ffi::OsString {
+    std::env::var_os("WORKER_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_worker").into())
+}
+
 fn start(directory: &tempfile::TempDir, socket: &std::path::Path) -> (Child, ChildStdin) {
     let message = serde_json::json!({
         "token": "token",
@@ -230,7 +235,7 @@ fn start(directory: &tempfile::TempDir, socket: &std::path::Path) -> (Child, Chi
         "log_level": "info",
         "search_path": std::env::var("PATH").unwrap_or_default(),
     });
-    let mut worker = Command::new(env!("CARGO_BIN_EXE_worker"))
+    let mut worker = Command::new(worker_program())
         .arg("--embedded")
         .env_clear()
         .stdin(Stdio::piped())

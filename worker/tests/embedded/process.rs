@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use codegen_types::{Program, TaskId};
 
-use crate::bench::{Bench, exec, poll, runs};
+use crate::bench::{Bench, exec, poll, runs, worker_program};
 
 #[tokio::test]
 async fn the_end_of_standard_input_ends_everything_at_once() {
@@ -13,10 +13,13 @@ async fn the_end_of_standard_input_ends_everything_at_once() {
     let program = Program::Shell { command: "sleep 6543.75".into() };
     let _stream = bench.stream(bench.request(TaskId::mint(), exec(program, "", &[]))).await;
     let until = Instant::now() + Duration::from_secs(10);
-    poll(until, "the program runs", || runs("6543.75").then_some(()));
+    poll(until, "the program runs", || runs("sleep\x006543.75").then_some(())).await;
     drop(bench.stdin.take());
-    assert_eq!(bench.wait_for_end(Duration::from_secs(5)), Some(0));
-    poll(Instant::now() + Duration::from_secs(2), "its programs are gone", || (!runs("6543.75")).then_some(()));
+    assert_eq!(bench.wait_for_end(Duration::from_secs(5)).await, Some(0));
+    poll(Instant::now() + Duration::from_secs(2), "its programs are gone", || {
+        (!runs("sleep\x006543.75")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -24,9 +27,12 @@ async fn a_worker_that_is_killed_leaves_nothing_behind() {
     let mut bench = Bench::new().await;
     let program = Program::Shell { command: "setsid sleep 6544.75 & wait".into() };
     let _stream = bench.stream(bench.request(TaskId::mint(), exec(program, "", &[]))).await;
-    poll(Instant::now() + Duration::from_secs(10), "the program runs", || runs("6544.75").then_some(()));
+    poll(Instant::now() + Duration::from_secs(10), "the program runs", || runs("sleep\x006544.75").then_some(())).await;
     bench.worker.kill().unwrap();
-    poll(Instant::now() + Duration::from_secs(5), "its programs are gone", || (!runs("6544.75")).then_some(()));
+    poll(Instant::now() + Duration::from_secs(5), "its programs are gone", || {
+        (!runs("sleep\x006544.75")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -38,7 +44,7 @@ async fn sigterm_lets_running_tasks_end_then_the_worker_leaves() {
     let pid = bench.worker.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert_eq!(crate::bench::collect(stream).await.stdout, "finished\n");
-    assert_eq!(bench.wait_for_end(Duration::from_secs(5)), Some(0));
+    assert_eq!(bench.wait_for_end(Duration::from_secs(5)).await, Some(0));
     assert!(*bench.coordinator.left.borrow(), "it said that it leaves");
 }
 
@@ -72,7 +78,7 @@ fn disconnected() -> codegen_proto::v1::worker_client::WorkerClient<tonic::trans
 
 #[test]
 fn a_malformed_start_message_is_refused_without_repeating_it() {
-    let mut worker = Command::new(env!("CARGO_BIN_EXE_worker"));
+    let mut worker = Command::new(worker_program());
     let mut worker = worker.arg("--embedded").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut worker.stdin.take().unwrap(), b"{\"token\":\"s3cret\",\"x\":1}\n").unwrap();
     let output = worker.wait_with_output().unwrap();
@@ -83,7 +89,7 @@ fn a_malformed_start_message_is_refused_without_repeating_it() {
 
 #[test]
 fn a_probe_says_what_is_there() {
-    let output = Command::new(env!("CARGO_BIN_EXE_worker")).arg("--probe").output().unwrap();
+    let output = Command::new(worker_program()).arg("--probe").output().unwrap();
     let probe: worker::Probe =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     assert!(probe.runtimes.iter().any(|runtime| runtime.name == "shell"), "{probe:?}");

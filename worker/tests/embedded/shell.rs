@@ -31,10 +31,10 @@ async fn a_command_that_ignores_every_signal_it_can_is_killed_with_its_children(
     let command = "trap '' INT TERM HUP; (trap '' INT TERM HUP; sleep 8712.5) & while :; do sleep 0.1; done";
     let stream = bench.stream(bench.request(task, exec(Program::Shell { command: command.into() }, "", &[]))).await;
     let until = std::time::Instant::now() + Duration::from_secs(10);
-    crate::bench::poll(until, "the child runs", || crate::bench::runs("8712.5").then_some(()));
+    crate::bench::poll(until, "the child runs", || crate::bench::runs("sleep\x008712.5").then_some(())).await;
     assert!(bench.cancel(task, Duration::from_millis(100)).await);
     let ran = crate::bench::collect(stream).await;
     assert_eq!(ran.code, Some(ErrorCode::TaskCancelled));
     assert_eq!(ran.signal(), Some(9));
-    assert!(!crate::bench::runs("sleep\08712.5"), "its child is gone when the task has ended");
+    assert!(!crate::bench::runs("sleep\x008712.5"), "its child is gone when the task has ended");
 }
