@@ -183,6 +183,6 @@ mod tests {
         }
         let given = ["/opt/python", "/opt/python/lib", "/usr/local", "/data/python/3.11"].map(PathBuf::from);
         let kept = further_trees(&given, workspace).unwrap();
-        assert_eq!(kept, ["/opt/python", "/data/python/3.11"].map(PathBuf::from));
+        assert_eq!(kept, ["/data/python/3.11", "/opt/python"].map(PathBuf::from));
     }
 }
