@@ -20,7 +20,7 @@ use super::python::{Job, Python};
 use crate::executor::stdio::Stdio;
 
 /// What the prepared interpreter runs; its own text explains it.
-const SOURCE: &[u8] = include_bytes!("python_template.py");
+const SOURCE: &str = concat!(include_str!("python_template.py"), include_str!("python_program.py"));
 /// Where the template waits for requests, and where it reads its own source.
 const REQUESTS_FD: i32 = 3;
 const SOURCE_FD: i32 = 4;
@@ -47,7 +47,7 @@ impl Template {
             stdin: null().map_err(StartError::Descriptors)?,
             stdout: null().map_err(StartError::Descriptors)?,
             stderr,
-            extra: vec![(theirs, REQUESTS_FD), (memory_file(SOURCE)?, SOURCE_FD)],
+            extra: vec![(theirs, REQUESTS_FD), (memory_file(SOURCE.as_bytes())?, SOURCE_FD)],
         };
         sandbox.spawn_bare(spawn).await?;
         report_complaints(complaints).map_err(StartError::Descriptors)?;

@@ -1,0 +1,204 @@
+
+
+# --- The program ----------------------------------------------------------------------------------------------------
+
+
+def become_program(standard, job, may_start, start):
+    """Leaves everything of the supervisor behind; returns the job."""
+    os.setpgid(0, 0)
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with open(job, "rb") as file:
+        parsed = json.loads(file.read())
+    os.close(start)
+    if os.read(may_start, 1) != b"g":
+        os._exit(1)
+    for number, descriptor in enumerate(standard):
+        os.dup2(descriptor, number)
+    os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    prctl(PR_SET_DUMPABLE, 1)
+    return parsed
+
+
+def run(job):
+    """Runs the job as `python FILE` or `python -c CODE` would, and ends the process as they do."""
+    open_standard_streams()
+    os.environ.update(job["env"])
+    if "TZ" in job["env"]:
+        time.tzset()
+    # Compiled files would show up among the files that the task changed.
+    sys.dont_write_bytecode = True
+    sys.excepthook = sys.__excepthook__ = show_exception
+    threading.excepthook = threading.__excepthook__ = show_thread_exception
+    main = types.ModuleType("__main__")
+    main.__builtins__ = builtins
+    sys.modules["__main__"] = main
+    try:
+        ours = 2
+        code = load(job, main)
+        ours = 1
+        exec(code, main.__dict__)
+        status = 0
+    except BaseException as error:
+        # The first entries are our own; what is left is what the user's own script would show.
+        status = status_of(error.with_traceback(without_first(error.__traceback__, ours)))
+    finalise(main, status)
+
+
+def without_first(trace, count):
+    while trace is not None and count > 0:
+        trace, count = trace.tb_next, count - 1
+    return trace
+
+
+def load(job, main):
+    if job["code"] is not None:
+        source, name = job["code"], CODE_NAME
+        sys.argv = ["-c", *job["args"]]
+        sys.path.insert(0, WORKSPACE)
+        lines = [line + "\n" for line in source.splitlines()]
+        linecache.cache[CODE_NAME] = (len(source), None, lines, CODE_NAME)
+        let_spawned_processes_import(source)
+    else:
+        name = os.path.join(WORKSPACE, job["path"])
+        sys.argv = [job["path"], *job["args"]]
+        sys.path.insert(0, os.path.dirname(name))
+        main.__file__ = name
+        main.__cached__ = None
+        source = read_script(name)
+    return compile(source, name, "exec", dont_inherit=True)
+
+
+def read_script(name):
+    try:
+        with io.open_code(name) as file:
+            return file.read()
+    except OSError as error:
+        print(f"{sys.executable}: can't open file {name!r}: [Errno {error.errno}] {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def open_standard_streams():
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        binary = open(number, mode + "b", closefd=False)
+        binary.raw.name = f"<{name}>"
+        errors = "backslashreplace" if name == "stderr" else "surrogateescape"
+        # Whole lines are written at once, so that output can be followed while the program runs.
+        stream = io.TextIOWrapper(binary, "utf-8", errors, newline="\n", line_buffering=mode == "w")
+        stream.mode = mode
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def let_spawned_processes_import(source):
+    """Processes that multiprocessing spawns import the main module from a file; code has none until one is needed."""
+    spawn = sys.modules.get("multiprocessing.spawn")
+    if spawn is None:
+        return
+    prepare_plain = spawn.get_preparation_data
+    written = []
+
+    def get_preparation_data(name):
+        data = prepare_plain(name)
+        if "init_main_from_name" not in data and "init_main_from_path" not in data:
+            if not written:
+                import tempfile
+
+                with tempfile.NamedTemporaryFile("w", prefix="code_", suffix=".py", delete=False) as file:
+                    file.write(source)
+                written.append(file.name)
+            data["init_main_from_path"] = written[0]
+        return data
+
+    spawn.get_preparation_data = get_preparation_data
+
+
+def show_exception(kind, value, trace):
+    # Unlike the interpreter's own, this one finds the source lines of code that is in no file.
+    traceback.print_exception(kind, value, trace)
+
+
+def show_thread_exception(arguments):
+    if arguments.exc_type is SystemExit or sys.stderr is None:
+        return
+    name = arguments.thread.name if arguments.thread is not None else threading.get_ident()
+    print(f"Exception in thread {name}:", file=sys.stderr)
+    traceback.print_exception(arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
+
+
+def status_of(error):
+    """Shows an exception that nobody caught; the exit status it gives, or None for death by SIGINT."""
+    if isinstance(error, SystemExit):
+        return status_of_exit(error.code)
+    kind, trace = type(error), error.__traceback__
+    sys.last_type, sys.last_value, sys.last_traceback = kind, error, trace
+    quietly(flush, sys.stdout)
+    try:
+        sys.excepthook(kind, error, trace)
+    except SystemExit as leaving:
+        return status_of_exit(leaving.code)
+    except BaseException as second:
+        print("Error in sys.excepthook:", file=sys.stderr)
+        show_exception(type(second), second, without_first(second.__traceback__, 1))
+        print("\nOriginal exception was:", file=sys.stderr)
+        show_exception(kind, error, trace)
+    return None if isinstance(error, KeyboardInterrupt) else 1
+
+
+def status_of_exit(code):
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    quietly(flush, sys.stdout)
+    print(code, file=sys.stderr)
+    return 1
+
+
+def finalise(main, status):
+    """Ends the process as the interpreter does, but leaves alone what the template had imported: to tear that down
+    would copy its pages and take longer than most scripts."""
+    attempt(threading._shutdown, threading)
+    attempt(atexit._run_exitfuncs, atexit)
+    if not attempt(lambda: flush(sys.stdout), sys.stdout) and status == 0:
+        status = 120
+    # Files that were left open are written out when the last reference to them goes.
+    forget(main)
+    for name in [name for name in sys.modules if name not in IMPORTED and name != "__main__"]:
+        forget(sys.modules[name])
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        quietly(flush, stream)
+    if status is None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(status)
+
+
+def attempt(step, owner):
+    try:
+        step()
+        return True
+    except BaseException as error:
+        quietly(print, f"Exception ignored in: {owner!r}", file=sys.stderr)
+        quietly(show_exception, type(error), error, without_first(error.__traceback__, 2))
+        return False
+
+
+def forget(module):
+    names = getattr(module, "__dict__", None)
+    if isinstance(names, dict):
+        for name in [name for name in names if name != "__builtins__"]:
+            names[name] = None
+
+
+def flush(stream):
+    if stream is not None and not getattr(stream, "closed", False):
+        stream.flush()
+
+
+prepare()
+IMPORTED = frozenset(sys.modules)
+run(serve(socket.socket(fileno=REQUESTS_FD)))
