@@ -191,9 +191,7 @@ impl Dispatch {
     fn not_attached(&self, status: &Status) -> Attempt {
         match stated_code(status) {
             None => Attempt::Broke,
-            Some(ErrorCode::NotFound | ErrorCode::SessionNotFound) if self.last_seq == 0 => {
-                Attempt::Ended(DispatchEnd::NotStarted(denied()))
-            }
+            Some(ErrorCode::NotFound) if self.last_seq == 0 => Attempt::Ended(DispatchEnd::NotStarted(denied())),
             Some(code) => {
                 tracing::warn!(task = %self.task.task, %code, "a worker does not tell of a task that it had started");
                 Attempt::Ended(self.unknown("its worker no longer tells of it"))

@@ -1,0 +1,249 @@
+//! A worker that is real but for what it runs: it registers, opens a link and serves gRPC on it.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use codegen_proto::v1::worker_lifecycle_client::WorkerLifecycleClient;
+use codegen_proto::v1::worker_server::WorkerServer;
+use codegen_proto::{Heartbeat, RegisterWorker, Registered, Secret, v1};
+use codegen_types::{
+    Capabilities, Epoch, HeldSession, Incarnation, IsolationLevel, IsolationReport, Lease, Runtime, WorkerId,
+};
+use futures::StreamExt as _;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Request, Status};
+
+use crate::streams::{Service, Tasks};
+
+const WINDOW_BYTES: u32 = 256 << 10;
+
+/// How the coordinator is reached.
+#[derive(Debug, Clone)]
+pub enum Route {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+impl Route {
+    /// A connection, and a second descriptor of it with which it can be broken from outside.
+    pub async fn connect(&self) -> (Box<dyn Io>, OwnedFd) {
+        match self {
+            Self::Unix(path) => {
+                let stream = UnixStream::connect(path).await.unwrap();
+                let spare = stream.as_fd().try_clone_to_owned().unwrap();
+                (Box::new(stream), spare)
+            }
+            Self::Tcp(address) => {
+                let stream = TcpStream::connect(address).await.unwrap();
+                let spare = stream.as_fd().try_clone_to_owned().unwrap();
+                (Box::new(stream), spare)
+            }
+        }
+    }
+
+    async fn client(&self) -> WorkerLifecycleClient<Channel> {
+        let route = self.clone();
+        let connector = tower::service_fn(move |_| {
+            let route = route.clone();
+            async move { Ok::<_, std::io::Error>(TokioIo::new(route.connect().await.0)) }
+        });
+        let endpoint = Endpoint::from_static("http://coordinator");
+        WorkerLifecycleClient::new(endpoint.connect_with_connector(connector).await.unwrap())
+    }
+}
+
+/// What a double says of itself.
+#[derive(Clone)]
+pub struct Spec {
+    pub id: WorkerId,
+    pub incarnation: Incarnation,
+    pub level: IsolationLevel,
+    pub sessions_max: u32,
+    pub held: Vec<HeldSession>,
+}
+
+impl Spec {
+    pub fn named(name: &str) -> Self {
+        Self {
+            id: name.parse().unwrap(),
+            incarnation: Incarnation::mint(),
+            level: IsolationLevel::Full,
+            sessions_max: 8,
+            held: Vec::new(),
+        }
+    }
+}
+
+pub struct Double {
+    pub spec: Spec,
+    pub tasks: Arc<Tasks>,
+    pub session: String,
+    route: Route,
+    client: Option<WorkerLifecycleClient<Channel>>,
+    link: Option<OwnedFd>,
+}
+
+impl Double {
+    pub fn new(route: Route, spec: Spec) -> Self {
+        let tasks = Tasks::new(spec.level);
+        Self { spec, tasks, session: String::new(), route, client: None, link: None }
+    }
+
+    pub fn lease(&self) -> Lease {
+        Lease { worker: self.spec.id.clone(), incarnation: self.spec.incarnation, epoch: Epoch(1) }
+    }
+
+    pub async fn client(&mut self) -> WorkerLifecycleClient<Channel> {
+        if self.client.is_none() {
+            self.client = Some(self.route.client().await);
+        }
+        self.client.clone().unwrap()
+    }
+
+    pub fn registration(&self, token: &str) -> v1::RegisterWorkerRequest {
+        let report = IsolationReport { level: self.spec.level, layers: Vec::new() };
+        let python =
+            Runtime { name: "python".to_owned(), version: "3.11".to_owned(), path: "/usr/bin/python3".to_owned() };
+        let request = RegisterWorker {
+            token: Secret::new(token),
+            worker: self.spec.id.clone(),
+            incarnation: self.spec.incarnation,
+            version: "0.1.0".to_owned(),
+            capabilities: Capabilities {
+                isolation: report,
+                runtimes: vec![python],
+                sessions_max: self.spec.sessions_max,
+                labels: Default::default(),
+            },
+            held: self.spec.held.clone(),
+            advertise: None,
+        };
+        request.into()
+    }
+
+    pub async fn register(&mut self, token: &str) -> Result<v1::RegisterWorkerResponse, Status> {
+        let request = self.registration(token);
+        let registered = self.client().await.register_worker(request).await?.into_inner();
+        self.session.clone_from(&registered.worker_session);
+        Registered::try_from(registered.clone()).unwrap();
+        Ok(registered)
+    }
+
+    /// A heartbeat; answers with a ticket when the coordinator has no link.
+    pub async fn heartbeat(&mut self) -> Result<String, Status> {
+        let beat = Heartbeat {
+            worker: self.spec.id.clone(),
+            incarnation: self.spec.incarnation,
+            sessions_open: 0,
+            tasks_running: 0,
+            memory_bytes: 0,
+            held: self.spec.held.clone(),
+        };
+        let request = self.authenticated(v1::HeartbeatRequest::from(beat));
+        Ok(self.client().await.heartbeat(request).await?.into_inner().link_ticket)
+    }
+
+    pub async fn leave(&mut self) -> Result<(), Status> {
+        let leave = v1::DeregisterWorkerRequest {
+            worker_id: self.spec.id.to_string(),
+            incarnation: self.spec.incarnation.to_string(),
+            reason: "test".to_owned(),
+        };
+        let request = self.authenticated(leave);
+        self.client().await.deregister_worker(request).await.map(drop)
+    }
+
+    fn authenticated<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("codegen-worker-session", self.session.parse().unwrap());
+        request
+    }
+
+    /// Sends the preamble and, on `ok`, serves on the connection. The answer line otherwise.
+    pub async fn open_link(&mut self, ticket: &str) -> Result<(), String> {
+        let (mut io, spare) = self.route.connect().await;
+        io.write_all(format!("codegen-link/1 {ticket} {}\n", self.spec.incarnation).as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while answer.last() != Some(&b'\n') {
+            answer.push(io.read_u8().await.unwrap());
+        }
+        if answer != b"ok\n" {
+            return Err(String::from_utf8(answer).unwrap());
+        }
+        self.tasks.set_socket(spare.try_clone().unwrap());
+        self.link = Some(spare);
+        let service = WorkerServer::new(Service(Arc::clone(&self.tasks)));
+        let connections = futures::stream::once(async move { Ok::<_, std::io::Error>(Accepted(io)) });
+        let served = Server::builder()
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(64 << 20)
+            .max_concurrent_streams(256)
+            .http2_max_pending_accept_reset_streams(Some(1_024))
+            .add_service(service)
+            .serve_with_incoming(connections.chain(futures::stream::pending()));
+        tokio::spawn(served);
+        Ok(())
+    }
+
+    /// Breaks the link as a cable would.
+    pub fn break_link(&mut self) {
+        let link = self.link.take().expect("a link");
+        rustix::net::shutdown(&link, rustix::net::Shutdown::Both).unwrap();
+    }
+
+    /// Opens the link again, as a worker does: with the ticket of a heartbeat.
+    pub async fn reopen_link(&mut self) {
+        let ticket = self.heartbeat().await.unwrap();
+        assert!(!ticket.is_empty(), "the coordinator knows that the link is down");
+        self.open_link(&ticket).await.unwrap();
+    }
+}
+
+struct Accepted(Box<dyn Io>);
+
+impl tonic::transport::server::Connected for Accepted {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

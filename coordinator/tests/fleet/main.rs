@@ -1,0 +1,13 @@
+//! The coordinator's side of its workers, against workers that are doubles only in what they run: real sockets, real
+//! gRPC, real links.
+
+#![expect(clippy::unwrap_used, reason = "a double that cannot do its part fails the test by panicking")]
+
+mod double;
+mod embedded;
+mod joining;
+mod links;
+mod rig;
+mod slots;
+mod streams;
+mod tasks;
