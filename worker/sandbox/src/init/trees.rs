@@ -175,14 +175,14 @@ mod tests {
 
     #[test]
     fn a_tree_that_would_show_too_much_is_refused() {
-        let workspace = Path::new("/home/user/state/workspaces/ses_1");
+        let workspace = Path::new("/srv/user/state/workspaces/ses_1");
         for path in
-            ["/", "/home", "/home/user/state/workspaces", "/proc", "/etc/ssh", "relative", "/opt/../root", "/tmp/x"]
+            ["/", "/srv", "/srv/user/state/workspaces", "/proc", "/etc/ssh", "relative", "/opt/../data", "/tmp/x"]
         {
             assert!(further_trees(&[path.into()], workspace).is_err(), "{path}");
         }
-        let given = ["/opt/python", "/opt/python/lib", "/usr/local", "/root/.pyenv/versions/3.11.7"].map(PathBuf::from);
+        let given = ["/opt/python", "/opt/python/lib", "/usr/local", "/data/python/3.11"].map(PathBuf::from);
         let kept = further_trees(&given, workspace).unwrap();
-        assert_eq!(kept, ["/opt/python", "/root/.pyenv/versions/3.11.7"].map(PathBuf::from));
+        assert_eq!(kept, ["/data/python/3.11", "/opt/python"].map(PathBuf::from));
     }
 }

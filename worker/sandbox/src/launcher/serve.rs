@@ -20,7 +20,7 @@ use crate::supervisor;
 
 /// How often a group that a dying process still holds is tried again.
 const REMOVE_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
-const REMOVE_TRIES: u32 = 100;
+const REMOVE_TRIES: u32 = 50;
 
 /// Everything the launcher holds.
 pub(super) struct Launcher {
@@ -82,10 +82,7 @@ impl Launcher {
                     None => return Ok(()),
                 }
             }
-            self.stale.retain_mut(|(group, tries)| {
-                *tries -= 1;
-                !group.remove() && *tries > 0
-            });
+            self.remove_stale();
         }
     }
 
@@ -112,10 +109,11 @@ impl Launcher {
                 let counter = opened.group.oom_counter();
                 let mut descriptors = vec![opened.control.as_fd()];
                 descriptors.extend(counter.as_ref().map(AsFd::as_fd));
-                self.say(&LauncherReply::Opened { id, layers: opened.layers }, &descriptors)?;
+                let said = self.say(&LauncherReply::Opened { id, layers: opened.layers }, &descriptors);
                 let oom = counter.map(OomCounter::new);
+                // Also when the worker is gone, so that everything is put away at the end.
                 self.live.insert(opened.pid, Live { id, group: opened.group, oom, destroyed: None });
-                Ok(())
+                said
             }
             Err(why) => self.say(&LauncherReply::Refused { id, why }, &[]),
         }
@@ -132,9 +130,10 @@ impl Launcher {
     fn reap(&mut self) -> io::Result<()> {
         while let Ok(Some((pid, ending))) = kernel::reap() {
             let Some(live) = self.live.remove(&pid) else { continue };
-            let end = end_of(&live, ending);
-            self.say(&LauncherReply::Ended { id: live.id, end, killed: live.destroyed.unwrap_or(0) }, &[])?;
+            let ended =
+                LauncherReply::Ended { id: live.id, end: end_of(&live, ending), killed: live.destroyed.unwrap_or(0) };
             self.put_away(live.group);
+            self.say(&ended, &[])?;
         }
         Ok(())
     }
@@ -154,12 +153,24 @@ impl Launcher {
         for (pid, live) in self.live.drain() {
             kernel::kill(pid, libc::SIGKILL);
             kernel::reap_child(pid);
-            self.stale.push((live.group, 1));
+            self.stale.push((live.group, REMOVE_TRIES));
         }
-        for (group, _) in &self.stale {
-            group.remove();
+        loop {
+            self.remove_stale();
+            if self.stale.is_empty() {
+                break;
+            }
+            // Only the time matters here; an early return means one more try.
+            let _ = rustix::event::poll(&mut [], Some(&REMOVE_INTERVAL));
         }
         self.groups.remove();
+    }
+
+    fn remove_stale(&mut self) {
+        self.stale.retain_mut(|(group, tries)| {
+            *tries -= 1;
+            !group.remove() && *tries > 0
+        });
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use codegen_types::{Layer, Limits};
 use sandbox::{SandboxEnd, SandboxError};
+use tempfile::TempDir;
 
 use crate::limits::is_enforced;
 use crate::room::{Room, descendants, descendants_of, eventually, host_processes, inits, is_root, within};
@@ -33,17 +34,20 @@ pub fn play_role() -> Option<ExitCode> {
 struct Worker {
     process: Child,
     descendants: Vec<i32>,
+    /// What the worker leaves behind when it is killed.
+    _scratch: TempDir,
 }
 
 fn worker() -> Worker {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let mut process = command.env(ROLE, "worker").stdout(Stdio::piped()).spawn().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let mut process = command.env(ROLE, "worker").env("TMPDIR", scratch.path()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     let mut reader = BufReader::new(process.stdout.as_mut().unwrap());
     reader.read_line(&mut line).unwrap();
     let descendants: Vec<i32> = line.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
     assert!(descendants.len() >= 4, "launcher, init, supervisor, program: {line}");
-    Worker { process, descendants }
+    Worker { process, descendants, _scratch: scratch }
 }
 
 fn alive(pids: &[i32]) -> bool {
@@ -55,7 +59,7 @@ fn kill(pid: i32) {
 }
 
 pub async fn ending_the_launcher_ends_every_sandbox() {
-    let Worker { mut process, descendants } = worker();
+    let Worker { mut process, descendants, _scratch } = worker();
     kill(descendants[0]);
     eventually("all inside is gone", || !alive(&descendants)).await;
     let mut said = String::new();
@@ -65,7 +69,7 @@ pub async fn ending_the_launcher_ends_every_sandbox() {
 }
 
 pub async fn control_groups_of_a_dead_launcher_are_removed_at_the_next_start() {
-    let Worker { mut process, descendants } = worker();
+    let Worker { mut process, descendants, _scratch } = worker();
     let launcher = &descendants[..1];
     let had_groups = !groups_of(launcher).is_empty();
     assert_eq!(had_groups, is_root() && is_enforced(Layer::MemoryLimit).await);
@@ -80,7 +84,7 @@ pub async fn control_groups_of_a_dead_launcher_are_removed_at_the_next_start() {
 }
 
 pub async fn ending_the_worker_ends_launcher_and_sandboxes() {
-    let Worker { mut process, descendants } = worker();
+    let Worker { mut process, descendants, _scratch } = worker();
     process.kill().unwrap();
     process.wait().unwrap();
     eventually("launcher and sandboxes are gone", || !alive(&descendants)).await;

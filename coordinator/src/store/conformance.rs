@@ -1,0 +1,213 @@
+//! One suite for every store: what [`SessionStore`] and [`TaskStore`] promise.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use codegen_types::{
+    Display, Epoch, ErrorCode, Exit, Failure, Incarnation, IsolationLevel, IsolationReport, Lease, LogSeq,
+    OperationResult, Principal, SessionId, TaskId,
+};
+use coordinator_core::session::SessionState;
+use coordinator_core::task::TaskState;
+use serde_json::json;
+
+use super::*;
+use crate::session::{Captured, Completed};
+
+trait Store: SessionStore + TaskStore {}
+impl<T: SessionStore + TaskStore> Store for T {}
+
+/// A store to test, and what keeps its file.
+struct Subject {
+    store: Arc<dyn Store>,
+    dir: Option<tempfile::TempDir>,
+}
+
+async fn subjects() -> Vec<Subject> {
+    let dir = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(&dir.path().join("state.db")).await.unwrap();
+    vec![Subject { store: Arc::new(Memory::default()), dir: None }, Subject { store: Arc::new(sqlite), dir: Some(dir) }]
+}
+
+fn lease() -> Lease {
+    Lease { worker: "w".parse().unwrap(), incarnation: Incarnation::mint(), epoch: Epoch(3) }
+}
+
+fn session(created_ms: i64) -> SessionRow {
+    SessionRow {
+        id: SessionId::mint(),
+        principal: Principal::os_user("ann"),
+        name: Some("a name".to_owned()),
+        metadata: BTreeMap::from([("key".to_owned(), json!({"nested": [1, "two", null]}))]),
+        state: SessionState::Ready { lease: lease() },
+        isolation: Some(IsolationReport { level: IsolationLevel::Full, layers: vec![] }),
+        ttl_ms: 1_800_000,
+        created_ms,
+        last_used_ms: created_ms + 5,
+        tasks: 4,
+        revision: 1,
+        audit_seq: LogSeq(10),
+    }
+}
+
+fn task(session: SessionId, key: Option<&str>) -> TaskRow {
+    TaskRow {
+        id: TaskId::mint(),
+        session,
+        principal: Principal::os_user("ann"),
+        tool: "run_python".to_owned(),
+        key: key.map(str::to_owned),
+        digest: [7; 32],
+        state: TaskState::Dispatched { lease: lease(), placements: 1 },
+        attempt: LogSeq(20),
+        outcome_seq: None,
+        begun_ms: 1_000,
+        ended_ms: None,
+        outcome: None,
+        revision: 1,
+    }
+}
+
+fn ended(row: &TaskRow, ended_ms: i64, stdout: Vec<u8>) -> TaskRow {
+    let completed = Completed {
+        result: Some(OperationResult::Exec(Exit { code: Some(0), ..Exit::default() })),
+        stdout: Captured { head: stdout, tail: vec![0xff, 0], omitted: 9 },
+        stderr: Captured::default(),
+        displays: vec![Display { mime: "image/png".to_owned(), data: vec![1, 2, 3] }],
+        overlapped: vec![TaskId::mint()],
+    };
+    TaskRow {
+        state: TaskState::Finished,
+        outcome_seq: Some(LogSeq(21)),
+        ended_ms: Some(ended_ms),
+        outcome: Some(StoredOutcome { result: Ok(completed), partial: None }),
+        revision: row.revision + 1,
+        ..row.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_session_reads_back_as_it_was_written_and_in_order_of_age() {
+    for Subject { store, .. } in subjects().await {
+        let (young, old) = (session(200), SessionRow { name: None, isolation: None, ..session(100) });
+        store.insert_session(young.clone()).await.unwrap();
+        store.insert_session(old.clone()).await.unwrap();
+        assert!(matches!(store.insert_session(old.clone()).await, Err(StoreError::Exists)));
+        assert_eq!(store.sessions().await.unwrap(), [old, young]);
+    }
+}
+
+#[tokio::test]
+async fn a_write_from_an_old_reading_is_refused() {
+    for Subject { store, .. } in subjects().await {
+        let row = session(1);
+        store.insert_session(row.clone()).await.unwrap();
+        let next = SessionRow { revision: 2, tasks: 5, audit_seq: LogSeq(11), ..row.clone() };
+        store.put_session(next.clone()).await.unwrap();
+        let late = SessionRow { tasks: 99, ..next.clone() };
+        assert!(matches!(store.put_session(late).await, Err(StoreError::Conflict)));
+        assert!(matches!(store.put_session(SessionRow { revision: 2, ..session(1) }).await, Err(StoreError::Conflict)));
+        assert_eq!(store.sessions().await.unwrap(), std::slice::from_ref(&next));
+        assert!(matches!(store.remove_session(row.id, 1).await, Err(StoreError::Conflict)));
+        store.remove_session(row.id, 2).await.unwrap();
+        assert_eq!(store.sessions().await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn the_store_knows_the_highest_record_it_follows() {
+    for Subject { store, .. } in subjects().await {
+        assert_eq!(store.progress().await.unwrap(), Progress::default());
+        let row = SessionRow { audit_seq: LogSeq(100), ..session(1) };
+        store.insert_session(row.clone()).await.unwrap();
+        store.insert_session(SessionRow { audit_seq: LogSeq(9), ..session(2) }).await.unwrap();
+        store.settle("log_x".to_owned(), LogSeq(50)).await.unwrap();
+        let progress = store.progress().await.unwrap();
+        let expected =
+            Progress { log_id: Some("log_x".to_owned()), applied: LogSeq(100), settled_before: LogSeq(50) };
+        assert_eq!(progress, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_task_reads_back_as_it_was_written() {
+    for Subject { store, .. } in subjects().await {
+        let row = task(SessionId::mint(), Some("key"));
+        store.insert_task(row.clone()).await.unwrap();
+        assert_eq!(store.unfinished_tasks().await.unwrap(), std::slice::from_ref(&row));
+        let over = ended(&row, 2_000, b"out \xfe".to_vec());
+        store.put_task(over.clone()).await.unwrap();
+        assert!(matches!(store.put_task(over.clone()).await, Err(StoreError::Conflict)));
+        assert_eq!(store.task(row.id).await.unwrap().as_ref(), Some(&over));
+        assert_eq!(store.task_by_key(row.session, "key".to_owned()).await.unwrap(), Some(over));
+        assert_eq!(store.unfinished_tasks().await.unwrap(), []);
+        assert_eq!(store.task(TaskId::mint()).await.unwrap(), None);
+        assert_eq!(store.progress().await.unwrap().applied, LogSeq(21));
+    }
+}
+
+#[tokio::test]
+async fn what_a_failed_task_left_reads_back_too() {
+    for Subject { store, .. } in subjects().await {
+        let row = task(SessionId::mint(), None);
+        store.insert_task(row.clone()).await.unwrap();
+        let mut over = ended(&row, 2_000, b"half".to_vec());
+        let partial = over.outcome.take().and_then(|outcome| outcome.result.ok());
+        over.state = TaskState::Failed { code: ErrorCode::TaskTimeout };
+        over.outcome =
+            Some(StoredOutcome { result: Err(Failure::new(ErrorCode::TaskTimeout, "too long")), partial });
+        store.put_task(over.clone()).await.unwrap();
+        assert_eq!(store.task(row.id).await.unwrap(), Some(over));
+    }
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_one_task_of_its_session() {
+    for Subject { store, .. } in subjects().await {
+        let (mine, other) = (SessionId::mint(), SessionId::mint());
+        store.insert_task(task(mine, Some("key"))).await.unwrap();
+        assert!(matches!(store.insert_task(task(mine, Some("key"))).await, Err(StoreError::Exists)));
+        store.insert_task(task(other, Some("key"))).await.unwrap();
+        store.insert_task(task(mine, None)).await.unwrap();
+        store.insert_task(task(mine, None)).await.unwrap();
+        assert_eq!(store.unfinished_tasks().await.unwrap().len(), 4);
+    }
+}
+
+#[tokio::test]
+async fn old_and_large_outcomes_go_and_keyed_ones_go_last() {
+    for Subject { store, .. } in subjects().await {
+        let session = SessionId::mint();
+        let mut ids = Vec::new();
+        for (key, ended_ms) in [(None, 10), (Some("a"), 20), (None, 30), (None, 40)] {
+            let row = task(session, key);
+            store.insert_task(row.clone()).await.unwrap();
+            store.put_task(ended(&row, ended_ms, vec![b'x'; 995])).await.unwrap();
+            ids.push(row.id);
+        }
+        let running = task(session, None);
+        store.insert_task(running.clone()).await.unwrap();
+        assert_eq!(store.prune_tasks(15, 1 << 20).await.unwrap(), 1);
+        assert_eq!(store.prune_tasks(15, 2_500).await.unwrap(), 1);
+        let mut kept = Vec::new();
+        for id in &ids {
+            kept.push(store.task(*id).await.unwrap().is_some());
+        }
+        assert_eq!(kept, [false, true, false, true]);
+        assert_eq!(store.prune_tasks(100, 0).await.unwrap(), 2);
+        assert_eq!(store.unfinished_tasks().await.unwrap(), [running]);
+        store.insert_task(task(session, Some("a"))).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_survives_the_process() {
+    for Subject { store, dir } in subjects().await {
+        let Some(dir) = dir else { continue };
+        let row = session(1);
+        store.insert_session(row.clone()).await.unwrap();
+        // A crash: nobody closes the first one.
+        let again = Sqlite::open(&dir.path().join("state.db")).await.unwrap();
+        assert_eq!(again.sessions().await.unwrap(), [row]);
+    }
+}

@@ -1,0 +1,167 @@
+//! What a row holds.
+
+use std::collections::BTreeMap;
+
+use codegen_types::{Failure, IsolationReport, LogSeq, Principal, SessionId, TaskId};
+use coordinator_core::idempotency::ArgumentDigest;
+use coordinator_core::session::SessionState;
+use coordinator_core::task::TaskState;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::session::{Captured, Completed};
+
+/// The most bytes of output and shown things that a task's row keeps.
+pub const OUTCOME_BYTES_MAX: usize = 1 << 20;
+
+/// A session at rest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionRow {
+    /// The handle.
+    pub id: SessionId,
+    /// Whose it is.
+    pub principal: Principal,
+    /// A name for people.
+    pub name: Option<String>,
+    /// The caller's own notes.
+    pub metadata: BTreeMap<String, Value>,
+    /// Where it stands.
+    pub state: SessionState,
+    /// What its sandbox had last.
+    pub isolation: Option<IsolationReport>,
+    /// Idle time after which its processes are ended, in milliseconds.
+    pub ttl_ms: u64,
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub created_ms: i64,
+    /// When it was last used, in milliseconds since the Unix epoch.
+    pub last_used_ms: i64,
+    /// Tasks that were ever started in it.
+    pub tasks: u64,
+    /// Counts the writes of this row, from 1.
+    pub revision: u64,
+    /// The record that this row follows.
+    pub audit_seq: LogSeq,
+}
+
+/// A task at rest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskRow {
+    /// The task.
+    pub id: TaskId,
+    /// Its session.
+    pub session: SessionId,
+    /// Who asked for it.
+    pub principal: Principal,
+    /// By which tool.
+    pub tool: String,
+    /// Under which idempotency key.
+    pub key: Option<String>,
+    /// Of its tool and arguments.
+    pub digest: ArgumentDigest,
+    /// Where it stands.
+    pub state: TaskState,
+    /// The record of its attempt.
+    pub attempt: LogSeq,
+    /// The record of its outcome, when it is known to be durable.
+    pub outcome_seq: Option<LogSeq>,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub begun_ms: i64,
+    /// When it ended, in milliseconds since the Unix epoch.
+    pub ended_ms: Option<i64>,
+    /// What it gave.
+    pub outcome: Option<StoredOutcome>,
+    /// Counts the writes of this row, from 1.
+    pub revision: u64,
+}
+
+/// What a task gave, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredOutcome {
+    /// What it gave, or why it did not.
+    pub result: Result<Completed, Failure>,
+    /// What had been written and used when it did not complete.
+    pub partial: Option<Completed>,
+}
+
+impl StoredOutcome {
+    /// The part with output, if there is one.
+    pub fn completed(&self) -> Option<&Completed> {
+        self.result.as_ref().ok().or(self.partial.as_ref())
+    }
+
+    fn completed_mut(&mut self) -> Option<&mut Completed> {
+        match &mut self.result {
+            Ok(completed) => Some(completed),
+            Err(_) => self.partial.as_mut(),
+        }
+    }
+
+    /// Bytes of output and shown things.
+    pub fn bytes(&self) -> u64 {
+        let count = |captured: &Captured| captured.head.len() + captured.tail.len();
+        let of = |completed: &Completed| {
+            let shown: usize = completed.displays.iter().map(|display| display.data.len()).sum();
+            count(&completed.stdout) + count(&completed.stderr) + shown
+        };
+        self.completed().map_or(0, |completed| of(completed) as u64)
+    }
+
+    /// The outcome within [`OUTCOME_BYTES_MAX`]: shown things that do not fit are left out, then the middle of the
+    /// output.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        let Some(completed) = self.completed_mut() else { return self };
+        let mut room = OUTCOME_BYTES_MAX / 2;
+        completed.displays.retain(|display| {
+            let fits = display.data.len() <= room;
+            room -= if fits { display.data.len() } else { 0 };
+            fits
+        });
+        completed.stdout.cut_to(OUTCOME_BYTES_MAX / 4);
+        completed.stderr.cut_to(OUTCOME_BYTES_MAX / 4);
+        self
+    }
+
+    /// Takes the output out, so that it can be kept beside the rest.
+    pub(super) fn take_output(&mut self) -> [Vec<u8>; 4] {
+        self.completed_mut().map_or_else(Default::default, |completed| {
+            let (out, err) = (&mut completed.stdout, &mut completed.stderr);
+            [&mut out.head, &mut out.tail, &mut err.head, &mut err.tail].map(std::mem::take)
+        })
+    }
+
+    /// Puts back what [`take_output`](Self::take_output) took.
+    pub(super) fn put_output(&mut self, [out_head, out_tail, err_head, err_tail]: [Vec<u8>; 4]) {
+        if let Some(completed) = self.completed_mut() {
+            (completed.stdout.head, completed.stdout.tail) = (out_head, out_tail);
+            (completed.stderr.head, completed.stderr.tail) = (err_head, err_tail);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use codegen_types::Display;
+
+    use super::*;
+
+    #[test]
+    fn a_kept_outcome_is_bounded_and_says_what_is_missing() {
+        let stdout = Captured { head: vec![b'a'; 900_000], tail: vec![b'z'; 900_000], omitted: 7 };
+        let display = |n: usize| Display { mime: "image/png".to_owned(), data: vec![0; n] };
+        let completed = Completed {
+            result: None,
+            stderr: stdout.clone(),
+            stdout,
+            displays: vec![display(500_000), display(500_000), display(10)],
+            overlapped: vec![],
+        };
+        let kept = StoredOutcome { result: Ok(completed), partial: None }.bounded();
+        assert!(kept.bytes() <= OUTCOME_BYTES_MAX as u64, "{}", kept.bytes());
+        let completed = kept.completed().unwrap();
+        assert_eq!(completed.displays.len(), 2);
+        let stdout = &completed.stdout;
+        assert_eq!(stdout.head.len() as u64 + stdout.tail.len() as u64 + stdout.omitted, 1_800_007);
+        assert_eq!((stdout.head.first(), stdout.tail.last()), (Some(&b'a'), Some(&b'z')));
+    }
+}

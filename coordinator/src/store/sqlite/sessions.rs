@@ -1,0 +1,121 @@
+//! [`SessionStore`] on SQLite.
+
+use codegen_types::{LogSeq, Principal, SessionId};
+use futures::future::{BoxFuture, FutureExt as _};
+use sqlx::Row as _;
+use sqlx::query::Query;
+use sqlx::sqlite::{Sqlite as Engine, SqliteArguments, SqliteRow};
+
+use super::{Sqlite, from_json, inserted, integer, malformed, replaced, statements, to_json};
+use crate::store::{Progress, SessionRow, SessionStore, StoreResult};
+
+impl SessionStore for Sqlite {
+    fn insert_session(&self, row: SessionRow) -> BoxFuture<'_, StoreResult<()>> {
+        async move {
+            let mut transaction = self.writer.begin().await?;
+            inserted(bind(statements::INSERT_SESSION, &row).execute(&mut *transaction).await)?;
+            follow(row.audit_seq).execute(&mut *transaction).await?;
+            Ok(transaction.commit().await?)
+        }
+        .boxed()
+    }
+
+    fn put_session(&self, row: SessionRow) -> BoxFuture<'_, StoreResult<()>> {
+        async move {
+            let mut transaction = self.writer.begin().await?;
+            replaced(&bind(statements::PUT_SESSION, &row).execute(&mut *transaction).await?)?;
+            follow(row.audit_seq).execute(&mut *transaction).await?;
+            Ok(transaction.commit().await?)
+        }
+        .boxed()
+    }
+
+    fn remove_session(&self, session: SessionId, revision: u64) -> BoxFuture<'_, StoreResult<()>> {
+        async move {
+            let remove = sqlx::query(statements::REMOVE_SESSION).bind(session.to_string()).bind(integer(revision));
+            replaced(&remove.execute(&self.writer).await?)
+        }
+        .boxed()
+    }
+
+    fn sessions(&self) -> BoxFuture<'_, StoreResult<Vec<SessionRow>>> {
+        async move {
+            let rows = sqlx::query(statements::SESSIONS).fetch_all(&self.readers).await?;
+            rows.iter().map(read).collect()
+        }
+        .boxed()
+    }
+
+    fn progress(&self) -> BoxFuture<'_, StoreResult<Progress>> {
+        async move {
+            let mut progress = Progress::default();
+            for row in sqlx::query(statements::GET_META).fetch_all(&self.readers).await? {
+                let (key, value): (String, String) = (row.try_get("key")?, row.try_get("value")?);
+                let seq = || value.parse().map(LogSeq).map_err(|error| malformed(&key, error));
+                match key.as_str() {
+                    "log_id" => progress.log_id = Some(value),
+                    "applied" => progress.applied = seq()?,
+                    "settled_before" => progress.settled_before = seq()?,
+                    _ => {}
+                }
+            }
+            Ok(progress)
+        }
+        .boxed()
+    }
+
+    fn settle(&self, log_id: String, settled_before: LogSeq) -> BoxFuture<'_, StoreResult<()>> {
+        async move {
+            let mut transaction = self.writer.begin().await?;
+            for (key, value) in [("log_id", log_id), ("settled_before", settled_before.to_string())] {
+                sqlx::query(statements::SET_META).bind(key).bind(value).execute(&mut *transaction).await?;
+            }
+            Ok(transaction.commit().await?)
+        }
+        .boxed()
+    }
+}
+
+/// Notes the record that a write follows, in the write's own transaction.
+pub(super) fn follow(seq: LogSeq) -> Query<'static, Engine, SqliteArguments> {
+    sqlx::query(statements::FOLLOW).bind(seq.to_string())
+}
+
+fn bind(statement: &'static str, row: &SessionRow) -> Query<'static, Engine, SqliteArguments> {
+    sqlx::query(statement)
+        .bind(row.id.to_string())
+        .bind(row.principal.as_str().to_owned())
+        .bind(row.name.clone())
+        .bind(to_json(&row.metadata))
+        .bind(to_json(&row.state))
+        .bind(row.isolation.as_ref().map(to_json))
+        .bind(integer(row.ttl_ms))
+        .bind(row.created_ms)
+        .bind(row.last_used_ms)
+        .bind(integer(row.tasks))
+        .bind(integer(row.revision))
+        .bind(integer(row.audit_seq.0))
+}
+
+fn read(row: &SqliteRow) -> StoreResult<SessionRow> {
+    let id: String = row.try_get("id")?;
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let count = |column: &str| -> StoreResult<u64> {
+        u64::try_from(row.try_get::<i64, _>(column)?).map_err(|error| malformed(&id, error))
+    };
+    let isolation: Option<String> = row.try_get("isolation")?;
+    Ok(SessionRow {
+        id: id.parse().map_err(|error| malformed(&id, error))?,
+        principal: Principal::from_stored(text("principal")?),
+        name: row.try_get("name")?,
+        metadata: from_json(&id, &text("metadata")?)?,
+        state: from_json(&id, &text("state")?)?,
+        isolation: isolation.map(|report| from_json(&id, &report)).transpose()?,
+        ttl_ms: count("ttl_ms")?,
+        created_ms: row.try_get("created_ms")?,
+        last_used_ms: row.try_get("last_used_ms")?,
+        tasks: count("tasks")?,
+        revision: count("revision")?,
+        audit_seq: LogSeq(count("audit_seq")?),
+    })
+}

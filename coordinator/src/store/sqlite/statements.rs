@@ -1,0 +1,52 @@
+//! Every statement, in one place, so that a test can prepare them all.
+
+pub(super) const FOLLOW: &str = "INSERT INTO meta (key, value) VALUES ('applied', ?1) \
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value \
+    WHERE CAST(excluded.value AS INTEGER) > CAST(meta.value AS INTEGER)";
+pub(super) const SET_META: &str = "INSERT INTO meta (key, value) VALUES (?1, ?2) \
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+pub(super) const GET_META: &str = "SELECT key, value FROM meta";
+
+pub(super) const INSERT_SESSION: &str = "INSERT INTO sessions \
+    (id, principal, name, metadata, state, isolation, ttl_ms, created_ms, last_used_ms, tasks, revision, audit_seq) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+pub(super) const PUT_SESSION: &str = "UPDATE sessions SET principal = ?2, name = ?3, metadata = ?4, state = ?5, \
+    isolation = ?6, ttl_ms = ?7, created_ms = ?8, last_used_ms = ?9, tasks = ?10, revision = ?11, audit_seq = ?12 \
+    WHERE id = ?1 AND revision = ?11 - 1";
+pub(super) const REMOVE_SESSION: &str = "DELETE FROM sessions WHERE id = ?1 AND revision = ?2";
+pub(super) const SESSIONS: &str = "SELECT * FROM sessions ORDER BY created_ms, id";
+
+pub(super) const INSERT_TASK: &str = "INSERT INTO tasks \
+    (id, session, principal, tool, key, digest, state, attempt_seq, outcome_seq, begun_ms, ended_ms, outcome, \
+    stdout_head, stdout_tail, stderr_head, stderr_tail, bytes, revision) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+pub(super) const PUT_TASK: &str = "UPDATE tasks SET session = ?2, principal = ?3, tool = ?4, key = ?5, digest = ?6, \
+    state = ?7, attempt_seq = ?8, outcome_seq = ?9, begun_ms = ?10, ended_ms = ?11, outcome = ?12, stdout_head = ?13, \
+    stdout_tail = ?14, stderr_head = ?15, stderr_tail = ?16, bytes = ?17, revision = ?18 \
+    WHERE id = ?1 AND revision = ?18 - 1";
+pub(super) const TASK: &str = "SELECT * FROM tasks WHERE id = ?1";
+pub(super) const TASK_BY_KEY: &str = "SELECT * FROM tasks WHERE session = ?1 AND key = ?2";
+pub(super) const UNFINISHED_TASKS: &str = "SELECT * FROM tasks WHERE ended_ms IS NULL ORDER BY id";
+pub(super) const PRUNE_OLD_TASKS: &str = "DELETE FROM tasks WHERE ended_ms < ?1";
+/// Keeps the newest rows whose sizes, summed from the last to go, fit. A row without output makes no room.
+pub(super) const PRUNE_LARGE_TASKS: &str = "DELETE FROM tasks WHERE bytes > 0 AND id IN (SELECT id FROM (\
+    SELECT id, SUM(bytes) OVER (ORDER BY key IS NOT NULL DESC, ended_ms DESC, id DESC) AS total \
+    FROM tasks WHERE ended_ms IS NOT NULL) WHERE total > ?1)";
+
+#[cfg(test)]
+pub(super) const ALL: &[&str] = &[
+    FOLLOW,
+    SET_META,
+    GET_META,
+    INSERT_SESSION,
+    PUT_SESSION,
+    REMOVE_SESSION,
+    SESSIONS,
+    INSERT_TASK,
+    PUT_TASK,
+    TASK,
+    TASK_BY_KEY,
+    UNFINISHED_TASKS,
+    PRUNE_OLD_TASKS,
+    PRUNE_LARGE_TASKS,
+];

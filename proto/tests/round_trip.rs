@@ -1,0 +1,273 @@
+//! What is written on the wire reads back as it was.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use codegen_proto::{
+    AttachTask, CancelTask, CloseSession, DeregisterWorker, ExecuteTask, Heartbeat, HeartbeatAnswer, OpenSession,
+    Registered, Secret, SessionOpened, v1,
+};
+use codegen_types::event::{ChangeKind, FileChange, FileKind, FileStat};
+use codegen_types::operation::{List, Move, Read, Remove, Stat, Write, WriteMode};
+use codegen_types::{
+    Capabilities, Display, Epoch, ErrorCode, Event, EventBody, Exec, Exit, Failure, HeldSession, Incarnation,
+    IsolationLevel, IsolationReport, Layer, LayerReport, LayerState, Lease, Limits, Operation, OperationResult,
+    OutputStream, Program, ResourceUse, Runtime, SessionId, TaskId, WorkspacePath,
+};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use prost::Message;
+use uuid::Uuid;
+
+/// Sends a value through its encoded form.
+fn through<W: Message + Default, T: Into<W> + TryFrom<W>>(value: T) -> T
+where
+    T::Error: std::fmt::Debug,
+{
+    let wire: W = value.into();
+    let encoded = wire.encode_to_vec();
+    T::try_from(W::decode(encoded.as_slice()).expect("decodes")).expect("converts")
+}
+
+fn session() -> impl Strategy<Value = SessionId> {
+    any::<u128>().prop_map(|bits| SessionId::from_uuid(Uuid::from_u128(bits)))
+}
+
+fn task() -> impl Strategy<Value = TaskId> {
+    any::<u128>().prop_map(|bits| TaskId::from_uuid(Uuid::from_u128(bits)))
+}
+
+fn incarnation() -> impl Strategy<Value = Incarnation> {
+    any::<u128>().prop_map(|bits| Incarnation::from_uuid(Uuid::from_u128(bits)))
+}
+
+fn lease() -> impl Strategy<Value = Lease> {
+    ("[a-z0-9._-]{1,20}", incarnation(), any::<u64>()).prop_map(|(worker, incarnation, epoch)| Lease {
+        worker: worker.parse().expect("a worker's name"),
+        incarnation,
+        epoch: Epoch(epoch),
+    })
+}
+
+fn path() -> impl Strategy<Value = WorkspacePath> {
+    vec("[a-zä _.-]{1,12}x", 0..5).prop_map(|parts| WorkspacePath::parse(&parts.join("/")).expect("a legal path"))
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..64)
+}
+
+fn plain() -> impl Strategy<Value = String> {
+    "[^\0]{0,40}"
+}
+
+fn program() -> impl Strategy<Value = Program> {
+    prop_oneof![
+        (".{0,40}", vec(plain(), 0..4)).prop_map(|(code, args)| Program::PythonCode { code, args }),
+        (path(), vec(plain(), 0..4)).prop_map(|(path, args)| Program::PythonFile { path, args }),
+        plain().prop_map(|command| Program::Shell { command }),
+    ]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let env = btree_map("[A-Z_]{1,8}", plain(), 0..4);
+    let mode = select(vec![WriteMode::Overwrite, WriteMode::Create, WriteMode::Append]);
+    prop_oneof![
+        (program(), bytes(), env).prop_map(|(program, stdin, env)| Operation::Exec(Exec { program, stdin, env })),
+        (path(), any::<u64>(), option::of(any::<u64>())).prop_map(|(path, offset, limit)| Operation::Read(Read {
+            path,
+            offset,
+            limit
+        })),
+        (path(), bytes(), mode, option::of("[0-9a-f-]{1,40}"))
+            .prop_map(|(path, contents, mode, if_match)| Operation::Write(Write { path, contents, mode, if_match })),
+        (path(), any::<bool>(), option::of(".{0,20}"), 0..20_000_u32).prop_map(
+            |(path, recursive, pattern, entries_max)| Operation::List(List { path, recursive, pattern, entries_max })
+        ),
+        path().prop_map(|path| Operation::Stat(Stat { path })),
+        (path(), path(), any::<bool>()).prop_map(|(from, to, overwrite)| Operation::Move(Move { from, to, overwrite })),
+        (path(), any::<bool>()).prop_map(|(path, recursive)| Operation::Remove(Remove { path, recursive })),
+    ]
+}
+
+fn stat() -> impl Strategy<Value = FileStat> {
+    let kind = select(vec![FileKind::File, FileKind::Directory, FileKind::Symlink, FileKind::Other]);
+    (".{0,40}", kind, any::<u64>(), any::<i64>(), option::of("[0-9a-f-]{1,40}"), any::<u32>())
+        .prop_map(|(path, kind, size, modified_ms, etag, mode)| FileStat { path, kind, size, modified_ms, etag, mode })
+}
+
+fn exit() -> impl Strategy<Value = Exit> {
+    let kind = select(vec![ChangeKind::Created, ChangeKind::Modified, ChangeKind::Deleted]);
+    let change = (path(), kind, any::<u64>()).prop_map(|(path, change, size)| FileChange { path, change, size });
+    let ends = (option::of(any::<i32>()), option::of(any::<i32>()), any::<[u64; 3]>());
+    (ends, vec(change, 0..4), any::<bool>(), any::<u32>()).prop_map(
+        |((code, signal, [wall_ms, cpu_ms, memory_peak_bytes]), files_changed, files_changed_truncated, killed)| Exit {
+            code,
+            signal,
+            used: ResourceUse { wall_ms, cpu_ms, memory_peak_bytes },
+            files_changed,
+            files_changed_truncated,
+            leftovers_killed: killed,
+        },
+    )
+}
+
+fn result() -> impl Strategy<Value = OperationResult> {
+    prop_oneof![
+        exit().prop_map(OperationResult::Exec),
+        (bytes(), stat()).prop_map(|(contents, stat)| OperationResult::Read { contents, stat }),
+        (stat(), any::<bool>()).prop_map(|(stat, created)| OperationResult::Write { stat, created }),
+        (vec(stat(), 0..4), any::<bool>())
+            .prop_map(|(entries, truncated)| OperationResult::List { entries, truncated }),
+        stat().prop_map(|stat| OperationResult::Stat { stat }),
+        stat().prop_map(|stat| OperationResult::Move { stat }),
+        any::<u64>().prop_map(|removed| OperationResult::Remove { removed }),
+    ]
+}
+
+fn failure() -> impl Strategy<Value = Failure> {
+    (select(ErrorCode::ALL.to_vec()), ".{0,60}").prop_map(|(code, message)| Failure { code, message })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let stream = select(vec![OutputStream::Stdout, OutputStream::Stderr]);
+    let body = prop_oneof![
+        Just(EventBody::Started),
+        (stream, bytes()).prop_map(|(stream, bytes)| EventBody::Output { stream, bytes }),
+        ".{0,40}".prop_map(|message| EventBody::Progress { message }),
+        ("[a-z/]{1,20}", bytes()).prop_map(|(mime, data)| EventBody::Display(Display { mime, data })),
+        result().prop_map(EventBody::Finished),
+        (failure(), option::of(exit())).prop_map(|(failure, exit)| EventBody::Failed { failure, exit }),
+    ];
+    (1_u64.., body).prop_map(|(seq, body)| Event { seq, body })
+}
+
+fn isolation() -> impl Strategy<Value = IsolationReport> {
+    let level =
+        select(vec![IsolationLevel::None, IsolationLevel::Reduced, IsolationLevel::Portable, IsolationLevel::Full]);
+    let state = select(vec![LayerState::Enforced, LayerState::Partial, LayerState::Absent]);
+    let rows = vec((state, ".{0,20}", option::of(".{0,20}")), 0..=Layer::ALL.len());
+    (level, rows).prop_map(|(level, rows)| {
+        let row = |(layer, (state, detail, remedy))| LayerReport { layer, state, detail, remedy };
+        IsolationReport { level, layers: Layer::ALL.into_iter().zip(rows).map(row).collect() }
+    })
+}
+
+fn held() -> impl Strategy<Value = HeldSession> {
+    (session(), any::<u64>(), any::<bool>(), vec(task(), 0..4)).prop_map(|(session, epoch, open, tasks)| HeldSession {
+        session,
+        epoch: Epoch(epoch),
+        open,
+        tasks,
+    })
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    [
+        1..u64::MAX,
+        1..u64::MAX,
+        1..u64::MAX,
+        1..u64::MAX,
+        1..u64::MAX,
+        1..u64::MAX,
+        1..u64::MAX,
+        1..u64::MAX,
+        1..u64::MAX,
+        1..u64::MAX,
+    ]
+    .prop_map(|n| Limits {
+        task_ms: n[0],
+        task_ms_max: n[1],
+        memory_bytes: n[2],
+        processes: n[3],
+        cpu_millicores: n[4],
+        output_bytes: n[5],
+        workspace_bytes: n[6],
+        file_bytes: n[7],
+        scratch_bytes: n[8],
+        open_files: n[9],
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_task(task in task(), session in session(), lease in lease(), ms in 0..2_000_000_000_u64, operation in operation()) {
+        let request = ExecuteTask { task, session, lease, timeout: Duration::from_millis(ms), operation };
+        prop_assert_eq!(through::<v1::TaskRequest, _>(request.clone()), request);
+    }
+
+    #[test]
+    fn an_event(event in event()) {
+        prop_assert_eq!(through::<v1::TaskEvent, _>(event.clone()), event);
+    }
+
+    #[test]
+    fn attaching_and_cancelling(task in task(), session in session(), lease in lease(), n in 1..2_000_000_000_u64) {
+        let attach = AttachTask { task, session, lease: lease.clone(), from_seq: n };
+        prop_assert_eq!(through::<v1::AttachTaskRequest, _>(attach.clone()), attach);
+        let cancel = CancelTask { task, session, lease, grace: Duration::from_millis(n) };
+        prop_assert_eq!(through::<v1::CancelTaskRequest, _>(cancel.clone()), cancel);
+    }
+
+    #[test]
+    fn opening_and_closing_a_session(
+        session in session(), lease in lease(), limits in limits(), isolation in isolation(), flag in any::<bool>(),
+    ) {
+        let open = OpenSession { session, lease: lease.clone(), limits, isolation_minimum: isolation.level };
+        prop_assert_eq!(through::<v1::OpenSessionRequest, _>(open.clone()), open);
+        let opened = SessionOpened { isolation, workspace_created: flag };
+        prop_assert_eq!(through::<v1::OpenSessionResponse, _>(opened.clone()), opened);
+        let close = CloseSession { session, lease, delete_workspace: flag };
+        prop_assert_eq!(through::<v1::CloseSessionRequest, _>(close.clone()), close);
+    }
+
+    #[test]
+    fn what_a_worker_says_of_itself(
+        isolation in isolation(), held in vec(held(), 0..4), lease in lease(), sessions_max in any::<u32>(),
+        labels in btree_map("[a-z]{1,8}", "[a-z]{0,8}", 0..4), words in any::<[u32; 2]>(), memory_bytes in any::<u64>(),
+    ) {
+        let runtime = Runtime { name: "python".into(), version: "3.11.2".into(), path: "/usr/bin/python3".into() };
+        let capabilities = Capabilities { isolation, runtimes: vec![runtime], sessions_max, labels };
+        prop_assert_eq!(through::<v1::Capabilities, _>(capabilities.clone()), capabilities);
+        let (worker, incarnation) = (lease.worker, lease.incarnation);
+        let [sessions_open, tasks_running] = words;
+        let beat = Heartbeat { worker, incarnation, sessions_open, tasks_running, memory_bytes, held };
+        prop_assert_eq!(through::<v1::HeartbeatRequest, _>(beat.clone()), beat);
+    }
+
+    /// A peer that sends arbitrary bytes gets an error, never a panic.
+    #[test]
+    fn arbitrary_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..200)) {
+        if let Ok(wire) = v1::TaskRequest::decode(bytes.as_slice()) {
+            let _refused_or_not = ExecuteTask::try_from(wire);
+        }
+        if let Ok(wire) = v1::TaskEvent::decode(bytes.as_slice()) {
+            let _refused_or_not = Event::try_from(wire);
+        }
+    }
+}
+
+#[test]
+fn no_environment_is_no_variables() {
+    let exec = Exec { program: Program::Shell { command: "true".into() }, stdin: Vec::new(), env: BTreeMap::new() };
+    assert_eq!(through::<v1::Exec, _>(exec.clone()), exec);
+}
+
+#[test]
+fn joining_and_leaving() {
+    let registered = Registered {
+        worker_session: Secret::new("session"),
+        link_ticket: None,
+        heartbeat_interval: Duration::from_secs(30),
+    };
+    let arrived = through::<v1::RegisterWorkerResponse, _>(registered);
+    assert_eq!((arrived.worker_session.expose(), arrived.link_ticket.is_none()), ("session", true));
+    assert_eq!(arrived.heartbeat_interval, Duration::from_secs(30));
+    let answer = through::<v1::HeartbeatResponse, _>(HeartbeatAnswer { link_ticket: Some(Secret::new("ticket")) });
+    assert_eq!(answer.link_ticket.as_ref().map(Secret::expose), Some("ticket"));
+    let (worker, incarnation) = ("w".parse().expect("a name"), Incarnation::mint());
+    let leave = DeregisterWorker { worker, incarnation, reason: "stopping".into() };
+    assert_eq!(through::<v1::DeregisterWorkerRequest, _>(leave.clone()), leave);
+}

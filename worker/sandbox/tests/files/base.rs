@@ -1,0 +1,92 @@
+//! The base of workspaces.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use codegen_types::{ErrorCode, Failure, SessionId};
+use nix::unistd::geteuid;
+use sandbox::files::{BaseError, WorkspaceBase};
+
+use crate::fixture::{Fixture, owner};
+
+#[test]
+fn a_workspace_is_made_once_and_found_again() {
+    let f = Fixture::new();
+    f.write("kept", b"x").expect("written");
+    let again = WorkspaceBase::open(&f.base_path()).expect("opened again");
+    let (root, created) = again.open_or_create(f.session, owner()).expect("there");
+    assert!(!created);
+    let inside = nix::sys::stat::fstat(root.as_fd()).expect("described");
+    assert_eq!(inside.st_mode & 0o7777, 0o700);
+    assert_eq!(inside.st_uid, owner().unwrap_or(geteuid().as_raw()));
+    assert_eq!(f.read("kept").expect("still there"), b"x");
+    assert_eq!(again.held().expect("held"), [f.session]);
+    assert_eq!(again.owner(f.session), Some(inside.st_uid));
+    assert_eq!(again.owners().expect("owners"), [(f.session, inside.st_uid)]);
+    assert_eq!(again.owner(SessionId::mint()), None);
+    assert!(again.disk_usage(f.session).expect("counted").complete);
+    assert!(again.free_bytes().expect("counted") > 0);
+    assert_eq!(fs::metadata(f.base_path()).expect("there").mode() & 0o7777, 0o700);
+}
+
+#[test]
+fn a_deleted_workspace_is_gone_and_comes_back_empty() {
+    let f = Fixture::new();
+    f.write("a/b", b"x").expect("written");
+    assert!(f.base.delete(f.session).expect("deleted"));
+    assert!(!f.base.delete(f.session).expect("nothing to delete"));
+    assert_eq!(f.base.held().expect("held"), []);
+    let (root, created) = f.base.open_or_create(f.session, owner()).expect("made");
+    assert!(created);
+    let workspace = sandbox::files::Workspace::new(root, Default::default()).expect("a workspace");
+    assert_eq!(workspace.usage().expect("counted").files, 0);
+}
+
+#[test]
+fn what_is_foreign_is_refused() {
+    let f = Fixture::new();
+    let foreign = |session: SessionId| match f.base.open_or_create(session, owner()) {
+        Err(error @ BaseError::Foreign { .. }) => assert_eq!(Failure::from(error).code, ErrorCode::Internal),
+        other => panic!("not refused: {other:?}"),
+    };
+    let (link, file) = (SessionId::mint(), SessionId::mint());
+    symlink(f.outside(), f.base_path().join(link.to_string())).expect("link");
+    fs::write(f.base_path().join(file.to_string()), "x").expect("written");
+    foreign(link);
+    foreign(file);
+    if geteuid().is_root() {
+        let other = SessionId::mint();
+        f.base.open_or_create(other, Some(64_999)).expect("another user's");
+        foreign(other);
+    }
+    assert!(!f.base.held().expect("held").contains(&link), "a link is no workspace");
+    assert!(f.base.delete(link).expect("the link itself"));
+    assert!(f.base.delete(file).expect("the file itself"));
+    f.assert_outside_is_whole();
+}
+
+#[test]
+fn what_an_earlier_life_left_is_deleted_at_opening() {
+    let f = Fixture::new();
+    for left in [".deleting-1/a/b", ".creating-2"] {
+        fs::create_dir_all(f.base_path().join(left)).expect("mkdir");
+    }
+    fs::create_dir(f.base_path().join("something-else")).expect("mkdir");
+    let base = WorkspaceBase::open(&f.base_path()).expect("opened");
+    assert_eq!(base.held().expect("held"), [f.session]);
+    let mut names: Vec<_> =
+        fs::read_dir(f.base_path()).expect("readable").map(|e| e.expect("entry").file_name()).collect();
+    names.sort();
+    assert_eq!(names, [f.session.to_string().as_str(), "something-else"], "others' things stay");
+}
+
+#[test]
+fn a_base_that_others_can_write_to_is_refused() {
+    let f = Fixture::new();
+    for mode in [0o777, 0o1777, 0o770] {
+        fs::set_permissions(f.base_path(), fs::Permissions::from_mode(mode)).expect("chmod");
+        let refused = WorkspaceBase::open(&f.base_path()).expect_err("must be refused");
+        assert!(refused.to_string().contains("chmod"), "{refused}");
+    }
+}
