@@ -127,8 +127,10 @@ pub struct Completed {
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Captured {
     /// The first bytes.
+    #[serde(with = "codegen_types::base64_bytes")]
     pub head: Vec<u8>,
     /// The last bytes, when there were more than fit in `head`.
+    #[serde(with = "codegen_types::base64_bytes")]
     pub tail: Vec<u8>,
     /// How many bytes between the two were not kept.
     pub omitted: u64,

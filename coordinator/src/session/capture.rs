@@ -48,11 +48,8 @@ impl Captured {
         whole.append(&mut self.tail);
         let tail_from = whole.len() - each.min(whole.len() - each.min(whole.len()));
         // Where bytes are missing already, the gap must stay between head and tail.
-        let (head_to, tail_from) = if self.omitted == 0 {
-            (each, tail_from)
-        } else {
-            (each.min(head_len), tail_from.max(head_len))
-        };
+        let (head_to, tail_from) =
+            if self.omitted == 0 { (each, tail_from) } else { (each.min(head_len), tail_from.max(head_len)) };
         self.omitted += (tail_from - head_to) as u64;
         self.tail = whole.split_off(tail_from);
         whole.truncate(head_to);

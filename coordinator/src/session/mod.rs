@@ -1,6 +1,64 @@
 //! Sessions: one owner task each, a table of published snapshots, the reaper.
+//!
+//! A transition is decided purely by `coordinator-core`; its owner records, stores, publishes and carries it out, in that
+//! order. Tasks run in tasks of their own, so that a caller that vanishes loses no outcome.
 
 mod call;
 mod capture;
+mod options;
+mod owner;
+mod reaper;
+mod reconcile;
+mod record;
+mod repeat;
+mod service;
+mod table;
+mod task;
+mod transcript;
+mod update;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use codegen_audit::{Audit, AuditUnavailable};
+use codegen_types::{ErrorCode, Failure, Incarnation, WorkerId};
+use parking_lot::RwLock;
+
+use crate::store::{SessionStore, TaskStore};
+use crate::supervisor::Supervisor;
+use crate::workers::Fleet;
 
 pub use call::{Captured, Completed, CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
+pub use options::{SessionOptions, SessionsDeps};
+pub use service::{Sessions, StartError};
+
+/// What all owners and tasks share.
+struct Shared {
+    audit: Audit,
+    sessions: Arc<dyn SessionStore>,
+    tasks: Arc<dyn TaskStore>,
+    fleet: Arc<dyn Fleet>,
+    supervisor: Supervisor,
+    options: SessionOptions,
+    table: Arc<table::Table>,
+    /// The present life of each worker that has joined.
+    workers: RwLock<HashMap<WorkerId, Incarnation>>,
+    /// Calls under idempotency keys that run at present.
+    repeats: repeat::Repeats,
+}
+
+impl Shared {
+    fn present(&self, worker: &WorkerId) -> Option<Incarnation> {
+        self.workers.read().get(worker).copied()
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+fn unavailable(error: &AuditUnavailable) -> Failure {
+    let text = format!("the audit log cannot be written ({error}), so nothing was done; it recovers by itself");
+    Failure::new(ErrorCode::AuditUnavailable, text)
+}

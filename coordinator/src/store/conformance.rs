@@ -123,8 +123,7 @@ async fn the_store_knows_the_highest_record_it_follows() {
         store.insert_session(SessionRow { audit_seq: LogSeq(9), ..session(2) }).await.unwrap();
         store.settle("log_x".to_owned(), LogSeq(50)).await.unwrap();
         let progress = store.progress().await.unwrap();
-        let expected =
-            Progress { log_id: Some("log_x".to_owned()), applied: LogSeq(100), settled_before: LogSeq(50) };
+        let expected = Progress { log_id: Some("log_x".to_owned()), applied: LogSeq(100), settled_before: LogSeq(50) };
         assert_eq!(progress, expected);
     }
 }
@@ -154,8 +153,7 @@ async fn what_a_failed_task_left_reads_back_too() {
         let mut over = ended(&row, 2_000, b"half".to_vec());
         let partial = over.outcome.take().and_then(|outcome| outcome.result.ok());
         over.state = TaskState::Failed { code: ErrorCode::TaskTimeout };
-        over.outcome =
-            Some(StoredOutcome { result: Err(Failure::new(ErrorCode::TaskTimeout, "too long")), partial });
+        over.outcome = Some(StoredOutcome { result: Err(Failure::new(ErrorCode::TaskTimeout, "too long")), partial });
         store.put_task(over.clone()).await.unwrap();
         assert_eq!(store.task(row.id).await.unwrap(), Some(over));
     }

@@ -50,11 +50,8 @@ impl Tables {
 
     fn prune(&mut self, ended_before_ms: i64, bytes_max: u64) -> u64 {
         let size = |row: &TaskRow| row.outcome.as_ref().map_or(0, super::StoredOutcome::bytes);
-        let mut over: Vec<(bool, i64, TaskId, u64)> = self
-            .tasks
-            .values()
-            .filter_map(|row| Some((row.key.is_some(), row.ended_ms?, row.id, size(row))))
-            .collect();
+        let mut over: Vec<(bool, i64, TaskId, u64)> =
+            self.tasks.values().filter_map(|row| Some((row.key.is_some(), row.ended_ms?, row.id, size(row)))).collect();
         over.sort_unstable();
         let mut bytes: u64 = over.iter().filter(|(_, ended, ..)| *ended >= ended_before_ms).map(|row| row.3).sum();
         let mut removed = 0;

@@ -67,6 +67,7 @@ pub struct Display {
     /// Its media type.
     pub mime: String,
     /// Its bytes.
+    #[serde(with = "crate::base64_bytes")]
     pub data: Vec<u8>,
 }
 
@@ -79,6 +80,7 @@ pub enum OperationResult {
     /// A file was read.
     Read {
         /// The bytes asked for.
+        #[serde(with = "crate::base64_bytes")]
         contents: Vec<u8>,
         /// The whole file as it was then.
         stat: FileStat,

@@ -6,6 +6,7 @@
 //! *Invariant*: plain data. No I/O, no tokio, no clock, no wire format; nothing here decides anything but whether a
 //! value is well formed.
 
+pub mod base64_bytes;
 pub mod error;
 pub mod event;
 pub mod ids;

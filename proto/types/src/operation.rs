@@ -47,7 +47,7 @@ pub struct Exec {
     /// What to run.
     pub program: Program,
     /// Bytes given to it on standard input, which then ends.
-    #[serde(default)]
+    #[serde(default, with = "crate::base64_bytes")]
     pub stdin: Vec<u8>,
     /// Variables added to the sandbox's own small environment.
     #[serde(default)]
@@ -108,6 +108,7 @@ pub struct Write {
     /// The file.
     pub path: WorkspacePath,
     /// The bytes.
+    #[serde(with = "crate::base64_bytes")]
     pub contents: Vec<u8>,
     /// How to treat what is there.
     pub mode: WriteMode,

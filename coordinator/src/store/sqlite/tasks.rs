@@ -101,10 +101,8 @@ fn read(row: &SqliteRow) -> StoreResult<TaskRow> {
     let id: String = row.try_get("id")?;
     let count = |value: i64| u64::try_from(value).map_err(|error| malformed(&id, error));
     let blob = |column: &str| row.try_get::<Option<Vec<u8>>, _>(column).map(Option::unwrap_or_default);
-    let mut outcome: Option<StoredOutcome> = row
-        .try_get::<Option<String>, _>("outcome")?
-        .map(|outcome| from_json(&id, &outcome))
-        .transpose()?;
+    let mut outcome: Option<StoredOutcome> =
+        row.try_get::<Option<String>, _>("outcome")?.map(|outcome| from_json(&id, &outcome)).transpose()?;
     if let Some(outcome) = &mut outcome {
         let output = [blob("stdout_head")?, blob("stdout_tail")?, blob("stderr_head")?, blob("stderr_tail")?];
         outcome.put_output(output);

@@ -1,0 +1,84 @@
+//! What the session layer can be told, and what it needs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_audit::Audit;
+use codegen_types::{IsolationLevel, Limits};
+use coordinator_core::placement::Requirements;
+use coordinator_core::session::Rules;
+
+use crate::store::{SessionStore, TaskStore};
+use crate::supervisor::Supervisor;
+use crate::workers::Fleet;
+
+/// Settings of the session layer.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    /// Idle time after which a session's processes are ended, when the session names none.
+    pub ttl_default: Duration,
+    /// How often old sessions and old results are looked for.
+    pub cleanup_interval: Duration,
+    /// How long a session that nobody uses is kept with its files.
+    pub retention: Duration,
+    /// How long the outcome of a task is kept.
+    pub outcome_retention: Duration,
+    /// Sessions of all principals, but for closed ones.
+    pub sessions_max: usize,
+    /// Sessions of one principal, but for closed ones.
+    pub sessions_per_principal_max: usize,
+    /// Tasks of one session that run at once.
+    pub tasks_per_session_max: usize,
+    /// How long a call waits for a worker that is just not there, as when it is being started again.
+    pub worker_patience: Duration,
+    /// What each session and task may use.
+    pub limits: Limits,
+    /// Below this isolation no session is run.
+    pub isolation_minimum: IsolationLevel,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            ttl_default: Duration::from_secs(30 * 60),
+            cleanup_interval: Duration::from_secs(5 * 60),
+            retention: Duration::from_secs(7 * 24 * 3600),
+            outcome_retention: Duration::from_secs(24 * 3600),
+            sessions_max: 1_000,
+            sessions_per_principal_max: 200,
+            tasks_per_session_max: 8,
+            worker_patience: Duration::from_secs(10),
+            limits: Limits::default(),
+            isolation_minimum: IsolationLevel::Full,
+        }
+    }
+}
+
+impl SessionOptions {
+    pub(super) fn rules(&self) -> Rules {
+        Rules { tasks_max: self.tasks_per_session_max }
+    }
+
+    pub(super) fn requirements(&self) -> Requirements {
+        Requirements { isolation_minimum: self.isolation_minimum, runtimes: Vec::new(), labels: [].into() }
+    }
+}
+
+/// What the session layer needs of the others.
+pub struct SessionsDeps {
+    /// Where everything is recorded.
+    pub audit: Audit,
+    /// Where that log is read from at start; absent for a log in memory.
+    pub audit_dir: Option<PathBuf>,
+    /// Where sessions are remembered.
+    pub sessions: Arc<dyn SessionStore>,
+    /// Where tasks are remembered.
+    pub tasks: Arc<dyn TaskStore>,
+    /// Who runs them.
+    pub fleet: Arc<dyn Fleet>,
+    /// Runs the owners.
+    pub supervisor: Supervisor,
+    /// Settings.
+    pub options: SessionOptions,
+}

@@ -1,0 +1,48 @@
+//! Gives up what is kept for too long: sessions that nobody uses, outcomes that nobody asks for.
+
+use std::sync::Arc;
+
+use coordinator_core::retention::{Kept, Retention, due};
+use coordinator_core::session::Input;
+
+use super::owner::Message;
+use super::{Shared, now_ms};
+
+/// Sessions without processes that are kept at most, whatever their age.
+const KEPT_SESSIONS_MAX: usize = 10_000;
+
+/// All outcomes together, in bytes.
+const OUTCOMES_BYTES_MAX: u64 = 256 << 20;
+
+/// Looks for what is due, again and again, until the process stops.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let token = shared.supervisor.token();
+    let mut ticks = tokio::time::interval(shared.options.cleanup_interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while token.run_until_cancelled(ticks.tick()).await.is_some() {
+        sweep(&shared).await;
+    }
+}
+
+async fn sweep(shared: &Shared) {
+    let now = now_ms();
+    let outcome_age = i64::try_from(shared.options.outcome_retention.as_millis()).unwrap_or(i64::MAX);
+    if let Err(error) = shared.tasks.prune_tasks(now.saturating_sub(outcome_age), OUTCOMES_BYTES_MAX).await {
+        let error: &dyn std::error::Error = &error;
+        tracing::error!(error, "old outcomes could not be given up");
+    }
+    let entries = shared.table.all();
+    let at_rest = entries.iter().filter(|entry| !matches!(entry.snapshot.state, "opening" | "ready"));
+    let kept: Vec<Kept> = at_rest
+        .map(|entry| Kept { session: entry.snapshot.id, last_used_ms: entry.snapshot.last_used_ms, bytes: 0 })
+        .collect();
+    let age_ms = u64::try_from(shared.options.retention.as_millis()).unwrap_or(u64::MAX);
+    let retention = Retention { age_ms, bytes_max: u64::MAX, sessions_max: KEPT_SESSIONS_MAX };
+    for session in due(&kept, &retention, now) {
+        let Some(entry) = entries.iter().find(|entry| entry.snapshot.id == session) else { continue };
+        let worker = entry.snapshot.lease.as_ref().map(|lease| lease.worker.clone());
+        let present = worker.and_then(|worker| shared.present(&worker));
+        // An owner that is gone has nothing to be given up.
+        let _ = entry.owner.send(Message::Happened { input: Input::RetentionSweep { present } }).await;
+    }
+}

@@ -1,0 +1,244 @@
+//! At start: the log is the truth, and the store is brought up to it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, Outcome as Verdict, ReadError, Record, records};
+use codegen_types::{ErrorCode, Failure, LogSeq, SessionId, TaskId};
+use coordinator_core::session::SessionState;
+use coordinator_core::task::{TaskInput, TaskState};
+use serde_json::Value;
+
+use super::now_ms;
+use crate::store::{Progress, SessionRow, SessionStore, StoreError, StoredOutcome, TaskRow, TaskStore};
+
+/// Why the store could not be brought up to the log.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The log cannot be read.
+    #[error("the audit log cannot be read")]
+    Read(#[from] ReadError),
+    /// The log cannot be written.
+    #[error("the audit log cannot be written")]
+    Write(#[from] AuditUnavailable),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// Reading the log panicked.
+    #[error("reading the audit log was cut off")]
+    CutOff,
+}
+
+/// What the log says beyond what was reconciled before.
+#[derive(Default)]
+struct Tail {
+    /// The last word on each session.
+    sessions: BTreeMap<SessionId, Vec<Record>>,
+    /// Attempts that no record closes.
+    open: BTreeMap<TaskId, Record>,
+    /// The closing records of tasks that the store does not know to have ended.
+    closed: BTreeMap<TaskId, Record>,
+    last: LogSeq,
+    log_id: Option<String>,
+}
+
+/// Reconciles, and gives every session there is.
+pub(super) async fn run(
+    audit: &Audit,
+    audit_dir: Option<PathBuf>,
+    sessions: &dyn SessionStore,
+    tasks: &dyn TaskStore,
+) -> Result<Vec<SessionRow>, ReconcileError> {
+    let mut rows: BTreeMap<SessionId, SessionRow> =
+        sessions.sessions().await?.into_iter().map(|row| (row.id, row)).collect();
+    let unfinished = tasks.unfinished_tasks().await?;
+    if let Some(dir) = audit_dir {
+        let progress = sessions.progress().await?;
+        let known: Vec<TaskId> = unfinished.iter().map(|row| row.id).collect();
+        let reading = tokio::task::spawn_blocking(move || read_tail(&dir, &progress, &known));
+        let tail = reading.await.map_err(|_| ReconcileError::CutOff)??;
+        for (session, records) in tail.sessions {
+            if let Some(row) = caught_up(rows.remove(&session), &records) {
+                let stored = put(sessions, row).await?;
+                rows.insert(session, stored);
+            }
+        }
+        close_tasks(audit, tasks, unfinished, tail.open, tail.closed).await?;
+        if let Some(log_id) = tail.log_id {
+            sessions.settle(log_id, tail.last).await?;
+        }
+    } else {
+        close_tasks(audit, tasks, unfinished, BTreeMap::new(), BTreeMap::new()).await?;
+    }
+    Ok(rows.into_values().collect())
+}
+
+fn read_tail(dir: &Path, progress: &Progress, unfinished: &[TaskId]) -> Result<Tail, ReadError> {
+    let mut tail = Tail::default();
+    let from = progress.log_id.is_some().then_some(progress.settled_before);
+    for record in records(dir, from) {
+        let record = record?;
+        if progress.log_id.as_ref().is_some_and(|known| *known != record.log_id) {
+            // Another log was put in the place of the one that the store knows: all of it counts.
+            return read_tail(dir, &Progress::default(), unfinished);
+        }
+        (tail.last, tail.log_id) = (record.seq, Some(record.log_id.clone()));
+        match (record.kind, record.session, record.task) {
+            (EventKind::TaskAttempt, _, Some(task)) => drop(tail.open.insert(task, record)),
+            (EventKind::TaskOutcome | EventKind::TaskUnknown, _, Some(task)) => {
+                // A task that was placed again has an attempt that is newer than the record that closes the first.
+                if tail.open.get(&task).is_some_and(|attempt| record.cites.is_none_or(|cited| cited == attempt.seq)) {
+                    tail.open.remove(&task);
+                    if unfinished.contains(&task) {
+                        tail.closed.insert(task, record);
+                    }
+                }
+            }
+            (kind, Some(session), None) if is_of_session(kind) => {
+                tail.sessions.entry(session).or_default().push(record);
+            }
+            _ => {}
+        }
+    }
+    Ok(tail)
+}
+
+const fn is_of_session(kind: EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::SessionCreated
+            | EventKind::SessionOpened
+            | EventKind::SessionSuspended
+            | EventKind::SessionLost
+            | EventKind::SessionUpdated
+            | EventKind::SessionClosing
+            | EventKind::SessionClosed
+            | EventKind::SessionExpired
+    )
+}
+
+/// The row as the log has it: what it says after the row was written last, applied in order.
+fn caught_up(row: Option<SessionRow>, records: &[Record]) -> Option<SessionRow> {
+    let mut row = row;
+    for record in records {
+        if row.as_ref().is_some_and(|row| row.audit_seq >= record.seq) {
+            continue;
+        }
+        if record.kind == EventKind::SessionExpired {
+            return None;
+        }
+        row = match row {
+            None => rebuilt(record),
+            Some(row) => Some(applied(row, record)),
+        };
+    }
+    row
+}
+
+fn rebuilt(record: &Record) -> Option<SessionRow> {
+    if record.kind != EventKind::SessionCreated {
+        return None;
+    }
+    let created_ms = record.ts.as_millisecond();
+    let row = SessionRow {
+        id: record.session?,
+        principal: record.principal.clone()?,
+        name: None,
+        metadata: BTreeMap::new(),
+        ttl_ms: 0,
+        created_ms,
+        last_used_ms: created_ms,
+        isolation: None,
+        tasks: 0,
+        state: state_of(record)?,
+        revision: 0,
+        audit_seq: record.seq,
+    };
+    Some(applied(row, record))
+}
+
+fn applied(mut row: SessionRow, record: &Record) -> SessionRow {
+    if let Some(state) = state_of(record) {
+        row.state = state;
+    }
+    if let Some(Value::Object(description)) = &record.args {
+        row.name = description.get("name").and_then(Value::as_str).map(str::to_owned);
+        if let Some(Value::Object(metadata)) = description.get("metadata") {
+            row.metadata = metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        }
+        row.ttl_ms = description.get("ttl_ms").and_then(Value::as_u64).unwrap_or(row.ttl_ms);
+    }
+    row.last_used_ms = row.last_used_ms.max(record.ts.as_millisecond());
+    row.audit_seq = record.seq;
+    row
+}
+
+fn state_of(record: &Record) -> Option<SessionState> {
+    serde_json::from_value(record.detail.as_ref()?.get("state")?.clone()).ok()
+}
+
+async fn put(sessions: &dyn SessionStore, row: SessionRow) -> Result<SessionRow, StoreError> {
+    let row = SessionRow { revision: row.revision + 1, ..row };
+    match row.revision {
+        1 => sessions.insert_session(row.clone()).await?,
+        _ => sessions.put_session(row.clone()).await?,
+    }
+    Ok(row)
+}
+
+/// Closes every task that the last server left open.
+async fn close_tasks(
+    audit: &Audit,
+    tasks: &dyn TaskStore,
+    unfinished: Vec<TaskRow>,
+    mut open: BTreeMap<TaskId, Record>,
+    mut closed: BTreeMap<TaskId, Record>,
+) -> Result<(), ReconcileError> {
+    for row in unfinished {
+        let attempt = open.remove(&row.id);
+        let (state, code, seq) = match closed.remove(&row.id) {
+            Some(record) => (state_after(&row.state, &record), record.code, record.seq),
+            None => {
+                let seq = audit.append(unknown(row.session, row.id, attempt.as_ref(), row.attempt)).await?;
+                (TaskState::Unknown, Some(ErrorCode::TaskOutcomeUnknown), seq)
+            }
+        };
+        let text = format!("the server ended before the result of {} was kept; it is not run again", row.id);
+        let failure = Failure::new(code.unwrap_or(ErrorCode::TaskOutcomeUnknown), text);
+        let outcome = Some(StoredOutcome { result: Err(failure), partial: None });
+        let revision = row.revision + 1;
+        tasks
+            .put_task(TaskRow { state, outcome, ended_ms: Some(now_ms()), revision, outcome_seq: Some(seq), ..row })
+            .await?;
+    }
+    for (task, attempt) in open {
+        let Some(session) = attempt.session else { continue };
+        audit.append(unknown(session, task, Some(&attempt), attempt.seq)).await?;
+    }
+    Ok(())
+}
+
+fn state_after(state: &TaskState, record: &Record) -> TaskState {
+    let input = match (record.outcome, record.code) {
+        (Some(Verdict::Ok), _) | (_, None) => TaskInput::Finished,
+        (Some(Verdict::Unknown), _) => TaskInput::OutcomeLost,
+        (_, Some(code)) => TaskInput::Failed { code },
+    };
+    state.step(&input).unwrap_or(TaskState::Unknown)
+}
+
+fn unknown(session: SessionId, task: TaskId, attempt: Option<&Record>, cites: LogSeq) -> Entry {
+    Entry {
+        kind: EventKind::TaskUnknown,
+        principal: attempt.and_then(|attempt| attempt.principal.clone()),
+        session: Some(session),
+        task: Some(task),
+        lease: attempt.and_then(|attempt| attempt.lease.clone()),
+        level: attempt.and_then(|attempt| attempt.level),
+        tool: attempt.and_then(|attempt| attempt.tool.clone()),
+        outcome: Some(Verdict::Unknown),
+        code: Some(ErrorCode::TaskOutcomeUnknown),
+        cites: Some(attempt.map_or(cites, |attempt| attempt.seq)),
+        ..Entry::default()
+    }
+}

@@ -1,0 +1,88 @@
+//! What goes into the audit log about sessions.
+
+use codegen_audit::{Audit, Entry, EventKind, Health};
+use codegen_types::LogSeq;
+use coordinator_core::session::{CloseReason, SessionEvent, SuspendReason};
+use serde_json::{Value, json};
+
+use crate::store::SessionRow;
+
+/// The record of a step: enough to make the session's row again from the log alone.
+pub(super) fn of_step(row: &SessionRow, event: SessionEvent) -> Entry {
+    let (kind, reason) = match event {
+        SessionEvent::Created => (EventKind::SessionCreated, None),
+        SessionEvent::Opening => (EventKind::SessionUpdated, Some("opening again")),
+        SessionEvent::Opened => (EventKind::SessionOpened, None),
+        SessionEvent::Suspended(reason) => (EventKind::SessionSuspended, Some(suspended(reason))),
+        SessionEvent::Lost => (EventKind::SessionLost, None),
+        SessionEvent::Updated => (EventKind::SessionUpdated, None),
+        SessionEvent::Closing(reason) => (EventKind::SessionClosing, Some(closed(reason))),
+        SessionEvent::Closed(CloseReason::Expired) => (EventKind::SessionExpired, Some(closed(CloseReason::Expired))),
+        SessionEvent::Closed(reason) => (EventKind::SessionClosed, Some(closed(reason))),
+    };
+    let layers: Option<Value> = row.isolation.as_ref().map(|report| {
+        let states = report.layers.iter().map(|l| (l.layer.as_str().to_owned(), json!(l.state)));
+        Value::Object(states.collect())
+    });
+    let description = match event {
+        SessionEvent::Created | SessionEvent::Updated => {
+            Some(json!({"name": row.name, "metadata": row.metadata, "ttl_ms": row.ttl_ms}))
+        }
+        SessionEvent::Opening
+        | SessionEvent::Opened
+        | SessionEvent::Suspended(_)
+        | SessionEvent::Lost
+        | SessionEvent::Closing(_)
+        | SessionEvent::Closed(_) => None,
+    };
+    Entry {
+        kind,
+        principal: Some(row.principal.clone()),
+        session: Some(row.id),
+        lease: row.state.lease().cloned(),
+        level: row.isolation.as_ref().map(|report| report.level),
+        args: description,
+        detail: Some(json!({"state": row.state, "reason": reason, "layers": layers})),
+        ..Entry::default()
+    }
+}
+
+const fn suspended(reason: SuspendReason) -> &'static str {
+    match reason {
+        SuspendReason::Idle => "idle",
+        SuspendReason::OpenFailed => "open failed",
+        SuspendReason::WorkerGone => "worker gone",
+        SuspendReason::WorkerRestarted => "worker restarted",
+        SuspendReason::ServerStopped => "server stopped",
+        SuspendReason::ServerRestarted => "server restarted",
+        SuspendReason::FilesFound => "files found",
+    }
+}
+
+const fn closed(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Requested => "requested",
+        CloseReason::OpenFailed => "open failed",
+        CloseReason::Expired => "expired",
+    }
+}
+
+/// Whether the step ends something: that is never refused for want of a log, its record comes when the log is back.
+pub(super) const fn ends(event: SessionEvent) -> bool {
+    match event {
+        SessionEvent::Created | SessionEvent::Opening | SessionEvent::Opened | SessionEvent::Updated => false,
+        SessionEvent::Suspended(_) | SessionEvent::Lost | SessionEvent::Closing(_) | SessionEvent::Closed(_) => true,
+    }
+}
+
+/// Writes a record as soon as the log can be written; gives up only when the log is closed for good.
+pub(super) async fn eventually(audit: Audit, entry: Entry) -> Option<LogSeq> {
+    let mut health = audit.health();
+    loop {
+        if let Ok(seq) = audit.append(entry.clone()).await {
+            return Some(seq);
+        }
+        let writable = health.wait_for(|health| matches!(health, Health::Writable));
+        writable.await.ok()?;
+    }
+}

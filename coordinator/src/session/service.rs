@@ -1,0 +1,304 @@
+//! The handle of the session layer.
+
+use std::sync::Arc;
+
+use codegen_types::{ErrorCode, EventBody, Failure, Principal, SessionId};
+use coordinator_core::session::{Assignment, Files, Input, step};
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::call::{CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
+use super::options::SessionsDeps;
+use super::owner::{MAILBOX, Message, Owner};
+use super::reconcile::{self, ReconcileError};
+use super::repeat::{self, Claim};
+use super::table::Entry;
+use super::task::Runner;
+use super::{Shared, now_ms, reaper, update};
+use crate::store::SessionRow;
+use crate::supervisor::OnEnd;
+use crate::tools::SessionCalls;
+use crate::workers::WorkerEvent;
+
+/// The session layer. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    shared: Arc<Shared>,
+}
+
+/// Why the session layer cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store could not be brought up to what the log says.
+    #[error("the store cannot be reconciled with the log")]
+    Reconcile(#[from] ReconcileError),
+}
+
+impl Sessions {
+    /// Brings the store up to what the log says, and takes up every session that is in it.
+    ///
+    /// # Errors
+    /// [`StartError`] when the log or the store cannot be read, or the log cannot be written.
+    pub async fn start(deps: SessionsDeps) -> Result<Self, StartError> {
+        let SessionsDeps { audit, audit_dir, sessions, tasks, fleet, supervisor, options } = deps;
+        let rows = reconcile::run(&audit, audit_dir, sessions.as_ref(), tasks.as_ref()).await?;
+        let (table, workers, repeats) = Default::default();
+        let shared = Arc::new(Shared { audit, sessions, tasks, fleet, supervisor, options, table, workers, repeats });
+        let this = Self { shared };
+        for row in rows {
+            let owner = this.adopt(Owner::of_row(Arc::clone(&this.shared), row));
+            // The mailbox of an owner that has just begun is empty.
+            let _ = owner.try_send(Message::Happened { input: Input::ServerStarted });
+        }
+        let shared = Arc::clone(&this.shared);
+        this.shared.supervisor.spawn("session reaper", OnEnd::Shutdown, reaper::run(shared));
+        Ok(this)
+    }
+
+    fn adopt(&self, owner: Owner) -> mpsc::Sender<Message> {
+        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        self.shared.table.insert(Entry { snapshot: owner.snapshot(), owner: sender.clone() });
+        self.shared.supervisor.spawn("session owner", OnEnd::Ignore, owner.run(mailbox));
+        sender
+    }
+
+    /// Makes a session and opens it.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`, `SESSION_LIMIT`, `NO_CAPACITY`, `WORKER_UNAVAILABLE`, `ISOLATION_UNAVAILABLE`,
+    /// `AUDIT_UNAVAILABLE`.
+    pub async fn create(&self, principal: &Principal, create: CreateSession) -> Result<Arc<SessionSnapshot>, Failure> {
+        let shared = &self.shared;
+        update::check(create.name.as_deref(), &create.metadata)?;
+        let ttl = create.ttl.unwrap_or(shared.options.ttl_default);
+        let ttl_ms = update::ttl_ms(Some(ttl))?.unwrap_or_default();
+        let options = &shared.options;
+        let admission = shared.table.admit(principal, options.sessions_max, options.sessions_per_principal_max)?;
+        let slot = shared.reserve(None).await?;
+        let (worker, incarnation) = slot.worker();
+        let at = Assignment { worker: worker.clone(), incarnation };
+        let now = now_ms();
+        let first = step(None, &Input::Create { at, ttl_ms }, now, &options.rules());
+        let first = first.map_err(|refusal| Failure::new(ErrorCode::Internal, refusal.to_string()))?;
+        let row = SessionRow {
+            id: SessionId::mint(),
+            principal: principal.clone(),
+            name: create.name,
+            metadata: create.metadata,
+            ttl_ms,
+            created_ms: now,
+            last_used_ms: now,
+            isolation: None,
+            tasks: 0,
+            state: first.next.state.clone(),
+            revision: 0,
+            audit_seq: codegen_types::LogSeq::default(),
+        };
+        // In a task of its own: a client that vanishes must not leave a session half made.
+        let (reply, made) = oneshot::channel();
+        let this = self.clone();
+        let making = Owner::create(Arc::clone(shared), row, first);
+        shared.supervisor.spawn("session creation", OnEnd::Ignore, async move {
+            let made = making.await.map(|owner| {
+                let snapshot = owner.snapshot();
+                this.adopt(owner);
+                snapshot
+            });
+            drop((slot, admission));
+            // A caller that is gone finds the session in its list.
+            let _ = reply.send(made);
+        });
+        made.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// The session as it was last published.
+    ///
+    /// # Errors
+    /// `SESSION_NOT_FOUND`, for a foreign handle as for an unknown one.
+    pub fn get(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
+        self.shared.table.of(principal, session).map(|entry| entry.snapshot)
+    }
+
+    /// The principal's sessions, oldest first.
+    pub fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>> {
+        let mut rows = self.shared.table.list(principal);
+        rows.retain(|row| include_closed || row.state != "closed");
+        rows
+    }
+
+    /// Changes a session's description.
+    ///
+    /// # Errors
+    /// `SESSION_NOT_FOUND`, `SESSION_CLOSED`, `SESSION_LOST`, `INVALID_ARGUMENT`, `AUDIT_UNAVAILABLE`.
+    pub async fn update(
+        &self,
+        principal: &Principal,
+        session: SessionId,
+        update: UpdateSession,
+    ) -> Result<Arc<SessionSnapshot>, Failure> {
+        self.ask(principal, session, |reply| Message::Update { update, reply }).await
+    }
+
+    /// Ends a session for good: its tasks, its processes, its files.
+    ///
+    /// # Errors
+    /// `SESSION_NOT_FOUND`, `SESSION_CLOSED`.
+    pub async fn close(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
+        self.ask(principal, session, |reply| Message::Close { reply }).await
+    }
+
+    async fn ask(
+        &self,
+        principal: &Principal,
+        session: SessionId,
+        message: impl FnOnce(oneshot::Sender<Result<Arc<SessionSnapshot>, Failure>>) -> Message,
+    ) -> Result<Arc<SessionSnapshot>, Failure> {
+        let entry = self.shared.table.of(principal, session)?;
+        let (reply, answer) = oneshot::channel();
+        entry.owner.send(message(reply)).await.map_err(|_| stopping())?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Runs a task to its end and its record. Cancelling `cancel` ends it and still gives its outcome; dropping the
+    /// future loses the answer and nothing else.
+    pub async fn run(&self, call: TaskCall, events: mpsc::Sender<EventBody>, cancel: CancellationToken) -> TaskOutcome {
+        let task = call.task;
+        let failed =
+            |failure| TaskOutcome { task, result: Err(failure), partial: None, audit_seq: None, replayed: false };
+        let entry = match self.shared.table.of(&call.principal, call.session) {
+            Ok(entry) => entry,
+            Err(failure) => return failed(failure),
+        };
+        let claimed = match self.claim(&call).await {
+            Ok(Ok(claimed)) => claimed,
+            Ok(Err(known)) => return known,
+            Err(failure) => return failed(failure),
+        };
+        let runner = Runner { shared: Arc::clone(&self.shared), owner: entry.owner, call, events, cancel };
+        let (reply, outcome) = oneshot::channel();
+        self.shared.supervisor.spawn("session task", OnEnd::Ignore, async move {
+            let outcome = runner.run().await;
+            if let Some(claimed) = claimed {
+                claimed.tell(&outcome);
+            }
+            // A caller that is gone finds the outcome under its key, and in the log.
+            let _ = reply.send(outcome);
+        });
+        outcome.await.unwrap_or_else(|_| failed(stopping()))
+    }
+
+    /// The right to run a call, or the outcome of the earlier one under the same key.
+    async fn claim(&self, call: &TaskCall) -> Result<Result<Option<repeat::Claimed>, TaskOutcome>, Failure> {
+        let Some(key) = call.idempotency_key.clone() else { return Ok(Ok(None)) };
+        let digest = repeat::digest(call);
+        let claimed = match repeat::claim(&self.shared.repeats, call.session, &key, digest)? {
+            Claim::First(claimed) => claimed,
+            Claim::Join(mut outcome) => {
+                let told = outcome.wait_for(Option::is_some).await;
+                let told = told.ok().and_then(|outcome| outcome.clone()).ok_or_else(stopping)?;
+                return Ok(Err(TaskOutcome { replayed: true, ..told }));
+            }
+        };
+        let earlier = self.shared.tasks.task_by_key(call.session, key).await.map_err(|error| {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "an idempotency key could not be looked up");
+            Failure::new(ErrorCode::Internal, "the idempotency key could not be looked up, so nothing was run")
+        })?;
+        Ok(repeat::replay(earlier, &digest)?.map_or(Ok(Some(claimed)), Err))
+    }
+
+    /// Follows what becomes of the workers, until the sender is gone.
+    pub async fn follow(self, mut events: mpsc::Receiver<WorkerEvent>) {
+        while let Some(event) = events.recv().await {
+            match event {
+                WorkerEvent::Joined { worker, incarnation, held } => {
+                    self.shared.workers.write().insert(worker.clone(), incarnation);
+                    let at = Assignment { worker, incarnation };
+                    self.tell_all(|session| {
+                        let files = if held.contains(&session) { Files::Kept } else { Files::Missing };
+                        Input::WorkerJoined { at: at.clone(), files }
+                    })
+                    .await;
+                }
+                WorkerEvent::Gone { worker, incarnation } => {
+                    let at = Assignment { worker: worker.clone(), incarnation };
+                    self.shared.workers.write().retain(|id, life| *id != worker || *life != incarnation);
+                    self.tell_all(|_| Input::WorkerGone { at: at.clone() }).await;
+                }
+            }
+        }
+    }
+
+    async fn tell_all(&self, input: impl Fn(SessionId) -> Input) {
+        for entry in self.shared.table.all() {
+            let input = input(entry.snapshot.id);
+            // An owner that is gone has no session any more.
+            let _ = entry.owner.send(Message::Happened { input }).await;
+        }
+    }
+
+    /// Tasks that run at present.
+    pub fn running_tasks(&self) -> usize {
+        self.shared.table.all().iter().map(|entry| entry.snapshot.running.len()).sum()
+    }
+
+    /// Ends the processes of all sessions in good order; files and handles stay.
+    pub async fn shutdown(&self) {
+        let mut stopped = Vec::new();
+        for entry in self.shared.table.all() {
+            let (done, is_done) = oneshot::channel();
+            if entry.snapshot.state != "closed" && entry.owner.send(Message::Stop { done }).await.is_ok() {
+                stopped.push(is_done);
+            }
+        }
+        for is_done in stopped {
+            // An owner that is gone has stopped.
+            let _ = is_done.await;
+        }
+    }
+}
+
+fn stopping() -> Failure {
+    Failure::new(ErrorCode::WorkerUnavailable, "the server is stopping; try again when it is back")
+}
+
+impl SessionCalls for Sessions {
+    fn create(
+        &self,
+        principal: Principal,
+        create: CreateSession,
+    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        Box::pin(async move { Self::create(self, &principal, create).await })
+    }
+
+    fn get(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
+        Self::get(self, principal, session)
+    }
+
+    fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>> {
+        Self::list(self, principal, include_closed)
+    }
+
+    fn update(
+        &self,
+        principal: Principal,
+        session: SessionId,
+        update: UpdateSession,
+    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        Box::pin(async move { Self::update(self, &principal, session, update).await })
+    }
+
+    fn close(&self, principal: Principal, session: SessionId) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        Box::pin(async move { Self::close(self, &principal, session).await })
+    }
+
+    fn run(
+        &self,
+        call: TaskCall,
+        events: mpsc::Sender<EventBody>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'_, TaskOutcome> {
+        Box::pin(Self::run(self, call, events, cancel))
+    }
+}

@@ -1,0 +1,417 @@
+//! One task from its attempt to its recorded outcome, in a task of its own: a caller that vanishes loses no outcome.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use codegen_audit::{AuditUnavailable, Entry, EventKind, Outcome as Verdict, Pending};
+use codegen_types::{ErrorCode, EventBody, Exit, Failure, LogSeq, OperationResult};
+use coordinator_core::task::{TaskInput, TaskState};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::call::{Completed, TaskCall, TaskOutcome};
+use super::owner::{Begun, Message};
+use super::transcript::Transcript;
+use super::{Shared, now_ms, record, repeat, unavailable};
+use crate::store::{StoreError, StoredOutcome, TaskRow};
+use crate::supervisor::OnEnd;
+use crate::workers::{DispatchEnd, TaskDispatch};
+
+/// Events of a task between its link and its transcript. When they are that many, the link's flow control holds the
+/// worker back.
+const EVENTS: usize = 64;
+
+/// One task while it runs.
+pub(super) struct Runner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) owner: mpsc::Sender<Message>,
+    pub(super) call: TaskCall,
+    /// Follows the task live; what it does not take in time it misses, since no task waits for its watchers.
+    pub(super) events: mpsc::Sender<EventBody>,
+    pub(super) cancel: CancellationToken,
+}
+
+/// A finished dispatch, not yet recorded.
+struct Ended {
+    begun: Begun,
+    attempt: Attempt,
+    row: Option<TaskRow>,
+    end: DispatchEnd,
+    transcript: Transcript,
+    wall: Duration,
+}
+
+/// The record of an attempt: on disk, or on its way there for calls that change nothing.
+enum Attempt {
+    Durable(LogSeq),
+    Queued(Pending),
+}
+
+impl Runner {
+    /// Runs the task to its recorded outcome.
+    pub(super) async fn run(self) -> TaskOutcome {
+        let task = self.call.task;
+        let begun = match self.ask(|reply| Message::Begin { task, reply }).await {
+            Ok(begun) => begun,
+            Err(failure) => return self.refused(failure),
+        };
+        let outcome = self.run_begun(begun).await;
+        // An owner that is gone has no use for the news.
+        let _ = self.owner.send(Message::Ended { task }).await;
+        outcome
+    }
+
+    async fn run_begun(&self, begun: Begun) -> TaskOutcome {
+        let attempt = match self.attempt(&begun).await {
+            Ok(attempt) => attempt,
+            Err(error) => return self.refused(unavailable(&error)),
+        };
+        let row = match self.remember(&begun, &attempt).await {
+            Ok(row) => row,
+            Err(failure) => return self.fail_recorded(&begun, attempt, failure).await,
+        };
+        let ended = self.dispatch(begun, attempt, row).await;
+        self.conclude(ended).await
+    }
+
+    /// A failure before there was anything in the log.
+    fn refused(&self, failure: Failure) -> TaskOutcome {
+        TaskOutcome { task: self.call.task, result: Err(failure), partial: None, audit_seq: None, replayed: false }
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Message) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Failure::new(ErrorCode::SessionClosed, "the session is gone; session_create makes a new one");
+        self.owner.send(message(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Records the attempt; for acting calls it is durable before anything is sent.
+    async fn attempt(&self, begun: &Begun) -> Result<Attempt, AuditUnavailable> {
+        let entry = Entry {
+            kind: EventKind::TaskAttempt,
+            called_as: (self.call.called_as != self.call.tool).then(|| self.call.called_as.clone()),
+            args: Some(self.call.args.clone()),
+            trace: self.call.trace.clone(),
+            detail: Some(
+                json!({"operation": self.call.operation.name(), "idempotency_key": self.call.idempotency_key}),
+            ),
+            ..self.entry(begun)
+        };
+        if self.call.read_only {
+            return Ok(Attempt::Queued(self.shared.audit.queue(entry)));
+        }
+        self.shared.audit.append(entry).await.map(Attempt::Durable)
+    }
+
+    fn entry(&self, begun: &Begun) -> Entry {
+        Entry {
+            principal: Some(self.call.principal.clone()),
+            session: Some(self.call.session),
+            task: Some(self.call.task),
+            lease: Some(begun.lease.clone()),
+            level: begun.level,
+            tool: Some(self.call.tool.to_owned()),
+            path: self.call.path.clone(),
+            ..Entry::default()
+        }
+    }
+
+    /// Puts the task's row into the store before anything is sent. Calls that change nothing have none.
+    async fn remember(&self, begun: &Begun, attempt: &Attempt) -> Result<Option<TaskRow>, Failure> {
+        let Attempt::Durable(attempt) = attempt else { return Ok(None) };
+        let call = &self.call;
+        let row = TaskRow {
+            id: call.task,
+            session: call.session,
+            principal: call.principal.clone(),
+            tool: call.tool.to_owned(),
+            key: call.idempotency_key.clone(),
+            digest: repeat::digest(call),
+            state: stepped(&TaskState::admitted(), &TaskInput::Dispatch { lease: begun.lease.clone() }),
+            attempt: *attempt,
+            outcome_seq: None,
+            begun_ms: now_ms(),
+            ended_ms: None,
+            outcome: None,
+            revision: 1,
+        };
+        match self.shared.tasks.insert_task(row.clone()).await {
+            Ok(()) => Ok(Some(row)),
+            Err(StoreError::Exists) => {
+                Err(Failure::new(ErrorCode::InvalidArgument, "this `idempotency_key` is in use; use a new one"))
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(task = %call.task, error, "a task could not be stored and is not started");
+                Err(Failure::new(ErrorCode::Internal, "the task could not be stored, so it was not started"))
+            }
+        }
+    }
+
+    /// Ends a task that was attempted in the log and sent nowhere.
+    async fn fail_recorded(&self, begun: &Begun, attempt: Attempt, failure: Failure) -> TaskOutcome {
+        let mut outcome = self.refused(failure);
+        let mut entry = self.entry(begun);
+        entry.kind = EventKind::TaskOutcome;
+        entry.outcome = Some(Verdict::Failed);
+        entry.code = outcome.result.as_ref().err().map(|failure| failure.code);
+        if let Attempt::Durable(seq) = attempt {
+            entry.cites = Some(seq);
+        }
+        match self.shared.audit.append(entry).await {
+            Ok(seq) => outcome.audit_seq = Some(seq),
+            Err(error) => outcome.result = Err(unavailable(&error)),
+        }
+        outcome
+    }
+
+    async fn dispatch(&self, mut begun: Begun, mut attempt: Attempt, mut row: Option<TaskRow>) -> Ended {
+        let mut transcript = Transcript::default();
+        let start = Instant::now();
+        let mut end = self.execute(&begun, &mut transcript).await;
+        if let DispatchEnd::NotStarted(_) = &end
+            && let Some(again) = self.again(&begun, &attempt, row.as_mut()).await
+        {
+            (begun, attempt) = again;
+            end = self.execute(&begun, &mut transcript).await;
+        }
+        Ended { begun, attempt, row, end, transcript, wall: start.elapsed() }
+    }
+
+    /// Places a task again that was certainly not started: once, under a new attempt.
+    async fn again(&self, begun: &Begun, attempt: &Attempt, row: Option<&mut TaskRow>) -> Option<(Begun, Attempt)> {
+        let (task, lease) = (self.call.task, begun.lease.clone());
+        let renewed = self.ask(|reply| Message::Renew { task, lease, reply }).await.ok()?;
+        if let Attempt::Durable(seq) = attempt {
+            let mut withdrawn = self.entry(begun);
+            (withdrawn.kind, withdrawn.cites) = (EventKind::TaskOutcome, Some(*seq));
+            (withdrawn.outcome, withdrawn.code) = (Some(Verdict::Failed), Some(ErrorCode::WorkerUnavailable));
+            withdrawn.detail = Some(json!({"not_started": true, "placed_again": true}));
+            drop(self.shared.audit.queue(withdrawn));
+        }
+        let attempt = self.attempt(&renewed).await.ok()?;
+        if let (Some(row), Attempt::Durable(seq)) = (row, &attempt) {
+            row.attempt = *seq;
+            let queued = stepped(&row.state, &TaskInput::NotStarted { code: ErrorCode::WorkerUnavailable });
+            row.state = stepped(&queued, &TaskInput::Dispatch { lease: renewed.lease.clone() });
+        }
+        Some((renewed, attempt))
+    }
+
+    /// Sends the task and transcripts what it writes, handing it on to whoever follows.
+    async fn execute(&self, begun: &Begun, transcript: &mut Transcript) -> DispatchEnd {
+        let limits = &self.shared.options.limits;
+        let dispatch = TaskDispatch {
+            task: self.call.task,
+            session: self.call.session,
+            lease: begun.lease.clone(),
+            operation: self.call.operation.clone(),
+            timeout: self.call.timeout.unwrap_or(Duration::from_millis(limits.task_ms)),
+            output_bytes_max: limits.output_bytes,
+        };
+        let (sender, mut events) = mpsc::channel(EVENTS);
+        let cancel = CancellationToken::new();
+        let mut executing = self.shared.fleet.execute(dispatch, sender, cancel.clone());
+        let cancelled = async {
+            tokio::select! {
+                () = self.cancel.cancelled() => {}
+                () = begun.cancel.cancelled() => {}
+            }
+            cancel.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::pin!(cancelled);
+        let end = loop {
+            tokio::select! {
+                biased;
+                Some(event) = events.recv() => self.saw(transcript, event),
+                end = &mut executing => break end,
+                () = &mut cancelled => {}
+            }
+        };
+        while let Ok(event) = events.try_recv() {
+            self.saw(transcript, event);
+        }
+        end
+    }
+
+    fn saw(&self, transcript: &mut Transcript, event: EventBody) {
+        transcript.add(&event);
+        // A follower that is slow or gone misses it; the result has it.
+        let _ = self.events.try_send(event);
+    }
+
+    /// Records how it ended, stores it, and only then gives the answer.
+    async fn conclude(&self, ended: Ended) -> TaskOutcome {
+        let Ended { begun, attempt, row, end, transcript, wall } = ended;
+        let mut entry = self.entry(&begun);
+        entry.duration_ms = Some(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
+        let written = transcript.bytes();
+        let mut transcriptd = transcript.completed();
+        transcriptd.overlapped = begun.overlapped.lock().iter().copied().collect();
+        let (outcome, input) = outcome_of(end, transcriptd);
+        describe(&mut entry, &outcome, &input, written);
+        let recorded = self.record_outcome(entry, attempt).await;
+        match recorded {
+            Ok(seq) => {
+                self.store_outcome(row, outcome.clone(), &input, seq).await;
+                self.told(outcome, Some(seq))
+            }
+            Err((error, entry)) => {
+                self.record_later(entry, row, outcome, input);
+                let text = format!(
+                    "the task {} ended, but the audit log cannot be written ({error}); its result is given under the \
+                     same `idempotency_key` once the log recovers",
+                    self.call.task
+                );
+                self.told(
+                    StoredOutcome { result: Err(Failure::new(ErrorCode::AuditUnavailable, text)), partial: None },
+                    None,
+                )
+            }
+        }
+    }
+
+    fn told(&self, outcome: StoredOutcome, audit_seq: Option<LogSeq>) -> TaskOutcome {
+        let StoredOutcome { result, partial } = outcome;
+        // What could not be recorded is no refusal before the fact: its attempt is in the log.
+        TaskOutcome { task: self.call.task, result, partial, audit_seq, replayed: false }
+    }
+
+    /// Waits once for both records of a call that changes nothing, else for the outcome's.
+    async fn record_outcome(
+        &self,
+        mut entry: Entry,
+        attempt: Attempt,
+    ) -> Result<LogSeq, (AuditUnavailable, Box<Entry>)> {
+        match attempt {
+            Attempt::Durable(seq) => entry.cites = Some(seq),
+            // Its number is known when it is written; until then the outcome names it by the task alone.
+            Attempt::Queued(pending) => match pending.await {
+                Ok(seq) => entry.cites = Some(seq),
+                Err(error) => return Err((error, Box::new(entry))),
+            },
+        }
+        self.shared.audit.append(entry.clone()).await.map_err(|error| (error, Box::new(entry)))
+    }
+
+    async fn store_outcome(&self, row: Option<TaskRow>, outcome: StoredOutcome, input: &TaskInput, seq: LogSeq) {
+        let Some(row) = row else { return };
+        let row = ended_row(row, outcome, input, seq);
+        let task = row.id;
+        if let Err(error) = self.shared.tasks.put_task(row).await {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(%task, error, "the outcome of a task could not be stored; the log has it");
+        }
+    }
+
+    /// Writes the outcome when the log can be written again, so that the same key gives it.
+    fn record_later(&self, entry: Box<Entry>, row: Option<TaskRow>, outcome: StoredOutcome, input: TaskInput) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.supervisor.spawn("late outcome", OnEnd::Ignore, async move {
+            let Some(seq) = record::eventually(shared.audit.clone(), *entry).await else { return };
+            let Some(row) = row else { return };
+            let task = row.id;
+            if let Err(error) = shared.tasks.put_task(ended_row(row, outcome, &input, seq)).await {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(%task, error, "the late outcome of a task could not be stored");
+            }
+        });
+    }
+}
+
+fn ended_row(row: TaskRow, outcome: StoredOutcome, input: &TaskInput, seq: LogSeq) -> TaskRow {
+    TaskRow {
+        ended_ms: Some(now_ms()),
+        state: stepped(&row.state, input),
+        outcome: Some(outcome.bounded()),
+        revision: row.revision + 1,
+        outcome_seq: Some(seq),
+        ..row
+    }
+}
+
+/// The next state; an input that does not fit leaves the state, and is a fault of ours.
+fn stepped(state: &TaskState, input: &TaskInput) -> TaskState {
+    state.step(input).unwrap_or_else(|refusal| {
+        tracing::error!(?input, %refusal, "a task took a step that it cannot take");
+        state.clone()
+    })
+}
+
+fn outcome_of(end: DispatchEnd, transcriptd: Completed) -> (StoredOutcome, TaskInput) {
+    match end {
+        DispatchEnd::Answered(EventBody::Finished(result)) => {
+            let completed = Completed { result: Some(result), ..transcriptd };
+            (StoredOutcome { result: Ok(completed), partial: None }, TaskInput::Finished)
+        }
+        DispatchEnd::Answered(EventBody::Failed { failure, exit }) => {
+            let input = TaskInput::Failed { code: failure.code };
+            let partial = Completed { result: exit.map(OperationResult::Exec), ..transcriptd };
+            (StoredOutcome { result: Err(failure), partial: Some(partial) }, input)
+        }
+        DispatchEnd::NotStarted(failure) => {
+            let input = TaskInput::Failed { code: failure.code };
+            (StoredOutcome { result: Err(failure), partial: None }, input)
+        }
+        DispatchEnd::Unknown(failure) => {
+            let failure = Failure::new(ErrorCode::TaskOutcomeUnknown, failure.message);
+            (StoredOutcome { result: Err(failure), partial: Some(transcriptd) }, TaskInput::OutcomeLost)
+        }
+        DispatchEnd::Answered(other) => {
+            tracing::error!(?other, "a dispatch ended with an event that is not the last");
+            let failure = Failure::new(ErrorCode::TaskOutcomeUnknown, "the worker's last word was not understood");
+            (StoredOutcome { result: Err(failure), partial: Some(transcriptd) }, TaskInput::OutcomeLost)
+        }
+    }
+}
+
+/// Says in the record how it ended.
+fn describe(entry: &mut Entry, outcome: &StoredOutcome, input: &TaskInput, written: u64) {
+    let unknown = matches!(input, TaskInput::OutcomeLost);
+    entry.kind = if unknown { EventKind::TaskUnknown } else { EventKind::TaskOutcome };
+    entry.code = outcome.result.as_ref().err().map(|failure| failure.code);
+    let result = match (&outcome.result, &outcome.partial) {
+        (Ok(completed), _) | (Err(_), Some(completed)) => completed.result.as_ref(),
+        (Err(_), None) => None,
+    };
+    entry.outcome = Some(match (&outcome.result, result) {
+        _ if unknown => Verdict::Unknown,
+        (Err(_), _) => Verdict::Failed,
+        (Ok(_), Some(OperationResult::Exec(exit))) if exit.code != Some(0) => Verdict::Failed,
+        (Ok(_), _) => Verdict::Ok,
+    });
+    entry.bytes = bytes_of(result).or((written > 0).then_some(written));
+    entry.detail = result.and_then(detail_of);
+}
+
+const fn bytes_of(result: Option<&OperationResult>) -> Option<u64> {
+    match result {
+        Some(OperationResult::Read { contents, .. }) => Some(contents.len() as u64),
+        Some(OperationResult::Write { stat, .. }) => Some(stat.size),
+        Some(
+            OperationResult::Exec(_)
+            | OperationResult::List { .. }
+            | OperationResult::Stat { .. }
+            | OperationResult::Move { .. }
+            | OperationResult::Remove { .. },
+        )
+        | None => None,
+    }
+}
+
+fn detail_of(result: &OperationResult) -> Option<Value> {
+    let OperationResult::Exec(Exit { code, signal, used, files_changed, leftovers_killed, .. }) = result else {
+        return None;
+    };
+    Some(json!({
+        "exit_code": code,
+        "signal": signal,
+        "cpu_ms": used.cpu_ms,
+        "memory_peak_bytes": used.memory_peak_bytes,
+        "files_changed": files_changed.len(),
+        "leftovers_killed": leftovers_killed,
+    }))
+}
