@@ -44,7 +44,7 @@ impl Options {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
-            segment_bytes_max: 64 << 20,
+            segment_bytes_max: 16 << 20,
             checkpoint_records: 1_000,
             checkpoint_interval: Duration::from_secs(60),
             append_deadline: Duration::from_secs(5),

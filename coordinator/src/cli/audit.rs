@@ -1,5 +1,7 @@
 //! `coordinator audit`: reading, verifying and repairing the log, also without a server.
 
+mod text;
+
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -7,10 +9,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use codegen_audit::{
-    EventKind, Outcome, Query, ReadError, Record, Verdict, Verification, VerifyOptions, for_terminal,
-    last_segment_start, latest_note, records, repair, verify_with,
+    EventKind, Outcome, Query, ReadError, Record, Verdict, VerifyOptions, for_terminal, last_segment_start,
+    latest_note, records, repair, verify_with,
 };
 use codegen_types::{LogSeq, SessionId, TaskId};
+
+use self::text::{Form, Table, describe};
 
 /// Something failed that is no verdict.
 const FAILED: u8 = 1;
@@ -136,18 +140,6 @@ pub fn run(command: &AuditCommand, audit_dir: &Path) -> ExitCode {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Text,
-    Json,
-}
-
-impl Form {
-    const fn of(json: bool) -> Self {
-        if json { Self::Json } else { Self::Text }
-    }
-}
-
 fn tail(dir: &Path, follow: bool, count: usize, form: Form, out: &mut impl Write) -> io::Result<u8> {
     let last_segment = last_segment_start(dir).map_err(io::Error::other)?;
     // A segment may hold fewer records than are wanted, so reading begins that many records before it.
@@ -160,7 +152,10 @@ fn tail(dir: &Path, follow: bool, count: usize, form: Form, out: &mut impl Write
     }
     let mut table = Table::new(form);
     last.iter().try_for_each(|record| table.row(record, out))?;
-    while follow {
+    if !follow {
+        return Ok(damage.code());
+    }
+    loop {
         out.flush()?;
         for record in reader.by_ref().filter_map(|read| damage.pass(read)) {
             table.row(&record, out)?;
@@ -168,7 +163,6 @@ fn tail(dir: &Path, follow: bool, count: usize, form: Form, out: &mut impl Write
         out.flush()?;
         std::thread::park_timeout(FOLLOW_INTERVAL);
     }
-    Ok(damage.code())
 }
 
 fn query(dir: &Path, args: &QueryArgs, out: &mut impl Write) -> io::Result<u8> {
@@ -248,61 +242,6 @@ fn verify(dir: &Path, options: &VerifyOptions, form: Form, out: &mut impl Write)
     })
 }
 
-fn describe(found: &Verification, out: &mut impl Write) -> io::Result<()> {
-    let live = if found.live { " (live: a server is writing it)" } else { "" };
-    match &found.verdict {
-        Verdict::Whole => writeln!(out, "OK: the log is whole{live}")?,
-        Verdict::Tampered { at, fault } => {
-            writeln!(out, "TAMPERED: record {} is not what was written", at.seq)?;
-            writeln!(
-                out,
-                "  in {}, line {}, byte {}: {}",
-                for_terminal(&at.file),
-                at.line,
-                at.offset,
-                for_terminal(fault)
-            )?;
-        }
-        Verdict::CutAfterCheckpoint { last, covered } => {
-            writeln!(out, "CUT: the log ends at record {last}, and a signed checkpoint covers {covered} records")?;
-        }
-        Verdict::TornTail { at, torn_bytes } => {
-            writeln!(
-                out,
-                "TORN TAIL: all {} records are whole; behind them the last writer was interrupted",
-                found.last
-            )?;
-            let file = for_terminal(&at.file);
-            writeln!(
-                out,
-                "  in {file}, line {}, byte {}: {torn_bytes} bytes of an unfinished record, cut at the next start",
-                at.line, at.offset
-            )?;
-        }
-        Verdict::Unreadable { why } => return writeln!(out, "UNREADABLE: {}", for_terminal(why)),
-    }
-    if let Some(log_id) = &found.log_id {
-        writeln!(out, "log          {log_id}")?;
-    }
-    writeln!(out, "records      {} to {}", found.first, found.last)?;
-    if found.first > LogSeq(1) {
-        writeln!(
-            out,
-            "             those before {} are archived elsewhere; a signed checkpoint covers them",
-            found.first
-        )?;
-    }
-    writeln!(out, "checkpoints  {} verified, through record {}", found.checkpoints, found.covered)?;
-    if found.last > found.covered {
-        writeln!(
-            out,
-            "             {} records came later: nothing signed covers them yet",
-            found.last.0 - found.covered.0
-        )?;
-    }
-    Ok(())
-}
-
 fn checkpoint(dir: &Path, out: &mut impl Write) -> io::Result<u8> {
     match latest_note(dir)? {
         Some(note) => out.write_all(note.as_bytes()).map(|()| 0),
@@ -361,63 +300,6 @@ impl Damage {
     const fn code(&self) -> u8 {
         if self.seen { UNREADABLE } else { 0 }
     }
-}
-
-/// Records as aligned columns under a heading, or as they are.
-struct Table {
-    form: Form,
-    has_heading: bool,
-}
-
-impl Table {
-    const fn new(form: Form) -> Self {
-        Self { form, has_heading: false }
-    }
-
-    fn row(&mut self, record: &Record, out: &mut impl Write) -> io::Result<()> {
-        if self.form == Form::Json {
-            return writeln!(out, "{}", record.line);
-        }
-        if !self.has_heading {
-            self.has_heading = true;
-            writeln!(
-                out,
-                "{:>7}  {:<23}  {:<17}  {:<12}  {:<14}  {:<8}  {:>9}  ABOUT",
-                "SEQ", "TIME (UTC)", "TYPE", "SESSION", "TOOL", "OUTCOME", "TOOK"
-            )?;
-        }
-        let time = record.ts.strftime("%Y-%m-%d %H:%M:%S%.3f");
-        let session = record.session.map(|id| id.to_string().chars().take(12).collect::<String>()).unwrap_or_default();
-        let tool = cut(record.tool.as_deref().unwrap_or_default(), 14);
-        let outcome = record.outcome.map_or("", Outcome::as_str);
-        let took = record.duration_ms.map(|ms| format!("{ms} ms")).unwrap_or_default();
-        writeln!(
-            out,
-            "{:>7}  {time:<23}  {:<17}  {session:<12}  {tool:<14}  {outcome:<8}  {took:>9}  {}",
-            record.seq,
-            record.kind.as_str(),
-            about(record)
-        )
-    }
-}
-
-/// What a record is about, in a few words.
-fn about(record: &Record) -> String {
-    let mut words = Vec::new();
-    words.extend(record.code.map(|code| code.as_str().to_owned()));
-    words.extend(record.path.as_deref().map(|path| cut(path, 80)));
-    words.extend(record.cites.map(|seq| format!("of {seq}")));
-    words.extend(record.principal.as_ref().map(|principal| format!("by {}", cut(principal.as_str(), 40))));
-    words.join(" ")
-}
-
-/// Text for one column: shortened, and harmless on a terminal.
-fn cut(text: &str, width: usize) -> String {
-    let harmless = for_terminal(text);
-    if harmless.chars().count() <= width {
-        return harmless;
-    }
-    harmless.chars().take(width - 1).chain(['…']).collect()
 }
 
 fn complain(error: &dyn std::error::Error) -> ExitCode {
