@@ -46,13 +46,13 @@ impl Table {
         let tool = cut(record.tool.as_deref().unwrap_or_default(), 14);
         let outcome = record.outcome.map_or("", Outcome::as_str);
         let took = record.duration_ms.map(|ms| format!("{ms} ms")).unwrap_or_default();
-        writeln!(
-            out,
+        let row = format!(
             "{:>7}  {time:<23}  {:<17}  {session:<12}  {tool:<14}  {outcome:<8}  {took:>9}  {}",
             record.seq,
             record.kind.as_str(),
             about(record)
-        )
+        );
+        writeln!(out, "{}", row.trim_end())
     }
 }
 
