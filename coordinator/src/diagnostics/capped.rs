@@ -12,24 +12,26 @@ pub(super) struct Capped<W> {
     inner: W,
     day: u64,
     left: u64,
+    /// Whether the file says already that lines were dropped.
+    told: bool,
 }
 
 impl<W: Write> Capped<W> {
     pub(super) fn new(inner: W) -> Self {
-        Self { inner, day: 0, left: DAY_BYTES_MAX }
+        Self { inner, day: 0, left: DAY_BYTES_MAX, told: false }
     }
 
     fn write_on(&mut self, day: u64, line: &[u8]) -> io::Result<()> {
         if day != self.day {
-            (self.day, self.left) = (day, DAY_BYTES_MAX);
+            (self.day, self.left, self.told) = (day, DAY_BYTES_MAX, false);
         }
         let bytes = line.len() as u64;
-        if bytes <= self.left {
+        if bytes <= self.left && !self.told {
             self.left -= bytes;
             return self.inner.write_all(line);
         }
-        if self.left > 0 {
-            self.left = 0;
+        if !self.told {
+            self.told = true;
             let mib = DAY_BYTES_MAX >> 20;
             return writeln!(self.inner, "diagnostics of this day have reached {mib} MiB; the rest of them is dropped");
         }
