@@ -55,10 +55,8 @@ pub(super) fn serve(given: Given, on_demand: bool) -> ExitCode {
         {
             tracing::warn!(%error, "the front that started this server is gone");
         }
-        match server.run().await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(&error, 1),
-        }
+        server.run().await;
+        ExitCode::SUCCESS
     });
     served.unwrap_or_else(|error| complain(&error, 1))
 }

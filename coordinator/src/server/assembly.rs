@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, OpenError, Options as AuditOptions};
+use codegen_types::Limits;
 use coordinator_core::worker::{InvalidTiming, Timing};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -18,7 +19,10 @@ use crate::diagnostics::{Diagnostics, DiagnosticsError};
 use crate::front::handover::VERSION;
 use crate::mcp::{self, Services};
 use crate::provision::embedded::{Embedded, EmbeddedOptions};
-use crate::supervisor::Supervisor;
+use crate::session::{SessionOptions, Sessions, SessionsDeps, StartError};
+use crate::store::sqlite::Sqlite;
+use crate::store::{SessionStore, StoreError};
+use crate::supervisor::{OnEnd, Supervisor};
 use crate::workers::{WorkerEvent, Workers, WorkersOptions};
 
 /// How long running calls may take to end once the process is to stop.
@@ -41,109 +45,157 @@ pub enum AssemblyError {
     /// The log took no record.
     #[error("the audit log cannot be written")]
     Unaudited(#[from] AuditUnavailable),
+    /// The store of sessions and tasks cannot be used.
+    #[error("the store of sessions cannot be opened")]
+    Store(#[from] StoreError),
+    /// The sessions cannot be brought back.
+    #[error("the sessions cannot be brought back")]
+    Sessions(#[from] StartError),
     /// The times of the configuration contradict each other.
     #[error("the times for workers are not in order")]
     Timing(#[from] InvalidTiming),
 }
 
-/// All parts, built and bound; nothing runs before [`start`](Self::start).
-pub(super) struct Assembly {
-    service: Arc<McpClients>,
+/// All parts that others reach, built and bound; nothing runs yet.
+pub(super) struct Bound {
+    listeners: Listeners,
     workers: Workers,
-    audit: Audit,
-    /// What [`start`](Self::start) uses up.
-    waiting: Option<Waiting>,
-    embedded: Option<Embedded>,
+    events: mpsc::Receiver<WorkerEvent>,
+    embedded: EmbeddedOptions,
+    store: Sqlite,
+    sessions: SessionOptions,
+    rest: Rest,
+}
+
+/// Everything, running.
+pub(super) struct Running {
+    service: Arc<McpClients>,
+    sessions: Sessions,
+    embedded: Embedded,
+    workers: Workers,
+    store: Sqlite,
+    rest: Rest,
+}
+
+/// What outlives the parts above: it is needed to say how they ended.
+struct Rest {
     /// Runs the connections of clients, which end first.
-    pub(super) clients: Supervisor,
+    clients: Supervisor,
     /// Runs everything that the clients' calls need.
-    pub(super) core: Supervisor,
-    // The last to go: what is written about the end of all others goes there.
+    core: Supervisor,
+    audit: Audit,
+    limits: Limits,
     diagnostics: Diagnostics,
     state: LockedStateDir,
 }
 
-/// Parts that are bound and wait to be set going.
-struct Waiting {
-    listeners: Listeners,
-    events: mpsc::Receiver<WorkerEvent>,
-    embedded: EmbeddedOptions,
-}
-
-impl Assembly {
+impl Bound {
     /// Opens the log and the store, and binds the sockets on which workers join.
     pub(super) async fn build(config: &Config, state: LockedStateDir) -> Result<Self, AssemblyError> {
         let (clients, core) = (Supervisor::default(), Supervisor::default());
         let diagnostics = Diagnostics::init(&state.logs_dir(), config.log_level)?;
-        let (audit, _opened) = Audit::open(AuditOptions::new(state.audit_dir())).await?;
+        let (audit, opened) = Audit::open(AuditOptions::new(state.audit_dir())).await?;
+        if let Some(recovered) = opened.recovered {
+            tracing::warn!(?recovered, "the log's last writer was interrupted; its unfinished record was set aside");
+        }
+        let store = Sqlite::open(&state.database()).await?;
         let listeners = Listeners::bind(&state, config.grpc_port).await?;
         let timing = Timing { prune_after: config.worker_heartbeat_timeout, ..Timing::default() };
         let options = WorkersOptions { timing, ..WorkersOptions::default() };
         let (workers, events) = Workers::new(options, audit.clone(), core.clone())?;
-        let options = mcp::Options { limits: config.limits, ..mcp::Options::default() };
-        let services = Services::new(Arc::new(super::none::NoSessions), audit.clone(), options);
-        let service = McpClients::new(services, workers.clone(), diagnostics.taps().clone(), clients.clone());
-        let waiting = Waiting { listeners, events, embedded: embedded_options(config, &state) };
-        Ok(Self {
-            service: Arc::new(service),
-            workers,
-            audit,
-            waiting: Some(waiting),
-            embedded: None,
-            clients,
-            core,
-            diagnostics,
-            state,
-        })
+        let embedded = embedded_options(config, &state);
+        let sessions = session_options(config);
+        let rest = Rest { clients, core, audit, limits: config.limits, diagnostics, state };
+        Ok(Self { listeners, workers, events, embedded, store, sessions, rest })
     }
 
-    /// Sets everything going.
-    pub(super) async fn start(&mut self) -> Result<(), AssemblyError> {
-        let Some(Waiting { listeners, events, embedded }) = self.waiting.take() else { return Ok(()) };
+    /// Brings the sessions back, and sets everything going.
+    pub(super) async fn start(self) -> Result<Running, AssemblyError> {
+        let Self { listeners, workers, events, embedded, store, sessions, rest } = self;
         let detail = json!({"version": VERSION, "pid": std::process::id()});
         let started = Entry { kind: EventKind::ServerStarted, detail: Some(detail), ..Entry::default() };
-        self.audit.append(started).await?;
-        drop(events);
-        self.workers.serve_listener(listeners.embedded);
+        rest.audit.append(started).await?;
+        let shared_store = Arc::new(store.clone());
+        let sessions = Sessions::start(SessionsDeps {
+            audit: rest.audit.clone(),
+            audit_dir: Some(rest.state.audit_dir()),
+            sessions: Arc::clone(&shared_store) as Arc<dyn SessionStore>,
+            tasks: shared_store,
+            fleet: Arc::new(workers.clone()),
+            supervisor: rest.core.clone(),
+            options: sessions,
+        })
+        .await?;
+        rest.core.spawn("worker events", OnEnd::Shutdown, sessions.clone().follow(events));
+        workers.serve_listener(listeners.embedded);
         if let Some(remote) = listeners.remote {
-            self.workers.serve_listener(remote);
+            workers.serve_listener(remote);
         }
-        self.embedded = Some(Embedded::start(embedded, self.workers.clone(), &self.core));
-        tracing::info!(version = VERSION, state = %self.state.path().display(), "serving");
-        Ok(())
+        let embedded = Embedded::start(embedded, workers.clone(), &rest.core);
+        let options = mcp::Options { limits: rest.limits, ..mcp::Options::default() };
+        let services = Services::new(Arc::new(sessions.clone()), rest.audit.clone(), options);
+        let service = Arc::new(McpClients::new(services, rest.diagnostics.taps().clone(), rest.clients.clone()));
+        tracing::info!(version = VERSION, state = %rest.state.path().display(), "serving");
+        Ok(Running { service, sessions, embedded, workers, store, rest })
     }
+}
 
+impl Running {
     /// What serves clients.
     pub(super) fn service(&self) -> Arc<dyn ServeClient> {
         Arc::clone(&self.service) as Arc<dyn ServeClient>
     }
 
-    /// How many tasks run at present, for whichever client.
-    pub(super) fn running_tasks(&self) -> usize {
-        0
+    /// What runs the connections of clients.
+    pub(super) fn clients(&self) -> &Supervisor {
+        &self.rest.clients
     }
 
-    /// Ends everything in order: clients with their calls, sessions, workers, the log, the lock.
+    /// Waits until a part has ended without which the process cannot go on.
+    pub(super) async fn failed(&self) {
+        self.rest.core.token().cancelled().await;
+    }
+
+    /// How many tasks run at present, for whichever client.
+    pub(super) fn running_tasks(&self) -> usize {
+        self.sessions.running_tasks()
+    }
+
+    /// Ends everything in order: clients with their calls, sessions, workers, the store, the log, the lock.
     pub(super) async fn stop(self, why: &str) {
-        self.clients.cancel();
-        if !self.clients.drain(DRAIN_PATIENCE).await {
+        let Rest { clients, core, audit, diagnostics, state, .. } = self.rest;
+        clients.cancel();
+        if !clients.drain(DRAIN_PATIENCE).await {
             tracing::warn!("calls were still running when the time to end them was over");
         }
-        if let Some(embedded) = &self.embedded {
-            embedded.stop().await;
+        if tokio::time::timeout(CORE_PATIENCE, self.sessions.shutdown()).await.is_err() {
+            tracing::warn!("sessions were still open when the time to end them was over; their worker ends them now");
         }
+        self.embedded.stop().await;
         self.workers.shutdown();
-        self.core.cancel();
-        if !self.core.drain(CORE_PATIENCE).await {
+        core.cancel();
+        if !core.drain(CORE_PATIENCE).await {
             tracing::warn!("parts of the server were still running when the time to end them was over");
         }
         let stopped = Entry { kind: EventKind::ServerStopped, detail: Some(json!({"why": why})), ..Entry::default() };
-        if let Err(error) = self.audit.append(stopped).await {
+        if let Err(error) = audit.append(stopped).await {
             tracing::error!(%error, "the end of the server is not in the log");
         }
-        self.audit.close().await;
-        self.state.release();
-        drop(self.diagnostics);
+        self.store.close().await;
+        audit.close().await;
+        drop(state);
+        drop(diagnostics);
+    }
+}
+
+fn session_options(config: &Config) -> SessionOptions {
+    SessionOptions {
+        ttl_default: config.session_max_age,
+        cleanup_interval: config.cleanup_interval,
+        retention: config.workspace_retention,
+        limits: config.limits,
+        isolation_minimum: config.isolation_minimum,
+        ..SessionOptions::default()
     }
 }
 

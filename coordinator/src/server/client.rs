@@ -1,11 +1,9 @@
 //! One client of the server: its streams, its MCP connection, its diagnostics.
 
 use std::io;
-use std::time::Duration;
 
 use codegen_types::Principal;
 use futures::future::BoxFuture;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::client_io::{ClientInput, ClientOutput};
@@ -16,26 +14,18 @@ use crate::diagnostics::Taps;
 use crate::front::handover::End;
 use crate::mcp::{self, Services};
 use crate::supervisor::Supervisor;
-use crate::workers::Workers;
-
-/// How long after the server's start its clients wait for the first worker.
-const FIRST_WORKER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serves MCP clients, all of them on behalf of the user who runs this process.
 pub(super) struct McpClients {
     services: Services,
     principal: Principal,
-    workers: Workers,
     taps: Taps,
     supervisor: Supervisor,
-    /// Until when a client waits for the first worker.
-    wait_until: Instant,
 }
 
 impl McpClients {
-    pub(super) fn new(services: Services, workers: Workers, taps: Taps, supervisor: Supervisor) -> Self {
-        let wait_until = Instant::now() + FIRST_WORKER_PATIENCE;
-        Self { services, principal: this_user(), workers, taps, supervisor, wait_until }
+    pub(super) fn new(services: Services, taps: Taps, supervisor: Supervisor) -> Self {
+        Self { services, principal: this_user(), taps, supervisor }
     }
 
     async fn converse(&self, client: Client, cancel: CancellationToken) -> io::Result<End> {
@@ -47,11 +37,6 @@ impl McpClients {
             false => None,
         };
         tracing::info!(pid, "a client connected");
-        // Without a worker its first calls would be refused; who connects to a server that has just been started waits.
-        let left = self.wait_until.saturating_duration_since(Instant::now());
-        if let Err(failure) = self.workers.ready(left).await {
-            tracing::warn!(%failure, "a client is served without a worker");
-        }
         let options = mcp::Options { tool_names: listed(tool_names), ..self.services.options().clone() };
         let caller = Caller { principal: self.principal.clone(), client: None, trace: None };
         let served = mcp::serve_stdio(self.services.with_options(options), caller, input, output, cancel).await;

@@ -8,7 +8,6 @@ mod client;
 pub mod client_io;
 pub mod fronts;
 mod listeners;
-mod none;
 pub mod presence;
 pub mod signals;
 pub mod standalone;
@@ -21,7 +20,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use assembly::Assembly;
+use assembly::{Bound, Running};
 pub use assembly::AssemblyError;
 use fronts::Fronts;
 use presence::Presence;
@@ -65,9 +64,9 @@ pub enum BuildError {
     Signals(#[source] io::Error),
 }
 
-/// The user's one server, bound but not yet serving.
+/// The user's one server, running but for taking clients.
 pub struct Server {
-    assembly: Assembly,
+    running: Running,
     listener: UnixListener,
     signals: Signals,
     role: Role,
@@ -75,7 +74,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the state directory, opens the log and the store, and binds every socket.
+    /// Takes the state directory, opens the log and the store, binds every socket, and then sets everything going.
     pub async fn build(config: Config, role: Role) -> Result<Self, BuildError> {
         // Whatever this process makes is for its user alone.
         rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
@@ -88,38 +87,36 @@ impl Server {
         state.remove_sockets();
         let signals = Signals::listen().map_err(BuildError::Signals)?;
         let path = state.front_socket();
-        let assembly = Assembly::build(&config, state).await?;
+        let bound = Bound::build(&config, state).await?;
         let listener = UnixListener::bind(&path).map_err(|source| BuildError::Bind { path, source })?;
-        Ok(Self { assembly, listener, signals, role, config })
+        let running = bound.start().await?;
+        Ok(Self { running, listener, signals, role, config })
     }
 
-    /// Serves until it is to stop, then drains.
-    pub async fn run(self) -> Result<(), AssemblyError> {
-        let Self { mut assembly, listener, mut signals, role, config } = self;
-        assembly.start().await?;
+    /// Takes clients until it is to stop, then drains.
+    pub async fn run(self) {
+        let Self { running, listener, mut signals, role, config } = self;
         let presence = Presence::default();
-        let fronts =
-            Fronts::new(assembly.service(), presence.clone(), assembly.clients.clone(), config.isolation_minimum);
-        assembly.clients.spawn("accept fronts", OnEnd::Ignore, fronts.accept(listener));
-        let failed = assembly.core.token();
+        let clients = running.clients().clone();
+        let fronts = Fronts::new(running.service(), presence.clone(), clients.clone(), config.isolation_minimum);
+        clients.spawn("accept fronts", OnEnd::Ignore, fronts.accept(listener));
         let why = tokio::select! {
             () = signals.next() => "signal",
-            () = failed.cancelled() => "a part of the process ended",
-            () = unneeded(role, &config, &presence, &assembly) => "nobody needs it",
+            () = running.failed() => "a part of the process ended",
+            () = unneeded(role, &config, &presence, &running) => "nobody needs it",
         };
         tracing::info!(why, "stopping");
         tokio::select! {
-            () = assembly.stop(why) => {}
+            () = running.stop(why) => {}
             () = signals.next() => tracing::warn!("a second signal: ending at once"),
         }
-        Ok(())
     }
 }
 
 /// Waits until a server that was started on demand is no longer needed; for ever for any other.
-async fn unneeded(role: Role, config: &Config, presence: &Presence, assembly: &Assembly) {
+async fn unneeded(role: Role, config: &Config, presence: &Presence, running: &Running) {
     match role {
-        Role::OnDemand => presence.idle(config.linger, || assembly.running_tasks()).await,
+        Role::OnDemand => presence.idle(config.linger, || running.running_tasks()).await,
         Role::Explicit => CancellationToken::new().cancelled().await,
     }
 }

@@ -4,13 +4,17 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::time::Duration;
 
-use super::assembly::{Assembly, AssemblyError};
+use super::assembly::{AssemblyError, Bound};
 use super::fronts::Client;
 use super::signals::Signals;
 use super::state_dir::{LockedStateDir, StandaloneAs, StateDirError};
 use crate::config::Config;
 use crate::front::handover::{End, Streams};
+
+/// How long running calls may take to end once the process is to stop.
+const CALLS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to serve, and how.
 #[derive(Debug)]
@@ -49,25 +53,23 @@ pub async fn run(standalone: Standalone) -> Result<(), StandaloneError> {
     }
     state.remove_sockets();
     let streams = take_streams().map_err(StandaloneError::Streams)?;
-    let mut assembly = Assembly::build(&config, state).await?;
-    assembly.start().await?;
-    let service = assembly.service();
-    let cancel = assembly.clients.token().child_token();
+    let running = Bound::build(&config, state).await?.start().await?;
+    let service = running.service();
+    let cancel = running.clients().token().child_token();
     let client = Client { streams, tool_names: config.tool_names, debug, pid: std::process::id() };
-    let failed = assembly.core.token();
     let serving = service.serve(client, cancel.clone());
     tokio::pin!(serving);
     let end = tokio::select! {
         end = &mut serving => Some(end),
         () = signals.next() => None,
-        () = failed.cancelled() => Some(End::Failed("a part of the process ended".to_owned())),
+        () = running.failed() => Some(End::Failed("a part of the process ended".to_owned())),
     };
     cancel.cancel();
     let stop = async {
-        if end.is_none() {
-            serving.await;
+        if end.is_none() && tokio::time::timeout(CALLS_PATIENCE, serving).await.is_err() {
+            tracing::warn!("calls were still running when the time to end them was over");
         }
-        assembly.stop("the client is gone").await;
+        running.stop("the client is gone").await;
     };
     tokio::select! {
         () = stop => {}

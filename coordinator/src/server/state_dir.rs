@@ -231,9 +231,11 @@ impl LockedStateDir {
             }
         }
     }
+}
 
-    /// Gives the directory up: sockets first, then the lock.
-    pub fn release(mut self) {
+/// Gives the directory up, also at a forced end: sockets first, then the lock.
+impl Drop for LockedStateDir {
+    fn drop(&mut self) {
         self.remove_sockets();
         // An empty lock file says that its last holder ended in order.
         if let Err(error) = self.lock.set_len(0).and_then(|()| self.lock.rewind()) {
@@ -300,7 +302,7 @@ mod tests {
         assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
         let running = StateDir::open(dir.path()).unwrap().running_server().unwrap();
         assert!(running.is_some_and(|holder| holder.contains("version")));
-        first.release();
+        drop(first);
         assert_eq!(StateDir::open(dir.path()).unwrap().running_server().unwrap(), None);
         assert!(StateDir::open(dir.path()).unwrap().lock(Duration::ZERO).await.is_ok());
     }
