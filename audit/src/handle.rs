@@ -216,7 +216,7 @@ impl Audit {
         Pending { state }
     }
 
-    /// Whether the log can be written, now and from now on.
+    /// Whether the log can be written, now and from now on. A closed log is unavailable for good.
     pub fn health(&self) -> watch::Receiver<Health> {
         self.inner.queue.health()
     }

@@ -163,7 +163,9 @@ impl Queue {
     pub(crate) fn done(&self, batch_ticket: u64, health: Health) {
         let mut state = self.state.lock();
         state.done_ticket = state.done_ticket.max(batch_ticket);
-        self.set_health(health);
+        if !state.closing {
+            self.set_health(health);
+        }
     }
 
     /// A caller waited longer than the deadline. Unless the writer has come past its event meanwhile, it is stalled.
@@ -196,9 +198,12 @@ impl Queue {
         std::mem::take(&mut self.state.lock().lost)
     }
 
-    /// From now on nothing more is taken in.
+    /// From now on nothing more is taken in, and whoever waits for a writable log waits for the next one.
     pub(crate) fn close(&self) {
-        self.state.lock().closing = true;
+        let mut state = self.state.lock();
+        state.closing = true;
+        self.health.send_replace(Health::unavailable("the log is closed"));
+        drop(state);
         self.wake.notify_all();
     }
 

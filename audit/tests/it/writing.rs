@@ -110,6 +110,7 @@ async fn a_second_writer_is_refused_until_the_first_lets_go() {
     assert!(matches!(error, OpenError::Locked), "{error}");
     audit.close().await;
     assert_eq!(audit.append(stored::attempt(1)).await, Err(AuditUnavailable::Closed));
+    assert!(matches!(*audit.health().borrow(), codegen_audit::Health::Unavailable { .. }), "closed for good");
     let (again, opened) = stored::open(dir.path(), 1 << 20).await;
     assert_eq!((opened.recovered, opened.last_seq), (None, LogSeq(2)));
     again.close().await;
