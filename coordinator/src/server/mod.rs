@@ -20,8 +20,8 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use assembly::{Bound, Running};
 pub use assembly::AssemblyError;
+use assembly::{Bound, Running};
 use fronts::Fronts;
 use presence::Presence;
 use signals::Signals;
