@@ -91,7 +91,7 @@ class Client:
             params["_meta"] = {"progressToken": f"p{self.last_id + 1}"}
         return self.start("tools/call", params)
 
-    def tool(self, name, **arguments):
+    def tool(self, name, /, **arguments):
         return self.request("tools/call", {"name": name, "arguments": arguments})
 
     def close(self):

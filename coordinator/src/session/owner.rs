@@ -122,10 +122,14 @@ impl Owner {
 
     /// Serves the session until it is forgotten or the server stops.
     pub(super) async fn run(mut self, mut mailbox: mpsc::Receiver<Message>) {
+        let stop = self.shared.supervisor.token();
         while !self.forgotten {
             let idle_at = self.idle_at();
             let message = tokio::select! {
+                // What was said before the process stops is still heard.
+                biased;
                 message = mailbox.recv() => message,
+                () = stop.cancelled() => None,
                 () = sleep_until(idle_at) => Some(Message::Happened { input: Input::IdleSweep }),
             };
             match message {

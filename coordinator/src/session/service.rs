@@ -208,9 +208,10 @@ impl Sessions {
         Ok(repeat::replay(earlier, &digest)?.map_or(Ok(Some(claimed)), Err))
     }
 
-    /// Follows what becomes of the workers, until the sender is gone.
+    /// Follows what becomes of the workers, until the sender is gone or the process stops.
     pub async fn follow(self, mut events: mpsc::Receiver<WorkerEvent>) {
-        while let Some(event) = events.recv().await {
+        let stop = self.shared.supervisor.token();
+        while let Some(event) = stop.run_until_cancelled(events.recv()).await.flatten() {
             match event {
                 WorkerEvent::Joined { worker, incarnation, held } => {
                     self.shared.workers.write().insert(worker.clone(), incarnation);
