@@ -1,4 +1,4 @@
-//! Operations.
+//! Operations and what they carry, to the wire and back.
 
 use codegen_types::operation::{List, Move, Read, Remove, Stat, Write, WriteMode};
 use codegen_types::{Exec, Operation, Program};

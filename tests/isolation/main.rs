@@ -16,7 +16,7 @@ fn inside(code: &str, mut check: impl FnMut(&str)) {
 
 #[test]
 fn no_network_but_loopback() {
-    let code = "import os, socket\nprint('interfaces:', sorted(n for _, n in socket.if_nameindex()))\n\
+    let code = "import os, socket\nprint('interfaces:', [l.split(':')[0].strip() for l in open('/proc/net/dev').readlines()[2:]])\n\
         for family in (socket.AF_INET, socket.AF_INET6):\n    s = socket.socket(family, socket.SOCK_STREAM); s.settimeout(2)\n    \
         try: s.connect(('192.0.2.1' if family == socket.AF_INET else '2001:db8::1', 80)); print('REACHED')\n    \
         except OSError as e: print('refused', e.errno)\n";

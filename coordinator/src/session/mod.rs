@@ -6,6 +6,7 @@
 mod call;
 mod capture;
 mod options;
+mod outcome;
 mod owner;
 mod reaper;
 mod reconcile;

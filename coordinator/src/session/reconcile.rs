@@ -42,6 +42,19 @@ struct Tail {
     log_id: Option<String>,
 }
 
+impl Tail {
+    fn close(&mut self, task: TaskId, record: Record, unfinished: &[TaskId]) {
+        // A task that was placed again has an attempt that is newer than the record that closes the first.
+        let is_its = |attempt: &Record| record.cites.is_none_or(|cited| cited == attempt.seq);
+        if self.open.get(&task).is_some_and(is_its) {
+            self.open.remove(&task);
+            if unfinished.contains(&task) {
+                self.closed.insert(task, record);
+            }
+        }
+    }
+}
+
 /// Reconciles, and gives every session there is.
 pub(super) async fn run(
     audit: &Audit,
@@ -85,14 +98,11 @@ fn read_tail(dir: &Path, progress: &Progress, unfinished: &[TaskId]) -> Result<T
         (tail.last, tail.log_id) = (record.seq, Some(record.log_id.clone()));
         match (record.kind, record.session, record.task) {
             (EventKind::TaskAttempt, _, Some(task)) => drop(tail.open.insert(task, record)),
-            (EventKind::TaskOutcome | EventKind::TaskUnknown, _, Some(task)) => {
-                // A task that was placed again has an attempt that is newer than the record that closes the first.
-                if tail.open.get(&task).is_some_and(|attempt| record.cites.is_none_or(|cited| cited == attempt.seq)) {
-                    tail.open.remove(&task);
-                    if unfinished.contains(&task) {
-                        tail.closed.insert(task, record);
-                    }
-                }
+            (EventKind::TaskOutcome | EventKind::TaskUnknown, _, Some(task)) => tail.close(task, record, unfinished),
+            // What was withdrawn was never acted upon.
+            (EventKind::LogWithdrawn, _, _) => {
+                tail.open.retain(|_, attempt| Some(attempt.seq) != record.cites);
+                tail.sessions.values_mut().for_each(|records| records.retain(|r| Some(r.seq) != record.cites));
             }
             (kind, Some(session), None) if is_of_session(kind) => {
                 tail.sessions.entry(session).or_default().push(record);

@@ -1,7 +1,6 @@
 //! What goes into the audit log about sessions.
 
-use codegen_audit::{Audit, Entry, EventKind, Health};
-use codegen_types::LogSeq;
+use codegen_audit::{Entry, EventKind};
 use coordinator_core::session::{CloseReason, SessionEvent, SuspendReason};
 use serde_json::{Value, json};
 
@@ -72,17 +71,5 @@ pub(super) const fn ends(event: SessionEvent) -> bool {
     match event {
         SessionEvent::Created | SessionEvent::Opening | SessionEvent::Opened | SessionEvent::Updated => false,
         SessionEvent::Suspended(_) | SessionEvent::Lost | SessionEvent::Closing(_) | SessionEvent::Closed(_) => true,
-    }
-}
-
-/// Writes a record as soon as the log can be written; gives up only when the log is closed for good.
-pub(super) async fn eventually(audit: Audit, entry: Entry) -> Option<LogSeq> {
-    let mut health = audit.health();
-    loop {
-        if let Ok(seq) = audit.append(entry.clone()).await {
-            return Some(seq);
-        }
-        let writable = health.wait_for(|health| matches!(health, Health::Writable));
-        writable.await.ok()?;
     }
 }

@@ -75,11 +75,20 @@ pub(super) fn claim(
 }
 
 /// The outcome of an earlier call under the same key, from the store; `None` when the call is to be run.
-pub(super) fn replay(earlier: Option<TaskRow>, digest: &ArgumentDigest) -> Result<Option<TaskOutcome>, Failure> {
+pub(super) fn replay(
+    earlier: Option<TaskRow>,
+    digest: &ArgumentDigest,
+    log_is_writable: bool,
+) -> Result<Option<TaskOutcome>, Failure> {
     let known = earlier.as_ref().map(|row| Earlier { digest: row.digest, is_over: row.state.is_over() });
     match (judge(known.as_ref(), digest), earlier) {
         (Verdict::Run, _) | (_, None) => Ok(None),
         (Verdict::Conflict, _) => Err(conflict()),
+        (Verdict::Replay | Verdict::Join, Some(row)) if row.outcome_seq.is_none() && !log_is_writable => {
+            let text =
+                "the result of this call is kept back until the audit log can be written again; ask again shortly";
+            Err(Failure::new(ErrorCode::AuditUnavailable, text))
+        }
         (Verdict::Replay | Verdict::Join, Some(row)) => Ok(Some(stored(row))),
     }
 }

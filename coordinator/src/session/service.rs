@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use codegen_audit::Health;
 use codegen_types::{ErrorCode, EventBody, Failure, Principal, SessionId};
 use coordinator_core::session::{Assignment, Files, Input, step};
 use futures::future::BoxFuture;
@@ -205,13 +206,14 @@ impl Sessions {
             tracing::error!(error, "an idempotency key could not be looked up");
             Failure::new(ErrorCode::Internal, "the idempotency key could not be looked up, so nothing was run")
         })?;
-        Ok(repeat::replay(earlier, &digest)?.map_or(Ok(Some(claimed)), Err))
+        let writable = matches!(*self.shared.audit.health().borrow(), Health::Writable);
+        Ok(repeat::replay(earlier, &digest, writable)?.map_or(Ok(Some(claimed)), Err))
     }
 
-    /// Follows what becomes of the workers, until the sender is gone or the process stops.
+    /// Follows what becomes of the workers, until the process stops.
     pub async fn follow(self, mut events: mpsc::Receiver<WorkerEvent>) {
-        let stop = self.shared.supervisor.token();
-        while let Some(event) = stop.run_until_cancelled(events.recv()).await.flatten() {
+        let stopping = self.shared.supervisor.token();
+        while let Some(Some(event)) = stopping.run_until_cancelled(events.recv()).await {
             match event {
                 WorkerEvent::Joined { worker, incarnation, held } => {
                     self.shared.workers.write().insert(worker.clone(), incarnation);

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use codegen_audit::{AuditUnavailable, Entry, EventKind, Outcome as Verdict, Pending};
-use codegen_types::{ErrorCode, EventBody, Exit, Failure, LogSeq, OperationResult};
+use codegen_types::{ErrorCode, EventBody, Failure, LogSeq};
 use coordinator_core::task::{TaskInput, TaskState};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::call::{Completed, TaskCall, TaskOutcome};
+use super::call::{TaskCall, TaskOutcome};
+use super::outcome::{describe, outcome_of};
 use super::owner::{Begun, Message};
 use super::transcript::Transcript;
-use super::{Shared, now_ms, record, repeat, unavailable};
+use super::{Shared, now_ms, repeat, unavailable};
 use crate::store::{StoreError, StoredOutcome, TaskRow};
-use crate::supervisor::OnEnd;
 use crate::workers::{DispatchEnd, TaskDispatch};
 
 /// Events of a task between its link and its transcript. When they are that many, the link's flow control holds the
@@ -160,7 +160,7 @@ impl Runner {
         if let Attempt::Durable(seq) = attempt {
             entry.cites = Some(seq);
         }
-        match self.shared.audit.append(entry).await {
+        match self.shared.audit.queue(entry).await {
             Ok(seq) => outcome.audit_seq = Some(seq),
             Err(error) => outcome.result = Err(unavailable(&error)),
         }
@@ -253,23 +253,21 @@ impl Runner {
         transcriptd.overlapped = begun.overlapped.lock().iter().copied().collect();
         let (outcome, input) = outcome_of(end, transcriptd);
         describe(&mut entry, &outcome, &input, written);
-        let recorded = self.record_outcome(entry, attempt).await;
-        match recorded {
+        match self.record_outcome(entry, attempt).await {
             Ok(seq) => {
-                self.store_outcome(row, outcome.clone(), &input, seq).await;
+                self.store_outcome(row, outcome.clone(), &input, Some(seq)).await;
                 self.told(outcome, Some(seq))
             }
-            Err((error, entry)) => {
-                self.record_later(entry, row, outcome, input);
+            Err(error) => {
+                // The log keeps the record until it can be written again; until then nobody is given the result.
+                self.store_outcome(row, outcome, &input, None).await;
                 let text = format!(
                     "the task {} ended, but the audit log cannot be written ({error}); its result is given under the \
                      same `idempotency_key` once the log recovers",
                     self.call.task
                 );
-                self.told(
-                    StoredOutcome { result: Err(Failure::new(ErrorCode::AuditUnavailable, text)), partial: None },
-                    None,
-                )
+                let failure = Failure::new(ErrorCode::AuditUnavailable, text);
+                self.told(StoredOutcome { result: Err(failure), partial: None }, None)
             }
         }
     }
@@ -280,24 +278,29 @@ impl Runner {
         TaskOutcome { task: self.call.task, result, partial, audit_seq, replayed: false }
     }
 
-    /// Waits once for both records of a call that changes nothing, else for the outcome's.
-    async fn record_outcome(
-        &self,
-        mut entry: Entry,
-        attempt: Attempt,
-    ) -> Result<LogSeq, (AuditUnavailable, Box<Entry>)> {
+    /// Waits once for both records of a call that changes nothing, else for the outcome's. What happened is kept by the
+    /// log, whatever it answers.
+    async fn record_outcome(&self, mut entry: Entry, attempt: Attempt) -> Result<LogSeq, AuditUnavailable> {
         match attempt {
-            Attempt::Durable(seq) => entry.cites = Some(seq),
-            // Its number is known when it is written; until then the outcome names it by the task alone.
-            Attempt::Queued(pending) => match pending.await {
-                Ok(seq) => entry.cites = Some(seq),
-                Err(error) => return Err((error, Box::new(entry))),
-            },
+            Attempt::Durable(seq) => {
+                entry.cites = Some(seq);
+                self.shared.audit.queue(entry).await
+            }
+            Attempt::Queued(attempted) => {
+                let ended = self.shared.audit.queue(entry);
+                attempted.await?;
+                ended.await
+            }
         }
-        self.shared.audit.append(entry.clone()).await.map_err(|error| (error, Box::new(entry)))
     }
 
-    async fn store_outcome(&self, row: Option<TaskRow>, outcome: StoredOutcome, input: &TaskInput, seq: LogSeq) {
+    async fn store_outcome(
+        &self,
+        row: Option<TaskRow>,
+        outcome: StoredOutcome,
+        input: &TaskInput,
+        seq: Option<LogSeq>,
+    ) {
         let Some(row) = row else { return };
         let row = ended_row(row, outcome, input, seq);
         let task = row.id;
@@ -306,29 +309,15 @@ impl Runner {
             tracing::error!(%task, error, "the outcome of a task could not be stored; the log has it");
         }
     }
-
-    /// Writes the outcome when the log can be written again, so that the same key gives it.
-    fn record_later(&self, entry: Box<Entry>, row: Option<TaskRow>, outcome: StoredOutcome, input: TaskInput) {
-        let shared = Arc::clone(&self.shared);
-        self.shared.supervisor.spawn("late outcome", OnEnd::Ignore, async move {
-            let Some(seq) = record::eventually(shared.audit.clone(), *entry).await else { return };
-            let Some(row) = row else { return };
-            let task = row.id;
-            if let Err(error) = shared.tasks.put_task(ended_row(row, outcome, &input, seq)).await {
-                let error: &dyn std::error::Error = &error;
-                tracing::error!(%task, error, "the late outcome of a task could not be stored");
-            }
-        });
-    }
 }
 
-fn ended_row(row: TaskRow, outcome: StoredOutcome, input: &TaskInput, seq: LogSeq) -> TaskRow {
+fn ended_row(row: TaskRow, outcome: StoredOutcome, input: &TaskInput, seq: Option<LogSeq>) -> TaskRow {
     TaskRow {
         ended_ms: Some(now_ms()),
         state: stepped(&row.state, input),
         outcome: Some(outcome.bounded()),
         revision: row.revision + 1,
-        outcome_seq: Some(seq),
+        outcome_seq: seq,
         ..row
     }
 }
@@ -339,79 +328,4 @@ fn stepped(state: &TaskState, input: &TaskInput) -> TaskState {
         tracing::error!(?input, %refusal, "a task took a step that it cannot take");
         state.clone()
     })
-}
-
-fn outcome_of(end: DispatchEnd, transcriptd: Completed) -> (StoredOutcome, TaskInput) {
-    match end {
-        DispatchEnd::Answered(EventBody::Finished(result)) => {
-            let completed = Completed { result: Some(result), ..transcriptd };
-            (StoredOutcome { result: Ok(completed), partial: None }, TaskInput::Finished)
-        }
-        DispatchEnd::Answered(EventBody::Failed { failure, exit }) => {
-            let input = TaskInput::Failed { code: failure.code };
-            let partial = Completed { result: exit.map(OperationResult::Exec), ..transcriptd };
-            (StoredOutcome { result: Err(failure), partial: Some(partial) }, input)
-        }
-        DispatchEnd::NotStarted(failure) => {
-            let input = TaskInput::Failed { code: failure.code };
-            (StoredOutcome { result: Err(failure), partial: None }, input)
-        }
-        DispatchEnd::Unknown(failure) => {
-            let failure = Failure::new(ErrorCode::TaskOutcomeUnknown, failure.message);
-            (StoredOutcome { result: Err(failure), partial: Some(transcriptd) }, TaskInput::OutcomeLost)
-        }
-        DispatchEnd::Answered(other) => {
-            tracing::error!(?other, "a dispatch ended with an event that is not the last");
-            let failure = Failure::new(ErrorCode::TaskOutcomeUnknown, "the worker's last word was not understood");
-            (StoredOutcome { result: Err(failure), partial: Some(transcriptd) }, TaskInput::OutcomeLost)
-        }
-    }
-}
-
-/// Says in the record how it ended.
-fn describe(entry: &mut Entry, outcome: &StoredOutcome, input: &TaskInput, written: u64) {
-    let unknown = matches!(input, TaskInput::OutcomeLost);
-    entry.kind = if unknown { EventKind::TaskUnknown } else { EventKind::TaskOutcome };
-    entry.code = outcome.result.as_ref().err().map(|failure| failure.code);
-    let result = match (&outcome.result, &outcome.partial) {
-        (Ok(completed), _) | (Err(_), Some(completed)) => completed.result.as_ref(),
-        (Err(_), None) => None,
-    };
-    entry.outcome = Some(match (&outcome.result, result) {
-        _ if unknown => Verdict::Unknown,
-        (Err(_), _) => Verdict::Failed,
-        (Ok(_), Some(OperationResult::Exec(exit))) if exit.code != Some(0) => Verdict::Failed,
-        (Ok(_), _) => Verdict::Ok,
-    });
-    entry.bytes = bytes_of(result).or((written > 0).then_some(written));
-    entry.detail = result.and_then(detail_of);
-}
-
-const fn bytes_of(result: Option<&OperationResult>) -> Option<u64> {
-    match result {
-        Some(OperationResult::Read { contents, .. }) => Some(contents.len() as u64),
-        Some(OperationResult::Write { stat, .. }) => Some(stat.size),
-        Some(
-            OperationResult::Exec(_)
-            | OperationResult::List { .. }
-            | OperationResult::Stat { .. }
-            | OperationResult::Move { .. }
-            | OperationResult::Remove { .. },
-        )
-        | None => None,
-    }
-}
-
-fn detail_of(result: &OperationResult) -> Option<Value> {
-    let OperationResult::Exec(Exit { code, signal, used, files_changed, leftovers_killed, .. }) = result else {
-        return None;
-    };
-    Some(json!({
-        "exit_code": code,
-        "signal": signal,
-        "cpu_ms": used.cpu_ms,
-        "memory_peak_bytes": used.memory_peak_bytes,
-        "files_changed": files_changed.len(),
-        "leftovers_killed": leftovers_killed,
-    }))
 }

@@ -1,4 +1,4 @@
-//! `fs_read`.
+//! `fs_read`: a file, or a part of it, as text or base64.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,4 @@
-//! `fs_write`.
+//! `fs_write`: a whole file, written atomically.
 
 use base64::Engine;
 use base64::alphabet;

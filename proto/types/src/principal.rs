@@ -1,4 +1,4 @@
-//! Who asks.
+//! Who asks, and on whose behalf.
 
 use std::fmt;
 

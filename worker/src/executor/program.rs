@@ -21,6 +21,9 @@ use crate::tasks::Task;
 /// How long a supervisor may take to say that a killed program is gone, before its whole sandbox is destroyed.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long a sandbox whose supervisor is lost may take to end by itself.
+const OWN_END: Duration = Duration::from_millis(250);
+
 /// Runs a program to its end; the task's last event.
 pub(crate) async fn run(
     task: &Arc<Task>,
@@ -158,7 +161,11 @@ async fn write_stdin(feed: Option<pipe::Sender>, bytes: Vec<u8>, exited: &Cancel
 
 /// Ends a sandbox in which survivors of a task can no longer be told from others.
 async fn destroy(live: &Arc<Live>, session: &Session) -> (ChildEnd, Option<SandboxEnd>) {
-    tracing::warn!(session = %session.id(), "a supervisor was lost; the session's sandbox is destroyed");
+    // A sandbox that is ending by itself, for want of memory, says so when it is let end.
+    let by_itself = tokio::time::timeout(OWN_END, live.ended()).await.is_ok();
+    if !by_itself {
+        tracing::warn!(session = %session.id(), "a supervisor was lost; the session's sandbox is destroyed");
+    }
     let leftovers_killed = live.destroy().await;
     let end = live.ended().await;
     (ChildEnd { signal: Some(libc::SIGKILL), leftovers_killed, ..ChildEnd::default() }, Some(end))

@@ -1,4 +1,4 @@
-//! Command lines.
+//! Command lines of `run_shell` in real sandboxes.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Listing.
+//! Listing directories, by descriptor and within bounds.
 
 use std::os::fd::AsFd;
 

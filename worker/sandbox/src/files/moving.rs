@@ -1,4 +1,4 @@
-//! Renaming.
+//! Renaming files and directories inside one workspace.
 
 use std::os::fd::AsFd;
 

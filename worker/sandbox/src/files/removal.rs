@@ -1,4 +1,4 @@
-//! Deleting.
+//! Deleting files and trees without following a link.
 
 use std::os::fd::AsFd;
 

@@ -177,9 +177,10 @@ impl Launcher {
 fn end_of(live: &Live, ending: Ending) -> SandboxEnd {
     let out_of_memory = live.oom.as_ref().is_some_and(|counter| counter.kills() > 0);
     match (live.destroyed, ending) {
+        // A sandbox that ran out of memory loses its supervisors first, for which the worker has it destroyed.
+        (_, Ending::Exited(EXIT_MEMORY_LIMIT)) => SandboxEnd::MemoryLimit,
+        (_, Ending::Signalled(libc::SIGKILL)) if out_of_memory => SandboxEnd::MemoryLimit,
         (Some(_), _) | (None, Ending::Exited(EXIT_RELEASED)) => SandboxEnd::Destroyed,
-        (None, Ending::Exited(EXIT_MEMORY_LIMIT)) => SandboxEnd::MemoryLimit,
-        (None, Ending::Signalled(libc::SIGKILL)) if out_of_memory => SandboxEnd::MemoryLimit,
         (None, _) => SandboxEnd::Crashed,
     }
 }

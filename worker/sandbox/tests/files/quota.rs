@@ -1,4 +1,4 @@
-//! Limits on bytes.
+//! Limits on the bytes of files and workspaces.
 
 use std::fs;
 

@@ -1,0 +1,144 @@
+//! What callers ask of a session: to be ready for a task, to change, to end.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_types::{ErrorCode, Failure, Lease, TaskId, WorkerId};
+use coordinator_core::session::{Assignment, Input, Refusal, SessionState};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Begun, Owner, Running};
+use crate::session::call::{SessionSnapshot, UpdateSession};
+use crate::session::{Shared, update};
+use crate::workers::Reservation;
+
+/// How often a worker that is not there is asked for again.
+const PATIENCE_STEP: Duration = Duration::from_millis(50);
+
+impl Owner {
+    pub(super) async fn begin(&mut self, task: TaskId) -> Result<Begun, Failure> {
+        self.make_ready().await?;
+        let transition = self.decide(&Input::TaskStarted { task }).map_err(|refusal| self.refused(refusal))?;
+        self.take(transition).await?;
+        let overlapped = Arc::new(Mutex::new(self.running.keys().copied().collect::<BTreeSet<_>>()));
+        for other in self.running.values() {
+            other.overlapped.lock().insert(task);
+        }
+        self.running.insert(task, Running { cancel: CancellationToken::new(), overlapped });
+        self.begun(task)
+    }
+
+    pub(super) async fn renew(&mut self, task: TaskId, lease: &Lease) -> Result<Begun, Failure> {
+        if self.session.state.lease() == Some(lease) {
+            let at = Assignment { worker: lease.worker.clone(), incarnation: lease.incarnation };
+            self.happened(&Input::WorkerGone { at }).await;
+        }
+        self.make_ready().await?;
+        self.begun(task)
+    }
+
+    fn begun(&self, task: TaskId) -> Result<Begun, Failure> {
+        let (SessionState::Ready { lease }, Some(running)) = (&self.session.state, self.running.get(&task)) else {
+            return Err(gone(&self.session.state));
+        };
+        Ok(Begun {
+            lease: lease.clone(),
+            level: self.row.isolation.as_ref().map(|report| report.level),
+            cancel: running.cancel.clone(),
+            overlapped: Arc::clone(&running.overlapped),
+        })
+    }
+
+    /// Opens the session again if it has no processes.
+    pub(super) async fn make_ready(&mut self) -> Result<(), Failure> {
+        if let SessionState::Suspended { lease } = &self.session.state {
+            let prefer = lease.worker.clone();
+            let slot = self.shared.reserve(Some(&prefer)).await?;
+            let (worker, incarnation) = slot.worker();
+            let at = Assignment { worker: worker.clone(), incarnation };
+            let transition = self.decide(&Input::Reopen { at }).map_err(|refusal| self.refused(refusal))?;
+            self.take(transition).await?;
+            drop(slot);
+        }
+        match &self.session.state {
+            SessionState::Ready { .. } => Ok(()),
+            state => Err(self.open_failure.take().unwrap_or_else(|| gone(state))),
+        }
+    }
+
+    pub(super) async fn update(&mut self, update: UpdateSession) -> Result<Arc<SessionSnapshot>, Failure> {
+        let described = update::apply(&self.row, &update)?;
+        let ttl_ms = update::ttl_ms(update.ttl)?;
+        let transition = self.decide(&Input::Update { ttl_ms }).map_err(|refusal| self.refused(refusal))?;
+        let before = (self.row.name.clone(), self.row.metadata.clone());
+        (self.row.name, self.row.metadata) = described;
+        if let Err(failure) = self.take(transition).await {
+            (self.row.name, self.row.metadata) = before;
+            return Err(failure);
+        }
+        Ok(self.snapshot())
+    }
+
+    pub(super) async fn close(&mut self) -> Result<Arc<SessionSnapshot>, Failure> {
+        let worker = self.session.state.lease().map(|lease| lease.worker.clone());
+        let present = worker.and_then(|worker| self.shared.present(&worker));
+        match self.decide(&Input::CloseRequested { present }) {
+            Ok(transition) => self.take(transition).await?,
+            Err(refusal) => return Err(self.refused(refusal)),
+        }
+        Ok(self.snapshot())
+    }
+
+    /// What a caller is told when the session does not take an input.
+    fn refused(&self, refusal: Refusal) -> Failure {
+        match refusal {
+            Refusal::TooManyTasks => {
+                let count = self.session.running.len();
+                let text = format!("{count} tasks run in this session, the most there may be; wait for one to end");
+                Failure::new(ErrorCode::RateLimited, text)
+            }
+            Refusal::Absent
+            | Refusal::Exists
+            | Refusal::NotReady
+            | Refusal::WrongTask
+            | Refusal::Lost
+            | Refusal::Closed
+            | Refusal::Stale
+            | Refusal::NotDue => gone(&self.session.state),
+        }
+    }
+}
+
+/// What a caller is told about a session that takes no task.
+pub(super) fn gone(state: &SessionState) -> Failure {
+    let (code, text) = match state {
+        SessionState::Closing { .. } | SessionState::Closed { .. } => {
+            (ErrorCode::SessionClosed, "the session was closed for good; session_create makes a new one")
+        }
+        SessionState::Lost { .. } => {
+            (ErrorCode::SessionLost, "the session's worker came back without its files; session_create makes a new one")
+        }
+        SessionState::Opening { .. } | SessionState::Ready { .. } | SessionState::Suspended { .. } => {
+            (ErrorCode::WorkerUnavailable, "the session's worker cannot be reached just now; try again shortly")
+        }
+    };
+    Failure::new(code, text)
+}
+
+impl Shared {
+    /// Reserves a slot, waiting a while for a worker that is just not there.
+    pub(in crate::session) async fn reserve(&self, prefer: Option<&WorkerId>) -> Result<Box<dyn Reservation>, Failure> {
+        let deadline = Instant::now() + self.options.worker_patience;
+        loop {
+            match self.fleet.reserve(&self.options.requirements(), prefer) {
+                Err(failure) if failure.code == ErrorCode::WorkerUnavailable && Instant::now() < deadline => {
+                    tokio::time::sleep(PATIENCE_STEP).await;
+                }
+                result => return result,
+            }
+        }
+    }
+}

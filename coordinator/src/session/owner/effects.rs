@@ -1,0 +1,69 @@
+//! What an owner does after a step was recorded, stored and published.
+
+use codegen_types::Lease;
+use coordinator_core::session::{Effect, Files, Input};
+
+use super::Owner;
+
+impl Owner {
+    /// Does what a step asks for; gives what then happened to the session.
+    pub(super) async fn carry_out(&mut self, effect: Effect) -> Option<Input> {
+        match effect {
+            Effect::Open { lease } => Some(self.open(lease).await),
+            Effect::EndProcesses { lease } => {
+                self.ask_to_close(lease, false).await;
+                None
+            }
+            Effect::DeleteWorkspace { lease } => {
+                let done = self.ask_to_close(lease, true).await;
+                Some(if done { Input::CloseDone } else { Input::CloseFailed })
+            }
+            Effect::CancelTasks => {
+                self.running.values().for_each(|running| running.cancel.cancel());
+                None
+            }
+            Effect::Forget => {
+                self.forget().await;
+                None
+            }
+        }
+    }
+
+    async fn open(&mut self, lease: Lease) -> Input {
+        let epoch = lease.epoch;
+        let options = &self.shared.options;
+        match self.shared.fleet.open(self.row.id, lease, options.limits, options.isolation_minimum).await {
+            Ok(opened) => {
+                self.row.isolation = Some(opened.isolation);
+                self.open_failure = None;
+                let files = if opened.workspace_created { Files::Missing } else { Files::Kept };
+                Input::Opened { epoch, files }
+            }
+            Err(failure) => {
+                tracing::warn!(session = %self.row.id, %failure, "a session could not be opened");
+                self.open_failure = Some(failure);
+                Input::OpenFailed { epoch }
+            }
+        }
+    }
+
+    async fn ask_to_close(&self, lease: Lease, delete_workspace: bool) -> bool {
+        match self.shared.fleet.close(self.row.id, lease, delete_workspace).await {
+            Ok(()) => true,
+            Err(failure) => {
+                tracing::warn!(session = %self.row.id, delete_workspace, %failure, "a session could not be closed on its worker");
+                false
+            }
+        }
+    }
+
+    async fn forget(&mut self) {
+        match self.shared.sessions.remove_session(self.row.id, self.row.revision).await {
+            Ok(()) => self.forgotten = true,
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(session = %self.row.id, error, "a session could not be forgotten");
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! One owner task per session: it alone changes the session, one input after the other.
+//!
+//! Each input is decided purely; then the step is recorded, stored, published, and carried out, in that order.
+
+mod asked;
+mod effects;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_types::{Failure, IsolationLevel, Lease, LogSeq, TaskId};
+use coordinator_core::session::{Input, Refusal, Session, SessionEvent, SessionState, Transition, step};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::call::{SessionSnapshot, UpdateSession};
+use super::{Shared, now_ms, record, unavailable};
+use crate::store::SessionRow;
+use asked::gone;
+
+/// Messages that wait for one owner. When they are that many, senders wait: each is a call of one client.
+pub(in crate::session) const MAILBOX: usize = 64;
+/// How long activity alone may go unstored; it only matters to retention, which counts days.
+const ACTIVITY_UNSTORED_MS: i64 = 60_000;
+type Reply<T> = oneshot::Sender<Result<T, Failure>>;
+
+/// What an owner is asked.
+pub(in crate::session) enum Message {
+    /// A task begins: make the session ready for it.
+    Begin { task: TaskId, reply: Reply<Begun> },
+    /// A task that began did not reach its worker: make the session ready once more.
+    Renew { task: TaskId, lease: Lease, reply: Reply<Begun> },
+    /// A task is over.
+    Ended { task: TaskId },
+    /// The description changes.
+    Update { update: UpdateSession, reply: Reply<Arc<SessionSnapshot>> },
+    /// End it for good.
+    Close { reply: Reply<Arc<SessionSnapshot>> },
+    /// Something else happened to it.
+    Happened { input: Input },
+    /// The server goes down: end its processes, then say so.
+    Stop { done: oneshot::Sender<()> },
+}
+
+/// A session that is ready for a task.
+#[derive(Debug, Clone)]
+pub(in crate::session) struct Begun {
+    pub(in crate::session) lease: Lease,
+    pub(in crate::session) level: Option<IsolationLevel>,
+    /// Cancelled when the session ends.
+    pub(in crate::session) cancel: CancellationToken,
+    /// Tasks that ran meanwhile; grows until the task ends.
+    pub(in crate::session) overlapped: Arc<Mutex<BTreeSet<TaskId>>>,
+}
+
+struct Running {
+    cancel: CancellationToken,
+    overlapped: Arc<Mutex<BTreeSet<TaskId>>>,
+}
+
+/// Owns one session.
+pub(in crate::session) struct Owner {
+    shared: Arc<Shared>,
+    /// What is stored of it; `session` is what is decided about.
+    row: SessionRow,
+    session: Session,
+    running: BTreeMap<TaskId, Running>,
+    stored_ms: i64,
+    /// Why it could not be opened last.
+    open_failure: Option<Failure>,
+    forgotten: bool,
+}
+
+impl Owner {
+    /// The owner of a session that is in the store.
+    pub(in crate::session) fn of_row(shared: Arc<Shared>, row: SessionRow) -> Self {
+        let session = Session {
+            state: row.state.clone(),
+            running: BTreeSet::new(),
+            last_used_ms: row.last_used_ms,
+            ttl_ms: row.ttl_ms,
+            tasks: row.tasks,
+        };
+        let (running, open_failure) = Default::default();
+        Self { shared, stored_ms: row.last_used_ms, row, session, running, open_failure, forgotten: false }
+    }
+
+    /// Makes a new session: records and stores its first assignment, then opens it. The row's revision is 0.
+    pub(in crate::session) async fn create(
+        shared: Arc<Shared>,
+        row: SessionRow,
+        first: Transition,
+    ) -> Result<Self, Failure> {
+        let mut owner = Self::of_row(shared, row);
+        owner.take(first).await?;
+        match &owner.session.state {
+            SessionState::Ready { .. } => Ok(owner),
+            _ => Err(owner.open_failure.take().unwrap_or_else(|| gone(&owner.session.state))),
+        }
+    }
+
+    pub(in crate::session) fn snapshot(&self) -> Arc<SessionSnapshot> {
+        let retention_ms = i64::try_from(self.shared.options.retention.as_millis()).unwrap_or(i64::MAX);
+        Arc::new(SessionSnapshot {
+            id: self.row.id,
+            principal: self.row.principal.clone(),
+            name: self.row.name.clone(),
+            metadata: self.row.metadata.clone(),
+            state: self.session.state.name(),
+            lease: self.session.state.lease().cloned(),
+            isolation: self.row.isolation.clone(),
+            ttl_ms: self.session.ttl_ms,
+            created_ms: self.row.created_ms,
+            last_used_ms: self.session.last_used_ms,
+            retained_until_ms: self.session.last_used_ms.saturating_add(retention_ms),
+            running: self.session.running.iter().copied().collect(),
+            tasks: self.session.tasks,
+        })
+    }
+
+    /// Serves the session until it is forgotten or the server stops.
+    pub(in crate::session) async fn run(mut self, mut mailbox: mpsc::Receiver<Message>) {
+        let stopping = self.shared.supervisor.token();
+        while !self.forgotten {
+            let idle_at = self.idle_at();
+            let message = tokio::select! {
+                // What was said before the process stops is still heard.
+                biased;
+                message = mailbox.recv() => message,
+                () = stopping.cancelled() => None,
+                () = sleep_until(idle_at) => Some(Message::Happened { input: Input::IdleSweep }),
+            };
+            match message {
+                None => break,
+                Some(Message::Stop { done }) => {
+                    self.happened(&Input::ServerStopping).await;
+                    // The receiver may have lost its patience.
+                    let _ = done.send(());
+                }
+                Some(message) => self.serve(message).await,
+            }
+        }
+        self.shared.table.remove_if(self.forgotten, self.row.id);
+    }
+
+    async fn serve(&mut self, message: Message) {
+        // A caller that is gone needs no answer.
+        match message {
+            Message::Begin { task, reply } => drop(reply.send(self.begin(task).await)),
+            Message::Renew { task, lease, reply } => drop(reply.send(self.renew(task, &lease).await)),
+            Message::Ended { task } => {
+                self.happened(&Input::TaskEnded { task }).await;
+                self.running.remove(&task);
+            }
+            Message::Update { update, reply } => drop(reply.send(self.update(update).await)),
+            Message::Close { reply } => drop(reply.send(self.close().await)),
+            Message::Happened { input } => self.happened(&input).await,
+            Message::Stop { .. } => {}
+        }
+    }
+
+    /// When nothing but time will have made the session idle.
+    fn idle_at(&self) -> Option<Instant> {
+        if !matches!(self.session.state, SessionState::Ready { .. }) || !self.session.running.is_empty() {
+            return None;
+        }
+        let idle_ms = u64::try_from(now_ms() - self.session.last_used_ms).unwrap_or_default();
+        Some(Instant::now() + Duration::from_millis(self.session.ttl_ms.saturating_sub(idle_ms) + 1))
+    }
+
+    /// Takes an input that nobody waits for.
+    async fn happened(&mut self, input: &Input) {
+        if let Ok(transition) = self.decide(input)
+            && let Err(failure) = self.take(transition).await
+        {
+            tracing::error!(session = %self.row.id, ?input, %failure, "a step of a session could not be taken");
+        }
+    }
+
+    fn decide(&self, input: &Input) -> Result<Transition, Refusal> {
+        // A row of revision 0 is of a session that has not been made yet.
+        let session = (self.row.revision > 0).then_some(&self.session);
+        step(session, input, now_ms(), &self.shared.options.rules())
+    }
+
+    /// Records, stores, publishes and carries out a step, and the steps that follow from it.
+    async fn take(&mut self, first: Transition) -> Result<(), Failure> {
+        let mut next = Some(first);
+        while let Some(Transition { next: session, event, effects }) = next.take() {
+            let before = std::mem::replace(&mut self.session, session);
+            self.follow_decision();
+            match self.record(event).await {
+                Ok(seq) => self.store(event, seq).await,
+                Err(failure) => {
+                    self.session = before;
+                    self.follow_decision();
+                    return Err(failure);
+                }
+            }
+            self.shared.table.publish(self.snapshot());
+            for effect in effects {
+                if let Some(input) = self.carry_out(effect).await
+                    && let Ok(transition) = self.decide(&input)
+                {
+                    next = Some(transition);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies into the row what was decided.
+    fn follow_decision(&mut self) {
+        self.row.state = self.session.state.clone();
+        self.row.last_used_ms = self.session.last_used_ms;
+        self.row.ttl_ms = self.session.ttl_ms;
+        self.row.tasks = self.session.tasks;
+    }
+
+    /// Writes the step's record. What ends something is done without a log, too: its record is kept until the log can
+    /// be written again.
+    async fn record(&self, event: Option<SessionEvent>) -> Result<Option<LogSeq>, Failure> {
+        let Some(event) = event else { return Ok(None) };
+        let entry = record::of_step(&self.row, event);
+        if !record::ends(event) {
+            return self.shared.audit.append(entry).await.map(Some).map_err(|error| unavailable(&error));
+        }
+        let recorded = self.shared.audit.queue(entry).await;
+        Ok(recorded.inspect_err(|error| tracing::error!(session = %self.row.id, %error, "recorded late")).ok())
+    }
+
+    async fn store(&mut self, event: Option<SessionEvent>, seq: Option<LogSeq>) {
+        let now = now_ms();
+        if event.is_none() && now - self.stored_ms < ACTIVITY_UNSTORED_MS {
+            return;
+        }
+        self.row.audit_seq = seq.unwrap_or(self.row.audit_seq);
+        let row = SessionRow { revision: self.row.revision + 1, ..self.row.clone() };
+        // The log has it, which is the truth: the next write of the row, or the next start, brings it up to date.
+        let written = match row.revision {
+            1 => self.shared.sessions.insert_session(row).await,
+            _ => self.shared.sessions.put_session(row).await,
+        };
+        match written {
+            Ok(()) => (self.row.revision, self.stored_ms) = (self.row.revision + 1, now),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(session = %self.row.id, error, "a session could not be stored");
+                self.row.revision = self.row.revision.max(1);
+            }
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
