@@ -36,7 +36,7 @@ pub enum ReadError {
 }
 
 /// The records of the log in `dir`, oldest first, from record `from` on. Nothing is checked but that each line is a
-/// record; [`verify`](crate::verify) checks the rest.
+/// record; [`verify`](crate::verify()) checks the rest.
 ///
 /// An unfinished last line is not given. After `None`, a log that has grown gives more.
 pub fn records(dir: &Path, from: Option<LogSeq>) -> Records {
