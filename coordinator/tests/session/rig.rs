@@ -1,0 +1,331 @@
+//! A fleet that does what a test tells it, and sessions on top of it.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_audit::{Audit, EventKind, Record};
+use codegen_types::{
+    ErrorCode, EventBody, Exec, Exit, Failure, Incarnation, IsolationLevel, IsolationReport, Lease, Limits, Operation,
+    OperationResult, OutputStream, Principal, Program, SessionId, TaskId, WorkerId,
+};
+use coordinator::session::{
+    CreateSession, SessionOptions, SessionSnapshot, Sessions, SessionsDeps, TaskCall, TaskOutcome,
+};
+use coordinator::store::{Memory, SessionStore, TaskStore};
+use coordinator::supervisor::Supervisor;
+use coordinator::workers::{DispatchEnd, Fleet, Opened, Reservation, TaskDispatch, WorkerEvent};
+use coordinator_core::placement::Requirements;
+use futures::future::{BoxFuture, FutureExt as _};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// What the fleet does with the next task.
+pub enum Script {
+    /// Says something and ends with code 0.
+    Say(&'static str),
+    /// Ends with this code.
+    Exit(i32),
+    /// Runs until it is cancelled.
+    Hang,
+    /// Runs until it is let go, or cancelled.
+    Gate(Arc<Notify>),
+    /// Writes so many pieces of 1 KiB.
+    Flood(usize),
+    /// Was never sent.
+    NotStarted,
+    /// Was sent, and nothing more is known.
+    Vanish,
+}
+
+#[derive(Default)]
+struct Inner {
+    worker: Option<(WorkerId, Incarnation)>,
+    files: HashSet<SessionId>,
+    opened: Vec<Lease>,
+    closed: Vec<(Lease, bool)>,
+    dispatched: Vec<TaskDispatch>,
+    scripts: VecDeque<Script>,
+    open_failure: Option<Failure>,
+}
+
+/// A fleet of one worker at most.
+#[derive(Clone, Default)]
+pub struct Double {
+    inner: Arc<Mutex<Inner>>,
+    /// Looked into at the moment of each dispatch.
+    pub witness: Arc<Mutex<Option<Box<dyn Fn(&TaskDispatch) + Send + Sync>>>>,
+}
+
+struct Slot(WorkerId, Incarnation);
+
+impl Reservation for Slot {
+    fn worker(&self) -> (&WorkerId, Incarnation) {
+        (&self.0, self.1)
+    }
+}
+
+impl Double {
+    pub fn script(&self, script: Script) {
+        self.inner.lock().scripts.push_back(script);
+    }
+    pub fn fail_open(&self, failure: Option<Failure>) {
+        self.inner.lock().open_failure = failure;
+    }
+    pub fn lose_files(&self) {
+        self.inner.lock().files.clear();
+    }
+    pub fn opened(&self) -> Vec<Lease> {
+        self.inner.lock().opened.clone()
+    }
+    pub fn closed(&self) -> Vec<(Lease, bool)> {
+        self.inner.lock().closed.clone()
+    }
+    pub fn dispatched(&self) -> Vec<TaskDispatch> {
+        self.inner.lock().dispatched.clone()
+    }
+    /// The present life of the worker ends; gives its event.
+    pub fn leave(&self) -> WorkerEvent {
+        let (worker, incarnation) = self.inner.lock().worker.take().unwrap();
+        WorkerEvent::Gone { worker, incarnation }
+    }
+    /// A new life of the worker begins; gives its event.
+    pub fn join(&self) -> WorkerEvent {
+        let mut inner = self.inner.lock();
+        let (worker, incarnation): (WorkerId, _) = ("w1".parse().unwrap(), Incarnation::mint());
+        inner.worker = Some((worker.clone(), incarnation));
+        WorkerEvent::Joined { worker, incarnation, held: inner.files.iter().copied().collect() }
+    }
+    /// Whether the lease is of the worker's present life.
+    fn is_present(&self, lease: &Lease) -> bool {
+        self.inner.lock().worker == Some((lease.worker.clone(), lease.incarnation))
+    }
+}
+
+fn away() -> Failure {
+    Failure::new(ErrorCode::WorkerUnavailable, "the worker is away")
+}
+
+impl Fleet for Double {
+    fn reserve(&self, _: &Requirements, prefer: Option<&WorkerId>) -> Result<Box<dyn Reservation>, Failure> {
+        let worker = self.inner.lock().worker.clone();
+        match worker {
+            Some((worker, life)) if prefer.is_none_or(|prefer| *prefer == worker) => Ok(Box::new(Slot(worker, life))),
+            Some(_) | None => Err(away()),
+        }
+    }
+
+    fn open(
+        &self,
+        session: SessionId,
+        lease: Lease,
+        _: Limits,
+        _: IsolationLevel,
+    ) -> BoxFuture<'_, Result<Opened, Failure>> {
+        async move {
+            if !self.is_present(&lease) {
+                return Err(away());
+            }
+            let mut inner = self.inner.lock();
+            if let Some(failure) = inner.open_failure.clone() {
+                return Err(failure);
+            }
+            inner.opened.push(lease);
+            let isolation = IsolationReport { level: IsolationLevel::Full, layers: vec![] };
+            Ok(Opened { isolation, workspace_created: inner.files.insert(session) })
+        }
+        .boxed()
+    }
+
+    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<(), Failure>> {
+        async move {
+            if !self.is_present(&lease) {
+                return Err(away());
+            }
+            let mut inner = self.inner.lock();
+            if delete_workspace {
+                inner.files.remove(&session);
+            }
+            inner.closed.push((lease, delete_workspace));
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn execute(
+        &self,
+        task: TaskDispatch,
+        events: mpsc::Sender<EventBody>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'_, DispatchEnd> {
+        if let Some(witness) = self.witness.lock().as_ref() {
+            witness(&task);
+        }
+        let mut inner = self.inner.lock();
+        inner.dispatched.push(task);
+        let script = inner.scripts.pop_front().unwrap_or(Script::Say("ok"));
+        perform(script, events, cancel).boxed()
+    }
+}
+
+async fn perform(script: Script, events: mpsc::Sender<EventBody>, cancel: CancellationToken) -> DispatchEnd {
+    let exit = |code| DispatchEnd::Answered(EventBody::Finished(OperationResult::Exec(exit(code))));
+    let output = |bytes: Vec<u8>| EventBody::Output { stream: OutputStream::Stdout, bytes };
+    let cancelled = DispatchEnd::Answered(EventBody::Failed {
+        failure: Failure::new(ErrorCode::TaskCancelled, "it was cancelled"),
+        exit: Some(Exit::default()),
+    });
+    match script {
+        Script::NotStarted => return DispatchEnd::NotStarted(away()),
+        Script::Vanish => return DispatchEnd::Unknown(away()),
+        Script::Exit(code) => return exit(code),
+        Script::Say(text) => events.send(output(text.into())).await.unwrap(),
+        Script::Flood(pieces) => {
+            for _ in 0..pieces {
+                events.send(output(vec![b'x'; 1024])).await.unwrap();
+            }
+        }
+        Script::Hang => {
+            cancel.cancelled().await;
+            return cancelled;
+        }
+        Script::Gate(gate) => tokio::select! {
+            () = gate.notified() => {}
+            () = cancel.cancelled() => return cancelled,
+        },
+    }
+    exit(0)
+}
+
+fn exit(code: i32) -> Exit {
+    Exit { code: Some(code), ..Exit::default() }
+}
+
+/// Sessions over a double, with everything that a test looks at.
+pub struct Rig {
+    pub sessions: Sessions,
+    pub fleet: Double,
+    pub audit: Audit,
+    pub supervisor: Supervisor,
+    pub news: mpsc::Sender<WorkerEvent>,
+}
+
+/// What a rig stands on.
+#[derive(Clone)]
+pub struct Ground {
+    pub audit: Audit,
+    pub audit_dir: Option<PathBuf>,
+    pub sessions: Arc<dyn SessionStore>,
+    pub tasks: Arc<dyn TaskStore>,
+    pub fleet: Double,
+}
+
+impl Ground {
+    pub fn in_memory() -> Self {
+        let store = Arc::new(Memory::default());
+        let fleet = Double::default();
+        Self { audit: Audit::in_memory(), audit_dir: None, sessions: store.clone(), tasks: store, fleet }
+    }
+}
+
+pub fn options() -> SessionOptions {
+    SessionOptions { worker_patience: Duration::from_millis(300), ..SessionOptions::default() }
+}
+
+impl Rig {
+    /// Sessions with one worker that has joined.
+    pub async fn new() -> Self {
+        Self::with(Ground::in_memory(), options()).await
+    }
+
+    pub async fn with(ground: Ground, options: SessionOptions) -> Self {
+        let supervisor = Supervisor::default();
+        let Ground { audit, audit_dir, sessions, tasks, fleet } = ground;
+        let sessions = Sessions::start(SessionsDeps {
+            audit: audit.clone(),
+            audit_dir,
+            sessions,
+            tasks,
+            fleet: Arc::new(fleet.clone()),
+            supervisor: supervisor.clone(),
+            options,
+        });
+        let sessions = sessions.await.unwrap();
+        let (news, events) = mpsc::channel(16);
+        tokio::spawn(sessions.clone().follow(events));
+        news.send(fleet.join()).await.unwrap();
+        Self { sessions, fleet, audit, supervisor, news }
+    }
+
+    pub async fn create(&self) -> Arc<SessionSnapshot> {
+        self.sessions.create(&ann(), CreateSession::default()).await.unwrap()
+    }
+
+    pub async fn run(&self, call: TaskCall) -> TaskOutcome {
+        let (events, _) = mpsc::channel(1);
+        self.sessions.run(call, events, CancellationToken::new()).await
+    }
+
+    pub fn state(&self, session: SessionId) -> &'static str {
+        self.sessions.get(&ann(), session).map_or("forgotten", |snapshot| snapshot.state)
+    }
+
+    pub async fn reaches(&self, session: SessionId, state: &str) {
+        until(&format!("the session is {state}"), || self.state(session) == state).await;
+    }
+
+    /// The kinds of a session's records, in order.
+    pub fn kinds(&self, session: SessionId) -> Vec<EventKind> {
+        self.audit.memory_records().iter().filter(|r| r.session == Some(session)).map(|r| r.kind).collect()
+    }
+
+    pub fn records_of(&self, task: TaskId) -> Vec<Record> {
+        self.audit.memory_records().into_iter().filter(|r| r.task == Some(task)).collect()
+    }
+}
+
+pub fn ann() -> Principal {
+    Principal::os_user("ann")
+}
+
+pub fn call(session: SessionId) -> TaskCall {
+    let program = Program::PythonCode { code: "1".to_owned(), args: vec![] };
+    TaskCall {
+        principal: ann(),
+        session,
+        task: TaskId::mint(),
+        tool: "run_python",
+        called_as: "run.python".to_owned(),
+        args: json!({"code": "1"}),
+        path: None,
+        operation: Operation::Exec(Exec { program, stdin: vec![], env: [].into() }),
+        read_only: false,
+        timeout: None,
+        idempotency_key: None,
+        trace: None,
+    }
+}
+
+pub fn keyed(session: SessionId, key: &str) -> TaskCall {
+    TaskCall { idempotency_key: Some(key.to_owned()), ..call(session) }
+}
+
+pub fn code(outcome: &TaskOutcome) -> Option<ErrorCode> {
+    outcome.result.as_ref().err().map(|failure| failure.code)
+}
+
+pub fn stdout(outcome: &TaskOutcome) -> String {
+    String::from_utf8(outcome.result.as_ref().unwrap().stdout.head.clone()).unwrap()
+}
+
+/// Looks again and again, for ten seconds at most.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
