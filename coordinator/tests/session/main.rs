@@ -1,5 +1,7 @@
 //! The session layer held to its promises, on real stores and the real log, against a fleet that is a double.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod calls;
 mod lifecycle;
 mod restart;

@@ -52,12 +52,15 @@ struct Inner {
     open_failure: Option<Failure>,
 }
 
+/// Looks at a dispatch.
+pub type Witness = Box<dyn Fn(&TaskDispatch) + Send + Sync>;
+
 /// A fleet of one worker at most.
 #[derive(Clone, Default)]
 pub struct Double {
     inner: Arc<Mutex<Inner>>,
     /// Looked into at the moment of each dispatch.
-    pub witness: Arc<Mutex<Option<Box<dyn Fn(&TaskDispatch) + Send + Sync>>>>,
+    pub witness: Arc<Mutex<Option<Witness>>>,
 }
 
 struct Slot(WorkerId, Incarnation);
