@@ -47,17 +47,20 @@ pub struct Uids {
 }
 
 impl Uids {
-    /// Reserves a block in [`DIRECTORY`].
-    pub fn reserve() -> Result<Self, UidError> {
-        Self::reserve_in(Path::new(DIRECTORY))
+    /// Reserves a block in [`DIRECTORY`]: the first free one from a place that the caller chooses, so that a worker finds
+    /// the same one again at its next start.
+    pub fn reserve(place: u64) -> Result<Self, UidError> {
+        Self::reserve_in(Path::new(DIRECTORY), place)
     }
 
     /// Reserves a block in a directory, which is made if it is missing.
-    pub fn reserve_in(directory: &Path) -> Result<Self, UidError> {
+    pub fn reserve_in(directory: &Path, place: u64) -> Result<Self, UidError> {
         let failed = |source| UidError::Directory { path: directory.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let mut uids = Self { directory: directory.to_owned(), blocks: BTreeMap::new(), taken: BTreeSet::new() };
-        for block in 0..BLOCKS {
+        // The remainder is below BLOCKS.
+        let first = (place % u64::from(BLOCKS)) as u32;
+        for block in (first..BLOCKS).chain(0..first) {
             if uids.hold(block).map_err(failed)? {
                 return Ok(uids);
             }
@@ -128,8 +131,8 @@ mod tests {
     #[test]
     fn two_workers_never_share_an_id() {
         let directory = tempfile::tempdir().unwrap();
-        let mut one = Uids::reserve_in(directory.path()).unwrap();
-        let mut other = Uids::reserve_in(directory.path()).unwrap();
+        let mut one = Uids::reserve_in(directory.path(), 0).unwrap();
+        let mut other = Uids::reserve_in(directory.path(), 0).unwrap();
         let first = one.take(None).unwrap();
         let second = other.take(None).unwrap();
         assert_ne!(first, second);
@@ -139,8 +142,8 @@ mod tests {
     #[test]
     fn a_session_keeps_the_id_that_owns_its_files() {
         let directory = tempfile::tempdir().unwrap();
-        let owner = Uids::reserve_in(directory.path()).unwrap().take(None).unwrap();
-        let mut again = Uids::reserve_in(directory.path()).unwrap();
+        let owner = Uids::reserve_in(directory.path(), 0).unwrap().take(None).unwrap();
+        let mut again = Uids::reserve_in(directory.path(), 0).unwrap();
         assert_eq!(again.take(Some(owner)).unwrap(), owner);
         assert_ne!(again.take(Some(owner)).unwrap(), owner, "an id in use is not given twice");
         assert_ne!(again.take(Some(0)).unwrap(), 0, "an id outside the range is never given");
@@ -149,7 +152,7 @@ mod tests {
     #[test]
     fn a_kept_id_is_not_given_to_another_session_until_it_is_released() {
         let directory = tempfile::tempdir().unwrap();
-        let mut uids = Uids::reserve_in(directory.path()).unwrap();
+        let mut uids = Uids::reserve_in(directory.path(), 0).unwrap();
         uids.keep(FIRST_UID);
         assert_eq!(uids.take(None).unwrap(), FIRST_UID + 1);
         uids.release(FIRST_UID);
@@ -159,7 +162,7 @@ mod tests {
     #[test]
     fn a_block_that_is_used_up_is_said_so() {
         let directory = tempfile::tempdir().unwrap();
-        let mut uids = Uids::reserve_in(directory.path()).unwrap();
+        let mut uids = Uids::reserve_in(directory.path(), 0).unwrap();
         for _ in 0..BLOCK_UIDS {
             uids.take(None).unwrap();
         }

@@ -17,9 +17,14 @@ pub(crate) enum OwnerError {
     /// There is none to be had.
     #[error("no user id for the session")]
     Uids(#[from] UidError),
-    /// Its workspace belongs to a user that this worker cannot act as.
-    #[error("the workspace belongs to user {0}, which is not this worker's to give")]
-    Foreign(u32),
+    /// Its workspace belongs to a user whose id another worker holds, and cannot be given to another one.
+    #[error("the workspace belongs to user {owner}, whose id is held by another worker, and cannot be given away")]
+    NotGiven {
+        /// Whose it is.
+        owner: u32,
+        /// Why it cannot be given away.
+        source: io::Error,
+    },
     /// The workspaces cannot be listed.
     #[error("the owners of the workspaces cannot be listed")]
     Base(#[from] io::Error),
@@ -31,8 +36,9 @@ impl Owners {
         if !rustix::process::geteuid().is_root() {
             return Ok(Self(None));
         }
-        let mut uids = Uids::reserve()?;
-        for (_, uid) in base.owners()? {
+        let held = base.owners()?;
+        let mut uids = Uids::reserve(base.place()?)?;
+        for (_, uid) in held {
             uids.keep(uid);
         }
         Ok(Self(Some(Mutex::new(uids))))
@@ -45,13 +51,16 @@ impl Owners {
         let Some(owner) = base.owner(session) else { return Ok(Some(uids.take(None)?)) };
         // What the workspace kept is the session's own to take.
         uids.release(owner);
-        match uids.take(Some(owner))? {
-            uid if uid == owner => Ok(Some(uid)),
-            other => {
-                uids.release(other);
-                Err(OwnerError::Foreign(owner))
+        let uid = uids.take(Some(owner))?;
+        if uid != owner {
+            // Another worker holds the block of the owner, which may be a session's of its own by now.
+            tracing::info!(%session, owner, uid, "a workspace is given another user id");
+            if let Err(source) = base.give(session, owner, uid) {
+                uids.release(uid);
+                return Err(OwnerError::NotGiven { owner, source });
             }
         }
+        Ok(Some(uid))
     }
 
     /// Gives back the id of a session that has neither files nor processes any more.

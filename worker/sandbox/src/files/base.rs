@@ -10,8 +10,8 @@ use std::path::Path;
 use codegen_types::{ErrorCode, Failure, SessionId};
 use nix::unistd::geteuid;
 use rustix::fs::{
-    AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Uid, fchmod, fchown, fstatvfs, mkdirat, openat, renameat_with,
-    unlinkat,
+    AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Uid, chownat, fchmod, fchown, fstatvfs, mkdirat, openat,
+    renameat_with, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -26,6 +26,8 @@ const DELETING: &str = ".deleting-";
 /// A workspace that has no owner yet.
 const CREATING: &str = ".creating-";
 /// Entries of a base that are looked at.
+/// Files and directories of a workspace that is given to another user.
+const GIVEN_MAX: usize = 2_000_000;
 const ENTRIES_MAX: usize = 1_000_000;
 
 /// Steps of one deletion. Nobody adds anything by then; a file system that lists less than it holds must not keep us.
@@ -112,10 +114,43 @@ impl WorkspaceBase {
         Ok((self.open_existing(&name, owner)?, created))
     }
 
+    /// A number that stands for this directory, the same at every start, and most likely another for another one.
+    ///
+    /// # Errors
+    /// The directory cannot be described.
+    pub fn place(&self) -> io::Result<u64> {
+        let found = rustix::fs::fstat(&self.directory)?;
+        Ok(found.st_dev.rotate_left(32) ^ found.st_ino)
+    }
+
     /// The user whose workspace a session has, if it has one.
     pub fn owner(&self, session: SessionId) -> Option<u32> {
         let node = Node::at(self.directory.as_fd(), &session_name(session)).ok()?;
         node.is_directory().then_some(node.uid)
+    }
+
+    /// Gives a session's workspace, with all in it that is `from`'s, to another user. The directory itself comes last, so
+    /// that a change that is cut short is made again. No program of the session may be running.
+    ///
+    /// # Errors
+    /// There is no workspace, or some of it is out of reach.
+    pub fn give(&self, session: SessionId, from: u32, to: u32) -> io::Result<()> {
+        let name = session_name(session);
+        let workspace = resolve::directory_without_links(self.directory.as_fd(), &name)?;
+        let (user, group) = (Uid::from_raw(to), Gid::from_raw(to));
+        let mut refused = None;
+        let whole = walk(workspace.as_fd(), Reach::Tree { components_max: usize::MAX }, GIVEN_MAX, |met| {
+            if met.node().is_some_and(|node| node.uid == from)
+                && let Err(errno) = chownat(met.directory, met.name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
+            {
+                refused = Some(errno);
+            }
+        })?;
+        match refused {
+            Some(errno) => Err(errno.into()),
+            None if !whole => Err(io::Error::other("the workspace is too deep or too large")),
+            None => Ok(fchown(&workspace, Some(user), Some(group))?),
+        }
     }
 
     /// Every session that has a workspace, and its user, sorted.

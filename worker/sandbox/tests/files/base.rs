@@ -90,3 +90,33 @@ fn a_base_that_others_can_write_to_is_refused() {
         assert!(refused.to_string().contains("chmod"), "{refused}");
     }
 }
+
+#[test]
+fn a_workspace_is_given_whole_and_links_are_not_followed() {
+    let place = tempfile::tempdir().expect("a directory");
+    let base = WorkspaceBase::open(&place.path().join("base")).expect("a base");
+    let session = SessionId::mint();
+    let mine = geteuid().as_raw();
+    if !geteuid().is_root() {
+        base.open_or_create(session, None).expect("a workspace");
+        assert!(base.give(session, mine, 70_002).is_err(), "only root gives files away");
+        return;
+    }
+    let outside = place.path().join("outside");
+    fs::write(&outside, "x").expect("a file");
+    base.open_or_create(session, Some(70_001)).expect("a workspace");
+    let path = place.path().join("base").join(session.to_string());
+    fs::create_dir_all(path.join("a/b")).expect("directories");
+    fs::write(path.join("a/b/file"), "x").expect("a file");
+    symlink(&outside, path.join("a/link")).expect("a link");
+    for name in ["a", "a/b", "a/b/file", "a/link"] {
+        std::os::unix::fs::lchown(path.join(name), Some(70_001), Some(70_001)).expect("chown");
+    }
+    base.give(session, 70_001, 70_002).expect("it is given");
+    let uid = |name: &str| path.join(name).symlink_metadata().expect("metadata").uid();
+    for name in ["", "a", "a/b", "a/b/file", "a/link"] {
+        assert_eq!(uid(name), 70_002, "{name}");
+    }
+    assert_eq!(outside.metadata().expect("metadata").uid(), 0);
+    assert_eq!(base.owner(session), Some(70_002));
+}

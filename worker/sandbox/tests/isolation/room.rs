@@ -41,7 +41,7 @@ pub fn is_root() -> bool {
 }
 
 fn take_uid() -> Option<u32> {
-    is_root().then(|| UIDS.lock().unwrap().get_or_insert_with(|| Uids::reserve().unwrap()).take(None).unwrap())
+    is_root().then(|| UIDS.lock().unwrap().get_or_insert_with(|| Uids::reserve(0).unwrap()).take(None).unwrap())
 }
 
 /// A sandbox and its workspace.
