@@ -45,7 +45,8 @@ async fn a_call_that_changes_nothing_has_two_records_and_no_row() {
     let outcome = rig.run(TaskCall { read_only: true, ..call(rig.create().await.id) }).await;
     let [attempt, end] = &rig.records_of(outcome.task)[..] else { panic!("two records") };
     assert_eq!((attempt.kind, end.kind), (EventKind::TaskAttempt, EventKind::TaskOutcome));
-    assert_eq!(end.cites, Some(attempt.seq));
+    // Both are queued at once, so the outcome may name its attempt by the task alone.
+    assert!(end.cites.is_none_or(|cited| cited == attempt.seq), "{:?}", end.cites);
     assert_eq!(ground.tasks.task(outcome.task).await.unwrap(), None);
 }
 
