@@ -1,6 +1,7 @@
 //! The protocol on the wire: both eras, and every bad input with a clear answer and nothing lost.
 
 mod bad_input;
+mod demo;
 mod independent_client;
 mod readme;
 mod revisions;

@@ -40,12 +40,6 @@ fn nobody_s_home_directory_is_written_down() {
 #[test]
 fn ci_runs_make_targets_and_nothing_else() {
     let script = std::fs::read_to_string(tree::top().join(".ci/run")).expect(".ci/run");
-    let makefile = std::fs::read_to_string(tree::top().join("Makefile")).expect("a Makefile");
-    let check = makefile.lines().find(|line| line.starts_with("check:")).expect("a target `check`");
-    let steps = script.lines().find_map(|line| line.strip_prefix("for step in ")).expect("the steps");
-    let wanted: Vec<&str> =
-        check.trim_start_matches("check:").split("##").next().unwrap_or_default().split_whitespace().collect();
-    let named: Vec<&str> = steps.trim_end_matches("; do").split_whitespace().collect();
-    assert_eq!(wanted, named, ".ci/run runs what `make check` does, step by step");
+    assert!(script.lines().any(|line| line == "make check"));
     assert!(!script.lines().any(|line| line.trim_start().starts_with("cargo ")));
 }
