@@ -117,6 +117,7 @@ const fn is_of_session(kind: EventKind) -> bool {
     matches!(
         kind,
         EventKind::SessionCreated
+            | EventKind::SessionOpening
             | EventKind::SessionOpened
             | EventKind::SessionSuspended
             | EventKind::SessionLost

@@ -10,7 +10,7 @@ use crate::store::SessionRow;
 pub(super) fn of_step(row: &SessionRow, event: SessionEvent) -> Entry {
     let (kind, reason) = match event {
         SessionEvent::Created => (EventKind::SessionCreated, None),
-        SessionEvent::Opening => (EventKind::SessionUpdated, Some("opening again")),
+        SessionEvent::Opening => (EventKind::SessionOpening, None),
         SessionEvent::Opened => (EventKind::SessionOpened, None),
         SessionEvent::Suspended(reason) => (EventKind::SessionSuspended, Some(suspended(reason))),
         SessionEvent::Lost => (EventKind::SessionLost, None),
