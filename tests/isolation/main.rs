@@ -133,6 +133,27 @@ fn the_interpreter_s_own_guards_cannot_be_read_or_traced() {
 }
 
 #[test]
+fn the_interpreter_s_own_guards_cannot_be_stopped_or_killed() {
+    let code = "import os, signal\ntemplate = int(open(f'/proc/{os.getppid()}/stat').read().rsplit(')', 1)[1].split()[1])\n\
+        for pid in (1, os.getppid(), template):\n    for number in (signal.SIGSTOP, signal.SIGKILL):\n        \
+        try: os.kill(pid, number); print('SENT', pid)\n        except PermissionError: print('refused')\n\
+        child = os.fork() or signal.pause()\nos.kill(child, signal.SIGKILL)\nprint('own child', os.waitpid(child, 0)[1])";
+    for user in User::all() {
+        let installation = Installation::for_user(user);
+        let mut client = installation.client();
+        let info = client.tool("session_create", json!({})).structured;
+        let layers = info["isolation"]["layers"].as_array().expect("layers");
+        let landlock = layers.iter().find(|row| row["layer"] == "landlock").expect("landlock");
+        let text = client.tool("run_python", json!({"code": code})).text;
+        if landlock["state"] == "enforced" {
+            assert!(text.matches("refused").count() == 6 && text.contains("own child 9"), "{user:?}: {text}");
+        } else {
+            eprintln!("skipped for {user:?}: the kernel has no scopes of signals: {landlock}");
+        }
+    }
+}
+
+#[test]
 fn dangerous_system_calls_are_denied() {
     let code = "import ctypes, platform\nlibc = ctypes.CDLL(None, use_errno=True)\n\
         calls = {'bpf': 321, 'userfaultfd': 323, 'io_uring_setup': 425, 'keyctl': 250, 'add_key': 248, 'perf_event_open': 298, 'process_vm_readv': 310, 'pidfd_getfd': 438, 'kexec_load': 246, 'init_module': 175, 'mount': 165, 'setns': 308, 'open_by_handle_at': 304}\n\

@@ -18,8 +18,27 @@ def become_program(standard, job, may_start, start):
     for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
     os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    fence()
     prctl(PR_SET_DUMPABLE, 1)
     return parsed
+
+
+def fence():
+    """Keeps signals and abstract sockets of the program to itself and its descendants, as those of a shell are.
+
+    The rules inherited from the template bind the supervisor, too, and so leave it and the template within reach."""
+    scopes = struct.pack("QQQ", 0, 0, SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL)
+    rules = LIBC.syscall(LANDLOCK_CREATE_RULESET, scopes, ctypes.c_size_t(len(scopes)), 0)
+    if rules < 0:
+        number = ctypes.get_errno()
+        # Kernels before 6.12 know no scopes, as the session's report says.
+        if number in (errno.ENOSYS, errno.EOPNOTSUPP, errno.E2BIG, errno.EINVAL):
+            return
+        raise OSError(number, os.strerror(number), "landlock_create_ruleset")
+    if LIBC.syscall(LANDLOCK_RESTRICT_SELF, rules, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "landlock_restrict_self")
+    os.close(rules)
 
 
 def run(job):

@@ -24,6 +24,7 @@ import resource
 import select
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -34,6 +35,9 @@ REQUESTS_FD = 3
 LEFTOVERS_DEADLINE_S = 2.0
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
+# The same numbers on every architecture.
+LANDLOCK_CREATE_RULESET, LANDLOCK_RESTRICT_SELF = 444, 446
+SCOPE_ABSTRACT_UNIX_SOCKET, SCOPE_SIGNAL = 1, 2
 CODE_NAME = "<code>"
 
 # What scripts import most. Those that are missing in a trimmed interpreter are left to the script.

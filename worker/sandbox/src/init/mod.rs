@@ -49,6 +49,10 @@ pub(crate) enum SetupReport {
 
 /// Runs init in the fresh namespaces and gives its exit code.
 pub(crate) fn run(control: OwnedFd, workspace: OwnedFd, plan: &Plan<'_>) -> i32 {
+    // First of all, since the copy of the launcher's end of `control` would hide that the launcher is gone.
+    if kernel::close_all_but(&[control.as_raw_fd(), workspace.as_raw_fd()]).is_err() {
+        return EXIT_RELEASED;
+    }
     // The launcher says when ids are mapped and the control group is entered.
     if !matches!(datagram::recv(&control), Ok(Some(_))) {
         return EXIT_RELEASED;

@@ -1,6 +1,6 @@
 //! The steps from a fresh clone to a sandbox, in the only order that works.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::mount::MountPropagationFlags;
 use rustix::process::{DumpableBehavior, Signal};
@@ -37,8 +37,6 @@ impl<T, E: ToString> Step<T> for Result<T, E> {
 /// Makes the sandbox around this process.
 pub(super) fn set_up(control: &OwnedFd, workspace: OwnedFd, plan: &Plan<'_>) -> Result<Ready, OpenFailure> {
     kernel::reset_signal_actions();
-    // The descriptors of the launcher are closed first, so that no later step can leak one.
-    kernel::close_all_but(&[control.as_raw_fd(), workspace.as_raw_fd()]).step("close descriptors")?;
     let signals = kernel::signals().step("signalfd")?;
     // After the launcher placed us, so that the namespace's root is our own control group.
     kernel::unshare(libc::CLONE_NEWCGROUP).step("make a cgroup namespace")?;

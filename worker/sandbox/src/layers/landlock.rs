@@ -42,7 +42,7 @@ fn build(system_trees: &[PathBuf]) -> Result<RulesetCreated, RulesetError> {
     let make_device = AccessFs::MakeChar | AccessFs::MakeBlock;
     let all = AccessFs::from_all(NEWEST) & !make_device;
     let look = AccessFs::ReadFile | AccessFs::ReadDir;
-    let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev | AccessFs::ReadDir;
+    let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -53,9 +53,13 @@ fn build(system_trees: &[PathBuf]) -> Result<RulesetCreated, RulesetError> {
         rules = allow(rules, tree.clone(), read)?;
     }
     for (path, access) in
-        [("/etc", read), ("/proc", look), ("/dev", device), ("/workspace", all), ("/tmp", all), ("/dev/shm", all)]
+        [("/etc", read), ("/proc", look), ("/dev", look), ("/workspace", all), ("/tmp", all), ("/dev/shm", all)]
     {
         rules = allow(rules, path.into(), access)?;
+    }
+    // Not zero: a shared mapping of it, which needs writing, is memory that no sample would see.
+    for path in ["/dev/null", "/dev/full", "/dev/random", "/dev/urandom"] {
+        rules = allow(rules, path.into(), device)?;
     }
     Ok(rules)
 }

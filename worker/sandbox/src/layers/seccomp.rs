@@ -25,7 +25,7 @@ const LAST_KNOWN: u32 = 469;
 #[derive(Debug, Clone)]
 pub(crate) struct Filters {
     programs: Vec<BpfProgram>,
-    without_memory_files: BpfProgram,
+    without_hidden_memory: [BpfProgram; 2],
 }
 
 impl Filters {
@@ -34,9 +34,10 @@ impl Filters {
         let denied = denied_calls().map_err(io::Error::other)?;
         let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
         let memory_files = BTreeMap::from([(libc::SYS_memfd_create, Vec::new()), (libc::SYS_shmget, Vec::new())]);
+        let shared_memory = BTreeMap::from([(libc::SYS_mmap, vec![shared_anonymous().map_err(io::Error::other)?])]);
         Ok(Self {
             programs: vec![gate(), program(denied, libc::EPERM)?, program(clone3, libc::ENOSYS)?],
-            without_memory_files: program(memory_files, libc::ENOSYS)?,
+            without_hidden_memory: [program(memory_files, libc::ENOSYS)?, program(shared_memory, libc::ENOMEM)?],
         })
     }
 
@@ -47,8 +48,11 @@ impl Filters {
         }
         match memory {
             MemoryBound::ControlGroup => Ok(()),
-            // Memory that no process maps cannot be sampled.
-            MemoryBound::Sampling => seccompiler::apply_filter(&self.without_memory_files).map_err(io::Error::other),
+            // Memory that stays when no process maps it any more cannot be sampled.
+            MemoryBound::Sampling => self
+                .without_hidden_memory
+                .iter()
+                .try_for_each(|program| seccompiler::apply_filter(program).map_err(io::Error::other)),
         }
     }
 }
@@ -118,6 +122,13 @@ fn rare_protocols() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
             other_than(libc::IPPROTO_MPTCP),
         ])?,
     ])
+}
+
+/// A mapping that is shared and has no file.
+fn shared_anonymous() -> Result<SeccompRule, seccompiler::BackendError> {
+    const SHARED_ANONYMOUS: u64 = (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as u64;
+    let flags = SeccompCmpOp::MaskedEq(SHARED_ANONYMOUS);
+    all_of([SeccompCondition::new(3, SeccompCmpArgLen::Dword, flags, SHARED_ANONYMOUS)])
 }
 
 fn all_of<const N: usize>(

@@ -52,6 +52,31 @@ pub async fn a_single_large_allocation_is_bounded() {
     }
 }
 
+pub async fn memory_that_no_process_maps_any_more_is_bounded() {
+    let room = Room::with(Limits { memory_bytes: 128 * MIB, ..Limits::default() }, &[]).await;
+    for file in ["-1", "os.open('/dev/zero', os.O_RDWR)"] {
+        // What is shared stays as long as one page of it is mapped anywhere, and counts for no process.
+        let script = format!(
+            r"
+import ctypes, mmap, os, time
+fd, size, page = {file}, 1 << 30, 4096
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype, libc.mmap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+place = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | (mmap.MAP_ANONYMOUS if fd < 0 else 0), fd, 0)
+if place == ctypes.c_void_p(-1).value: raise MemoryError
+for start in range(0, size, 16 << 20):
+    ctypes.memset(place + start, 1, 16 << 20)
+    if start: libc.munmap(place + start, 16 << 20)
+print('holds a gigabyte')
+"
+        );
+        let ran = room.run(&[PYTHON, "-I", "-c", &script]).await;
+        assert!(ran.stdout.is_empty(), "{file}: {ran:?}");
+        assert!(ran.end.memory_limit_hit || ran.end.code == Some(1), "{file}: {ran:?}");
+    }
+}
+
 pub async fn a_fork_bomb_is_bounded_and_cleaned_up() {
     let room = Room::with(Limits { processes: 40, ..Limits::default() }, &[]).await;
     let bomb = r"

@@ -44,6 +44,7 @@ fn all() -> Vec<Case> {
         limits::memory_is_bounded_and_its_limit_is_told,
         limits::memory_under_the_limit_is_left_alone,
         limits::a_single_large_allocation_is_bounded,
+        limits::memory_that_no_process_maps_any_more_is_bounded,
         limits::a_fork_bomb_is_bounded_and_cleaned_up,
         limits::scratch_space_is_bounded,
         limits::open_files_and_core_dumps_are_bounded,

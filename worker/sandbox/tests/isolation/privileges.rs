@@ -84,7 +84,7 @@ pub async fn calls_of_foreign_architectures_end_the_process() {
     // mov eax, 20 (getpid of i386); int 0x80; ret
     let script = r"
 import ctypes, mmap
-code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
 code.write(b'\xb8\x14\x00\x00\x00\xcd\x80\xc3')
 address = ctypes.addressof(ctypes.c_char.from_buffer(code))
 print(ctypes.CFUNCTYPE(ctypes.c_int)(address)())
