@@ -104,6 +104,26 @@ fn killing_the_worker_does_not_end_the_server() {
 }
 
 #[test]
+fn killing_the_launcher_costs_the_running_task_and_nothing_else() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    client.tool("fs_write", json!({"path": "kept.txt", "contents": "kept"})).ok();
+    let server = installation.server_pid().expect("a server runs");
+    let call = client.start_tool("run_python", json!({"code": "print('on')\nwhile True: pass"}));
+    client.progress();
+    // From the top: the worker, then the launcher below it.
+    let launcher = descendants(server)[1];
+    signal(launcher, Signal::KILL);
+    client.tool_answer(call).failed();
+    let read = poll_until("the session works again", Duration::from_secs(20), || {
+        let answer = client.tool("run_python", json!({"code": "print(open('kept.txt').read())"}));
+        (!answer.is_error).then_some(answer)
+    });
+    assert!(read.text.contains("kept"));
+    assert_eq!(installation.server_pid(), Some(server));
+}
+
+#[test]
 fn the_state_directory_is_its_owner_s_alone() {
     let installation = Installation::new();
     let mut client = installation.client();

@@ -1,8 +1,9 @@
 //! Sessions: handles that outlive connections and servers.
 
+use std::process::Command;
 use std::time::Duration;
 
-use e2e::{Installation, User, poll_until};
+use e2e::{Client, Installation, User, poll_until};
 use serde_json::json;
 
 #[test]
@@ -101,14 +102,34 @@ fn metadata_is_merged_or_replaced() {
     assert_eq!(info["metadata"], json!({"z": 9}));
 }
 
+/// The product where the kernel gives no user namespaces: inside one of its own, which may have none below it.
+fn without_user_namespaces(installation: &Installation, arguments: &[&str]) -> Command {
+    let product = installation.command(arguments);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-user=1000", "--keep-caps", "sh", "-c"]);
+    command.arg("echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"").arg("sh");
+    command.arg(product.get_program()).args(product.get_args()).env_clear();
+    command.envs(product.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
 #[test]
-fn a_session_below_the_minimum_isolation_is_refused() {
+fn where_isolation_is_not_to_be_had_nothing_runs_and_the_remedy_is_named() {
     let installation = Installation::new();
-    let mut command = installation.command::<&str>([]);
-    // With no user namespaces to be had, nothing weaker is taken in their place.
-    command.env("ISOLATION_MINIMUM", "full");
-    let mut client = e2e::Client::launch(command);
+    let mut client = Client::launch(without_user_namespaces(&installation, &["--standalone"]));
     client.initialize("2025-11-25");
-    let info = client.tool("session_create", json!({})).structured;
-    assert_eq!(info["isolation"]["level"], "full");
+    for (tool, arguments) in
+        [("session_create", json!({})), ("run_shell", json!({"command": "true"})), ("fs_list", json!({}))]
+    {
+        let refused = client.tool(tool, arguments);
+        refused.code("ISOLATION_UNAVAILABLE");
+        assert!(refused.text.contains("max_user_namespaces"), "{tool}: {}", refused.text);
+    }
+    let sessions = client.tool("session_list", json!({})).structured;
+    assert_eq!(sessions["sessions"], json!([]));
+    assert!(client.close().success());
+    let doctor = without_user_namespaces(&installation, &["doctor"]).output().expect("unshare starts");
+    assert_eq!(doctor.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains("PROBLEM") && said.matches("max_user_namespaces").count() == 1, "{said}");
 }

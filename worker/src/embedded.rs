@@ -23,6 +23,8 @@ use crate::tasks::Tasks;
 
 /// How long running tasks may go on after SIGTERM.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the tasks may take to end whose sandboxes the launcher took with it.
+const LAST_OUTCOMES_DEADLINE: Duration = Duration::from_secs(1);
 /// How long ending every sandbox may take; the launcher ends what is left when this process is gone.
 const END_DEADLINE: Duration = Duration::from_secs(3);
 /// Threads of the event loop; the work itself is done inside the sandboxes.
@@ -58,12 +60,13 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage) -> anyho
     let backend = backend.context("no sandbox can be made")?;
     let (isolation, listed) = (backend.report().clone(), runtimes.listed());
     tracing::info!(level = %isolation.level, runtimes = ?listed, "probed");
+    let backend: Arc<dyn Backend> = Arc::new(backend);
     let tasks = Arc::new(Tasks::default());
     let base = WorkspaceBase::open(&start.base_workspace).context("`base_workspace` in the start message")?;
     let pool = Pool::new(PoolOptions {
         owners: Owners::of(&base).context("no user ids for sessions can be reserved")?,
         base,
-        backend: Arc::new(backend),
+        backend: Arc::clone(&backend),
         runtimes,
         tasks: tasks.clone(),
         sessions_max: start.sessions_max,
@@ -84,7 +87,17 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage) -> anyho
         let stop = stop.clone();
         async move { membership.keep(stop).await }
     });
-    wait_for_end(&service, signals, &lifeline).await;
+    tokio::select! {
+        () = wait_for_end(&service, signals, &lifeline) => {}
+        () = backend.lost() => {
+            // Its sandboxes ended with it, and so do the tasks; their outcomes are still told.
+            if tokio::time::timeout(LAST_OUTCOMES_DEADLINE, service.drain()).await.is_err() {
+                tracing::warn!("some tasks did not end with the launcher");
+            }
+            // The coordinator starts a new worker, as it does after any other crash.
+            anyhow::bail!("the launcher is gone, and no sandbox can be made without it");
+        }
+    }
     // The coordinator is told while its link is still up, unless it is the one that is gone.
     if !lifeline.is_cancelled() {
         stop.cancel();

@@ -76,8 +76,7 @@ impl Table {
         let inner = self.inner.read();
         let entry = inner.entries.get(&session).filter(|entry| entry.snapshot.principal == *principal);
         entry.cloned().ok_or_else(|| {
-            let text =
-                "there is no such session of yours; session_list shows those there are, session_create makes one";
+            let text = "there is no such session of yours";
             Failure::new(ErrorCode::SessionNotFound, text)
         })
     }

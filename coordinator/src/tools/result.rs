@@ -82,7 +82,6 @@ const fn next_step(code: ErrorCode) -> Option<&'static str> {
     match code {
         ErrorCode::InvalidArgument => Some("correct the argument and call again; nothing was done."),
         ErrorCode::PathViolation => Some("use a path relative to the workspace, such as `data/input.csv`."),
-        ErrorCode::NotFound => Some("fs_list shows what there is."),
         ErrorCode::NotAFile | ErrorCode::NotADirectory => Some("fs_stat says what is there."),
         ErrorCode::AlreadyExists => Some("choose another path, or allow overwriting."),
         ErrorCode::FileTooLarge => Some("split the file, or make it with run_python inside the session."),
@@ -93,7 +92,9 @@ const fn next_step(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::NoCapacity | ErrorCode::WorkerUnavailable | ErrorCode::RateLimited => {
             Some("try again in a few seconds; nothing was run.")
         }
-        ErrorCode::IsolationUnavailable => Some("the operator can see what is missing with `coordinator doctor`."),
+        ErrorCode::IsolationUnavailable => {
+            Some("the operator mends what is named; `coordinator doctor` shows every layer.")
+        }
         ErrorCode::TaskTimeout => Some("make the work shorter, or give a longer timeout_seconds."),
         ErrorCode::TaskOutcomeUnknown => {
             Some("look at the files before repeating it; the program may have run in part or whole.")
@@ -103,7 +104,8 @@ const fn next_step(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::ProcessLimit => Some("start fewer processes or threads at once."),
         ErrorCode::DiskLimit => Some("delete files you no longer need with fs_delete."),
         ErrorCode::AuditUnavailable => Some("nothing runs unrecorded; try again once the log can be written."),
-        ErrorCode::TaskCancelled
+        ErrorCode::NotFound
+        | ErrorCode::TaskCancelled
         | ErrorCode::Unauthenticated
         | ErrorCode::PermissionDenied
         | ErrorCode::QuotaExceeded

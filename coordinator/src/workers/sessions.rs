@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
+use super::clock::since_boot;
 use super::fleet::{DispatchEnd, Fleet, Opened, Reservation, TaskDispatch};
 use super::handle::{Inner, LinkWait, Workers};
 use super::slots::SlotBook;
@@ -187,9 +188,10 @@ impl Inner {
         let mut reasons = unplaced.reasons.iter().filter(|(worker, _)| of_interest(worker)).map(|(_, unfit)| unfit);
         let is_isolation =
             reasons.clone().count() > 0 && reasons.clone().all(|unfit| matches!(unfit, Unfit::Isolation { .. }));
-        let (code, next) = if is_isolation {
-            (ErrorCode::IsolationUnavailable, "nothing was run; `coordinator doctor` names what is missing")
-        } else if reasons.all(|unfit| matches!(unfit, Unfit::Status(_) | Unfit::NotPreferred)) {
+        if is_isolation {
+            return self.too_weak(unplaced);
+        }
+        let (code, next) = if reasons.all(|unfit| matches!(unfit, Unfit::Status(_) | Unfit::NotPreferred)) {
             (ErrorCode::WorkerUnavailable, "try again shortly")
         } else {
             (ErrorCode::NoCapacity, "close a session that is no longer needed, or try again later")
@@ -201,6 +203,15 @@ impl Inner {
             Some(_) | None => unplaced.to_string(),
         };
         Failure::new(code, format!("{}; {next}", self.explain(why)))
+    }
+
+    /// The refusal where isolation is what stands in the way: what each worker lacks, and the remedy.
+    fn too_weak(&self, unplaced: &Unplaced) -> Failure {
+        let workers = self.registry.read().snapshot(since_boot());
+        let lacking = workers.iter().filter(|worker| unplaced.reasons.iter().any(|(id, _)| *id == worker.id));
+        let missing: Vec<String> =
+            lacking.map(|worker| worker.isolation.missing()).filter(|missing| !missing.is_empty()).collect();
+        Failure::new(ErrorCode::IsolationUnavailable, format!("{unplaced}; {}; nothing was run", missing.join("; ")))
     }
 }
 

@@ -143,6 +143,29 @@ impl Layer {
     }
 }
 
+impl Layer {
+    /// Whether level *full* means that this layer holds. Limits are layers of their own; a user id for each session is
+    /// only for workers that are root.
+    pub const fn is_promised_by_full(self) -> bool {
+        match self {
+            Self::UserNamespace
+            | Self::MountNamespace
+            | Self::PidNamespace
+            | Self::NetworkNamespace
+            | Self::IpcNamespace
+            | Self::UtsNamespace
+            | Self::CgroupNamespace
+            | Self::Landlock
+            | Self::Seccomp
+            | Self::NoNewPrivs
+            | Self::NoCapabilities
+            | Self::ClosedDescriptors
+            | Self::ScratchLimit => true,
+            Self::SessionUid | Self::MemoryLimit | Self::ProcessLimit | Self::CpuLimit | Self::DiskLimit => false,
+        }
+    }
+}
+
 impl fmt::Display for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -182,4 +205,71 @@ pub struct IsolationReport {
     pub level: IsolationLevel,
     /// One row for every layer, in the order of [`Layer::ALL`].
     pub layers: Vec<LayerReport>,
+}
+
+impl IsolationReport {
+    /// What keeps this from being level *full*, and the remedies: each reason once, with the layers that it concerns.
+    /// Empty when nothing does.
+    pub fn missing(&self) -> String {
+        let absent =
+            self.layers.iter().filter(|row| row.layer.is_promised_by_full() && row.state == LayerState::Absent);
+        let mut reasons: Vec<(&LayerReport, Vec<&str>)> = Vec::new();
+        for row in absent {
+            match reasons.iter_mut().find(|(known, _)| known.detail == row.detail && known.remedy == row.remedy) {
+                Some((_, layers)) => layers.push(row.layer.as_str()),
+                None => reasons.push((row, vec![row.layer.as_str()])),
+            }
+        }
+        let texts: Vec<String> = reasons.iter().map(|(row, layers)| reason(row, layers)).collect();
+        texts.join("; ")
+    }
+
+    /// The one reason for which no layer holds, when it is the same for all: no sandbox can be made at all.
+    pub fn nothing_holds(&self) -> Option<&LayerReport> {
+        let (first, rest) = self.layers.split_first()?;
+        let same = |row: &LayerReport| {
+            row.state == LayerState::Absent && row.detail == first.detail && row.remedy == first.remedy
+        };
+        (same(first) && !rest.is_empty() && rest.iter().all(same)).then_some(first)
+    }
+}
+
+fn reason(row: &LayerReport, layers: &[&str]) -> String {
+    // When every layer is missing for one reason, the reason says more than their names.
+    let all = Layer::ALL.iter().filter(|layer| layer.is_promised_by_full()).count();
+    let named = if layers.len() == all { String::new() } else { format!("{}: ", layers.join(", ")) };
+    let remedy = row.remedy.as_ref().map(|remedy| format!(" (remedy: {remedy})"));
+    format!("{named}{}{}", row.detail, remedy.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(state: impl Fn(Layer) -> LayerState, remedy: Option<&str>) -> IsolationReport {
+        let row = |layer| LayerReport {
+            layer,
+            state: state(layer),
+            detail: "not here".to_owned(),
+            remedy: remedy.map(str::to_owned),
+        };
+        IsolationReport { level: IsolationLevel::None, layers: Layer::ALL.into_iter().map(row).collect() }
+    }
+
+    #[test]
+    fn one_reason_for_all_layers_is_said_once_with_its_remedy() {
+        let refused = report(|_| LayerState::Absent, Some("mend it"));
+        assert_eq!(refused.missing(), "not here (remedy: mend it)");
+        assert_eq!(refused.nothing_holds().unwrap().detail, "not here");
+    }
+
+    #[test]
+    fn a_missing_layer_is_named_unless_full_does_without_it() {
+        let without = |missing: Layer| {
+            report(move |layer| if layer == missing { LayerState::Absent } else { LayerState::Enforced }, None)
+        };
+        assert_eq!(without(Layer::Landlock).missing(), "landlock: not here");
+        assert_eq!(without(Layer::SessionUid).missing(), "");
+        assert!(without(Layer::Landlock).nothing_holds().is_none());
+    }
 }

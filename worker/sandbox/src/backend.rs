@@ -22,6 +22,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Makes the sandbox of one session. Refuses with [`SandboxError::Unavailable`] rather than make a weaker one.
     fn open(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, SandboxError>>;
+
+    /// Waits until this backend can make no sandbox any more, and never will.
+    fn lost(&self) -> BoxFuture<'_, ()>;
 }
 
 /// The isolated environment of one session.
@@ -132,10 +135,9 @@ impl SandboxError {
     /// The failure as a client may read it.
     pub fn failure(&self) -> Failure {
         match self {
-            Self::Unavailable { .. } => Failure::new(
-                ErrorCode::IsolationUnavailable,
-                format!("{self}. Nothing was run; the operator can see every layer with `coordinator doctor`."),
-            ),
+            Self::Unavailable { .. } => {
+                Failure::new(ErrorCode::IsolationUnavailable, format!("{self}. Nothing was run."))
+            }
             Self::NotStarted { step, source } if source.raw_os_error() == Some(libc::EAGAIN) => Failure::new(
                 ErrorCode::ProcessLimit,
                 format!("The session has as many processes as it may ({step}). End some of them and call again."),

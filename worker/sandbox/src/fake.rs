@@ -78,6 +78,10 @@ impl Backend for FakeBackend {
             FakeSandbox { report: self.report.clone(), script: self.script.clone(), end: watch::Sender::new(None) };
         Box::pin(async move { Ok(Arc::new(sandbox) as Arc<dyn Sandbox>) })
     }
+
+    fn lost(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 struct FakeSandbox {

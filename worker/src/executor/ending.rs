@@ -57,28 +57,21 @@ impl Ending {
 
     fn failure(self) -> Failure {
         let (code, message) = match self {
-            Self::TimedOut(given) => (
-                ErrorCode::TaskTimeout,
-                format!(
-                    "It was ended after {} s, the time it was given. Give it more (timeout_seconds) or less to do.",
-                    given.as_secs_f64()
-                ),
-            ),
+            Self::TimedOut(given) => {
+                (ErrorCode::TaskTimeout, format!("it was ended after {} s, the time it was given", given.as_secs_f64()))
+            }
             Self::Cancelled { .. } => (ErrorCode::TaskCancelled, "It was cancelled and ended.".to_owned()),
             Self::SessionClosed => (ErrorCode::TaskCancelled, "Its session was closed, so it was ended.".to_owned()),
             Self::WorkerStops => (ErrorCode::TaskCancelled, "The worker stopped, so it was ended.".to_owned()),
-            Self::Output(max) => (
-                ErrorCode::OutputLimit,
-                format!("It wrote more than {max} bytes of output and was ended. Write large output to a file."),
-            ),
-            Self::Disk(max) => (
-                ErrorCode::DiskLimit,
-                format!("The workspace grew beyond {max} bytes, so it was ended. Delete files that are not needed."),
-            ),
-            Self::Memory(max) => (
-                ErrorCode::MemoryLimit,
-                format!("The session used more than {max} bytes of memory, so it was ended. Process data in parts."),
-            ),
+            Self::Output(max) => {
+                (ErrorCode::OutputLimit, format!("it wrote more than {max} bytes of output and was ended"))
+            }
+            Self::Disk(max) => {
+                (ErrorCode::DiskLimit, format!("the workspace grew beyond {max} bytes, so it was ended"))
+            }
+            Self::Memory(max) => {
+                (ErrorCode::MemoryLimit, format!("the session used more than {max} bytes of memory, so it was ended"))
+            }
         };
         Failure::new(code, message)
     }

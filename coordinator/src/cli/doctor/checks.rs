@@ -24,8 +24,7 @@ pub(super) fn isolation(config: &Config, probed: Result<&Probed, &String>) -> Ch
     if found.level >= config.isolation_minimum {
         return Check::ok("isolation", detail);
     }
-    let remedy = "follow the remedies of the layers below, or accept less with --isolation-minimum";
-    Check::problem("isolation", detail, remedy)
+    Check::problem("isolation", detail, "mend what is missing below; until then no session is run")
 }
 
 pub(super) fn python(probed: Option<&Probed>) -> Check {

@@ -93,7 +93,12 @@ fn as_text(report: &Report) -> String {
     }
     if let Some(isolation) = &report.isolation {
         writeln!(text, "\nisolation layers (level: {})", isolation.level).expect("writing to a string");
-        for row in &isolation.layers {
+        // One reason for all layers is said once.
+        let none = isolation.nothing_holds();
+        if let Some(row) = none {
+            line(&mut text, "ABSENT  ", "every layer", &row.detail, row.remedy.as_deref());
+        }
+        for row in isolation.layers.iter().filter(|_| none.is_none()) {
             let mark = match row.state {
                 LayerState::Enforced => "enforced",
                 LayerState::Partial => "partial ",

@@ -116,30 +116,9 @@ fn cpu(groups: &Means) -> LayerReport {
 
 /// The report of a probe that made a sandbox.
 pub(crate) fn probed(layers: Vec<LayerReport>) -> IsolationReport {
-    let missing = layers.iter().any(|row| promised_by_full(row.layer) && row.state == LayerState::Absent);
+    let missing = layers.iter().any(|row| row.layer.is_promised_by_full() && row.state == LayerState::Absent);
     let level = if missing { IsolationLevel::None } else { IsolationLevel::Full };
     IsolationReport { level, layers }
-}
-
-/// Whether *full* means that this layer holds. Limits are layers of their own; a user id of its own is only for
-/// workers that are root.
-fn promised_by_full(layer: Layer) -> bool {
-    match layer {
-        Layer::UserNamespace
-        | Layer::MountNamespace
-        | Layer::PidNamespace
-        | Layer::NetworkNamespace
-        | Layer::IpcNamespace
-        | Layer::UtsNamespace
-        | Layer::CgroupNamespace
-        | Layer::Landlock
-        | Layer::Seccomp
-        | Layer::NoNewPrivs
-        | Layer::NoCapabilities
-        | Layer::ClosedDescriptors
-        | Layer::ScratchLimit => true,
-        Layer::SessionUid | Layer::MemoryLimit | Layer::ProcessLimit | Layer::CpuLimit | Layer::DiskLimit => false,
-    }
 }
 
 /// The report of a probe that could not make one: nothing is run without it, so no layer holds.
@@ -151,23 +130,4 @@ pub(crate) fn refused(failure: &OpenFailure) -> IsolationReport {
         remedy: failure.remedy.clone(),
     };
     IsolationReport { level: IsolationLevel::None, layers: Layer::ALL.into_iter().map(row).collect() }
-}
-
-/// Why sandboxes are refused, for a client: the layers that are missing, and the remedies.
-pub(crate) fn missing(report: &IsolationReport) -> String {
-    let absent = report.layers.iter().filter(|row| promised_by_full(row.layer) && row.state == LayerState::Absent);
-    let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
-    for row in absent {
-        let reason = match &row.remedy {
-            Some(remedy) => format!("{} (remedy: {remedy})", row.detail),
-            None => row.detail.clone(),
-        };
-        match reasons.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, layers)) => layers.push(row.layer.as_str()),
-            None => reasons.push((reason, vec![row.layer.as_str()])),
-        }
-    }
-    let texts: Vec<String> =
-        reasons.iter().map(|(reason, layers)| format!("{}: {reason}", layers.join(", "))).collect();
-    texts.join("; ")
 }

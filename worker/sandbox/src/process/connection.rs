@@ -28,12 +28,13 @@ pub(super) struct Connection {
 struct Shared {
     socket: AsyncSocket,
     table: Mutex<Table>,
+    /// Whether the launcher is gone.
+    lost: watch::Sender<bool>,
 }
 
 /// What is awaited of the launcher. Bounded by the sandboxes that the worker asks for.
 #[derive(Debug, Default)]
 struct Table {
-    lost: bool,
     next_id: u64,
     opening: HashMap<u64, oneshot::Sender<Result<Opened, OpenFailure>>>,
     live: HashMap<u64, watch::Sender<End>>,
@@ -67,7 +68,11 @@ pub(super) enum OpenError {
 
 impl Connection {
     pub(super) fn start(socket: OwnedFd) -> io::Result<Self> {
-        let shared = Arc::new(Shared { socket: AsyncSocket::new(socket)?, table: Mutex::default() });
+        let shared = Arc::new(Shared {
+            socket: AsyncSocket::new(socket)?,
+            table: Mutex::default(),
+            lost: watch::Sender::new(false),
+        });
         let reader = tokio::spawn(read(Arc::clone(&shared)));
         Ok(Self { shared, reader })
     }
@@ -78,7 +83,7 @@ impl Connection {
         let (reply, replied) = oneshot::channel();
         let id = {
             let mut table = self.shared.table.lock();
-            if table.lost {
+            if *self.shared.lost.borrow() {
                 return Err(OpenError::Channel(SandboxError::LauncherLost));
             }
             table.next_id += 1;
@@ -98,6 +103,13 @@ impl Connection {
     /// Has a sandbox killed; its end is told where it was opened.
     pub(super) async fn destroy(&self, id: u64) -> Result<(), SandboxError> {
         self.send(&LauncherRequest::Destroy { id }, None).await
+    }
+
+    /// Waits until the launcher is gone.
+    pub(super) async fn lost(&self) {
+        // The sender lives as long as this connection.
+        let mut lost = self.shared.lost.subscribe();
+        let _gone = lost.wait_for(|lost| *lost).await;
     }
 
     async fn send(&self, request: &LauncherRequest, descriptor: Option<&OwnedFd>) -> Result<(), SandboxError> {
@@ -125,7 +137,9 @@ async fn read(shared: Arc<Shared>) {
         };
         shared.table.lock().take(reply, datagram);
     }
-    shared.table.lock().lose();
+    let mut table = shared.table.lock();
+    shared.lost.send_replace(true);
+    table.lose();
 }
 
 impl Table {
@@ -155,7 +169,6 @@ impl Table {
 
     /// The launcher is gone, and the kernel ends every sandbox with it.
     fn lose(&mut self) {
-        self.lost = true;
         self.opening.clear();
         for (_, sender) in self.live.drain() {
             sender.send_replace(Some((SandboxEnd::Crashed, 0)));

@@ -10,7 +10,6 @@ use codegen_types::{IsolationLevel, IsolationReport};
 
 use crate::backend::{Backend, BoxFuture, Sandbox, SandboxError, SandboxSpec};
 use crate::launcher::LauncherSocket;
-use crate::layers::report;
 use connection::Connection;
 use sandbox::ProcessSandbox;
 
@@ -39,10 +38,14 @@ impl Backend for ProcessBackend {
     fn open(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, SandboxError>> {
         Box::pin(async move {
             if self.report.level != IsolationLevel::Full {
-                return Err(SandboxError::Unavailable { why: report::missing(&self.report) });
+                return Err(SandboxError::Unavailable { why: self.report.missing() });
             }
             let sandbox = ProcessSandbox::open(&self.connection, spec).await?;
             Ok(Arc::new(sandbox) as Arc<dyn Sandbox>)
         })
+    }
+
+    fn lost(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.connection.lost())
     }
 }

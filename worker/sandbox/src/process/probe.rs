@@ -21,7 +21,7 @@ pub(super) async fn probe(connection: &Arc<Connection>) -> Result<IsolationRepor
     let uid = rustix::process::geteuid().is_root().then_some(PROBE_UID);
     let directory = match ProbeDirectory::make(uid) {
         Ok(directory) => directory,
-        Err(error) => return Ok(report::refused(&OpenFailure::at("make a directory to probe with", error))),
+        Err(error) => return Ok(report::refused(&no_directory(&error))),
     };
     let workspace = fs::File::open(&directory.0).map_err(SandboxError::Channel)?.into();
     let wanted = Wanted { workspace, limits: Limits::default(), system_paths: Vec::new(), uid };
@@ -36,6 +36,17 @@ pub(super) async fn probe(connection: &Arc<Connection>) -> Result<IsolationRepor
         Ok(()) => Ok(sandbox.report().clone()),
         Err(why) => Ok(report::refused(&OpenFailure::at("run a program", why))),
     }
+}
+
+fn no_directory(error: &io::Error) -> OpenFailure {
+    // Root inside a user namespace that lacks the ids of sessions, such as a rootless container's.
+    let is_unmapped = error.raw_os_error() == Some(libc::EINVAL);
+    let remedy = is_unmapped.then(|| {
+        format!(
+            "start the server as a user other than root, or map user ids from {PROBE_UID} on into this user namespace"
+        )
+    });
+    OpenFailure { remedy, ..OpenFailure::at("give a directory to a session's user id", error) }
 }
 
 async fn run_true(sandbox: &ProcessSandbox) -> Result<(), String> {
