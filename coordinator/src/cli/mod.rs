@@ -21,17 +21,20 @@ use crate::server::state_dir::AUDIT_DIR;
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
 
+const MORE_SETTINGS: &str = "More settings come from the environment (LOG_LEVEL, SESSION_MAX_AGE, WORKSPACE_RETENTION ...) \
+    and the configuration file; `coordinator config show` prints all of them, and where each value comes from.";
+
 /// A session layer for agents that run code: an MCP server over stdio, with isolated workspaces and a verifiable log.
 ///
 /// Without a command it serves the MCP client that started it, over stdin and stdout, by handing it to the user's one
 /// server, which is started on demand.
 #[derive(Debug, Parser)]
-#[command(name = "coordinator", version, disable_help_subcommand = true)]
+#[command(name = "coordinator", version, disable_help_subcommand = true, after_help = MORE_SETTINGS)]
 pub struct Cli {
     #[command(flatten)]
     settings: SettingFlags,
 
-    /// Write diagnostics to stderr as well
+    /// Write this client's diagnostics to stderr as well, at level debug
     #[arg(long)]
     debug: bool,
 
@@ -48,23 +51,23 @@ pub struct Cli {
 struct SettingFlags {
     /// Where sessions, workspaces and the log are kept [default: $XDG_STATE_HOME/codegen-mcp or
     /// ~/.local/state/codegen-mcp] [env: CODEGEN_STATE_DIR]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Settings")]
     state_dir: Option<PathBuf>,
 
     /// The configuration file [default: $XDG_CONFIG_HOME/codegen-mcp/config.toml, if it is there]
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Settings")]
     config: Option<PathBuf>,
 
     /// Below this isolation no session is run: reduced, portable or full [default: full] [env: ISOLATION_MINIMUM]
-    #[arg(long, value_name = "LEVEL", global = true)]
+    #[arg(long, value_name = "LEVEL", global = true, help_heading = "Settings")]
     isolation_minimum: Option<String>,
 
     /// How tools are listed: underscored or dotted; both are accepted in calls [default: underscored] [env: TOOL_NAMES]
-    #[arg(long, value_name = "STYLE", global = true)]
+    #[arg(long, value_name = "STYLE", global = true, help_heading = "Settings")]
     tool_names: Option<String>,
 
     /// Where workers register, on the loopback interface [default: 50050, or none when it is taken] [env: GRPC_PORT]
-    #[arg(long, value_name = "PORT", global = true)]
+    #[arg(long, value_name = "PORT", global = true, help_heading = "Settings")]
     grpc_port: Option<String>,
 }
 

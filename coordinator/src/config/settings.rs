@@ -32,8 +32,8 @@ settings! {
         "a duration such as `30m`, from 1s to 30days" }
     CLEANUP_INTERVAL { "cleanup_interval", "CLEANUP_INTERVAL", None, Some("5m"),
         "a duration such as `5m`, from 1s to 1day" }
-    WORKSPACE_RETENTION { "workspace_retention", "WORKSPACE_RETENTION", None, Some("7days"),
-        "a duration such as `7days`, from 1m to 10years" }
+    WORKSPACE_RETENTION { "workspace_retention", "WORKSPACE_RETENTION", None, Some("7d"),
+        "a duration such as `7d`, from 1m to 10years" }
     WORKER_HEARTBEAT_TIMEOUT { "worker_heartbeat_timeout", "WORKER_HEARTBEAT_TIMEOUT", None, Some("5m"),
         "a duration such as `5m`, from 151s (the time after which sessions are placed anew must have passed) to 1day" }
     LINGER { "linger", "LINGER", None, Some("1m"), "a duration such as `60s`, from 0s to 1day" }
