@@ -78,8 +78,12 @@ fn open_among(records: impl Iterator<Item = Result<Record, ReadError>>) -> Resul
         match record.kind {
             EventKind::TaskAttempt => drop(open.insert(record.seq, record)),
             EventKind::TaskOutcome | EventKind::TaskUnknown | EventKind::LogWithdrawn => {
-                let cited = record.cites.and_then(|cited| open.get(&cited));
-                if let Some(seq) = cited.filter(|attempt| attempt.task == record.task).map(|attempt| attempt.seq) {
+                // Only a record whose attempt was not known to be written cites none.
+                let attempt = match record.cites {
+                    Some(cited) => open.get(&cited).filter(|attempt| attempt.task == record.task),
+                    None => open.values().rfind(|attempt| attempt.task.is_some() && attempt.task == record.task),
+                };
+                if let Some(seq) = attempt.map(|attempt| attempt.seq) {
                     open.remove(&seq);
                 }
             }
@@ -112,6 +116,9 @@ mod tests {
         assert_eq!(open(&audit), [two]);
         audit.append(entry(EventKind::TaskUnknown, second, Some(two))).await.unwrap();
         assert_eq!(open(&audit), []);
+        audit.append(entry(EventKind::TaskAttempt, first, None)).await.unwrap();
+        audit.append(entry(EventKind::TaskOutcome, first, None)).await.unwrap();
+        assert_eq!(open(&audit), [], "a record that cites nothing closes the last attempt of its task");
     }
 
     #[tokio::test]

@@ -49,6 +49,8 @@ pub(crate) struct MemorySink {
 #[derive(Default)]
 struct MemoryState {
     bytes: Vec<u8>,
+    /// Where the current segment begins.
+    segment_at: usize,
     fault: Option<String>,
 }
 
@@ -68,7 +70,10 @@ impl MemorySink {
 
 impl Sink for MemorySink {
     fn start_segment(&mut self, _first: LogSeq) -> io::Result<()> {
-        self.check()
+        self.check()?;
+        let mut state = self.state.lock();
+        state.segment_at = state.bytes.len();
+        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -88,10 +93,11 @@ impl Sink for MemorySink {
     fn salvage(&mut self, durable_bytes: u64) -> io::Result<Salvaged> {
         self.check()?;
         let mut state = self.state.lock();
-        let durable = usize::try_from(durable_bytes).unwrap_or(usize::MAX).min(state.bytes.len());
-        let cut_bytes = (state.bytes.len() - durable) as u64;
-        state.bytes.truncate(durable);
-        Ok(Salvaged { contents: Box::new(io::Cursor::new(state.bytes.clone())), cut_bytes })
+        let durable = usize::try_from(durable_bytes).unwrap_or(usize::MAX);
+        let end = state.segment_at.saturating_add(durable).min(state.bytes.len());
+        let cut_bytes = (state.bytes.len() - end) as u64;
+        state.bytes.truncate(end);
+        Ok(Salvaged { contents: Box::new(io::Cursor::new(state.bytes[state.segment_at..].to_vec())), cut_bytes })
     }
 
     fn put_checkpoint(&mut self, _size: u64, _note: &[u8], _place: CheckpointPlace) -> io::Result<()> {

@@ -6,10 +6,11 @@ use coordinator_core::retention::{Kept, Retention, due};
 use coordinator_core::session::Input;
 
 use super::owner::Message;
+use super::table::Entry;
 use super::{Shared, now_ms};
 
-/// Sessions without processes that are kept at most, whatever their age.
-const KEPT_SESSIONS_MAX: usize = 10_000;
+/// Closed sessions that are remembered at most, whatever their age.
+const CLOSED_SESSIONS_MAX: usize = 1_000;
 
 /// All outcomes together, in bytes.
 const OUTCOMES_BYTES_MAX: u64 = 256 << 20;
@@ -32,13 +33,27 @@ async fn sweep(shared: &Shared) {
         tracing::error!(error, "old outcomes could not be given up");
     }
     let entries = shared.table.all();
-    let at_rest = entries.iter().filter(|entry| !matches!(entry.snapshot.state, "opening" | "ready"));
-    let kept: Vec<Kept> = at_rest
+    for entry in entries.iter().filter(|entry| entry.snapshot.state == "closing") {
+        // What its worker could not delete, it is asked to delete again.
+        let _ = entry.owner.send(Message::Happened { input: Input::IdleSweep }).await;
+    }
+    let age_ms = u64::try_from(shared.options.retention.as_millis()).unwrap_or(u64::MAX);
+    // Closed sessions have no files to lose, so that however many they are, they push out no others.
+    let (closed, at_rest): (Vec<_>, Vec<_>) = entries
+        .iter()
+        .filter(|entry| !matches!(entry.snapshot.state, "opening" | "ready"))
+        .partition(|entry| entry.snapshot.state == "closed");
+    for (entries, sessions_max) in [(closed, CLOSED_SESSIONS_MAX), (at_rest, usize::MAX)] {
+        give_up(shared, &entries, &Retention { age_ms, bytes_max: u64::MAX, sessions_max }, now).await;
+    }
+}
+
+async fn give_up(shared: &Shared, entries: &[&Entry], retention: &Retention, now: i64) {
+    let kept: Vec<Kept> = entries
+        .iter()
         .map(|entry| Kept { session: entry.snapshot.id, last_used_ms: entry.snapshot.last_used_ms, bytes: 0 })
         .collect();
-    let age_ms = u64::try_from(shared.options.retention.as_millis()).unwrap_or(u64::MAX);
-    let retention = Retention { age_ms, bytes_max: u64::MAX, sessions_max: KEPT_SESSIONS_MAX };
-    for session in due(&kept, &retention, now) {
+    for session in due(&kept, retention, now) {
         let Some(entry) = entries.iter().find(|entry| entry.snapshot.id == session) else { continue };
         let worker = entry.snapshot.lease.as_ref().map(|lease| lease.worker.clone());
         let present = worker.and_then(|worker| shared.present(&worker));

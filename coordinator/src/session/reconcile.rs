@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, Outcome as Verdict, ReadError, Record, records};
 use codegen_types::{ErrorCode, Failure, LogSeq, SessionId, TaskId};
@@ -10,6 +11,9 @@ use coordinator_core::task::{TaskInput, TaskState};
 use serde_json::Value;
 
 use super::now_ms;
+use super::outcome::describe;
+use super::record::key_of;
+use super::repeat::DIGEST_LOST;
 use crate::store::{Progress, SessionRow, SessionStore, StoreError, StoredOutcome, TaskRow, TaskStore};
 
 /// Why the store could not be brought up to the log.
@@ -36,19 +40,30 @@ struct Tail {
     sessions: BTreeMap<SessionId, Vec<Record>>,
     /// Attempts that no record closes.
     open: BTreeMap<TaskId, Record>,
-    /// The closing records of tasks that the store does not know to have ended.
+    /// The closing records of tasks that the store does not know to have ended, or may not know at all.
     closed: BTreeMap<TaskId, Record>,
+    /// Attempts under idempotency keys.
+    keyed: BTreeMap<TaskId, Record>,
     last: LogSeq,
     log_id: Option<String>,
 }
 
 impl Tail {
+    fn attempted(&mut self, task: TaskId, record: Record, keys_since_ms: i64) {
+        if record.ts.as_millisecond() >= keys_since_ms && key_of(&record).is_some() {
+            self.keyed.insert(task, record.clone());
+        }
+        // A task that is placed again is open again.
+        self.closed.remove(&task);
+        self.open.insert(task, record);
+    }
+
     fn close(&mut self, task: TaskId, record: Record, unfinished: &[TaskId]) {
         // A task that was placed again has an attempt that is newer than the record that closes the first.
         let is_its = |attempt: &Record| record.cites.is_none_or(|cited| cited == attempt.seq);
         if self.open.get(&task).is_some_and(is_its) {
             self.open.remove(&task);
-            if unfinished.contains(&task) {
+            if unfinished.contains(&task) || self.keyed.contains_key(&task) {
                 self.closed.insert(task, record);
             }
         }
@@ -61,47 +76,89 @@ pub(super) async fn run(
     audit_dir: Option<PathBuf>,
     sessions: &dyn SessionStore,
     tasks: &dyn TaskStore,
+    outcome_retention: Duration,
 ) -> Result<Vec<SessionRow>, ReconcileError> {
     let mut rows: BTreeMap<SessionId, SessionRow> =
         sessions.sessions().await?.into_iter().map(|row| (row.id, row)).collect();
-    let unfinished = tasks.unfinished_tasks().await?;
-    if let Some(dir) = audit_dir {
-        let progress = sessions.progress().await?;
-        let known: Vec<TaskId> = unfinished.iter().map(|row| row.id).collect();
-        let reading = tokio::task::spawn_blocking(move || read_tail(&dir, &progress, &known));
-        let tail = reading.await.map_err(|_| ReconcileError::CutOff)??;
-        for (session, records) in tail.sessions {
-            if let Some(row) = caught_up(rows.remove(&session), &records) {
-                let stored = put(sessions, row).await?;
-                rows.insert(session, stored);
-            }
+    let Some(dir) = audit_dir else {
+        close_tasks(audit, tasks, BTreeMap::new(), BTreeMap::new()).await?;
+        return Ok(rows.into_values().collect());
+    };
+    let progress = sessions.progress().await?;
+    let unfinished: Vec<TaskId> = tasks.unfinished_tasks().await?.iter().map(|row| row.id).collect();
+    let keys_since_ms = now_ms().saturating_sub(i64::try_from(outcome_retention.as_millis()).unwrap_or(i64::MAX));
+    let reading = tokio::task::spawn_blocking(move || read_tail(&dir, &progress, &unfinished, keys_since_ms));
+    let tail = reading.await.map_err(|_| ReconcileError::CutOff)??;
+    for (session, records) in tail.sessions {
+        let row = rows.remove(&session);
+        let stored = row.as_ref().map(|row| row.revision);
+        match (caught_up(row, &records), stored) {
+            (Some(row), _) => drop(rows.insert(session, put(sessions, row).await?)),
+            // Its end is on record, and it was to be forgotten when the server ended.
+            (None, Some(revision)) => sessions.remove_session(session, revision).await?,
+            (None, None) => {}
         }
-        close_tasks(audit, tasks, unfinished, tail.open, tail.closed).await?;
-        if let Some(log_id) = tail.log_id {
-            sessions.settle(log_id, tail.last).await?;
-        }
-    } else {
-        close_tasks(audit, tasks, unfinished, BTreeMap::new(), BTreeMap::new()).await?;
+    }
+    bring_back_keys(tasks, tail.keyed).await?;
+    close_tasks(audit, tasks, tail.open, tail.closed).await?;
+    if let Some(log_id) = tail.log_id {
+        sessions.settle(log_id, tail.last).await?;
     }
     Ok(rows.into_values().collect())
 }
 
-fn read_tail(dir: &Path, progress: &Progress, unfinished: &[TaskId]) -> Result<Tail, ReadError> {
+/// Makes the rows of calls under idempotency keys again that the store has lost, so that none of them is run again.
+async fn bring_back_keys(tasks: &dyn TaskStore, keyed: BTreeMap<TaskId, Record>) -> Result<(), StoreError> {
+    for (task, attempt) in keyed {
+        if tasks.task(task).await?.is_some() {
+            continue;
+        }
+        let Some(row) = lost_row(task, attempt) else { continue };
+        match tasks.insert_task(row).await {
+            // A later call under the key came after this one was given up.
+            Ok(()) | Err(StoreError::Exists) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The row of a task as it was before it was dispatched, but for what the log does not have.
+fn lost_row(id: TaskId, attempt: Record) -> Option<TaskRow> {
+    Some(TaskRow {
+        id,
+        session: attempt.session?,
+        key: key_of(&attempt),
+        principal: attempt.principal?,
+        tool: attempt.tool?,
+        digest: DIGEST_LOST,
+        state: TaskState::admitted().step(&TaskInput::Dispatch { lease: attempt.lease? }).ok()?,
+        attempt: attempt.seq,
+        outcome_seq: None,
+        begun_ms: attempt.ts.as_millisecond(),
+        ended_ms: None,
+        outcome: None,
+        revision: 1,
+    })
+}
+
+fn read_tail(dir: &Path, progress: &Progress, unfinished: &[TaskId], keys_since_ms: i64) -> Result<Tail, ReadError> {
     let mut tail = Tail::default();
     let from = progress.log_id.is_some().then_some(progress.settled_before);
     for record in records(dir, from) {
         let record = record?;
         if progress.log_id.as_ref().is_some_and(|known| *known != record.log_id) {
             // Another log was put in the place of the one that the store knows: all of it counts.
-            return read_tail(dir, &Progress::default(), unfinished);
+            return read_tail(dir, &Progress::default(), unfinished, keys_since_ms);
         }
         (tail.last, tail.log_id) = (record.seq, Some(record.log_id.clone()));
         match (record.kind, record.session, record.task) {
-            (EventKind::TaskAttempt, _, Some(task)) => drop(tail.open.insert(task, record)),
+            (EventKind::TaskAttempt, _, Some(task)) => tail.attempted(task, record, keys_since_ms),
             (EventKind::TaskOutcome | EventKind::TaskUnknown, _, Some(task)) => tail.close(task, record, unfinished),
             // What was withdrawn was never acted upon.
             (EventKind::LogWithdrawn, _, _) => {
                 tail.open.retain(|_, attempt| Some(attempt.seq) != record.cites);
+                tail.keyed.retain(|_, attempt| Some(attempt.seq) != record.cites);
                 tail.sessions.values_mut().for_each(|records| records.retain(|r| Some(r.seq) != record.cites));
             }
             (kind, Some(session), None) if is_of_session(kind) => {
@@ -201,11 +258,10 @@ async fn put(sessions: &dyn SessionStore, row: SessionRow) -> Result<SessionRow,
 async fn close_tasks(
     audit: &Audit,
     tasks: &dyn TaskStore,
-    unfinished: Vec<TaskRow>,
     mut open: BTreeMap<TaskId, Record>,
     mut closed: BTreeMap<TaskId, Record>,
 ) -> Result<(), ReconcileError> {
-    for row in unfinished {
+    for row in tasks.unfinished_tasks().await? {
         let attempt = open.remove(&row.id);
         let (state, code, seq) = match closed.remove(&row.id) {
             Some(record) => (state_after(&row.state, &record), record.code, record.seq),
@@ -224,8 +280,34 @@ async fn close_tasks(
     }
     for (task, attempt) in open {
         let Some(session) = attempt.session else { continue };
-        audit.append(unknown(session, task, Some(&attempt), attempt.seq)).await?;
+        let entry = unknown(session, task, Some(&attempt), attempt.seq);
+        match tasks.task(task).await? {
+            Some(row) => record_late(audit, tasks, row, entry).await?,
+            None => drop(audit.append(entry).await?),
+        }
     }
+    Ok(())
+}
+
+/// Records how a task ended whose outcome was kept, while the log could not be written until the server ended.
+async fn record_late(
+    audit: &Audit,
+    tasks: &dyn TaskStore,
+    row: TaskRow,
+    mut entry: Entry,
+) -> Result<(), ReconcileError> {
+    let input = match &row.state {
+        TaskState::Finished => TaskInput::Finished,
+        TaskState::Failed { code } => TaskInput::Failed { code: *code },
+        TaskState::Queued { .. } | TaskState::Dispatched { .. } | TaskState::Running { .. } | TaskState::Unknown => {
+            TaskInput::OutcomeLost
+        }
+    };
+    if let Some(outcome) = &row.outcome {
+        describe(&mut entry, outcome, &input, outcome.bytes());
+    }
+    let seq = audit.append(entry).await?;
+    tasks.put_task(TaskRow { outcome_seq: Some(seq), revision: row.revision + 1, ..row }).await?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! What goes into the audit log about sessions.
 
-use codegen_audit::{Entry, EventKind};
+use codegen_audit::{Entry, EventKind, Record};
 use coordinator_core::session::{CloseReason, SessionEvent, SuspendReason};
 use serde_json::{Value, json};
 
@@ -44,6 +44,11 @@ pub(super) fn of_step(row: &SessionRow, event: SessionEvent) -> Entry {
         detail: Some(json!({"state": row.state, "reason": reason, "layers": layers})),
         ..Entry::default()
     }
+}
+
+/// The idempotency key of the call whose attempt this is.
+pub(super) fn key_of(attempt: &Record) -> Option<String> {
+    attempt.detail.as_ref()?.get("idempotency_key")?.as_str().map(str::to_owned)
 }
 
 const fn suspended(reason: SuspendReason) -> &'static str {

@@ -43,7 +43,8 @@ impl Sessions {
     /// [`StartError`] when the log or the store cannot be read, or the log cannot be written.
     pub async fn start(deps: SessionsDeps) -> Result<Self, StartError> {
         let SessionsDeps { audit, audit_dir, sessions, tasks, fleet, supervisor, options } = deps;
-        let rows = reconcile::run(&audit, audit_dir, sessions.as_ref(), tasks.as_ref()).await?;
+        let rows =
+            reconcile::run(&audit, audit_dir, sessions.as_ref(), tasks.as_ref(), options.outcome_retention).await?;
         let (table, workers, repeats) = Default::default();
         let shared = Arc::new(Shared { audit, sessions, tasks, fleet, supervisor, options, table, workers, repeats });
         let this = Self { shared };

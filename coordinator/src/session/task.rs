@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use codegen_audit::{AuditUnavailable, Entry, EventKind, Outcome as Verdict, Pending};
+use codegen_audit::{AuditUnavailable, Entry, EventKind, Health, Outcome as Verdict, Pending};
 use codegen_types::{ErrorCode, EventBody, Failure, LogSeq};
 use coordinator_core::task::{TaskInput, TaskState};
 use serde_json::json;
@@ -46,6 +46,8 @@ struct Ended {
 enum Attempt {
     Durable(LogSeq),
     Queued(Pending),
+    /// The record that closes it is on its way, too.
+    Closed(Pending),
 }
 
 impl Runner {
@@ -100,6 +102,9 @@ impl Runner {
             ..self.entry(begun)
         };
         if self.call.read_only {
+            if let Health::Unavailable { why, .. } = &*self.shared.audit.health().borrow() {
+                return Err(AuditUnavailable::Failing(why.clone()));
+            }
             return Ok(Attempt::Queued(self.shared.audit.queue(entry)));
         }
         self.shared.audit.append(entry).await.map(Attempt::Durable)
@@ -171,33 +176,50 @@ impl Runner {
         let mut transcript = Transcript::default();
         let start = Instant::now();
         let mut end = self.execute(&begun, &mut transcript).await;
-        if let DispatchEnd::NotStarted(_) = &end
-            && let Some(again) = self.again(&begun, &attempt, row.as_mut()).await
+        if let DispatchEnd::NotStarted(failure) = &end
+            && let Some(renewed) = self.renewed(&begun, failure.code).await
         {
-            (begun, attempt) = again;
-            end = self.execute(&begun, &mut transcript).await;
+            let closed = self.close_unstarted(&begun, attempt, failure.code).await;
+            match self.attempt(&renewed).await {
+                Ok(again) => {
+                    placed_again(row.as_mut(), &again, &renewed, failure.code);
+                    (begun, attempt) = (renewed, again);
+                    end = self.execute(&begun, &mut transcript).await;
+                }
+                Err(error) => {
+                    attempt = Attempt::Closed(closed);
+                    end = DispatchEnd::NotStarted(unavailable(&error));
+                }
+            }
         }
         Ended { begun, attempt, row, end, transcript, wall: start.elapsed() }
     }
 
-    /// Places a task again that was certainly not started: once, under a new attempt.
-    async fn again(&self, begun: &Begun, attempt: &Attempt, row: Option<&mut TaskRow>) -> Option<(Begun, Attempt)> {
+    /// The session made ready once more for a task that was certainly not started, when that lay in the placement.
+    async fn renewed(&self, begun: &Begun, code: ErrorCode) -> Option<Begun> {
+        let misplaced =
+            matches!(code, ErrorCode::WorkerUnavailable | ErrorCode::SessionNotFound | ErrorCode::PermissionDenied);
+        if !misplaced || self.cancel.is_cancelled() || begun.cancel.is_cancelled() {
+            return None;
+        }
         let (task, lease) = (self.call.task, begun.lease.clone());
-        let renewed = self.ask(|reply| Message::Renew { task, lease, reply }).await.ok()?;
-        if let Attempt::Durable(seq) = attempt {
-            let mut withdrawn = self.entry(begun);
-            (withdrawn.kind, withdrawn.cites) = (EventKind::TaskOutcome, Some(*seq));
-            (withdrawn.outcome, withdrawn.code) = (Some(Verdict::Failed), Some(ErrorCode::WorkerUnavailable));
-            withdrawn.detail = Some(json!({"not_started": true, "placed_again": true}));
-            drop(self.shared.audit.queue(withdrawn));
-        }
-        let attempt = self.attempt(&renewed).await.ok()?;
-        if let (Some(row), Attempt::Durable(seq)) = (row, &attempt) {
-            row.attempt = *seq;
-            let queued = stepped(&row.state, &TaskInput::NotStarted { code: ErrorCode::WorkerUnavailable });
-            row.state = stepped(&queued, &TaskInput::Dispatch { lease: renewed.lease.clone() });
-        }
-        Some((renewed, attempt))
+        self.ask(|reply| Message::Renew { task, lease, reply }).await.ok()
+    }
+
+    /// Closes the attempt of a placement that came to nothing, so that the next one has an attempt of its own.
+    async fn close_unstarted(&self, begun: &Begun, attempt: Attempt, code: ErrorCode) -> Pending {
+        let cites = match attempt {
+            Attempt::Durable(seq) => Some(seq),
+            Attempt::Queued(attempted) | Attempt::Closed(attempted) => attempted.await.ok(),
+        };
+        self.shared.audit.queue(Entry {
+            kind: EventKind::TaskOutcome,
+            cites,
+            outcome: Some(Verdict::Failed),
+            code: Some(code),
+            detail: Some(json!({"not_started": true})),
+            ..self.entry(begun)
+        })
     }
 
     /// Sends the task and transcripts what it writes, handing it on to whoever follows.
@@ -259,13 +281,17 @@ impl Runner {
                 self.told(outcome, Some(seq))
             }
             Err(error) => {
-                // The log keeps the record until it can be written again; until then nobody is given the result.
-                self.store_outcome(row, outcome, &input, None).await;
-                let text = format!(
-                    "the task {} ended, but the audit log cannot be written ({error}); its result is given under the \
-                     same `idempotency_key` once the log recovers",
-                    self.call.task
-                );
+                let then = match error {
+                    AuditUnavailable::Failing(_) | AuditUnavailable::Deadline => {
+                        // The log keeps the record until it can be written again; until then nobody gets the result.
+                        self.store_outcome(row, outcome, &input, None).await;
+                        "its result is given under the same `idempotency_key`, if it has one, once the log recovers"
+                    }
+                    // The log will never have it, so nobody may get it: the next start calls the task unknown.
+                    AuditUnavailable::QueueFull | AuditUnavailable::Closed => "its result is lost",
+                };
+                let task = self.call.task;
+                let text = format!("the task {task} ended, but the audit log cannot be written ({error}); {then}");
                 let failure = Failure::new(ErrorCode::AuditUnavailable, text);
                 self.told(StoredOutcome { result: Err(failure), partial: None }, None)
             }
@@ -278,19 +304,22 @@ impl Runner {
         TaskOutcome { task: self.call.task, result, partial, audit_seq, replayed: false }
     }
 
-    /// Waits once for both records of a call that changes nothing, else for the outcome's. What happened is kept by the
-    /// log, whatever it answers.
+    /// Waits for the record of the outcome, which cites its attempt. What happened is kept by the log, whatever it
+    /// answers.
     async fn record_outcome(&self, mut entry: Entry, attempt: Attempt) -> Result<LogSeq, AuditUnavailable> {
         match attempt {
             Attempt::Durable(seq) => {
                 entry.cites = Some(seq);
                 self.shared.audit.queue(entry).await
             }
+            // By now it is as good as written, so that this costs no wait of its own.
             Attempt::Queued(attempted) => {
-                let ended = self.shared.audit.queue(entry);
-                attempted.await?;
-                ended.await
+                let attempted = attempted.await;
+                entry.cites = attempted.as_ref().ok().copied();
+                let ended = self.shared.audit.queue(entry).await;
+                attempted.and(ended)
             }
+            Attempt::Closed(closed) => closed.await,
         }
     }
 
@@ -309,6 +338,14 @@ impl Runner {
             tracing::error!(%task, error, "the outcome of a task could not be stored; the log has it");
         }
     }
+}
+
+/// Puts into the row that its task is placed once more.
+fn placed_again(row: Option<&mut TaskRow>, attempt: &Attempt, begun: &Begun, code: ErrorCode) {
+    let (Some(row), Attempt::Durable(seq)) = (row, attempt) else { return };
+    row.attempt = *seq;
+    let queued = stepped(&row.state, &TaskInput::NotStarted { code });
+    row.state = stepped(&queued, &TaskInput::Dispatch { lease: begun.lease.clone() });
 }
 
 fn ended_row(row: TaskRow, outcome: StoredOutcome, input: &TaskInput, seq: Option<LogSeq>) -> TaskRow {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::rig::{Double, Ground, Rig, Script, ann, call, code, keyed, options, stdout, until};
 
-async fn ground(dir: &Path, fleet: Double) -> Ground {
+pub async fn ground(dir: &Path, fleet: Double) -> Ground {
     let (audit, _) = Audit::open(Options::new(dir.join("audit"))).await.unwrap();
     let store = Arc::new(Sqlite::open(&dir.join("state.db")).await.unwrap());
     Ground { audit, audit_dir: Some(dir.join("audit")), sessions: store.clone(), tasks: store, fleet }
@@ -24,12 +24,12 @@ async fn rig(dir: &Path, fleet: Double) -> Rig {
     Rig::with(ground(dir, fleet).await, options()).await
 }
 
-fn records(dir: &Path) -> Vec<Record> {
+pub fn records(dir: &Path) -> Vec<Record> {
     codegen_audit::records(&dir.join("audit"), None).map(Result::unwrap).collect()
 }
 
 /// What a machine would find after the process was killed: the files as they are now.
-fn after_kill(dir: &Path) -> tempfile::TempDir {
+pub fn after_kill(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     copy_all(dir, copy.path());
     copy

@@ -37,6 +37,8 @@ pub enum Script {
     Flood(usize),
     /// Was never sent.
     NotStarted,
+    /// Was refused by the worker, for this reason.
+    Refuse(ErrorCode),
     /// Was sent, and nothing more is known.
     Vanish,
 }
@@ -50,10 +52,14 @@ struct Inner {
     dispatched: Vec<TaskDispatch>,
     scripts: VecDeque<Script>,
     open_failure: Option<Failure>,
+    close_failure: Option<Failure>,
 }
 
 /// Looks at a dispatch.
 pub type Witness = Box<dyn Fn(&TaskDispatch) + Send + Sync>;
+
+/// Does something while a session is opened.
+pub type OnOpen = Box<dyn Fn() + Send + Sync>;
 
 /// A fleet of one worker at most.
 #[derive(Clone, Default)]
@@ -61,6 +67,8 @@ pub struct Double {
     inner: Arc<Mutex<Inner>>,
     /// Looked into at the moment of each dispatch.
     pub witness: Arc<Mutex<Option<Witness>>>,
+    /// Called at the moment of each opening.
+    pub on_open: Arc<Mutex<Option<OnOpen>>>,
 }
 
 struct Slot(WorkerId, Incarnation);
@@ -77,6 +85,9 @@ impl Double {
     }
     pub fn fail_open(&self, failure: Option<Failure>) {
         self.inner.lock().open_failure = failure;
+    }
+    pub fn fail_close(&self, failure: Option<Failure>) {
+        self.inner.lock().close_failure = failure;
     }
     pub fn lose_files(&self) {
         self.inner.lock().files.clear();
@@ -132,6 +143,9 @@ impl Fleet for Double {
             if !self.is_present(&lease) {
                 return Err(away());
             }
+            if let Some(on_open) = self.on_open.lock().as_ref() {
+                on_open();
+            }
             let mut inner = self.inner.lock();
             if let Some(failure) = inner.open_failure.clone() {
                 return Err(failure);
@@ -149,6 +163,9 @@ impl Fleet for Double {
                 return Err(away());
             }
             let mut inner = self.inner.lock();
+            if let Some(failure) = inner.close_failure.clone() {
+                return Err(failure);
+            }
             if delete_workspace {
                 inner.files.remove(&session);
             }
@@ -183,6 +200,7 @@ async fn perform(script: Script, events: mpsc::Sender<EventBody>, cancel: Cancel
     });
     match script {
         Script::NotStarted => return DispatchEnd::NotStarted(away()),
+        Script::Refuse(code) => return DispatchEnd::NotStarted(Failure::new(code, "it was refused")),
         Script::Vanish => return DispatchEnd::Unknown(away()),
         Script::Exit(code) => return exit(code),
         Script::Say(text) => events.send(output(text.into())).await.unwrap(),

@@ -33,6 +33,10 @@ impl Owner {
 
     pub(super) async fn renew(&mut self, task: TaskId, lease: &Lease) -> Result<Begun, Failure> {
         if self.session.state.lease() == Some(lease) {
+            // A worker that is there runs the other tasks; it must not be made to end them for the sake of one.
+            if self.running.len() > 1 && self.shared.present(&lease.worker) == Some(lease.incarnation) {
+                return Err(gone(&self.session.state));
+            }
             let at = Assignment { worker: lease.worker.clone(), incarnation: lease.incarnation };
             self.happened(&Input::WorkerGone { at }).await;
         }

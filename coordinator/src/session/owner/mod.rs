@@ -95,11 +95,13 @@ impl Owner {
         first: Transition,
     ) -> Result<Self, Failure> {
         let mut owner = Self::of_row(shared, row);
-        owner.take(first).await?;
-        match &owner.session.state {
-            SessionState::Ready { .. } => Ok(owner),
-            _ => Err(owner.open_failure.take().unwrap_or_else(|| gone(&owner.session.state))),
+        let taken = owner.take(first).await;
+        if matches!(owner.session.state, SessionState::Ready { .. }) {
+            return Ok(owner);
         }
+        // Nobody has the handle of a session that never was ready.
+        owner.happened(&Input::RetentionSweep { present: None }).await;
+        taken.and_then(|()| Err(owner.open_failure.take().unwrap_or_else(|| gone(&owner.session.state))))
     }
 
     pub(in crate::session) fn snapshot(&self) -> Arc<SessionSnapshot> {
@@ -188,7 +190,7 @@ impl Owner {
 
     /// Records, stores, publishes and carries out a step, and the steps that follow from it.
     async fn take(&mut self, first: Transition) -> Result<(), Failure> {
-        let mut next = Some(first);
+        let (mut next, mut unrecorded) = (Some(first), None);
         while let Some(Transition { next: session, event, effects }) = next.take() {
             let before = std::mem::replace(&mut self.session, session);
             self.follow_decision();
@@ -197,7 +199,9 @@ impl Owner {
                 Err(failure) => {
                     self.session = before;
                     self.follow_decision();
-                    return Err(failure);
+                    next = self.undone_opening();
+                    unrecorded = Some(failure);
+                    continue;
                 }
             }
             self.shared.table.publish(self.snapshot());
@@ -209,7 +213,13 @@ impl Owner {
                 }
             }
         }
-        Ok(())
+        unrecorded.map_or(Ok(()), Err)
+    }
+
+    /// What was opened and cannot be put on record is ended again, which needs no log.
+    fn undone_opening(&self) -> Option<Transition> {
+        let SessionState::Opening { lease, .. } = &self.session.state else { return None };
+        self.decide(&Input::OpenFailed { epoch: lease.epoch }).ok()
     }
 
     /// Copies into the row what was decided.
