@@ -62,6 +62,27 @@ fn the_same_idempotency_key_gives_the_same_result_and_runs_once() {
 }
 
 #[test]
+fn a_key_makes_updates_and_closes_a_session_once() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    let create = json!({"name": "kept", "idempotency_key": "make"});
+    let session = client.tool("session_create", create.clone()).structured["session_id"].clone();
+    assert_eq!(client.tool("session_create", create).structured["session_id"], session);
+    let update = json!({"session_id": session, "metadata": {"n": 1}, "idempotency_key": "set"});
+    client.tool("session_update", update.clone()).ok();
+    client.tool("session_update", json!({"session_id": session, "metadata": {"n": 2}})).ok();
+    client.tool("session_update", update).ok();
+    let info = client.tool("session_info", json!({"session_id": session})).structured;
+    assert_eq!(info["metadata"], json!({"n": 2}), "the repeated call was not carried out again");
+    let other = json!({"session_id": session, "metadata": {"n": 3}, "idempotency_key": "set"});
+    client.tool("session_update", other).code("INVALID_ARGUMENT");
+    let close = json!({"session_id": session, "idempotency_key": "end"});
+    let first = client.tool("session_close", close.clone());
+    assert_eq!(client.tool("session_close", close).ok(), first.ok());
+    client.tool("session_close", json!({"session_id": session})).code("SESSION_CLOSED");
+}
+
+#[test]
 fn an_idle_session_is_ended_and_reopens_with_its_files() {
     let installation = Installation::new();
     let mut client = installation.client();

@@ -25,7 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::caller::Caller;
-use crate::tools::{Connection, CreateKeys, SessionCalls};
+use crate::tools::{Connection, SessionCalls, SessionKeys};
 
 use handler::Handler;
 
@@ -37,14 +37,14 @@ pub const LINE_BYTES_MAX: usize = 96 << 20;
 pub struct Services {
     sessions: Arc<dyn SessionCalls>,
     audit: Audit,
-    create_keys: Arc<CreateKeys>,
+    session_keys: Arc<SessionKeys>,
     options: Options,
 }
 
 impl Services {
     /// What connections need of the server. Make it once, since it remembers the keys under which sessions were made.
     pub fn new(sessions: Arc<dyn SessionCalls>, audit: Audit, options: Options) -> Self {
-        Self { sessions, audit, create_keys: Arc::default(), options }
+        Self { sessions, audit, session_keys: Arc::default(), options }
     }
 
     /// The same services under other options, for a connection whose client asked for them.
@@ -129,8 +129,8 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let Services { sessions, audit, create_keys, options } = services;
-    let connection = Connection::new(sessions, audit, options.limits, caller.principal.clone(), create_keys);
+    let Services { sessions, audit, session_keys, options } = services;
+    let connection = Connection::new(sessions, audit, options.limits, caller.principal.clone(), session_keys);
     let handler = Handler::new(connection, caller, &options);
     let (lines, writer) = writer::writer(output);
     let input_over = CancellationToken::new();

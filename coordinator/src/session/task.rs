@@ -84,7 +84,7 @@ impl Runner {
 
     async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Message) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
-        let gone = || Failure::new(ErrorCode::SessionClosed, "the session is gone; session_create makes a new one");
+        let gone = || Failure::new(ErrorCode::SessionClosed, "the session is gone");
         self.owner.send(message(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }

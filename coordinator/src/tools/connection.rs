@@ -6,7 +6,7 @@ use codegen_audit::Audit;
 use codegen_types::{ErrorCode, Failure, Limits, Principal, SessionId};
 
 use super::calls::SessionCalls;
-use super::create_keys::CreateKeys;
+use super::session_keys::SessionKeys;
 use crate::session::CreateSession;
 
 /// One client connection. Closing it leaves its sessions alone: they end by their own idle time.
@@ -15,7 +15,7 @@ pub struct Connection {
     pub(super) audit: Audit,
     pub(super) limits: Limits,
     pub(super) principal: Principal,
-    pub(super) create_keys: Arc<CreateKeys>,
+    pub(super) session_keys: Arc<SessionKeys>,
     /// Held while the session is made, so that calls that arrive together share one.
     default_session: tokio::sync::Mutex<Option<SessionId>>,
 }
@@ -27,9 +27,9 @@ impl Connection {
         audit: Audit,
         limits: Limits,
         principal: Principal,
-        create_keys: Arc<CreateKeys>,
+        session_keys: Arc<SessionKeys>,
     ) -> Self {
-        Self { sessions, audit, limits, principal, create_keys, default_session: tokio::sync::Mutex::default() }
+        Self { sessions, audit, limits, principal, session_keys, default_session: tokio::sync::Mutex::default() }
     }
 
     /// The session that a call means: the one it names, else the connection's default session, made on first need.

@@ -8,7 +8,6 @@ mod args;
 mod call;
 mod calls;
 mod connection;
-mod create_keys;
 mod echo;
 mod excerpt;
 mod file_read;
@@ -20,6 +19,7 @@ mod run_result;
 mod schema;
 mod serve;
 mod session;
+mod session_keys;
 mod session_view;
 mod words;
 
@@ -28,9 +28,9 @@ use serde_json::Value;
 pub use call::Request;
 pub use calls::SessionCalls;
 pub use connection::Connection;
-pub use create_keys::CreateKeys;
 pub use result::{Content, ToolResult};
 pub use serve::UnknownTool;
+pub use session_keys::SessionKeys;
 
 use call::Run;
 

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::args;
 use super::call::{Answer, Call, Refusal, Reply};
 use super::result::ToolResult;
+use super::session_keys::Keyed;
 use super::session_view::{Detail, SessionView};
 use crate::session::{CreateSession, UpdateSession};
 
@@ -58,7 +59,7 @@ pub(super) struct SessionUpdateInput {
     replace_metadata: Option<bool>,
     /// New idle seconds after which the session's processes are ended.
     ttl_seconds: Option<u64>,
-    /// Accepted as in every acting tool; updating again with the same arguments changes nothing anyway.
+    /// At most 128 bytes. A call repeated with the same key and arguments is carried out once.
     idempotency_key: Option<String>,
 }
 
@@ -67,7 +68,7 @@ pub(super) struct SessionUpdateInput {
 pub(super) struct SessionCloseInput {
     /// The session's handle.
     session_id: String,
-    /// Accepted as in every acting tool; closing again changes nothing anyway.
+    /// At most 128 bytes. A call repeated with the same key gets the same answer.
     idempotency_key: Option<String>,
 }
 
@@ -86,10 +87,7 @@ pub(super) fn create<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let connection = call.connection;
         let principal = &connection.principal;
         let make = || async { Ok(connection.sessions.create(principal.clone(), create).await?.id) };
-        let session = match key {
-            None => make().await?,
-            Some(key) => connection.create_keys.once(principal, &key, &call.request.args, make).await?,
-        };
+        let session = once(call, None, key.as_deref(), make).await?;
         Ok(Reply::Unrecorded(described(call, session, Detail::Full).await?, Some(session)))
     }
     .boxed()
@@ -127,7 +125,7 @@ pub(super) fn list<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
 pub(super) fn update<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
     async move {
         let input: SessionUpdateInput = call.input()?;
-        args::key(input.idempotency_key)?;
+        let key = args::key(input.idempotency_key)?;
         let update = UpdateSession {
             name: input.name,
             metadata: input.metadata,
@@ -136,8 +134,12 @@ pub(super) fn update<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         };
         let connection = call.connection;
         let session = connection.session(input.session_id.as_deref()).await?;
-        let updated = connection.sessions.update(connection.principal.clone(), session, update).await;
-        updated.map_err(|failure| Refusal::of_session(failure, session))?;
+        let act = || async {
+            let updated = connection.sessions.update(connection.principal.clone(), session, update).await;
+            updated.map_err(|failure| Refusal::of_session(failure, session))?;
+            Ok(session)
+        };
+        once(call, Some(session), key.as_deref(), act).await?;
         Ok(Reply::Unrecorded(described(call, session, Detail::Brief).await?, Some(session)))
     }
     .boxed()
@@ -146,16 +148,36 @@ pub(super) fn update<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
 pub(super) fn close<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
     async move {
         let input: SessionCloseInput = call.input()?;
-        args::key(input.idempotency_key)?;
+        let key = args::key(input.idempotency_key)?;
         let connection = call.connection;
         let session = connection.session(Some(&input.session_id)).await?;
-        let closed = connection.sessions.close(connection.principal.clone(), session).await;
-        let snapshot = closed.map_err(|failure| Refusal::of_session(failure, session))?;
+        let of_session = |failure| Refusal::of_session(failure, session);
+        let act = || async {
+            connection.sessions.close(connection.principal.clone(), session).await.map_err(of_session)?;
+            Ok(session)
+        };
+        once(call, Some(session), key.as_deref(), act).await?;
+        let snapshot = connection.sessions.get(&connection.principal, session).map_err(of_session)?;
         let view = SessionView::of(&snapshot, connection.is_default(session).await, Detail::Brief);
         let text = format!("session {session} is closed for good; its processes are ended and its files deleted");
         Ok(Reply::Unrecorded(ToolResult::structured(text, json!(view)), Some(session)))
     }
     .boxed()
+}
+
+/// Acts, unless the key says that it was done already.
+async fn once<F>(
+    call: &Call<'_>,
+    session: Option<SessionId>,
+    key: Option<&str>,
+    act: impl FnOnce() -> F,
+) -> Result<SessionId, Refusal>
+where
+    F: Future<Output = Result<SessionId, Refusal>>,
+{
+    let Some(key) = key else { return act().await };
+    let (connection, tool, args) = (call.connection, call.tool.name, &call.request.args);
+    connection.session_keys.once(Keyed { principal: &connection.principal, session, tool, key, args }, act).await
 }
 
 async fn described(call: &Call<'_>, session: SessionId, detail: Detail) -> Result<ToolResult, Refusal> {

@@ -120,11 +120,9 @@ impl Owner {
 pub(super) fn gone(state: &SessionState) -> Failure {
     let (code, text) = match state {
         SessionState::Closing { .. } | SessionState::Closed { .. } => {
-            (ErrorCode::SessionClosed, "the session was closed for good; session_create makes a new one")
+            (ErrorCode::SessionClosed, "the session was closed for good")
         }
-        SessionState::Lost { .. } => {
-            (ErrorCode::SessionLost, "the session's worker came back without its files; session_create makes a new one")
-        }
+        SessionState::Lost { .. } => (ErrorCode::SessionLost, "the session's worker came back without its files"),
         SessionState::Opening { .. } | SessionState::Ready { .. } | SessionState::Suspended { .. } => {
             (ErrorCode::WorkerUnavailable, "the session's worker cannot be reached just now; try again shortly")
         }

@@ -30,6 +30,8 @@ pub(super) async fn probe(connection: &Arc<Connection>) -> Result<IsolationRepor
         Err(OpenError::Refused(failure)) => return Ok(report::refused(&failure)),
         Err(OpenError::Channel(error)) => return Err(error),
     };
+    // The sandbox holds it mounted; a worker that is killed from here on leaves nothing behind.
+    drop(directory);
     let ran = run_true(&sandbox).await;
     sandbox.destroy().await;
     match ran {
