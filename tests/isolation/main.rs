@@ -1,5 +1,8 @@
 //! The promises of SECURITY.md, attacked from inside a session through the whole product, as root and as UID 1000.
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+
 use e2e::{Client, Installation, User};
 use serde_json::json;
 
@@ -151,6 +154,55 @@ fn the_interpreter_s_own_guards_cannot_be_stopped_or_killed() {
             eprintln!("skipped for {user:?}: the kernel has no scopes of signals: {landlock}");
         }
     }
+}
+
+#[test]
+fn another_user_of_the_machine_gets_neither_into_the_state_directory_nor_an_answer_on_its_socket() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    // The server waits for the first word of a front that it may talk to, and closes on anybody else.
+    let ask = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.settimeout(2)\ns.connect(sys.argv[1])\n\
+        try: s.recv(1); print('turned away')\nexcept TimeoutError: print('listened to')";
+    for user in User::all() {
+        let installation = Installation::for_user(user);
+        let mut client = installation.client();
+        client.tool("fs_write", json!({"path": "secret.txt", "contents": "x"})).ok();
+        let socket = installation.state_dir().join("server.sock");
+        let ask_as = |uid: u32| {
+            let mut command = std::process::Command::new("/usr/bin/python3");
+            command.args(["-I", "-c", ask]).arg(&socket).uid(uid).gid(uid);
+            let output = command.output().expect("python3 of the system");
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+        };
+        assert!(ask_as(1_001).contains("PermissionError"), "{user:?}");
+        for entry in walk(&installation.state_dir()) {
+            let mode = std::fs::symlink_metadata(&entry).expect("there").permissions().mode();
+            let in_workspace = entry.components().any(|part| part.as_os_str().to_string_lossy().starts_with("ses_"));
+            assert!(in_workspace || mode & 0o077 == 0, "{user:?}: {} has mode {mode:o}", entry.display());
+        }
+        // Should the operator open the directory, the server still looks at who connects.
+        for path in [&installation.state_dir(), &socket] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("chmod");
+        }
+        assert!(ask_as(1_001).contains("turned away"), "{user:?}");
+        let own = if user == User::Uid1000 { 1_000 } else { 0 };
+        assert!(ask_as(own).contains("listened to"), "{user:?}");
+        client.tool("echo", json!({"message": "still served"})).ok();
+    }
+}
+
+/// Everything below a directory, links not followed, workspaces of sessions not entered.
+fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("a directory").flatten() {
+        if entry.file_type().expect("a type").is_dir() && !entry.file_name().to_string_lossy().starts_with("ses_") {
+            found.extend(walk(&entry.path()));
+        }
+        found.push(entry.path());
+    }
+    found
 }
 
 #[test]

@@ -36,18 +36,28 @@ pub(crate) async fn scan(workspace: &Arc<Workspace>) -> Result<Scan, Failure> {
     blocking(workspace, Workspace::scan).await
 }
 
+/// What a workspace has too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outgrown {
+    Bytes,
+    Files,
+}
+
 /// Waits until the workspace holds more than so many bytes, or more files than can be counted. The count is repeated
 /// more rarely the longer it takes, so that it never takes more than a tenth of the time.
-pub(crate) async fn outgrown(workspace: &Arc<Workspace>, bytes_max: u64) {
+pub(crate) async fn outgrown(workspace: &Arc<Workspace>, bytes_max: u64) -> Outgrown {
     let mut pause = COUNT_INTERVAL_MIN;
     loop {
         tokio::time::sleep(pause).await;
         let began = Instant::now();
         // A workspace that cannot be read just now is looked at again.
-        if let Ok(usage) = blocking(workspace, Workspace::usage).await
-            && (usage.bytes > bytes_max || !usage.complete)
-        {
-            return;
+        if let Ok(usage) = blocking(workspace, Workspace::usage).await {
+            if usage.bytes > bytes_max {
+                return Outgrown::Bytes;
+            }
+            if !usage.complete {
+                return Outgrown::Files;
+            }
         }
         pause = COUNT_INTERVAL_MIN.max(began.elapsed() * 10);
     }

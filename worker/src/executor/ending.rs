@@ -26,6 +26,8 @@ pub(crate) enum Ending {
     Output(u64),
     /// The workspace holds more than this many bytes.
     Disk(u64),
+    /// The workspace holds more things than can be counted, which is this many.
+    Files(usize),
     /// Its session used more than this many bytes of memory.
     Memory(u64),
 }
@@ -46,7 +48,12 @@ impl Ending {
         match self {
             Self::TimedOut(_) => Some(GRACE),
             Self::Cancelled { grace } => Some(grace.min(GRACE_MAX)),
-            Self::SessionClosed | Self::WorkerStops | Self::Output(_) | Self::Disk(_) | Self::Memory(_) => None,
+            Self::SessionClosed
+            | Self::WorkerStops
+            | Self::Output(_)
+            | Self::Disk(_)
+            | Self::Files(_)
+            | Self::Memory(_) => None,
         }
     }
 
@@ -69,6 +76,10 @@ impl Ending {
             Self::Disk(max) => {
                 (ErrorCode::DiskLimit, format!("the workspace grew beyond {max} bytes, so it was ended"))
             }
+            Self::Files(max) => (
+                ErrorCode::DiskLimit,
+                format!("the workspace holds more than {max} files, or nests them too deep, so it was ended"),
+            ),
             Self::Memory(max) => {
                 (ErrorCode::MemoryLimit, format!("the session used more than {max} bytes of memory, so it was ended"))
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::{ErrorCode, EventBody, Exec, Exit, Failure, OperationResult, OutputStream, ResourceUse};
+use sandbox::files::USAGE_ENTRIES_MAX;
 use sandbox::{Child, ChildEnd, SandboxEnd};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::ending::Ending;
 use super::output::Output;
 use super::stdio::{Stdio, Streams};
-use crate::files;
+use crate::files::{self, Outgrown};
 use crate::runtimes::StartError;
 use crate::session::{Live, Session};
 use crate::tasks::Task;
@@ -130,7 +131,10 @@ async fn watch(
         tokio::select! {
             ending = stopped(task, clock) => ending,
             () = output.exceeded() => Ending::Output(limits.output_bytes),
-            () = files::outgrown(session.workspace(), limits.workspace_bytes) => Ending::Disk(limits.workspace_bytes),
+            of = files::outgrown(session.workspace(), limits.workspace_bytes) => match of {
+                Outgrown::Bytes => Ending::Disk(limits.workspace_bytes),
+                Outgrown::Files => Ending::Files(USAGE_ENTRIES_MAX),
+            },
         }
     };
     let ending = tokio::select! {

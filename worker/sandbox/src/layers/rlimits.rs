@@ -20,7 +20,8 @@ pub(crate) enum MemoryBound {
 
 /// Binds this process and its descendants.
 pub(crate) fn apply(limits: &Limits, memory: MemoryBound) -> io::Result<()> {
-    kernel::limit(libc::RLIMIT_CORE, 0)?;
+    // Too little for a core file, and, unlike zero, for a helper of the host that takes cores through a pipe, too.
+    kernel::limit(libc::RLIMIT_CORE, 1)?;
     kernel::limit(libc::RLIMIT_NOFILE, limits.open_files.max(64))?;
     kernel::limit(libc::RLIMIT_FSIZE, limits.workspace_bytes)?;
     kernel::limit(libc::RLIMIT_NPROC, limits.processes.saturating_add(OWN_PROCESSES))?;

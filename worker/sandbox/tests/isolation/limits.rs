@@ -131,7 +131,7 @@ try:
     while True: os.dup(0)
 except OSError as e: print(e.errno)
 ";
-    assert_eq!(room.python(script).await, "(100, 100) (0, 0)\n24");
+    assert_eq!(room.python(script).await, "(100, 100) (1, 1)\n24");
 }
 
 pub async fn every_layer_is_reported() {
