@@ -25,7 +25,7 @@ build: prerequisites ## build the release binary into ./bin/coordinator
 	cargo build --locked --release -p coordinator
 	install -D -m 755 $(CARGO_TARGET_DIR)/release/coordinator bin/coordinator
 
-install: build ## put the binary on the PATH (PREFIX=$(PREFIX))
+install: build ## put the binary on the PATH (PREFIX: /usr/local for root, ~/.local for others)
 	install -D -m 755 bin/coordinator $(DESTDIR)$(PREFIX)/bin/coordinator
 	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo "note: $(PREFIX)/bin is not on your PATH" ;; esac
 
