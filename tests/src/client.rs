@@ -131,6 +131,30 @@ impl Client {
         }
     }
 
+    /// Calls a tool and waits for what it gives; `None` when the server goes away first.
+    pub fn tool_unless_gone(&mut self, name: &str, arguments: Value) -> Option<Answer> {
+        let answer = self.request_unless_gone("tools/call", json!({"name": name, "arguments": arguments}))?;
+        Some(Answer::of(&answer))
+    }
+
+    /// Sends a request and waits for its answer; `None` when the server goes away first.
+    ///
+    /// # Panics
+    /// When it stays and does not answer in time.
+    pub fn request_unless_gone(&mut self, method: &str, params: Value) -> Option<Value> {
+        self.last_id += 1;
+        let message = json!({"jsonrpc": "2.0", "id": self.last_id, "method": method, "params": params});
+        writeln!(self.stdin.as_mut()?, "{message}").ok()?;
+        let deadline = Instant::now() + ANSWER;
+        while !self.answers.contains_key(&self.last_id) {
+            if !self.read_one(deadline) {
+                assert!(Instant::now() < deadline, "no answer to {method}");
+                return None;
+            }
+        }
+        self.answers.remove(&self.last_id)
+    }
+
     /// Waits for a message that answers no request of this client: an error about a line, for instance.
     ///
     /// # Panics

@@ -187,7 +187,7 @@ impl Sessions {
             // A caller that is gone finds the outcome under its key, and in the log.
             let _ = reply.send(outcome);
         });
-        outcome.await.unwrap_or_else(|_| failed(stopping()))
+        outcome.await.unwrap_or_else(|_| failed(cut_off()))
     }
 
     /// The right to run a call, or the outcome of the earlier one under the same key.
@@ -198,7 +198,7 @@ impl Sessions {
             Claim::First(claimed) => claimed,
             Claim::Join(mut outcome) => {
                 let told = outcome.wait_for(Option::is_some).await;
-                let told = told.ok().and_then(|outcome| outcome.clone()).ok_or_else(stopping)?;
+                let told = told.ok().and_then(|outcome| outcome.clone()).ok_or_else(cut_off)?;
                 return Ok(Err(TaskOutcome { replayed: true, ..told }));
             }
         };
@@ -265,6 +265,12 @@ impl Sessions {
 
 fn stopping() -> Failure {
     Failure::new(ErrorCode::WorkerUnavailable, "the server is stopping; try again when it is back")
+}
+
+/// What is said of a task that was cut off in the midst: whether it was run is not known.
+fn cut_off() -> Failure {
+    let text = "the server ended the call before its outcome was known; it is not run again by itself";
+    Failure::new(ErrorCode::TaskOutcomeUnknown, text)
 }
 
 impl SessionCalls for Sessions {
