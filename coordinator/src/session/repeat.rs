@@ -102,7 +102,7 @@ fn stored(row: TaskRow) -> TaskOutcome {
     let (result, partial) = match row.outcome {
         Some(outcome) => (outcome.result, outcome.partial),
         None => {
-            let text = format!("{} was started under this key and its result is not known yet", row.id);
+            let text = format!("{} was started under this key, and its result is not known or no longer kept", row.id);
             (Err(Failure::new(ErrorCode::TaskOutcomeUnknown, text)), None)
         }
     };

@@ -192,7 +192,11 @@ async fn old_and_large_outcomes_go_and_keyed_ones_go_last() {
             kept.push(store.task(*id).await.unwrap().is_some());
         }
         assert_eq!(kept, [false, true, false, true]);
-        assert_eq!(store.prune_tasks(100, 0).await.unwrap(), 2);
+        assert_eq!(store.prune_tasks(15, 0).await.unwrap(), 2);
+        let keyed = store.task_by_key(session, "a".to_owned()).await.unwrap().unwrap();
+        assert_eq!((keyed.id, keyed.outcome), (ids[1], None), "its key is still known");
+        assert_eq!(store.prune_tasks(15, 0).await.unwrap(), 0);
+        assert_eq!(store.prune_tasks(100, 0).await.unwrap(), 1);
         assert_eq!(store.unfinished_tasks().await.unwrap(), [running]);
         store.insert_task(task(session, Some("a"))).await.unwrap();
     }

@@ -59,7 +59,10 @@ impl Tables {
             let is_old = ended < ended_before_ms;
             if is_old || (bytes > bytes_max && size > 0) {
                 bytes -= if is_old { 0 } else { size };
-                self.remove_task(task);
+                match self.tasks.get_mut(&task).filter(|row| row.key.is_some() && !is_old) {
+                    Some(keyed) => keyed.outcome = None,
+                    None => self.remove_task(task),
+                }
                 removed += 1;
             }
         }

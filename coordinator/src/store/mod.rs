@@ -102,6 +102,7 @@ pub trait TaskStore: Send + Sync + 'static {
     fn unfinished_tasks(&self) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>>;
 
     /// Removes tasks that ended before this time and then, while the outcomes of the rest take more than `bytes_max`,
-    /// the ones that ended first; those without an idempotency key before those with one. Returns how many went.
+    /// the ones that ended first; those without an idempotency key before those with one, of which the row stays without
+    /// its outcome, lest the call be run again under its key. Returns how many were touched.
     fn prune_tasks(&self, ended_before_ms: i64, bytes_max: u64) -> BoxFuture<'_, StoreResult<u64>>;
 }

@@ -29,9 +29,20 @@ pub(super) const TASK_BY_KEY: &str = "SELECT * FROM tasks WHERE session = ?1 AND
 pub(super) const UNFINISHED_TASKS: &str = "SELECT * FROM tasks WHERE ended_ms IS NULL ORDER BY id";
 pub(super) const PRUNE_OLD_TASKS: &str = "DELETE FROM tasks WHERE ended_ms < ?1";
 /// Keeps the newest rows whose sizes, summed from the last to go, fit. A row without output makes no room.
-pub(super) const PRUNE_LARGE_TASKS: &str = "DELETE FROM tasks WHERE bytes > 0 AND id IN (SELECT id FROM (\
-    SELECT id, SUM(bytes) OVER (ORDER BY key IS NOT NULL DESC, ended_ms DESC, id DESC) AS total \
-    FROM tasks WHERE ended_ms IS NOT NULL) WHERE total > ?1)";
+macro_rules! too_large {
+    () => {
+        "bytes > 0 AND id IN (SELECT id FROM (\
+            SELECT id, SUM(bytes) OVER (ORDER BY key IS NOT NULL DESC, ended_ms DESC, id DESC) AS total \
+            FROM tasks WHERE ended_ms IS NOT NULL) WHERE total > ?1)"
+    };
+}
+/// After [`PRUNE_LARGE_TASKS`], whose rows go first.
+pub(super) const EMPTY_LARGE_TASKS: &str = concat!(
+    "UPDATE tasks SET outcome = NULL, stdout_head = NULL, stdout_tail = NULL, stderr_head = NULL, stderr_tail = NULL, \
+    bytes = 0 WHERE key IS NOT NULL AND ",
+    too_large!()
+);
+pub(super) const PRUNE_LARGE_TASKS: &str = concat!("DELETE FROM tasks WHERE key IS NULL AND ", too_large!());
 
 #[cfg(test)]
 pub(super) const ALL: &[&str] = &[
@@ -48,5 +59,6 @@ pub(super) const ALL: &[&str] = &[
     TASK_BY_KEY,
     UNFINISHED_TASKS,
     PRUNE_OLD_TASKS,
+    EMPTY_LARGE_TASKS,
     PRUNE_LARGE_TASKS,
 ];

@@ -64,8 +64,10 @@ impl TaskStore for Sqlite {
             let old = old.execute(&mut *transaction).await?.rows_affected();
             let large = sqlx::query(statements::PRUNE_LARGE_TASKS).bind(integer(bytes_max));
             let large = large.execute(&mut *transaction).await?.rows_affected();
+            let emptied = sqlx::query(statements::EMPTY_LARGE_TASKS).bind(integer(bytes_max));
+            let emptied = emptied.execute(&mut *transaction).await?.rows_affected();
             transaction.commit().await?;
-            Ok(old + large)
+            Ok(old + large + emptied)
         }
         .boxed()
     }
