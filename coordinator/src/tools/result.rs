@@ -81,7 +81,9 @@ impl ToolResult {
 const fn next_step(code: ErrorCode) -> Option<&'static str> {
     match code {
         ErrorCode::InvalidArgument => Some("correct the argument and call again; nothing was done."),
-        ErrorCode::PathViolation => Some("name a plain file or directory inside the workspace, such as `data/input.csv`."),
+        ErrorCode::PathViolation => {
+            Some("name a plain file or directory inside the workspace, such as `data/input.csv`.")
+        }
         ErrorCode::NotAFile | ErrorCode::NotADirectory => Some("fs_stat says what is there."),
         ErrorCode::AlreadyExists => Some("choose another path, or allow overwriting."),
         ErrorCode::FileTooLarge => Some("split the file, or make it with run_python inside the session."),
