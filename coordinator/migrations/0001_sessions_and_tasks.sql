@@ -4,18 +4,19 @@ CREATE TABLE meta (
 ) STRICT;
 
 CREATE TABLE sessions (
-    id           TEXT PRIMARY KEY,
-    principal    TEXT NOT NULL,
-    name         TEXT,
-    metadata     TEXT NOT NULL,
-    state        TEXT NOT NULL,
-    isolation    TEXT,
-    ttl_ms       INTEGER NOT NULL,
-    created_ms   INTEGER NOT NULL,
-    last_used_ms INTEGER NOT NULL,
-    tasks        INTEGER NOT NULL,
-    revision     INTEGER NOT NULL,
-    audit_seq    INTEGER NOT NULL
+    id              TEXT PRIMARY KEY,
+    principal       TEXT NOT NULL,
+    name            TEXT,
+    metadata        TEXT NOT NULL,
+    state           TEXT NOT NULL,
+    isolation       TEXT,
+    ttl_ms          INTEGER NOT NULL,
+    created_ms      INTEGER NOT NULL,
+    last_used_ms    INTEGER NOT NULL,
+    tasks           INTEGER NOT NULL,
+    workspace_bytes INTEGER,
+    revision        INTEGER NOT NULL,
+    audit_seq       INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE tasks (

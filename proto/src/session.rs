@@ -45,6 +45,8 @@ pub struct CloseSession {
 pub struct SessionClosed {
     /// How many it had.
     pub processes_killed: u32,
+    /// Bytes allocated in a workspace that was kept, [`u64::MAX`] when they cannot be counted; 0 when it is deleted.
+    pub workspace_bytes: u64,
 }
 
 /// The lease of a message that must carry one.
@@ -188,12 +190,12 @@ impl TryFrom<v1::CloseSessionRequest> for CloseSession {
 
 impl From<SessionClosed> for v1::CloseSessionResponse {
     fn from(closed: SessionClosed) -> Self {
-        Self { processes_killed: closed.processes_killed }
+        Self { processes_killed: closed.processes_killed, workspace_bytes: closed.workspace_bytes }
     }
 }
 
 impl From<v1::CloseSessionResponse> for SessionClosed {
     fn from(wire: v1::CloseSessionResponse) -> Self {
-        Self { processes_killed: wire.processes_killed }
+        Self { processes_killed: wire.processes_killed, workspace_bytes: wire.workspace_bytes }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use codegen_proto::{
     AttachTask, CancelTask, CloseSession, DeregisterWorker, ExecuteTask, Heartbeat, HeartbeatAnswer, OpenSession,
-    Registered, Secret, SessionOpened, v1,
+    Registered, Secret, SessionClosed, SessionOpened, v1,
 };
 use codegen_types::event::{ChangeKind, FileChange, FileKind, FileStat};
 use codegen_types::operation::{List, Move, Read, Remove, Stat, Write, WriteMode};
@@ -214,6 +214,7 @@ proptest! {
     #[test]
     fn opening_and_closing_a_session(
         session in session(), lease in lease(), limits in limits(), isolation in isolation(), flag in any::<bool>(),
+        processes_killed in any::<u32>(), workspace_bytes in any::<u64>(),
     ) {
         let open = OpenSession { session, lease: lease.clone(), limits, isolation_minimum: isolation.level };
         prop_assert_eq!(through::<v1::OpenSessionRequest, _>(open.clone()), open);
@@ -221,6 +222,8 @@ proptest! {
         prop_assert_eq!(through::<v1::OpenSessionResponse, _>(opened.clone()), opened);
         let close = CloseSession { session, lease, delete_workspace: flag };
         prop_assert_eq!(through::<v1::CloseSessionRequest, _>(close.clone()), close);
+        let closed = SessionClosed { processes_killed, workspace_bytes };
+        prop_assert_eq!(SessionClosed::from(v1::CloseSessionResponse::from(closed)), closed);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub fn due(kept: &[Kept], retention: &Retention, now: i64) -> Vec<SessionId> {
         // Deleting a session that takes no room makes none.
         let room_is_needed = bytes > retention.bytes_max && candidate.bytes > 0;
         if age_ms >= retention.age_ms || room_is_needed || sessions > retention.sessions_max {
-            bytes -= candidate.bytes;
+            bytes = bytes.saturating_sub(candidate.bytes);
             sessions -= 1;
             due.push(candidate.session);
         }

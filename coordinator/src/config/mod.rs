@@ -29,6 +29,8 @@ pub struct Config {
     pub cleanup_interval: Duration,
     /// How long the files of a session that nobody uses are kept.
     pub workspace_retention: Duration,
+    /// Bytes that the files of all sessions that nobody uses may take together.
+    pub workspace_retention_bytes: u64,
     /// Silence after which a worker is given up.
     pub worker_heartbeat_timeout: Duration,
     /// How long a server that was started on demand stays after its last client and task.
@@ -87,6 +89,8 @@ impl Config {
             session_max_age: layers.require(&settings::SESSION_MAX_AGE, values::seconds(1, 30 * DAY))?,
             cleanup_interval: layers.require(&settings::CLEANUP_INTERVAL, values::seconds(1, DAY))?,
             workspace_retention: layers.require(&settings::WORKSPACE_RETENTION, values::seconds(60, 3650 * DAY))?,
+            workspace_retention_bytes: layers
+                .require(&settings::WORKSPACE_RETENTION_BYTES, values::bytes(1 << 20, 1 << 50))?,
             worker_heartbeat_timeout: layers.require(&settings::WORKER_HEARTBEAT_TIMEOUT, values::seconds(151, DAY))?,
             linger: layers.require(&settings::LINGER, values::seconds(0, DAY))?,
             grpc_port: grpc_port(&mut layers)?,

@@ -34,6 +34,8 @@ settings! {
         "a duration such as `5m`, from 1s to 1day" }
     WORKSPACE_RETENTION { "workspace_retention", "WORKSPACE_RETENTION", None, Some("7d"),
         "a duration such as `7d`, from 1m to 10years" }
+    WORKSPACE_RETENTION_BYTES { "workspace_retention_bytes", "WORKSPACE_RETENTION_BYTES", None, Some("20GiB"),
+        "a number of bytes or one with its unit such as `20GiB`, from 1MiB to 1024TiB" }
     WORKER_HEARTBEAT_TIMEOUT { "worker_heartbeat_timeout", "WORKER_HEARTBEAT_TIMEOUT", None, Some("5m"),
         "a duration such as `5m`, from 151s (the time after which sessions are placed anew must have passed) to 1day" }
     LINGER { "linger", "LINGER", None, Some("1m"), "a duration such as `60s`, from 0s to 1day" }

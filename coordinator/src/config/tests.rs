@@ -25,6 +25,7 @@ fn source_of(config: &Config, name: &str) -> String {
 fn without_anything_the_documented_defaults_hold() {
     let config = Config::load(&Flags::default(), &environment(&[])).unwrap();
     assert_eq!(config.session_max_age, Duration::from_secs(1800));
+    assert_eq!(config.workspace_retention_bytes, 20 << 30);
     assert_eq!(config.grpc_port, GrpcPort::Default(50050));
     assert_eq!(config.isolation_minimum, IsolationLevel::Full);
     assert_eq!(config.state_dir, PathBuf::from("/nonexistent/.local/state/codegen-mcp"));
@@ -91,4 +92,17 @@ fn an_empty_variable_is_no_value() {
     let config = Config::load(&Flags::default(), &environment(&[("LOG_LEVEL", ""), ("GRPC_PORT", "")])).unwrap();
     assert_eq!(config.log_level, LogLevel::Info);
     assert_eq!(config.grpc_port, GrpcPort::Default(50050));
+}
+
+#[test]
+fn a_size_is_a_number_of_bytes_or_has_a_unit() {
+    let load = |text| Config::load(&Flags::default(), &environment(&[("WORKSPACE_RETENTION_BYTES", text)]));
+    for (text, bytes) in [("1048576", 1 << 20), ("3GiB", 3 << 30), ("2 TiB", 2 << 40)] {
+        let config = load(text).unwrap();
+        assert_eq!(config.workspace_retention_bytes, bytes);
+        assert_eq!(source_of(&config, "workspace_retention_bytes"), "environment WORKSPACE_RETENTION_BYTES");
+    }
+    for text in ["0", "1023KiB", "1025TiB", "18014398509481985KiB", "3GB", "GiB", "-1", "1.5GiB"] {
+        assert!(load(text).unwrap_err().to_string().contains("such as `20GiB`"), "{text}");
+    }
 }

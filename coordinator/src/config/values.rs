@@ -94,3 +94,15 @@ pub(super) fn seconds(least: u64, most: u64) -> impl Fn(&str) -> Result<Duration
         if range.contains(&duration) { Ok(duration) } else { Err("out of range".to_owned()) }
     }
 }
+
+/// A number of bytes, with or without a unit, between two bounds.
+pub(super) fn bytes(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, Why> {
+    const UNITS: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+    move |text| {
+        let with_unit = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
+        let (number, factor) = with_unit.unwrap_or((text, 1));
+        let number: u64 = number.trim_end().parse().map_err(|_| "not a whole number".to_owned())?;
+        let bytes = number.checked_mul(factor).filter(|bytes| (least..=most).contains(bytes));
+        bytes.ok_or_else(|| "out of range".to_owned())
+    }
+}

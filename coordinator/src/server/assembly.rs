@@ -193,6 +193,7 @@ fn session_options(config: &Config) -> SessionOptions {
         ttl_default: config.session_max_age,
         cleanup_interval: config.cleanup_interval,
         retention: config.workspace_retention,
+        retention_bytes: config.workspace_retention_bytes,
         limits: config.limits,
         isolation_minimum: config.isolation_minimum,
         ..SessionOptions::default()

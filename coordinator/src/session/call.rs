@@ -56,12 +56,14 @@ pub struct SessionSnapshot {
     pub created_ms: i64,
     /// When it was last used, in milliseconds since the Unix epoch.
     pub last_used_ms: i64,
-    /// When its files will be deleted if nobody uses it, in milliseconds since the Unix epoch.
+    /// When its files will be deleted at the latest if nobody uses it, in milliseconds since the Unix epoch.
     pub retained_until_ms: i64,
     /// Tasks that run at present.
     pub running: Vec<TaskId>,
     /// Tasks that were ever started in it.
     pub tasks: u64,
+    /// Bytes that its workspace took when its processes were last ended, when that is known.
+    pub workspace_bytes: Option<u64>,
 }
 
 /// One tool call that acts in a session.

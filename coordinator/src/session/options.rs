@@ -22,6 +22,10 @@ pub struct SessionOptions {
     pub cleanup_interval: Duration,
     /// How long a session that nobody uses is kept with its files.
     pub retention: Duration,
+    /// Bytes that the files of all sessions without processes may take; beyond it the least recently used are deleted.
+    /// A workspace counts as it was when its processes were last ended in good order, so that one whose first
+    /// processes a crash ended counts for nothing until its next suspension.
+    pub retention_bytes: u64,
     /// How long the outcome of a task is kept.
     pub outcome_retention: Duration,
     /// Sessions of all principals, but for closed ones.
@@ -44,6 +48,7 @@ impl Default for SessionOptions {
             ttl_default: Duration::from_secs(30 * 60),
             cleanup_interval: Duration::from_secs(5 * 60),
             retention: Duration::from_secs(7 * 24 * 3600),
+            retention_bytes: 20 << 30,
             outcome_retention: Duration::from_secs(24 * 3600),
             sessions_max: 1_000,
             sessions_per_principal_max: 200,

@@ -7,7 +7,7 @@ use coordinator_core::session::Input;
 
 use super::owner::Message;
 use super::table::Entry;
-use super::{Shared, now_ms};
+use super::{SessionSnapshot, Shared, now_ms};
 
 /// Closed sessions that are remembered at most, whatever their age.
 const CLOSED_SESSIONS_MAX: usize = 1_000;
@@ -43,15 +43,20 @@ async fn sweep(shared: &Shared) {
         .iter()
         .filter(|entry| !matches!(entry.snapshot.state, "opening" | "ready"))
         .partition(|entry| entry.snapshot.state == "closed");
+    let bytes_max = shared.options.retention_bytes;
     for (entries, sessions_max) in [(closed, CLOSED_SESSIONS_MAX), (at_rest, usize::MAX)] {
-        give_up(shared, &entries, &Retention { age_ms, bytes_max: u64::MAX, sessions_max }, now).await;
+        give_up(shared, &entries, &Retention { age_ms, bytes_max, sessions_max }, now).await;
     }
 }
 
 async fn give_up(shared: &Shared, entries: &[&Entry], retention: &Retention, now: i64) {
     let kept: Vec<Kept> = entries
         .iter()
-        .map(|entry| Kept { session: entry.snapshot.id, last_used_ms: entry.snapshot.last_used_ms, bytes: 0 })
+        .map(|entry| Kept {
+            session: entry.snapshot.id,
+            last_used_ms: entry.snapshot.last_used_ms,
+            bytes: bytes_to_gain(&entry.snapshot),
+        })
         .collect();
     for session in due(&kept, retention, now) {
         let Some(entry) = entries.iter().find(|entry| entry.snapshot.id == session) else { continue };
@@ -59,5 +64,14 @@ async fn give_up(shared: &Shared, entries: &[&Entry], retention: &Retention, now
         let present = worker.and_then(|worker| shared.present(&worker));
         // An owner that is gone has nothing to be given up.
         let _ = entry.owner.send(Message::Happened { input: Input::RetentionSweep { present } }).await;
+    }
+}
+
+/// What deleting a session's files would gain. A task that outlives its worker's link is still using them; a workspace
+/// that is being deleted must not be given up because it takes room.
+fn bytes_to_gain(snapshot: &SessionSnapshot) -> u64 {
+    match snapshot.state {
+        "suspended" if snapshot.running.is_empty() => snapshot.workspace_bytes.unwrap_or(0),
+        _ => 0,
     }
 }

@@ -218,6 +218,7 @@ fn rebuilt(record: &Record) -> Option<SessionRow> {
         last_used_ms: created_ms,
         isolation: None,
         tasks: 0,
+        workspace_bytes: None,
         state: state_of(record)?,
         revision: 0,
         audit_seq: record.seq,

@@ -93,6 +93,7 @@ impl Sessions {
             last_used_ms: now,
             isolation: None,
             tasks: 0,
+            workspace_bytes: None,
             state: first.next.state.clone(),
             revision: 0,
             audit_seq: codegen_types::LogSeq::default(),

@@ -45,9 +45,15 @@ fn session(created_ms: i64) -> SessionRow {
         created_ms,
         last_used_ms: created_ms + 5,
         tasks: 4,
+        workspace_bytes: Some(5 << 30),
         revision: 1,
         audit_seq: LogSeq(10),
     }
+}
+
+/// A row with nothing in it that may be absent.
+fn bare(row: SessionRow) -> SessionRow {
+    SessionRow { name: None, isolation: None, workspace_bytes: None, ..row }
 }
 
 fn task(session: SessionId, key: Option<&str>) -> TaskRow {
@@ -89,7 +95,7 @@ fn ended(row: &TaskRow, ended_ms: i64, stdout: Vec<u8>) -> TaskRow {
 #[tokio::test]
 async fn a_session_reads_back_as_it_was_written_and_in_order_of_age() {
     for Subject { store, .. } in subjects().await {
-        let (young, old) = (session(200), SessionRow { name: None, isolation: None, ..session(100) });
+        let (young, old) = (session(200), bare(session(100)));
         store.insert_session(young.clone()).await.unwrap();
         store.insert_session(old.clone()).await.unwrap();
         assert!(matches!(store.insert_session(old.clone()).await, Err(StoreError::Exists)));
@@ -102,7 +108,8 @@ async fn a_write_from_an_old_reading_is_refused() {
     for Subject { store, .. } in subjects().await {
         let row = session(1);
         store.insert_session(row.clone()).await.unwrap();
-        let next = SessionRow { revision: 2, tasks: 5, audit_seq: LogSeq(11), ..row.clone() };
+        let (tasks, workspace_bytes) = (5, Some(0));
+        let next = SessionRow { revision: 2, tasks, workspace_bytes, audit_seq: LogSeq(11), ..row.clone() };
         store.put_session(next.clone()).await.unwrap();
         let late = SessionRow { tasks: 99, ..next.clone() };
         assert!(matches!(store.put_session(late).await, Err(StoreError::Conflict)));

@@ -37,6 +37,9 @@ pub struct SessionRow {
     pub last_used_ms: i64,
     /// Tasks that were ever started in it.
     pub tasks: u64,
+    /// Bytes that its workspace took when its processes were last ended in good order; unknown until they first are, and
+    /// in a row that was made again from the log.
+    pub workspace_bytes: Option<u64>,
     /// Counts the writes of this row, from 1.
     pub revision: u64,
     /// The record that this row follows.

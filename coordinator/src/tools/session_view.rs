@@ -45,7 +45,7 @@ pub(super) struct SessionView {
     created_at: String,
     /// When it was last used.
     last_used_at: String,
-    /// When its files will be deleted if nobody uses it.
+    /// When its files will be deleted, at the latest, if nobody uses it.
     files_kept_until: String,
     /// Tasks that run at present.
     running: Vec<String>,

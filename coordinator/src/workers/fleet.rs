@@ -71,8 +71,9 @@ pub trait Fleet: Send + Sync + 'static {
         isolation_minimum: IsolationLevel,
     ) -> BoxFuture<'_, Result<Opened, Failure>>;
 
-    /// Ends a session's processes, and deletes its workspace when asked.
-    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<(), Failure>>;
+    /// Ends a session's processes, and deletes its workspace when asked. Gives the bytes that a workspace which is kept
+    /// takes, by the worker's word.
+    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<u64, Failure>>;
 
     /// Runs a task to its end. `Started`, `Output`, `Progress` and `Display` go to `events` in order; the last event
     /// is returned. Cancelling `cancel` ends the task on the worker and still waits for its last event.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_proto::v1::worker_client::WorkerClient;
-use codegen_proto::{CloseSession, OpenSession, SessionOpened, status, v1};
+use codegen_proto::{CloseSession, OpenSession, SessionClosed, SessionOpened, status, v1};
 use codegen_types::{ErrorCode, EventBody, Failure, Incarnation, IsolationLevel, Lease, Limits, SessionId, WorkerId};
 use coordinator_core::placement::{Requirements, Unfit, Unplaced};
 use futures::future::BoxFuture;
@@ -43,7 +43,7 @@ impl Fleet for Workers {
         Box::pin(self.inner.open(OpenSession { session, lease, limits, isolation_minimum }))
     }
 
-    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<(), Failure>> {
+    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<u64, Failure>> {
         Box::pin(self.inner.close(CloseSession { session, lease, delete_workspace }))
     }
 
@@ -123,7 +123,7 @@ impl Inner {
         Ok(Opened { isolation: opened.isolation, workspace_created: opened.workspace_created })
     }
 
-    async fn close(&self, request: CloseSession) -> Result<(), Failure> {
+    async fn close(&self, request: CloseSession) -> Result<u64, Failure> {
         let (session, lease) = (request.session, request.lease.clone());
         let held = HeldSlot::closing(self, session, &lease);
         let wire = v1::CloseSessionRequest::from(request);
@@ -131,9 +131,9 @@ impl Inner {
             let wire = wire.clone();
             async move { client.close_session(wire).await }
         });
-        answer.await?;
+        let closed = SessionClosed::from(answer.await?);
         held.settle(SlotBook::closed);
-        Ok(())
+        Ok(closed.workspace_bytes)
     }
 
     /// Makes a call that may be repeated, over reconnects, until it is answered or its deadline has passed.

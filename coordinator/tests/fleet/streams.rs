@@ -182,7 +182,7 @@ impl Worker for Service {
         _: Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
         self.0.closed.fetch_add(1, Ordering::Relaxed);
-        Ok(Response::new(v1::CloseSessionResponse { processes_killed: 0 }))
+        Ok(Response::new(v1::CloseSessionResponse { processes_killed: 0, workspace_bytes: 0 }))
     }
 
     async fn execute_task(

@@ -147,6 +147,7 @@ impl SessionCalls for Sessions {
                 retained_until_ms: 0,
                 running: vec![],
                 tasks: 0,
+                workspace_bytes: None,
             });
             self.0.sessions.lock().insert(snapshot.id, Arc::clone(&snapshot));
             Ok(snapshot)

@@ -6,4 +6,5 @@ mod calls;
 mod faults;
 mod lifecycle;
 mod restart;
+mod retention;
 mod rig;

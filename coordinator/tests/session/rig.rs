@@ -1,6 +1,6 @@
 //! A fleet that does what a test tells it, and sessions on top of it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +47,7 @@ pub enum Script {
 struct Inner {
     worker: Option<(WorkerId, Incarnation)>,
     files: HashSet<SessionId>,
+    sizes: HashMap<SessionId, u64>,
     opened: Vec<Lease>,
     closed: Vec<(Lease, bool)>,
     dispatched: Vec<TaskDispatch>,
@@ -88,6 +89,10 @@ impl Double {
     }
     pub fn fail_close(&self, failure: Option<Failure>) {
         self.inner.lock().close_failure = failure;
+    }
+    /// What a session's files take from now on, as the worker tells it.
+    pub fn takes(&self, session: SessionId, bytes: u64) {
+        self.inner.lock().sizes.insert(session, bytes);
     }
     pub fn lose_files(&self) {
         self.inner.lock().files.clear();
@@ -157,7 +162,7 @@ impl Fleet for Double {
         .boxed()
     }
 
-    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<(), Failure>> {
+    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<u64, Failure>> {
         async move {
             if !self.is_present(&lease) {
                 return Err(away());
@@ -170,7 +175,7 @@ impl Fleet for Double {
                 inner.files.remove(&session);
             }
             inner.closed.push((lease, delete_workspace));
-            Ok(())
+            Ok(if delete_workspace { 0 } else { inner.sizes.get(&session).copied().unwrap_or_default() })
         }
         .boxed()
     }

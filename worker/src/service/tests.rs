@@ -19,7 +19,7 @@ struct Bench {
     service: Service,
     starts: Arc<AtomicUsize>,
     session: SessionId,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Bench {
@@ -51,7 +51,7 @@ impl Bench {
         });
         let identity = Identity { worker: "w".parse().unwrap(), incarnation: Incarnation::mint() };
         let service = Service::new(identity, pool, tasks);
-        Self { service, starts, session: SessionId::mint(), _directory: directory }
+        Self { service, starts, session: SessionId::mint(), directory }
     }
 
     fn lease(&self, epoch: u64) -> Lease {
@@ -74,9 +74,10 @@ impl Bench {
         opened.map(|opened| opened.into_inner().workspace_created).map_err(code)
     }
 
-    async fn close(&self, epoch: u64, delete_workspace: bool) -> Result<(), ErrorCode> {
+    async fn close(&self, epoch: u64, delete_workspace: bool) -> Result<u64, ErrorCode> {
         let close = CloseSession { session: self.session, lease: self.lease(epoch), delete_workspace };
-        self.service.close_session(Request::new(close.into())).await.map(drop).map_err(code)
+        let closed = self.service.close_session(Request::new(close.into())).await;
+        closed.map(|closed| closed.into_inner().workspace_bytes).map_err(code)
     }
 
     fn request(&self, task: TaskId, epoch: u64) -> ExecuteTask {
@@ -254,10 +255,25 @@ async fn opening_again_is_answered_as_before_and_a_higher_epoch_takes_over() {
 #[tokio::test]
 async fn a_closed_session_stays_closed_for_its_epoch() {
     let bench = Bench::new(prints("")).await;
-    assert_eq!(bench.close(2, true).await, Ok(()));
-    assert_eq!(bench.close(2, true).await, Ok(()), "closing again is no error");
+    assert_eq!(bench.close(2, true).await, Ok(0));
+    assert_eq!(bench.close(2, true).await, Ok(0), "closing again is no error");
     assert_eq!(bench.open(2).await.err(), Some(ErrorCode::PermissionDenied));
     assert_eq!(bench.open(3).await, Ok(true), "the workspace was deleted");
+}
+
+#[tokio::test]
+async fn a_workspace_that_is_kept_is_counted_when_its_processes_are_ended() {
+    let bench = Bench::new(prints("")).await;
+    let workspace = bench.directory.path().join("workspaces").join(bench.session.to_string());
+    std::fs::write(workspace.join("large"), vec![b'x'; 300 << 10]).unwrap();
+    let bytes = bench.close(2, false).await.unwrap();
+    assert!((300 << 10..400 << 10).contains(&bytes), "{bytes}");
+    assert_eq!(bench.close(2, false).await, Ok(bytes), "closing again tells the same");
+    assert_eq!(bench.open(3).await, Ok(false));
+    std::fs::create_dir_all(workspace.join("d/".repeat(300))).unwrap();
+    assert_eq!(bench.close(3, false).await, Ok(u64::MAX), "what cannot be counted does not pass for little");
+    assert_eq!(bench.close(3, true).await, Ok(0));
+    assert_eq!(bench.close(3, false).await, Ok(0));
 }
 
 #[tokio::test]

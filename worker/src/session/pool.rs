@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use codegen_proto::{CloseSession, OpenSession, SessionClosed, SessionOpened};
 use codegen_types::{Epoch, ErrorCode, Failure, HeldSession, IsolationLevel, Lease, Limits, SessionId};
@@ -21,6 +22,8 @@ use crate::tasks::{Stop, Tasks};
 /// Closed sessions whose epoch is remembered. Beyond it the oldest is forgotten; the coordinator persists epochs before
 /// it uses them, so that a stale message that old would have to come from a connection that ended long ago.
 const CLOSED_MAX: usize = 65_536;
+/// How long a workspace that is kept may take to count; closing waits for it.
+const COUNT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a pool is made of.
 pub(crate) struct PoolOptions {
@@ -134,7 +137,8 @@ impl Pool {
         Ok(session)
     }
 
-    /// Ends a session's processes and, when asked, deletes its workspace. Closing again is no error.
+    /// Ends a session's processes and, when asked, deletes its workspace; one that is kept is counted. Closing again is
+    /// no error.
     pub async fn close(&self, request: CloseSession) -> Result<SessionClosed, Failure> {
         let open = {
             let mut entries = self.entries.lock();
@@ -146,12 +150,16 @@ impl Pool {
             Some(session) => self.end(&session).await,
             None => 0,
         };
+        let (base, owners, session) = (self.base.clone(), self.owners.clone(), request.session);
         if request.delete_workspace {
-            let (base, owners, session) = (self.base.clone(), self.owners.clone(), request.session);
             let deleted = tokio::task::spawn_blocking(move || delete_workspace(&base, &owners, session)).await;
             deleted.unwrap_or_else(|error| Err(internal(&error)))?;
+            return Ok(SessionClosed { processes_killed, workspace_bytes: 0 });
         }
-        Ok(SessionClosed { processes_killed })
+        let counting = tokio::task::spawn_blocking(move || workspace_bytes(&base, session));
+        let counted = tokio::time::timeout(COUNT_DEADLINE, counting).await;
+        let workspace_bytes = counted.ok().and_then(Result::ok).unwrap_or(u64::MAX);
+        Ok(SessionClosed { processes_killed, workspace_bytes })
     }
 
     async fn end(&self, session: &Arc<Session>) -> u32 {
@@ -272,6 +280,19 @@ fn delete_workspace(base: &WorkspaceBase, owners: &Owners, session: SessionId) -
         owners.release(uid);
     }
     Ok(())
+}
+
+/// What a workspace takes on disk. Files that are hidden from the count must not make it look small.
+fn workspace_bytes(base: &WorkspaceBase, session: SessionId) -> u64 {
+    match base.disk_usage(session) {
+        Ok(usage) if usage.complete => usage.bytes,
+        Ok(_) => u64::MAX,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => {
+            tracing::warn!(%session, %error, "a workspace cannot be counted");
+            u64::MAX
+        }
+    }
 }
 
 fn stale() -> Failure {

@@ -11,12 +11,15 @@ impl Owner {
         match effect {
             Effect::Open { lease } => Some(self.open(lease).await),
             Effect::EndProcesses { lease } => {
-                self.ask_to_close(lease, false).await;
+                if let Some(bytes) = self.ask_to_close(lease, false).await {
+                    self.note_size(bytes).await;
+                }
                 None
             }
             Effect::DeleteWorkspace { lease } => {
-                let done = self.ask_to_close(lease, true).await;
-                Some(if done { Input::CloseDone } else { Input::CloseFailed })
+                let Some(_) = self.ask_to_close(lease, true).await else { return Some(Input::CloseFailed) };
+                self.row.workspace_bytes = Some(0);
+                Some(Input::CloseDone)
             }
             Effect::CancelTasks => {
                 self.running.values().for_each(|running| running.cancel.cancel());
@@ -47,14 +50,23 @@ impl Owner {
         }
     }
 
-    async fn ask_to_close(&self, lease: Lease, delete_workspace: bool) -> bool {
+    /// Gives the bytes that the workspace takes then, if the worker did as it was asked.
+    async fn ask_to_close(&self, lease: Lease, delete_workspace: bool) -> Option<u64> {
         match self.shared.fleet.close(self.row.id, lease, delete_workspace).await {
-            Ok(()) => true,
+            Ok(bytes) => Some(bytes),
             Err(failure) => {
                 tracing::warn!(session = %self.row.id, delete_workspace, %failure, "a session could not be closed on its worker");
-                false
+                None
             }
         }
+    }
+
+    /// Keeps what the workspace takes. A worker's word counts up to what a session may hold: one that makes it up must
+    /// not cost the sessions of others their files.
+    async fn note_size(&mut self, bytes: u64) {
+        self.row.workspace_bytes = Some(bytes.min(self.shared.options.limits.workspace_bytes));
+        self.write().await;
+        self.shared.table.publish(self.snapshot());
     }
 
     async fn forget(&mut self) {

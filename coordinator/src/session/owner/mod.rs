@@ -120,6 +120,7 @@ impl Owner {
             retained_until_ms: self.session.last_used_ms.saturating_add(retention_ms),
             running: self.session.running.iter().copied().collect(),
             tasks: self.session.tasks,
+            workspace_bytes: self.row.workspace_bytes,
         })
     }
 
@@ -243,11 +244,15 @@ impl Owner {
     }
 
     async fn store(&mut self, event: Option<SessionEvent>, seq: Option<LogSeq>) {
-        let now = now_ms();
-        if event.is_none() && now - self.stored_ms < ACTIVITY_UNSTORED_MS {
+        if event.is_none() && now_ms() - self.stored_ms < ACTIVITY_UNSTORED_MS {
             return;
         }
         self.row.audit_seq = seq.unwrap_or(self.row.audit_seq);
+        self.write().await;
+    }
+
+    async fn write(&mut self) {
+        let now = now_ms();
         let row = SessionRow { revision: self.row.revision + 1, ..self.row.clone() };
         // The log has it, which is the truth: the next write of the row, or the next start, brings it up to date.
         let written = match row.revision {

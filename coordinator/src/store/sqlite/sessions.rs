@@ -95,6 +95,7 @@ fn bind(statement: &'static str, row: &SessionRow) -> Query<'static, Engine, Sql
         .bind(integer(row.tasks))
         .bind(integer(row.revision))
         .bind(integer(row.audit_seq.0))
+        .bind(row.workspace_bytes.map(integer))
 }
 
 fn read(row: &SqliteRow) -> StoreResult<SessionRow> {
@@ -104,6 +105,7 @@ fn read(row: &SqliteRow) -> StoreResult<SessionRow> {
         u64::try_from(row.try_get::<i64, _>(column)?).map_err(|error| malformed(&id, error))
     };
     let isolation: Option<String> = row.try_get("isolation")?;
+    let workspace_bytes: Option<i64> = row.try_get("workspace_bytes")?;
     Ok(SessionRow {
         id: id.parse().map_err(|error| malformed(&id, error))?,
         principal: Principal::from_stored(text("principal")?),
@@ -115,6 +117,7 @@ fn read(row: &SqliteRow) -> StoreResult<SessionRow> {
         created_ms: row.try_get("created_ms")?,
         last_used_ms: row.try_get("last_used_ms")?,
         tasks: count("tasks")?,
+        workspace_bytes: workspace_bytes.map(u64::try_from).transpose().map_err(|error| malformed(&id, error))?,
         revision: count("revision")?,
         audit_seq: LogSeq(count("audit_seq")?),
     })
