@@ -154,3 +154,20 @@ fn where_isolation_is_not_to_be_had_nothing_runs_and_the_remedy_is_named() {
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
     assert!(said.contains("PROBLEM") && said.matches("max_user_namespaces").count() == 1, "{said}");
 }
+
+#[test]
+fn sessions_and_their_files_outlive_a_damaged_store() {
+    let installation = Installation::new();
+    let mut first = installation.client();
+    let session = first.tool("session_create", json!({"name": "kept"})).structured["session_id"].clone();
+    first.tool("fs_write", json!({"session_id": session, "path": "x", "contents": "kept"})).ok();
+    installation.kill_server();
+    let store = installation.state_dir().join("state.db");
+    for companion in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{companion}", store.display()));
+    }
+    std::fs::write(&store, b"damaged".repeat(1000)).expect("a damaged store");
+    let mut second = installation.client();
+    assert!(second.tool("fs_read", json!({"session_id": session, "path": "x"})).ok().contains("kept"));
+    assert_eq!(second.tool("session_info", json!({"session_id": session})).structured["name"], "kept");
+}

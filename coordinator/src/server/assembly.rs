@@ -98,7 +98,10 @@ impl Bound {
         if let Some(recovered) = opened.recovered {
             tracing::warn!(?recovered, "the log's last writer was interrupted; its unfinished record was set aside");
         }
-        let store = Sqlite::open(&state.database()).await?;
+        let (store, damaged) = Sqlite::open_or_replace(&state.database()).await?;
+        if let Some(aside) = damaged {
+            tracing::error!(aside = %aside.display(), "the store was damaged and set aside; sessions come back from the log");
+        }
         let listeners = Listeners::bind(&state, config.grpc_port).await?;
         let timing = Timing { prune_after: config.worker_heartbeat_timeout, ..Timing::default() };
         let options = WorkersOptions { timing, ..WorkersOptions::default() };

@@ -56,13 +56,15 @@ impl Table {
         per_principal_max: usize,
     ) -> Result<Admission, Failure> {
         let mut inner = self.inner.write();
-        let open = |entry: &&Entry| entry.snapshot.state != "closed";
+        // What is suspended has no processes; retention bounds it.
+        let open = |entry: &&Entry| matches!(entry.snapshot.state, "opening" | "ready" | "closing");
         let all = inner.entries.values().filter(open).count() + inner.admitted.values().sum::<usize>();
         let theirs = inner.entries.values().filter(open).filter(|entry| entry.snapshot.principal == *principal).count()
             + inner.admitted.get(principal).copied().unwrap_or_default();
         for (count, max, whose) in [(all, sessions_max, "this server"), (theirs, per_principal_max, "you")] {
             if count >= max {
-                let text = format!("{whose} already have {count} sessions, the most there may be; close one first");
+                let text =
+                    format!("{whose} already have {count} sessions open, the most there may be; close one first");
                 return Err(Failure::new(ErrorCode::SessionLimit, text));
             }
         }

@@ -177,6 +177,15 @@ async fn sessions_are_bounded_for_each_principal() {
 }
 
 #[tokio::test]
+async fn a_session_without_processes_takes_no_place_of_an_open_one() {
+    let rig = Rig::with(Ground::in_memory(), SessionOptions { sessions_per_principal_max: 1, ..options() }).await;
+    let asleep = rig.sessions.create(&ann(), lasting(Duration::from_secs(1))).await.unwrap().id;
+    assert!(rig.sessions.create(&ann(), CreateSession::default()).await.is_err());
+    rig.reaches(asleep, "suspended").await;
+    rig.create().await;
+}
+
+#[tokio::test]
 async fn a_description_changes_within_bounds_and_only_on_record() {
     let rig = Rig::new().await;
     let session = rig.create().await.id;

@@ -11,7 +11,7 @@ mod tasks;
 mod tests;
 
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
@@ -52,11 +52,52 @@ impl Sqlite {
         Ok(Self { writer, readers })
     }
 
+    /// Opens the file as [`open`](Self::open) does. One that is damaged is set aside under another name, which is given,
+    /// and a new one is made: what it knew is in the log, but for the results of tasks.
+    ///
+    /// # Errors
+    /// [`StoreError`] when neither can be opened, or a later version of this program wrote it.
+    pub async fn open_or_replace(path: &Path) -> StoreResult<(Self, Option<PathBuf>)> {
+        match Self::open(path).await {
+            Err(StoreError::Database(error)) if is_damage(&error) => {
+                let aside = set_aside(path)?;
+                Ok((Self::open(path).await?, Some(aside)))
+            }
+            opened => opened.map(|store| (store, None)),
+        }
+    }
+
     /// Writes what is in the WAL into the file and lets go of it.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Whether SQLite says that the file is damaged, or no database at all (`SQLITE_CORRUPT`, `SQLITE_NOTADB`).
+fn is_damage(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    // The low byte is the kind, the rest says more about it.
+    code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
+}
+
+/// Renames the file and its companions to names that are free.
+fn set_aside(path: &Path) -> StoreResult<PathBuf> {
+    let named = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let free = (1..).map(|n| named(&format!(".damaged-{n}"))).find(|aside| !aside.exists());
+    let aside = free.expect("the numbers do not end");
+    std::fs::rename(path, &aside)?;
+    for companion in ["-wal", "-shm"] {
+        match std::fs::remove_file(named(companion)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(aside)
 }
 
 /// A count as SQLite keeps it; what does not fit is kept as the largest that does.

@@ -38,3 +38,15 @@ async fn a_file_of_a_later_version_is_refused() {
     store.close().await;
     assert!(matches!(Sqlite::open(&path).await, Err(StoreError::TooNew { found: 99, .. })));
 }
+
+#[tokio::test]
+async fn a_damaged_file_is_set_aside_and_a_new_one_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    std::fs::write(&path, b"this is no database, whatever its name says".repeat(100)).unwrap();
+    assert!(Sqlite::open(&path).await.is_err());
+    let (store, aside) = Sqlite::open_or_replace(&path).await.unwrap();
+    assert!(aside.is_some_and(|aside| std::fs::read(aside).unwrap().starts_with(b"this is no database")));
+    store.close().await;
+    assert!(Sqlite::open_or_replace(&path).await.unwrap().1.is_none(), "a whole one is opened as it is");
+}
