@@ -56,9 +56,11 @@ async fn start_and_watch(
     let Exec { program, stdin, env } = exec;
     let runtimes = session.runtimes();
     let prepared = runtimes.prepare(session.workspace(), program, env).await?;
+    // What is refused because the session is ending was ended, and did not fail.
     let (live, news) = tokio::select! {
-        live = session.live() => live?,
+        biased;
         ending = stopped(task, clock) => return early(ending),
+        live = session.live() => live?,
     };
     if let Some(message) = news {
         task.push(EventBody::Progress { message });
@@ -70,8 +72,9 @@ async fn start_and_watch(
     })?;
     let began = Instant::now();
     let mut child = tokio::select! {
-        child = runtimes.start(&live, &prepared, stdio) => child.map_err(|error| start_failure(task, error))?,
+        biased;
         ending = stopped(task, clock) => return early(ending),
+        child = runtimes.start(&live, &prepared, stdio) => child.map_err(|error| start_failure(task, error))?,
     };
     let output = Output::new(task, session.limits().output_bytes);
     let exited = CancellationToken::new();

@@ -136,6 +136,15 @@ impl Bench {
         self.run(self.request(TaskId::mint(), exec(program, stdin, env))).await
     }
 
+    /// The processes from the worker down to the last one: launcher, init, prepared interpreter, supervisor, program.
+    pub fn line_of_processes(&self) -> Vec<u32> {
+        let mut line = vec![self.worker.id()];
+        while let Some(child) = children(line[line.len() - 1]).last() {
+            line.push(*child);
+        }
+        line
+    }
+
     pub async fn python(&self, code: &str) -> Ran {
         self.exec(python(code), "", &[]).await
     }
@@ -206,6 +215,18 @@ pub fn python(code: &str) -> Program {
 pub fn exec(program: Program, stdin: &str, env: &[(&str, &str)]) -> Operation {
     let env: BTreeMap<String, String> = env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     Operation::Exec(Exec { program, stdin: stdin.into(), env })
+}
+
+/// Ends a process of the bench from the host, as nothing inside can.
+pub fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is ours");
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 pub async fn collect(mut stream: Streaming<codegen_proto::v1::TaskEvent>) -> Ran {

@@ -1,10 +1,10 @@
 //! Programs in a fresh interpreter behave as `python FILE` and `python -c CODE` do.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use codegen_types::{ErrorCode, EventBody, Program, TaskId};
 
-use crate::bench::{Bench, exec, python};
+use crate::bench::{Bench, collect, exec, kill, poll, python};
 
 #[tokio::test]
 async fn it_prints_reads_its_input_and_sees_its_arguments_and_variables() {
@@ -135,18 +135,27 @@ async fn tasks_of_one_session_run_side_by_side() {
 }
 
 #[tokio::test]
-async fn a_program_that_kills_the_prepared_interpreter_does_not_stop_the_next_one() {
+async fn a_prepared_interpreter_that_is_lost_is_made_anew() {
     let bench = Bench::new().await;
-    let code = "import os\nstat = open(f'/proc/{os.getppid()}/stat').read()\nos.kill(int(stat.rsplit(')', 1)[1].split()[1]), 9)\nprint('killed')";
-    assert_eq!(bench.python(code).await.stdout, "killed\n");
+    assert_eq!(bench.python("print('before')").await.stdout, "before\n");
+    let at_rest = || Some(bench.line_of_processes()).filter(|line| line.len() == 4);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let line = poll(deadline, "worker, launcher, init and prepared interpreter are left", at_rest).await;
+    kill(line[3]);
     assert_eq!(bench.python("print('still here')").await.stdout, "still here\n");
 }
 
 #[tokio::test]
-async fn a_program_that_kills_its_supervisor_loses_its_sandbox_and_is_told() {
+async fn a_lost_supervisor_costs_the_sandbox_and_is_told() {
     let bench = Bench::new().await;
     bench.write("kept.txt", "kept").await;
-    let ran = bench.python("import os, time\nos.kill(os.getppid(), 9)\ntime.sleep(60)").await;
+    let sleeping = bench.request(TaskId::mint(), exec(python("print('on')\nimport time\ntime.sleep(60)"), "", &[]));
+    let stream = bench.stream(sleeping).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let full_line = || Some(bench.line_of_processes()).filter(|line| line.len() == 6);
+    let line = poll(deadline, "the program runs", full_line).await;
+    kill(line[4]);
+    let ran = collect(stream).await;
     assert_eq!(ran.signal(), Some(9), "{ran:?}");
     assert!(ran.stderr.contains("the sandbox was restarted"), "{}", ran.stderr);
     let next = bench.python("print(open('kept.txt').read())").await;
