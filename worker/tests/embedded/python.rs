@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use codegen_proto::v1::TaskEvent;
+use codegen_proto::v1::task_event::Body;
 use codegen_types::{ErrorCode, EventBody, Program, TaskId};
 
-use crate::bench::{Bench, collect, exec, kill, poll, python};
+use crate::bench::{Bench, exec, kill, poll, python};
 
 #[tokio::test]
 async fn it_prints_reads_its_input_and_sees_its_arguments_and_variables() {
@@ -149,13 +151,20 @@ async fn a_prepared_interpreter_that_is_lost_is_made_anew() {
 async fn a_lost_supervisor_costs_the_sandbox_and_is_told() {
     let bench = Bench::new().await;
     bench.write("kept.txt", "kept").await;
-    let sleeping = bench.request(TaskId::mint(), exec(python("print('on')\nimport time\ntime.sleep(60)"), "", &[]));
-    let stream = bench.stream(sleeping).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let full_line = || Some(bench.line_of_processes()).filter(|line| line.len() == 6);
-    let line = poll(deadline, "the program runs", full_line).await;
+    let task = TaskId::mint();
+    let sleeping = exec(python("print('on', flush=True)\nimport time\ntime.sleep(60)"), "", &[]);
+    let mut stream = bench.stream(bench.request(task, sleeping)).await;
+    // A supervisor that is lost before it said that the program runs is made anew, so wait for the program itself.
+    loop {
+        let TaskEvent { body, .. } = stream.message().await.expect("the link holds").expect("the task goes on");
+        if matches!(body, Some(Body::Output(_))) {
+            break;
+        }
+    }
+    let line = bench.line_of_processes();
+    assert_eq!(line.len(), 6, "worker, launcher, init, prepared interpreter, supervisor, program: {line:?}");
     kill(line[4]);
-    let ran = collect(stream).await;
+    let ran = bench.attach(task, 1).await;
     assert_eq!(ran.signal(), Some(9), "{ran:?}");
     assert!(ran.stderr.contains("the sandbox was restarted"), "{}", ran.stderr);
     let next = bench.python("print(open('kept.txt').read())").await;
