@@ -66,6 +66,12 @@ pub enum TaskInput {
 /// How often a task may be handed to a link when it was not started.
 pub const PLACEMENTS_MAX: u32 = 2;
 
+/// Whether a task that was not started for this reason may be handed over once more: it lay in the placement, and not
+/// in the task.
+pub const fn is_misplacement(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::WorkerUnavailable | ErrorCode::SessionNotFound | ErrorCode::PermissionDenied)
+}
+
 /// The input does not fit the state; nothing changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a task that is {state} takes no such input")]

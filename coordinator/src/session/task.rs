@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use codegen_audit::{AuditUnavailable, Entry, EventKind, Health, Outcome as Verdict, Pending};
 use codegen_types::{ErrorCode, EventBody, Failure, LogSeq};
-use coordinator_core::task::{TaskInput, TaskState};
+use coordinator_core::task::{self, TaskInput, TaskState};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -197,9 +197,7 @@ impl Runner {
 
     /// The session made ready once more for a task that was certainly not started, when that lay in the placement.
     async fn renewed(&self, begun: &Begun, code: ErrorCode) -> Option<Begun> {
-        let misplaced =
-            matches!(code, ErrorCode::WorkerUnavailable | ErrorCode::SessionNotFound | ErrorCode::PermissionDenied);
-        if !misplaced || self.cancel.is_cancelled() || begun.cancel.is_cancelled() {
+        if !task::is_misplacement(code) || self.cancel.is_cancelled() || begun.cancel.is_cancelled() {
             return None;
         }
         let (task, lease) = (self.call.task, begun.lease.clone());
@@ -222,7 +220,7 @@ impl Runner {
         })
     }
 
-    /// Sends the task and transcripts what it writes, handing it on to whoever follows.
+    /// Sends the task and takes down what it writes, handing it on to whoever follows.
     async fn execute(&self, begun: &Begun, transcript: &mut Transcript) -> DispatchEnd {
         let limits = &self.shared.options.limits;
         let dispatch = TaskDispatch {
@@ -271,9 +269,9 @@ impl Runner {
         let mut entry = self.entry(&begun);
         entry.duration_ms = Some(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
         let written = transcript.bytes();
-        let mut transcriptd = transcript.completed();
-        transcriptd.overlapped = begun.overlapped.lock().iter().copied().collect();
-        let (outcome, input) = outcome_of(end, transcriptd);
+        let mut captured = transcript.completed();
+        captured.overlapped = begun.overlapped.lock().iter().copied().collect();
+        let (outcome, input) = outcome_of(end, captured);
         describe(&mut entry, &outcome, &input, written);
         match self.record_outcome(entry, attempt).await {
             Ok(seq) => {
@@ -300,7 +298,7 @@ impl Runner {
 
     fn told(&self, outcome: StoredOutcome, audit_seq: Option<LogSeq>) -> TaskOutcome {
         let StoredOutcome { result, partial } = outcome;
-        // What could not be recorded is no refusal before the fact: its attempt is in the log.
+        // Without a number the tools name the task with AUDIT_UNAVAILABLE, and record no refusal: its attempt is in the log.
         TaskOutcome { task: self.call.task, result, partial, audit_seq, replayed: false }
     }
 
