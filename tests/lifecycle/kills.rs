@@ -34,7 +34,7 @@ impl Knowledge {
             return;
         }
         if let Some(sleeper) = sleeper {
-            client.start_tool("run_shell", json!({"session_id": self.session, "command": sleeper}));
+            client.start_tool_unless_gone("run_shell", json!({"session_id": self.session, "command": sleeper}));
         }
         for key in std::mem::take(&mut self.unanswered) {
             self.call(&mut client, key);

@@ -131,6 +131,14 @@ impl Client {
         }
     }
 
+    /// Calls a tool and does not wait; a server that is gone by then did not get the call.
+    pub fn start_tool_unless_gone(&mut self, name: &str, arguments: Value) {
+        self.last_id += 1;
+        let params = json!({"name": name, "arguments": arguments});
+        let message = json!({"jsonrpc": "2.0", "id": self.last_id, "method": "tools/call", "params": params});
+        self.stdin.as_mut().and_then(|stdin| writeln!(stdin, "{message}").ok());
+    }
+
     /// Calls a tool and waits for what it gives; `None` when the server goes away first.
     pub fn tool_unless_gone(&mut self, name: &str, arguments: Value) -> Option<Answer> {
         let answer = self.request_unless_gone("tools/call", json!({"name": name, "arguments": arguments}))?;
