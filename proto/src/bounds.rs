@@ -24,6 +24,26 @@ pub const ENV_BYTES_MAX: usize = 1 << 20;
 pub const ENTRIES_MAX: usize = 20_000;
 /// Changed files named by one task.
 pub const FILE_CHANGES_MAX: usize = 1_000;
+/// Matches of one search.
+pub const MATCHES_MAX: usize = 10_000;
+/// Lines that one search shows, context included.
+pub const FOUND_LINES_MAX: usize = 200_000;
+/// One line that a search shows. Bytes.
+pub const FOUND_LINE_BYTES_MAX: usize = 8 << 10;
+/// All lines that one search shows. Bytes.
+pub const FOUND_BYTES_MAX: usize = 16 << 20;
+/// Lines of context on each side of a match.
+pub const CONTEXT_MAX: usize = 50;
+/// A pattern to search for. Bytes.
+pub const PATTERN_BYTES_MAX: usize = 4_096;
+/// Kernels of one session.
+pub const KERNELS_MAX: usize = 64;
+/// Sentences beside an outcome.
+pub const NOTES_MAX: usize = 32;
+/// Hosts that one task reached.
+pub const HOSTS_MAX: usize = 256;
+/// Packages installed by one task, or requirements of one.
+pub const PACKAGES_MAX: usize = 1_000;
 /// Sessions that one worker holds.
 pub const HELD_SESSIONS_MAX: usize = 16_384;
 /// Tasks of one held session.

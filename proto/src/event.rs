@@ -1,9 +1,10 @@
 //! Events of a task, and failures.
 
+use codegen_types::event::FileChange;
 use codegen_types::{Display, Event, EventBody, Exit, Failure, OutputStream};
 
-use crate::bounds::{CONTENTS_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
-use crate::field::{contents, cut, required, text, word, word_text};
+use crate::bounds::{CONTENTS_BYTES_MAX, FILE_CHANGES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
+use crate::field::{contents, cut, list, path, required, text, word, word_text};
 use crate::invalid::InvalidMessage;
 use crate::v1;
 use crate::v1::task_event::Body;
@@ -35,7 +36,12 @@ impl From<EventBody> for Body {
                 Self::Output(v1::Output { stream: word_text(&stream, &STREAMS), data: bytes.into() })
             }
             EventBody::Progress { message } => Self::Progress(v1::Progress { message: cut(message) }),
-            EventBody::Display(Display { mime, data }) => Self::Display(v1::Display { mime, data: data.into() }),
+            EventBody::Display(Display { mime, path, data }) => {
+                Self::Display(v1::Display { mime, data: data.into(), path: path.map(String::from) })
+            }
+            EventBody::FilesChanged(changes) => Self::FilesChanged(v1::FilesChanged {
+                changes: changes.into_iter().map(v1::FileChange::from).collect(),
+            }),
             EventBody::Finished(result) => Self::Finished(result.into()),
             EventBody::Failed { failure, exit } => Self::Failed(failed(failure, exit)),
         }
@@ -55,8 +61,12 @@ impl TryFrom<Body> for EventBody {
             Body::Progress(v1::Progress { message }) => {
                 Self::Progress { message: text(message, MESSAGE_BYTES_MAX, "Progress.message")? }
             }
-            Body::Display(v1::Display { mime, data }) => Self::Display(Display {
+            Body::FilesChanged(v1::FilesChanged { changes }) => {
+                Self::FilesChanged(list(changes, FILE_CHANGES_MAX, "FilesChanged.changes", FileChange::try_from)?)
+            }
+            Body::Display(v1::Display { mime, data, path: of }) => Self::Display(Display {
                 mime: text(mime, NAME_BYTES_MAX, "Display.mime")?,
+                path: of.map(|of| path(&of, "Display.path")).transpose()?,
                 data: contents(data, CONTENTS_BYTES_MAX, "Display.data")?,
             }),
             Body::Finished(finished) => Self::Finished(finished.try_into()?),

@@ -22,10 +22,12 @@ pub mod v1 {
 pub mod bounds;
 mod event;
 mod field;
+mod found;
 mod invalid;
 mod isolation;
 mod lifecycle;
 mod operation;
+mod program;
 mod result;
 mod secret;
 mod session;

@@ -1,16 +1,15 @@
 //! Operations and what they carry, to the wire and back.
 
-use codegen_types::operation::{List, Move, Read, Remove, Stat, Write, WriteMode};
-use codegen_types::{Exec, Operation, Program};
+use codegen_types::operation::{Kernels, List, Move, Read, Remove, Search, Stat, Write, WriteMode};
+use codegen_types::{KernelName, Operation};
 
 use crate::bounds::{
-    ARGS_BYTES_MAX, ARGS_MAX, CONTENTS_BYTES_MAX, ENTRIES_MAX, ENV_BYTES_MAX, ENV_MAX, SHOWN_PATH_BYTES_MAX,
-    SOURCE_BYTES_MAX, TOKEN_BYTES_MAX,
+    CONTENTS_BYTES_MAX, CONTEXT_MAX, ENTRIES_MAX, MATCHES_MAX, PATTERN_BYTES_MAX, SHOWN_PATH_BYTES_MAX, TOKEN_BYTES_MAX,
 };
-use crate::field::{bounded, contents, list, map, optional_text, path, required, text, without_nul, word, word_text};
+use crate::field::{bounded, contents, optional_text, path, required, text, word, word_text};
 use crate::invalid::InvalidMessage;
 use crate::v1;
-use crate::v1::exec::Program as WireProgram;
+use crate::v1::kernels::Action as WireKernels;
 use crate::v1::task_request::Operation as WireOperation;
 
 const WRITE_MODES: [(&str, WriteMode); 3] =
@@ -35,6 +34,8 @@ impl From<Operation> for WireOperation {
                 Self::Move(v1::Move { from: from.into(), to: to.into(), overwrite })
             }
             Operation::Remove(Remove { path, recursive }) => Self::Remove(v1::Remove { path: path.into(), recursive }),
+            Operation::Search(search) => Self::Search(search.into()),
+            Operation::Kernels(kernels) => Self::Kernels(kernels.into()),
         }
     }
 }
@@ -57,6 +58,8 @@ impl TryFrom<WireOperation> for Operation {
             WireOperation::Remove(v1::Remove { path: of, recursive }) => {
                 Self::Remove(Remove { path: path(&of, "Remove.path")?, recursive })
             }
+            WireOperation::Search(search) => Self::Search(search.try_into()?),
+            WireOperation::Kernels(kernels) => Self::Kernels(kernels.try_into()?),
         })
     }
 }
@@ -89,63 +92,54 @@ impl TryFrom<v1::List> for List {
     }
 }
 
-impl From<Exec> for v1::Exec {
-    fn from(exec: Exec) -> Self {
-        Self { program: Some(exec.program.into()), stdin: exec.stdin.into(), env: exec.env.into_iter().collect() }
+impl From<Search> for v1::Search {
+    fn from(search: Search) -> Self {
+        let Search { path, pattern, literal, ignore_case, glob, context, matches_max } = search;
+        Self { path: path.into(), pattern, literal, ignore_case, glob, context, matches_max }
     }
 }
 
-impl TryFrom<v1::Exec> for Exec {
+impl TryFrom<v1::Search> for Search {
     type Error = InvalidMessage;
 
-    fn try_from(wire: v1::Exec) -> Result<Self, InvalidMessage> {
-        let env = map(wire.env, ENV_MAX, ENV_BYTES_MAX, "Exec.env")?;
-        for (name, value) in &env {
-            if name.is_empty() || name.contains('=') {
-                return Err(InvalidMessage::OutOfRange { field: "Exec.env", expected: "named without `=`" });
-            }
-            without_nul(name, "Exec.env")?;
-            without_nul(value, "Exec.env")?;
-        }
+    fn try_from(wire: v1::Search) -> Result<Self, InvalidMessage> {
+        let size = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        bounded(size(wire.context), CONTEXT_MAX, "Search.context")?;
+        bounded(size(wire.matches_max), MATCHES_MAX, "Search.matches_max")?;
         Ok(Self {
-            program: required(wire.program, "Exec.program")?.try_into()?,
-            stdin: contents(wire.stdin, CONTENTS_BYTES_MAX, "Exec.stdin")?,
-            env,
+            path: path(&wire.path, "Search.path")?,
+            pattern: text(wire.pattern, PATTERN_BYTES_MAX, "Search.pattern")?,
+            literal: wire.literal,
+            ignore_case: wire.ignore_case,
+            glob: optional_text(wire.glob, SHOWN_PATH_BYTES_MAX, "Search.glob")?,
+            context: wire.context,
+            matches_max: wire.matches_max,
         })
     }
 }
 
-impl From<Program> for WireProgram {
-    fn from(program: Program) -> Self {
-        match program {
-            Program::PythonCode { code, args } => Self::PythonCode(v1::PythonCode { code, args }),
-            Program::PythonFile { path, args } => Self::PythonFile(v1::PythonFile { path: path.into(), args }),
-            Program::Shell { command } => Self::Shell(v1::Shell { command }),
-        }
+impl From<Kernels> for v1::Kernels {
+    fn from(kernels: Kernels) -> Self {
+        let action = match kernels {
+            Kernels::List => WireKernels::List(v1::KernelsList {}),
+            Kernels::Restart { name } => WireKernels::Restart(name.into()),
+        };
+        Self { action: Some(action) }
     }
 }
 
-impl TryFrom<WireProgram> for Program {
+impl TryFrom<v1::Kernels> for Kernels {
     type Error = InvalidMessage;
 
-    fn try_from(wire: WireProgram) -> Result<Self, InvalidMessage> {
-        Ok(match wire {
-            WireProgram::PythonCode(v1::PythonCode { code, args: of }) => Self::PythonCode {
-                code: text(code, SOURCE_BYTES_MAX, "PythonCode.code")?,
-                args: args(of, "PythonCode.args")?,
-            },
-            WireProgram::PythonFile(v1::PythonFile { path: of, args: with }) => {
-                Self::PythonFile { path: path(&of, "PythonFile.path")?, args: args(with, "PythonFile.args")? }
-            }
-            WireProgram::Shell(v1::Shell { command }) => {
-                without_nul(&command, "Shell.command")?;
-                Self::Shell { command: text(command, SOURCE_BYTES_MAX, "Shell.command")? }
-            }
+    fn try_from(wire: v1::Kernels) -> Result<Self, InvalidMessage> {
+        Ok(match required(wire.action, "Kernels.action")? {
+            WireKernels::List(v1::KernelsList {}) => Self::List,
+            WireKernels::Restart(name) => Self::Restart { name: kernel_name(name, "Kernels.restart")? },
         })
     }
 }
 
-fn args(args: Vec<String>, field: &'static str) -> Result<Vec<String>, InvalidMessage> {
-    bounded(args.iter().map(String::len).sum(), ARGS_BYTES_MAX, field)?;
-    list(args, ARGS_MAX, field, |arg| without_nul(&arg, field).map(|()| arg))
+pub(crate) fn kernel_name(name: String, field: &'static str) -> Result<KernelName, InvalidMessage> {
+    let expected = "1 to 64 letters, digits, `_`, `-` or `.`";
+    KernelName::try_from(name).map_err(|_| InvalidMessage::OutOfRange { field, expected })
 }

@@ -1,11 +1,15 @@
 //! What operations gave.
 
-use codegen_types::event::{ChangeKind, FileChange, FileKind, FileStat};
-use codegen_types::{Exit, OperationResult, ResourceUse};
+use codegen_types::event::{ChangeKind, FileChange, FileKind, FileStat, KernelInfo};
+use codegen_types::{Exit, OperationResult, Package, ResourceUse};
 
-use crate::bounds::{CONTENTS_BYTES_MAX, ENTRIES_MAX, FILE_CHANGES_MAX, SHOWN_PATH_BYTES_MAX, TOKEN_BYTES_MAX};
-use crate::field::{contents, list, optional_text, path, required, text, word, word_text};
+use crate::bounds::{
+    CONTENTS_BYTES_MAX, ENTRIES_MAX, FILE_CHANGES_MAX, HOSTS_MAX, KERNELS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX,
+    NOTES_MAX, PACKAGES_MAX, SHOWN_PATH_BYTES_MAX, TOKEN_BYTES_MAX,
+};
+use crate::field::{contents, cut, list, optional_text, path, required, text, word, word_text};
 use crate::invalid::InvalidMessage;
+use crate::operation::kernel_name;
 use crate::v1;
 use crate::v1::finished::Result as WireResult;
 
@@ -36,6 +40,10 @@ impl From<OperationResult> for v1::Finished {
             OperationResult::Stat { stat } => WireResult::Stat(stat.into()),
             OperationResult::Move { stat } => WireResult::Moved(stat.into()),
             OperationResult::Remove { removed } => WireResult::Remove(v1::RemoveResult { removed }),
+            OperationResult::Search(found) => WireResult::Search(found.into()),
+            OperationResult::Kernels { kernels } => WireResult::Kernels(v1::KernelsResult {
+                kernels: kernels.into_iter().map(v1::KernelInfo::from).collect(),
+            }),
         };
         Self { result: Some(result) }
     }
@@ -61,6 +69,10 @@ impl TryFrom<v1::Finished> for OperationResult {
             WireResult::Stat(stat) => Self::Stat { stat: stat.try_into()? },
             WireResult::Moved(stat) => Self::Move { stat: stat.try_into()? },
             WireResult::Remove(removal) => Self::Remove { removed: removal.removed },
+            WireResult::Search(found) => Self::Search(found.try_into()?),
+            WireResult::Kernels(v1::KernelsResult { kernels }) => {
+                Self::Kernels { kernels: list(kernels, KERNELS_MAX, "KernelsResult.kernels", KernelInfo::try_from)? }
+            }
         })
     }
 }
@@ -76,6 +88,14 @@ impl From<Exit> for v1::Exit {
             files_changed: exit.files_changed.into_iter().map(v1::FileChange::from).collect(),
             files_changed_truncated: exit.files_changed_truncated,
             leftovers_killed: exit.leftovers_killed,
+            notes: exit.notes.into_iter().map(cut).collect(),
+            output_file: exit.output_file.map(String::from),
+            hosts: exit.hosts,
+            packages: exit
+                .packages
+                .into_iter()
+                .map(|Package { name, version }| v1::Package { name, version })
+                .collect(),
         }
     }
 }
@@ -93,6 +113,10 @@ impl TryFrom<v1::Exit> for Exit {
             files_changed: list(wire.files_changed, FILE_CHANGES_MAX, "Exit.files_changed", FileChange::try_from)?,
             files_changed_truncated: wire.files_changed_truncated,
             leftovers_killed: wire.leftovers_killed,
+            notes: list(wire.notes, NOTES_MAX, "Exit.notes", |note| text(note, MESSAGE_BYTES_MAX, "Exit.notes"))?,
+            output_file: wire.output_file.map(|file| path(&file, "Exit.output_file")).transpose()?,
+            hosts: list(wire.hosts, HOSTS_MAX, "Exit.hosts", |host| text(host, TOKEN_BYTES_MAX, "Exit.hosts"))?,
+            packages: list(wire.packages, PACKAGES_MAX, "Exit.packages", package)?,
         })
     }
 }
@@ -112,6 +136,29 @@ impl TryFrom<v1::FileChange> for FileChange {
             change: word(&wire.change, &CHANGES, "FileChange.change")?,
             size: wire.size,
         })
+    }
+}
+
+fn package(wire: v1::Package) -> Result<Package, InvalidMessage> {
+    Ok(Package {
+        name: text(wire.name, NAME_BYTES_MAX, "Package.name")?,
+        version: text(wire.version, NAME_BYTES_MAX, "Package.version")?,
+    })
+}
+
+impl From<KernelInfo> for v1::KernelInfo {
+    fn from(kernel: KernelInfo) -> Self {
+        let KernelInfo { name, busy, waiting, calls, started_ms, memory_bytes } = kernel;
+        Self { name: name.into(), busy, waiting, calls, started_ms, memory_bytes }
+    }
+}
+
+impl TryFrom<v1::KernelInfo> for KernelInfo {
+    type Error = InvalidMessage;
+
+    fn try_from(wire: v1::KernelInfo) -> Result<Self, InvalidMessage> {
+        let v1::KernelInfo { name, busy, waiting, calls, started_ms, memory_bytes } = wire;
+        Ok(Self { name: kernel_name(name, "KernelInfo.name")?, busy, waiting, calls, started_ms, memory_bytes })
     }
 }
 

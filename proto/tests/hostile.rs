@@ -26,7 +26,13 @@ fn read(path: &str) -> v1::task_request::Operation {
 fn shell(env: &[(&str, &str)], command: &str) -> v1::task_request::Operation {
     let program = v1::exec::Program::Shell(v1::Shell { command: command.into() });
     let env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    v1::task_request::Operation::Exec(v1::Exec { program: Some(program), stdin: Vec::new().into(), env })
+    v1::task_request::Operation::Exec(v1::Exec {
+        program: Some(program),
+        stdin: Vec::new().into(),
+        env,
+        kernel: None,
+        packages: None,
+    })
 }
 
 fn refusal(wire: v1::TaskRequest) -> InvalidMessage {

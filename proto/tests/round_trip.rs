@@ -1,18 +1,17 @@
 //! What is written on the wire reads back as it was.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use codegen_proto::{
     AttachTask, CancelTask, CloseSession, DeregisterWorker, ExecuteTask, Heartbeat, HeartbeatAnswer, OpenSession,
     Registered, Secret, SessionClosed, SessionOpened, v1,
 };
-use codegen_types::event::{ChangeKind, FileChange, FileKind, FileStat};
-use codegen_types::operation::{List, Move, Read, Remove, Stat, Write, WriteMode};
+use codegen_types::event::{ChangeKind, FileChange, FileKind, FileMatches, FileStat, Found, FoundLine, KernelInfo};
+use codegen_types::operation::{Kernels, List, Move, Read, Remove, ScriptSource, Search, Stat, Write, WriteMode};
 use codegen_types::{
     Capabilities, Display, Epoch, ErrorCode, Event, EventBody, Exec, Exit, Failure, HeldSession, Incarnation,
-    IsolationLevel, IsolationReport, Layer, LayerReport, LayerState, Lease, Limits, Operation, OperationResult,
-    OutputStream, Program, ResourceUse, Runtime, SessionId, TaskId, WorkspacePath,
+    IsolationLevel, IsolationReport, KernelName, Layer, LayerReport, LayerState, Lease, Limits, Network, Operation,
+    OperationResult, OutputStream, Package, Program, ResourceUse, Runtime, SessionId, TaskId, WorkspacePath,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -68,14 +67,58 @@ fn program() -> impl Strategy<Value = Program> {
         (".{0,40}", vec(plain(), 0..4)).prop_map(|(code, args)| Program::PythonCode { code, args }),
         (path(), vec(plain(), 0..4)).prop_map(|(path, args)| Program::PythonFile { path, args }),
         plain().prop_map(|command| Program::Shell { command }),
+        ("[a-z]{1,8}", source(), vec(plain(), 0..4)).prop_map(|(runtime, source, args)| Program::Script {
+            runtime,
+            source,
+            args
+        }),
+        (vec(plain(), 0..4), any::<bool>())
+            .prop_map(|(requirements, upgrade)| Program::Install { requirements, upgrade }),
     ]
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+fn source() -> impl Strategy<Value = ScriptSource> {
+    prop_oneof![".{0,40}".prop_map(ScriptSource::Code), path().prop_map(ScriptSource::File)]
+}
+
+fn kernel() -> impl Strategy<Value = KernelName> {
+    "[A-Za-z0-9_.-]{1,64}".prop_map(|name| KernelName::try_from(name).expect("a kernel's name"))
+}
+
+fn exec() -> impl Strategy<Value = Exec> {
     let env = btree_map("[A-Z_]{1,8}", plain(), 0..4);
+    let network =
+        prop_oneof![Just(Network::None), option::of(".{0,40}").prop_map(|index_url| Network::Packages { index_url })];
+    (program(), bytes(), env, option::of(kernel()), network).prop_map(|(program, stdin, env, kernel, network)| Exec {
+        program,
+        stdin,
+        env,
+        kernel,
+        network,
+    })
+}
+
+fn search() -> impl Strategy<Value = Search> {
+    (path(), ".{0,20}", any::<[bool; 2]>(), option::of(".{0,20}"), 0..=50_u32, 0..=10_000_u32).prop_map(
+        |(path, pattern, [literal, ignore_case], glob, context, matches_max)| Search {
+            path,
+            pattern,
+            literal,
+            ignore_case,
+            glob,
+            context,
+            matches_max,
+        },
+    )
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
     let mode = select(vec![WriteMode::Overwrite, WriteMode::Create, WriteMode::Append]);
     prop_oneof![
-        (program(), bytes(), env).prop_map(|(program, stdin, env)| Operation::Exec(Exec { program, stdin, env })),
+        exec().prop_map(Operation::Exec),
+        search().prop_map(Operation::Search),
+        Just(Operation::Kernels(Kernels::List)),
+        kernel().prop_map(|name| Operation::Kernels(Kernels::Restart { name })),
         (path(), any::<u64>(), option::of(any::<u64>())).prop_map(|(path, offset, limit)| Operation::Read(Read {
             path,
             offset,
@@ -98,18 +141,54 @@ fn stat() -> impl Strategy<Value = FileStat> {
         .prop_map(|(path, kind, size, modified_ms, etag, mode)| FileStat { path, kind, size, modified_ms, etag, mode })
 }
 
-fn exit() -> impl Strategy<Value = Exit> {
+fn change() -> impl Strategy<Value = FileChange> {
     let kind = select(vec![ChangeKind::Created, ChangeKind::Modified, ChangeKind::Deleted]);
-    let change = (path(), kind, any::<u64>()).prop_map(|(path, change, size)| FileChange { path, change, size });
+    (path(), kind, any::<u64>()).prop_map(|(path, change, size)| FileChange { path, change, size })
+}
+
+fn exit() -> impl Strategy<Value = Exit> {
     let ends = (option::of(any::<i32>()), option::of(any::<i32>()), any::<[u64; 3]>());
-    (ends, vec(change, 0..4), any::<bool>(), any::<u32>()).prop_map(
-        |((code, signal, [wall_ms, cpu_ms, memory_peak_bytes]), files_changed, files_changed_truncated, killed)| Exit {
+    let package = ("[a-z]{1,8}", "[0-9.]{1,8}").prop_map(|(name, version)| Package { name, version });
+    let said = (vec(".{0,40}", 0..3), option::of(path()), vec("[a-z.:0-9]{1,20}", 0..3), vec(package, 0..3));
+    (ends, vec(change(), 0..4), any::<bool>(), any::<u32>(), said).prop_map(
+        |((code, signal, [wall_ms, cpu_ms, memory_peak_bytes]), files_changed, truncated, killed, said)| Exit {
             code,
             signal,
             used: ResourceUse { wall_ms, cpu_ms, memory_peak_bytes },
             files_changed,
-            files_changed_truncated,
+            files_changed_truncated: truncated,
             leftovers_killed: killed,
+            notes: said.0,
+            output_file: said.1,
+            hosts: said.2,
+            packages: said.3,
+        },
+    )
+}
+
+fn found() -> impl Strategy<Value = Found> {
+    let line = (any::<u64>(), any::<bool>(), ".{0,20}").prop_map(|(number, is_match, text)| FoundLine {
+        number,
+        is_match,
+        text,
+    });
+    let file = (".{0,20}", vec(line, 0..4)).prop_map(|(path, lines)| FileMatches { path, lines });
+    (vec(file, 0..4), any::<u64>(), any::<bool>()).prop_map(|(files, files_searched, truncated)| Found {
+        files,
+        files_searched,
+        truncated,
+    })
+}
+
+fn kernel_info() -> impl Strategy<Value = KernelInfo> {
+    (kernel(), any::<bool>(), any::<u32>(), any::<[u64; 2]>(), any::<i64>()).prop_map(
+        |(name, busy, waiting, [calls, memory_bytes], started_ms)| KernelInfo {
+            name,
+            busy,
+            waiting,
+            calls,
+            started_ms,
+            memory_bytes,
         },
     )
 }
@@ -124,6 +203,8 @@ fn result() -> impl Strategy<Value = OperationResult> {
         stat().prop_map(|stat| OperationResult::Stat { stat }),
         stat().prop_map(|stat| OperationResult::Move { stat }),
         any::<u64>().prop_map(|removed| OperationResult::Remove { removed }),
+        found().prop_map(OperationResult::Search),
+        vec(kernel_info(), 0..4).prop_map(|kernels| OperationResult::Kernels { kernels }),
     ]
 }
 
@@ -137,7 +218,12 @@ fn event() -> impl Strategy<Value = Event> {
         Just(EventBody::Started),
         (stream, bytes()).prop_map(|(stream, bytes)| EventBody::Output { stream, bytes }),
         ".{0,40}".prop_map(|message| EventBody::Progress { message }),
-        ("[a-z/]{1,20}", bytes()).prop_map(|(mime, data)| EventBody::Display(Display { mime, data })),
+        ("[a-z/]{1,20}", option::of(path()), bytes()).prop_map(|(mime, path, data)| EventBody::Display(Display {
+            mime,
+            path,
+            data
+        })),
+        vec(change(), 0..4).prop_map(EventBody::FilesChanged),
         result().prop_map(EventBody::Finished),
         (failure(), option::of(exit())).prop_map(|(failure, exit)| EventBody::Failed { failure, exit }),
     ];
@@ -254,7 +340,7 @@ proptest! {
 
 #[test]
 fn no_environment_is_no_variables() {
-    let exec = Exec { program: Program::Shell { command: "true".into() }, stdin: Vec::new(), env: BTreeMap::new() };
+    let exec = Exec::of(Program::Shell { command: "true".into() });
     assert_eq!(through::<v1::Exec, _>(exec.clone()), exec);
 }
 

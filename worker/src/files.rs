@@ -14,7 +14,10 @@ const COUNT_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// Carries out an operation on files.
 pub(crate) async fn perform(workspace: &Arc<Workspace>, operation: Operation) -> Result<OperationResult, Failure> {
     blocking(workspace, move |workspace| match &operation {
-        Operation::Exec(_) => Err(Failure::new(ErrorCode::Internal, "A program is no operation on files.")),
+        Operation::Exec(_) | Operation::Kernels(_) => {
+            Err(Failure::new(ErrorCode::Internal, "A program is no operation on files."))
+        }
+        Operation::Search(_) => Err(Failure::new(ErrorCode::InvalidArgument, "This worker does not search.")),
         Operation::Read(read) => workspace.read(read),
         Operation::Write(write) => workspace.write(write),
         Operation::List(list) => workspace.list(list),

@@ -46,6 +46,10 @@ impl Meter {
                 self.progress_left = self.progress_left.checked_sub(1)?;
                 Some(EventBody::Progress { message })
             }
+            EventBody::FilesChanged(changes) => {
+                self.progress_left = self.progress_left.checked_sub(1)?;
+                Some(EventBody::FilesChanged(changes))
+            }
             last @ (EventBody::Finished(_) | EventBody::Failed { .. }) => Some(last),
         }
     }
@@ -84,7 +88,8 @@ mod tests {
     #[test]
     fn displays_notes_and_beginnings_are_bounded_too() {
         let mut meter = Meter::new(0, 3, 1);
-        let display = |data: &[u8]| EventBody::Display(Display { mime: "image/png".to_owned(), data: data.to_vec() });
+        let display =
+            |data: &[u8]| EventBody::Display(Display { mime: "image/png".to_owned(), path: None, data: data.to_vec() });
         let note = || EventBody::Progress { message: "half".to_owned() };
         assert_eq!(meter.pass(EventBody::Started), Some(EventBody::Started));
         assert_eq!(meter.pass(EventBody::Started), None);

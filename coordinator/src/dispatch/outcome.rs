@@ -42,6 +42,8 @@ fn answers(asked: &Operation, result: &OperationResult) -> bool {
         OperationResult::Stat { .. } => matches!(asked, Operation::Stat(_)),
         OperationResult::Move { .. } => matches!(asked, Operation::Move(_)),
         OperationResult::Remove { .. } => matches!(asked, Operation::Remove(_)),
+        OperationResult::Search(_) => matches!(asked, Operation::Search(_)),
+        OperationResult::Kernels { .. } => matches!(asked, Operation::Kernels(_)),
     }
 }
 
@@ -53,7 +55,8 @@ fn exit_of(last: EventBody) -> Option<Exit> {
         | EventBody::Started
         | EventBody::Output { .. }
         | EventBody::Progress { .. }
-        | EventBody::Display(_) => None,
+        | EventBody::Display(_)
+        | EventBody::FilesChanged(_) => None,
     }
 }
 

@@ -119,7 +119,11 @@ impl Pending {
                 self.text.push_str(&message);
                 self.text.push('\n');
             }
-            EventBody::Started | EventBody::Display(_) | EventBody::Finished(_) | EventBody::Failed { .. } => {}
+            EventBody::Started
+            | EventBody::Display(_)
+            | EventBody::FilesChanged(_)
+            | EventBody::Finished(_)
+            | EventBody::Failed { .. } => {}
         }
         if self.text.len() > MESSAGE_BYTES_MAX {
             let cut = self.text.ceil_char_boundary(self.text.len() - MESSAGE_BYTES_MAX);

@@ -65,7 +65,9 @@ const fn bytes_of(result: Option<&OperationResult>) -> Option<u64> {
             | OperationResult::List { .. }
             | OperationResult::Stat { .. }
             | OperationResult::Move { .. }
-            | OperationResult::Remove { .. },
+            | OperationResult::Remove { .. }
+            | OperationResult::Search(_)
+            | OperationResult::Kernels { .. },
         )
         | None => None,
     }

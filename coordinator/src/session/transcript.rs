@@ -33,6 +33,7 @@ impl Transcript {
                 self.displays.push(display.clone());
             }
             EventBody::Display(_)
+            | EventBody::FilesChanged(_)
             | EventBody::Started
             | EventBody::Progress { .. }
             | EventBody::Finished(_)

@@ -79,7 +79,7 @@ fn ended(row: &TaskRow, ended_ms: i64, stdout: Vec<u8>) -> TaskRow {
         result: Some(OperationResult::Exec(Exit { code: Some(0), ..Exit::default() })),
         stdout: Captured { head: stdout, tail: vec![0xff, 0], omitted: 9 },
         stderr: Captured::default(),
-        displays: vec![Display { mime: "image/png".to_owned(), data: vec![1, 2, 3] }],
+        displays: vec![Display { mime: "image/png".to_owned(), path: None, data: vec![1, 2, 3] }],
         overlapped: vec![TaskId::mint()],
     };
     TaskRow {

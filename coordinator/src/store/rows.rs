@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn a_kept_outcome_is_bounded_and_says_what_is_missing() {
         let stdout = Captured { head: vec![b'a'; 900_000], tail: vec![b'z'; 900_000], omitted: 7 };
-        let display = |n: usize| Display { mime: "image/png".to_owned(), data: vec![0; n] };
+        let display = |n: usize| Display { mime: "image/png".to_owned(), path: None, data: vec![0; n] };
         let completed = Completed {
             result: None,
             stderr: stdout.clone(),

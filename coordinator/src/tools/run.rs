@@ -112,7 +112,7 @@ async fn exec(call: &Call<'_>, run: Run) -> Answer {
     let timeout = args::timeout(run.timeout_seconds, &call.connection.limits)?;
     let idempotency_key = args::key(run.idempotency_key)?;
     let session = call.connection.session(run.session_id.as_deref()).await?;
-    let operation = Operation::Exec(Exec { program: run.program, stdin: stdin.into_bytes(), env });
+    let operation = Operation::Exec(Exec { stdin: stdin.into_bytes(), env, ..Exec::of(run.program) });
     let outcome = call.act(session, Act { operation, timeout, idempotency_key }).await?;
     Ok(Reply::Recorded(run_result::render(&outcome)))
 }

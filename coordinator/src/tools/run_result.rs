@@ -123,7 +123,7 @@ fn changes(text: &mut String, completed: &Completed) {
 fn displays(result: &mut ToolResult, displays: &[Display]) {
     let mut room = IMAGE_BYTES_MAX;
     let mut left_out = 0;
-    for Display { mime, data } in displays {
+    for Display { mime, data, .. } in displays {
         let images = result.content.iter().filter(|c| matches!(c, Content::Image { .. })).count();
         if mime.starts_with("image/") && data.len() <= room && images < IMAGES_MAX {
             room -= data.len();
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_picture_is_a_block_of_its_own_and_pictures_are_bounded() {
         let mut outcome = outcome(exit(0), "", "");
-        let picture = |size: usize| Display { mime: "image/png".into(), data: vec![0; size] };
+        let picture = |size: usize| Display { mime: "image/png".into(), path: None, data: vec![0; size] };
         outcome.result.as_mut().expect("it completed").displays = vec![picture(10), picture(IMAGE_BYTES_MAX)];
         let result = render(&outcome);
         assert_eq!(result.content.len(), 3);

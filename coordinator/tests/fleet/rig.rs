@@ -160,8 +160,7 @@ impl Run {
 }
 
 pub fn shell(command: &str) -> Operation {
-    let program = Program::Shell { command: command.to_owned() };
-    Operation::Exec(Exec { program, stdin: Vec::new(), env: Default::default() })
+    Operation::Exec(Exec::of(Program::Shell { command: command.to_owned() }))
 }
 
 pub fn requirements() -> Requirements {

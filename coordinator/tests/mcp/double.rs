@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use codegen_types::event::{FileKind, FileStat};
+use codegen_types::event::{FileKind, FileStat, Found};
 use codegen_types::{
     ErrorCode, EventBody, Exit, Failure, LogSeq, Operation, OperationResult, OutputStream, Principal, Program,
     SessionId,
@@ -63,7 +63,10 @@ impl Double {
         match &call.operation {
             Operation::Exec(exec) => match &exec.program {
                 Program::PythonCode { code, .. } => program(self, code, events, cancel).await,
-                Program::PythonFile { .. } | Program::Shell { .. } => Ok(completed(exited(0), "ran\n")),
+                Program::PythonFile { .. }
+                | Program::Shell { .. }
+                | Program::Script { .. }
+                | Program::Install { .. } => Ok(completed(exited(0), "ran\n")),
             },
             Operation::Read(_) => Ok(completed(OperationResult::Read { contents: b"hello".to_vec(), stat }, "")),
             Operation::Write(_) => Ok(completed(OperationResult::Write { stat, created: true }, "")),
@@ -71,6 +74,8 @@ impl Double {
             Operation::Stat(_) => Ok(completed(OperationResult::Stat { stat }, "")),
             Operation::Move(_) => Ok(completed(OperationResult::Move { stat }, "")),
             Operation::Remove(_) => Ok(completed(OperationResult::Remove { removed: 1 }, "")),
+            Operation::Search(_) => Ok(completed(OperationResult::Search(Found::default()), "")),
+            Operation::Kernels(_) => Ok(completed(OperationResult::Kernels { kernels: Vec::new() }, "")),
         }
     }
 }

@@ -327,7 +327,7 @@ pub fn call(session: SessionId) -> TaskCall {
         called_as: "run.python".to_owned(),
         args: json!({"code": "1"}),
         path: None,
-        operation: Operation::Exec(Exec { program, stdin: vec![], env: [].into() }),
+        operation: Operation::Exec(Exec::of(program)),
         read_only: false,
         timeout: None,
         idempotency_key: None,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
+use crate::operation::KernelName;
 use crate::path::WorkspacePath;
 
 /// One event of a task. Sequence numbers start at 1 and have no gaps, so that a stream can be taken up again.
@@ -33,6 +34,8 @@ pub enum EventBody {
     },
     /// The program showed something richer than text.
     Display(Display),
+    /// Files changed while the program still runs, since the task began or this was said last.
+    FilesChanged(Vec<FileChange>),
     /// The operation was carried out; a program that failed is a result, too.
     Finished(OperationResult),
     /// The operation was refused, or ended by a limit, a deadline or a cancellation.
@@ -61,11 +64,14 @@ pub enum OutputStream {
     Stderr,
 }
 
-/// Something to show.
+/// Something to show: a picture, the value of a kernel's last expression (`text/plain`), or a report in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Display {
     /// Its media type.
     pub mime: String,
+    /// Where the workspace keeps it in full, when it does.
+    #[serde(default)]
+    pub path: Option<WorkspacePath>,
     /// Its bytes.
     #[serde(with = "crate::base64_bytes")]
     pub data: Vec<u8>,
@@ -114,6 +120,70 @@ pub enum OperationResult {
         /// How many files, links and directories are gone.
         removed: u64,
     },
+    /// Files were searched.
+    Search(Found),
+    /// The session's kernels, in order of name.
+    Kernels {
+        /// Each of them.
+        kernels: Vec<KernelInfo>,
+    },
+}
+
+/// What a search found.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The files with matches, sorted by path.
+    pub files: Vec<FileMatches>,
+    /// Files that were looked into.
+    pub files_searched: u64,
+    /// Whether there were more matches than asked for, or more files than can be searched.
+    pub truncated: bool,
+}
+
+/// The matches in one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileMatches {
+    /// Its path below the workspace, as listings show it.
+    pub path: String,
+    /// Matching lines and the lines around them, in order.
+    pub lines: Vec<FoundLine>,
+}
+
+/// A line of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundLine {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Whether it matches; else it is context.
+    pub is_match: bool,
+    /// Its text without the line end, cut when it is very long. Bytes that are not UTF-8 are shown as U+FFFD.
+    pub text: String,
+}
+
+/// A kernel as it is at present.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelInfo {
+    /// Its name.
+    pub name: KernelName,
+    /// Whether it runs a call.
+    pub busy: bool,
+    /// Calls that wait for it.
+    pub waiting: u32,
+    /// Calls that it has run since it was started.
+    pub calls: u64,
+    /// When it was started, in milliseconds since the Unix epoch.
+    pub started_ms: i64,
+    /// Its resident memory, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// An installed package.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
 }
 
 /// How a program ended, and what it used.
@@ -131,6 +201,18 @@ pub struct Exit {
     pub files_changed_truncated: bool,
     /// Processes that it had left behind and that were killed.
     pub leftovers_killed: u32,
+    /// What the client should know beside the outcome, a sentence each: that a kernel was started anew, for instance.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// The file of the workspace that holds all it wrote, when that is too much for a result.
+    #[serde(default)]
+    pub output_file: Option<WorkspacePath>,
+    /// Hosts that it reached, as `name:port`.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Packages that it installed.
+    #[serde(default)]
+    pub packages: Vec<Package>,
 }
 
 /// What a program used.

@@ -18,11 +18,11 @@ pub mod principal;
 pub mod worker;
 
 pub use error::{ErrorCode, Failure};
-pub use event::{Display, Event, EventBody, Exit, OperationResult, OutputStream, ResourceUse};
+pub use event::{Display, Event, EventBody, Exit, OperationResult, OutputStream, Package, ResourceUse};
 pub use ids::{Epoch, Incarnation, Lease, LogSeq, SessionId, TaskId, WorkerId};
 pub use isolation::{IsolationLevel, IsolationReport, Layer, LayerReport, LayerState};
 pub use limits::Limits;
-pub use operation::{Exec, Operation, Program};
+pub use operation::{Exec, KernelName, Network, Operation, Program};
 pub use path::WorkspacePath;
 pub use principal::Principal;
 pub use worker::{Capabilities, HeldSession, Runtime};

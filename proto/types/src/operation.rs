@@ -24,6 +24,10 @@ pub enum Operation {
     Move(Move),
     /// Delete a file or directory.
     Remove(Remove),
+    /// Search the contents of files.
+    Search(Search),
+    /// Look after the session's kernels.
+    Kernels(Kernels),
 }
 
 impl Operation {
@@ -37,6 +41,8 @@ impl Operation {
             Self::Stat(_) => "stat",
             Self::Move(_) => "move",
             Self::Remove(_) => "remove",
+            Self::Search(_) => "search",
+            Self::Kernels(_) => "kernels",
         }
     }
 }
@@ -52,6 +58,33 @@ pub struct Exec {
     /// Variables added to the sandbox's own small environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// The kernel that runs it, which keeps variables and imports; `None`: a fresh interpreter.
+    #[serde(default)]
+    pub kernel: Option<KernelName>,
+    /// What it reaches outside the sandbox.
+    #[serde(default)]
+    pub network: Network,
+}
+
+impl Exec {
+    /// A fresh program without input, variables of its own or network.
+    pub const fn of(program: Program) -> Self {
+        Self { program, stdin: Vec::new(), env: BTreeMap::new(), kernel: None, network: Network::None }
+    }
+}
+
+/// What a program reaches outside its sandbox.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// Nothing.
+    #[default]
+    None,
+    /// A package index, through the worker's proxy.
+    Packages {
+        /// The index (PEP 503), one that the operator permits; `None`: the worker's default.
+        index_url: Option<String>,
+    },
 }
 
 /// What to run.
@@ -77,6 +110,107 @@ pub enum Program {
         /// The command line.
         command: String,
     },
+    /// A program for another runtime of the worker, such as Node.
+    Script {
+        /// The runtime by the name under which the worker lists it.
+        runtime: String,
+        /// What it runs.
+        source: ScriptSource,
+        /// Arguments after the script.
+        args: Vec<String>,
+    },
+    /// Installs Python packages into the session. Needs [`Network::Packages`] unless every requirement is a wheel of the
+    /// workspace that needs nothing else.
+    Install {
+        /// PEP 508 requirements without URLs, or paths of wheels in the workspace.
+        requirements: Vec<String>,
+        /// Whether packages that are there already are brought up to their newest version.
+        upgrade: bool,
+    },
+}
+
+/// Where a script's text is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScriptSource {
+    /// Here.
+    Code(String),
+    /// In a file of the workspace.
+    File(WorkspacePath),
+}
+
+/// The longest name of a kernel, in bytes.
+pub const KERNEL_NAME_BYTES_MAX: usize = 64;
+
+/// The name of a kernel inside its session: letters, digits, `_`, `-` and `.`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct KernelName(String);
+
+/// A text is no name of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a kernel's name has 1 to {KERNEL_NAME_BYTES_MAX} letters, digits, `_`, `-` or `.`")]
+pub struct InvalidKernelName;
+
+impl KernelName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for KernelName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for KernelName {
+    type Error = InvalidKernelName;
+
+    fn try_from(text: String) -> Result<Self, InvalidKernelName> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        let fits = (1..=KERNEL_NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed);
+        if fits { Ok(Self(text)) } else { Err(InvalidKernelName) }
+    }
+}
+
+impl From<KernelName> for String {
+    fn from(name: KernelName) -> String {
+        name.0
+    }
+}
+
+/// Look after the kernels of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kernels {
+    /// Say which there are.
+    List,
+    /// End one, with what it runs; the next call on it starts it anew.
+    Restart {
+        /// Which.
+        name: KernelName,
+    },
+}
+
+/// Search the contents of the workspace's text files, line by line; links are not followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Search {
+    /// A file, or a directory to search with all that is below.
+    pub path: WorkspacePath,
+    /// A regular expression (syntax of the `regex` crate; it runs in linear time).
+    pub pattern: String,
+    /// Whether the pattern is plain text instead.
+    pub literal: bool,
+    /// Whether upper and lower case are the same.
+    pub ignore_case: bool,
+    /// Only files whose path below `path` matches this glob.
+    pub glob: Option<String>,
+    /// Lines shown before and after each match.
+    pub context: u32,
+    /// At most so many matching lines; the result says when there were more.
+    pub matches_max: u32,
 }
 
 /// Read a file, or a part of it.

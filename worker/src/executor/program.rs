@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{ErrorCode, EventBody, Exec, Exit, Failure, OperationResult, OutputStream, ResourceUse};
+use codegen_types::{ErrorCode, EventBody, Exec, Exit, Failure, Network, OperationResult, OutputStream, ResourceUse};
 use sandbox::files::USAGE_ENTRIES_MAX;
 use sandbox::{Child, ChildEnd, SandboxEnd};
 use tokio::io::AsyncWriteExt;
@@ -53,7 +53,10 @@ async fn start_and_watch(
     clock: Clock,
 ) -> Result<EventBody, Failure> {
     let early = |ending: Ending| Ok(ending.failed(None));
-    let Exec { program, stdin, env } = exec;
+    let Exec { program, stdin, env, kernel, network } = exec;
+    if kernel.is_some() || network != Network::None {
+        return Err(Failure::new(ErrorCode::InvalidArgument, "This worker runs fresh programs without network only."));
+    }
     let runtimes = session.runtimes();
     let prepared = runtimes.prepare(session.workspace(), program, env).await?;
     // What is refused because the session is ending was ended, and did not fail.
@@ -109,6 +112,7 @@ async fn start_and_watch(
         files_changed: changes.0,
         files_changed_truncated: changes.1,
         leftovers_killed: end.leftovers_killed,
+        ..Exit::default()
     };
     Ok(last_event(task, session, exit, ending, lost, end.memory_limit_hit))
 }

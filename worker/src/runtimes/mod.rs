@@ -137,6 +137,12 @@ impl Runtimes {
                 let environment = Environment::new(bin).with(env);
                 Ok(Prepared::Shell { shell, command, environment })
             }
+            Program::Script { runtime, .. } => {
+                Err(Failure::new(ErrorCode::NotFound, format!("This worker has no runtime {runtime:?}.")))
+            }
+            Program::Install { .. } => {
+                Err(Failure::new(ErrorCode::InvalidArgument, "This worker installs no packages."))
+            }
         }
     }
 

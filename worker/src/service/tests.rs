@@ -82,7 +82,7 @@ impl Bench {
 
     fn request(&self, task: TaskId, epoch: u64) -> ExecuteTask {
         let program = Program::Shell { command: "true".to_owned() };
-        let exec = Exec { program, stdin: Vec::new(), env: std::collections::BTreeMap::new() };
+        let exec = Exec::of(program);
         ExecuteTask {
             task,
             session: self.session,
@@ -312,7 +312,7 @@ async fn a_python_task_without_a_python_is_refused_before_anything_runs() {
     let bench = Bench::new(prints("")).await;
     let mut request = bench.request(TaskId::mint(), 2);
     let program = Program::PythonCode { code: "pass".to_owned(), args: Vec::new() };
-    request.operation = Operation::Exec(Exec { program, stdin: Vec::new(), env: std::collections::BTreeMap::new() });
+    request.operation = Operation::Exec(Exec::of(program));
     let events = collect(bench.execute(request).await.unwrap()).await;
     assert_eq!(failure_code(&events), Some(ErrorCode::NotFound));
 }

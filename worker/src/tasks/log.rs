@@ -81,6 +81,7 @@ fn payload_bytes(body: &EventBody) -> usize {
         EventBody::Output { bytes, .. } => bytes.len(),
         EventBody::Progress { message } => message.len(),
         EventBody::Display(display) => display.mime.len() + display.data.len(),
+        EventBody::FilesChanged(changes) => changes.len() * EVENT_BYTES,
         EventBody::Finished(result) => match result {
             OperationResult::Read { contents, .. } => contents.len(),
             OperationResult::List { entries, .. } => entries.iter().map(|entry| EVENT_BYTES + entry.path.len()).sum(),
@@ -89,6 +90,10 @@ fn payload_bytes(body: &EventBody) -> usize {
             | OperationResult::Stat { .. }
             | OperationResult::Move { .. }
             | OperationResult::Remove { .. } => 0,
+            OperationResult::Search(found) => {
+                found.files.iter().flat_map(|file| &file.lines).map(|line| EVENT_BYTES + line.text.len()).sum()
+            }
+            OperationResult::Kernels { kernels } => kernels.len() * EVENT_BYTES,
         },
         EventBody::Failed { failure, .. } => failure.message.len(),
     }

@@ -214,7 +214,7 @@ pub fn python(code: &str) -> Program {
 
 pub fn exec(program: Program, stdin: &str, env: &[(&str, &str)]) -> Operation {
     let env: BTreeMap<String, String> = env.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    Operation::Exec(Exec { program, stdin: stdin.into(), env })
+    Operation::Exec(Exec { stdin: stdin.into(), env, ..Exec::of(program) })
 }
 
 /// Ends a process of the bench from the host, as nothing inside can.

@@ -1,0 +1,147 @@
+//! The table of tools: a row each, in the order in which clients see them.
+
+use super::{Effect, Tool, echo, file_read, file_write, files, run, schema, session, session_view};
+
+/// Every tool, in the order in which they are listed.
+pub static TOOLS: &[Tool] = &[
+    Tool {
+        name: "echo",
+        title: "Echo",
+        description: "Gives the message back. Use it to see whether the server answers.",
+        effect: Effect::Reads,
+        input: schema::of::<echo::EchoInput>,
+        output: None,
+        run: echo::echo,
+    },
+    Tool {
+        name: "session_create",
+        title: "Create a session",
+        description: "Makes a session: an isolated workspace with its own Python and shell. Returns its session_id, a \
+                      handle to pass to the other tools. The handle goes on working after this connection ends.",
+        effect: Effect::Adds,
+        input: schema::of::<session::SessionCreateInput>,
+        output: Some(schema::of_output::<session_view::SessionView>),
+        run: session::create,
+    },
+    Tool {
+        name: "session_info",
+        title: "Describe a session",
+        description: "Says how a session is: its state, how well it is isolated layer by layer, its limits, the tasks \
+                      that run in it, and how long its files are kept.",
+        effect: Effect::Reads,
+        input: schema::of::<session::SessionInfoInput>,
+        output: Some(schema::of_output::<session_view::SessionView>),
+        run: session::info,
+    },
+    Tool {
+        name: "session_list",
+        title: "List sessions",
+        description: "Lists your sessions with state, name and last use.",
+        effect: Effect::Reads,
+        input: schema::of::<session::SessionListInput>,
+        output: Some(schema::of_output::<session::SessionListOutput>),
+        run: session::list,
+    },
+    Tool {
+        name: "session_update",
+        title: "Update a session",
+        description: "Changes a session's name, its metadata (merged, or replaced with replace_metadata) or its idle time.",
+        effect: Effect::Sets,
+        input: schema::of::<session::SessionUpdateInput>,
+        output: Some(schema::of_output::<session_view::SessionView>),
+        run: session::update,
+    },
+    Tool {
+        name: "session_close",
+        title: "Close a session",
+        description: "Ends a session for good: its processes are killed and its files deleted. The handle cannot be \
+                      used again. Idle sessions end by themselves and keep their files, so close only what is done with.",
+        effect: Effect::Sets,
+        input: schema::of::<session::SessionCloseInput>,
+        output: Some(schema::of_output::<session_view::SessionView>),
+        run: session::close,
+    },
+    Tool {
+        name: "fs_read",
+        title: "Read a file",
+        description: "Reads a file of the workspace, or a part of it given in bytes. The first text block is exactly \
+                      what was read; without a limit at most 256 KiB, and the result says where to go on. For bytes \
+                      that are no UTF-8 text use encoding base64.",
+        effect: Effect::Reads,
+        input: schema::of::<file_read::FsReadInput>,
+        output: None,
+        run: file_read::read,
+    },
+    Tool {
+        name: "fs_write",
+        title: "Write a file",
+        description: "Writes a file of the workspace in one step, making its directories: readers see the old contents \
+                      or the new, never a mixture. Give if_match to avoid overwriting a version you have not seen.",
+        effect: Effect::Acts,
+        input: schema::of::<file_write::FsWriteInput>,
+        output: None,
+        run: file_write::write,
+    },
+    Tool {
+        name: "fs_list",
+        title: "List files",
+        description: "Lists a directory of the workspace, sorted by path; recursive lists what is below, pattern picks \
+                      by glob. At most 1000 entries.",
+        effect: Effect::Reads,
+        input: schema::of::<files::FsListInput>,
+        output: Some(schema::of_output::<files::FsListOutput>),
+        run: files::list,
+    },
+    Tool {
+        name: "fs_stat",
+        title: "Describe a file",
+        description: "Describes a file or directory: kind, size, time of change, and for files the etag that if_match \
+                      takes. A symbolic link is described itself.",
+        effect: Effect::Reads,
+        input: schema::of::<files::FsStatInput>,
+        output: Some(schema::of_output::<files::FileView>),
+        run: files::stat,
+    },
+    Tool {
+        name: "fs_move",
+        title: "Move a file",
+        description: "Renames a file or directory inside the workspace, making the directories of its new path.",
+        effect: Effect::Acts,
+        input: schema::of::<files::FsMoveInput>,
+        output: None,
+        run: files::mv,
+    },
+    Tool {
+        name: "fs_delete",
+        title: "Delete a file",
+        description: "Deletes a file, or a directory: with all that is in it when recursive is true. A symbolic link is \
+                      deleted itself, never what it points to.",
+        effect: Effect::Sets,
+        input: schema::of::<files::FsDeleteInput>,
+        output: None,
+        run: files::delete,
+    },
+    Tool {
+        name: "run_python",
+        title: "Run Python",
+        description: "Runs Python code, or a Python file of the workspace, in a fresh interpreter inside the session's \
+                      sandbox, with the workspace as current directory. Returns exit code, stdout, stderr and the files \
+                      that changed; variables do not last from call to call, files do. There is no network. Use print \
+                      to see values.",
+        effect: Effect::Acts,
+        input: schema::of::<run::RunPythonInput>,
+        output: None,
+        run: run::run_python,
+    },
+    Tool {
+        name: "run_shell",
+        title: "Run a shell command",
+        description: "Runs a shell command line inside the session's sandbox, with the workspace as current directory. \
+                      Returns exit code, stdout, stderr and the files that changed. Processes left in the background \
+                      are ended with the command. There is no network.",
+        effect: Effect::Acts,
+        input: schema::of::<run::RunShellInput>,
+        output: None,
+        run: run::run_shell,
+    },
+];
