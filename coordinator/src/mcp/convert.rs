@@ -8,6 +8,7 @@ use rmcp::model::{CallToolResult, ContentBlock, JsonObject, MetaObject, Tool as 
 use serde_json::Value;
 
 use super::ToolNames;
+use super::quirks::Quirks;
 use crate::tools::{Content, Effect, TOOLS, Tool, ToolResult};
 
 /// Every tool as it is listed: the same for every connection with these names.
@@ -52,11 +53,13 @@ fn object(schema: Value) -> Arc<JsonObject> {
     }
 }
 
-/// A tool's result on the wire.
-pub(super) fn result(result: ToolResult) -> CallToolResult {
+/// A tool's result on the wire, as its client takes it best. Structured content must not be all that such a client shows,
+/// unless the tool declares it.
+pub(super) fn result(result: ToolResult, tool: Option<&WireTool>, client: Quirks) -> CallToolResult {
+    let declared = tool.is_some_and(|tool| tool.output_schema.is_some());
     let content = result.content.into_iter().map(block).collect();
     let mut wire = if result.is_error { CallToolResult::error(content) } else { CallToolResult::success(content) };
-    wire.structured_content = result.structured;
+    wire.structured_content = result.structured.filter(|_| !client.omits_structured(declared));
     if !result.meta.is_empty() {
         let mut meta = MetaObject::new();
         for (key, value) in result.meta {

@@ -1,5 +1,6 @@
 //! What rmcp asks of the server, answered by the tools.
 
+use std::sync::Once;
 use std::time::Duration;
 
 use codegen_types::{ErrorCode, Failure};
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::instructions::INSTRUCTIONS;
 use super::progress::{self, Progress};
+use super::quirks::{self, Quirks};
 use super::{Options, convert};
 use crate::caller::Caller;
 use crate::tools::{Connection, Request, ToolResult, UnknownTool};
@@ -30,6 +32,7 @@ pub(super) struct Handler {
     tools: Vec<Tool>,
     places: Semaphore,
     calls: Calls,
+    recognised: Once,
 }
 
 /// The running calls of one connection.
@@ -63,12 +66,39 @@ impl Handler {
             tools: convert::tools(options.tool_names),
             places: Semaphore::new(options.calls_max),
             calls: Calls::default(),
+            recognised: Once::new(),
         }
+    }
+
+    /// What is known of the client that asks. Those of 2026-07-28 say with each request who they are.
+    fn quirks(&self, context: &RequestContext<RoleServer>) -> Quirks {
+        let client = context.client_info();
+        let quirks = quirks::of(client.as_ref().map(|client| client.name.as_str()));
+        self.recognised.call_once(|| {
+            let name: Option<String> = client.map(|client| client.name.chars().take(64).collect());
+            let yield_after = quirks.yield_after();
+            let Quirks { structured, resource_links, result_chars_max, .. } = quirks;
+            tracing::debug!(
+                ?name,
+                ?yield_after,
+                ?structured,
+                resource_links,
+                result_chars_max,
+                "what the client needs"
+            );
+        });
+        quirks
     }
 
     /// The running calls, for whoever ends the connection.
     pub(super) fn calls(&self) -> Calls {
         self.calls.clone()
+    }
+
+    /// The tool as it is listed, by either of its names.
+    fn listed(&self, name: &str) -> Option<&Tool> {
+        let named = crate::tools::find(name)?;
+        self.tools.iter().find(|tool| tool.title.as_deref() == Some(named.title))
     }
 
     async fn call(
@@ -131,8 +161,7 @@ impl ServerHandler for Handler {
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        let listed = crate::tools::find(name)?;
-        self.tools.iter().find(|tool| tool.title.as_deref() == Some(listed.title)).cloned()
+        self.listed(name).cloned()
     }
 
     async fn call_tool(
@@ -140,9 +169,11 @@ impl ServerHandler for Handler {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        let client = self.quirks(&context);
+        let tool = self.listed(&request.name);
         let called = self.calls.tracker.track_future(self.call(request, context)).await;
         let result = called.map_err(|unknown| ErrorData::invalid_params(unknown.to_string(), None))?;
-        Ok(convert::result(result).into())
+        Ok(convert::result(result, tool, client).into())
     }
 
     /// A method that rmcp does not know, or one whose parameters it cannot read.

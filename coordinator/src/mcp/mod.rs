@@ -11,6 +11,7 @@ mod handler;
 mod instructions;
 mod line;
 mod progress;
+pub(crate) mod quirks;
 mod stdio;
 mod writer;
 

@@ -70,8 +70,12 @@ pub struct Client {
 
 impl Client {
     pub async fn initialize(&mut self, revision: &str) -> Value {
+        self.initialize_as("t", revision).await
+    }
+
+    pub async fn initialize_as(&mut self, name: &str, revision: &str) -> Value {
         let hello =
-            json!({"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+            json!({"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": name, "version": "1"}});
         let answer = self.request("initialize", hello).await;
         self.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
         answer["result"].clone()

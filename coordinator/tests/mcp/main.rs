@@ -7,4 +7,5 @@ mod double;
 mod ending;
 mod eras;
 mod lines;
+mod quirks;
 mod running;
