@@ -10,8 +10,6 @@ mod calls;
 mod connection;
 mod echo;
 mod excerpt;
-mod file_read;
-mod file_write;
 mod files;
 mod result;
 mod run;

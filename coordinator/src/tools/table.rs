@@ -1,6 +1,6 @@
 //! The table of tools: a row each, in the order in which clients see them.
 
-use super::{Effect, Tool, echo, file_read, file_write, files, run, schema, session, session_view};
+use super::{Effect, Tool, echo, files, run, schema, session, session_view};
 
 /// Every tool, in the order in which they are listed.
 pub static TOOLS: &[Tool] = &[
@@ -68,9 +68,9 @@ pub static TOOLS: &[Tool] = &[
                       what was read; without a limit at most 256 KiB, and the result says where to go on. For bytes \
                       that are no UTF-8 text use encoding base64.",
         effect: Effect::Reads,
-        input: schema::of::<file_read::FsReadInput>,
+        input: schema::of::<files::FsReadInput>,
         output: None,
-        run: file_read::read,
+        run: files::read,
     },
     Tool {
         name: "fs_write",
@@ -78,9 +78,9 @@ pub static TOOLS: &[Tool] = &[
         description: "Writes a file of the workspace in one step, making its directories: readers see the old contents \
                       or the new, never a mixture. Give if_match to avoid overwriting a version you have not seen.",
         effect: Effect::Acts,
-        input: schema::of::<file_write::FsWriteInput>,
+        input: schema::of::<files::FsWriteInput>,
         output: None,
-        run: file_write::write,
+        run: files::write,
     },
     Tool {
         name: "fs_list",

@@ -11,19 +11,19 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::args;
-use super::call::{Answer, Call};
-use super::files::{file_reply, line};
-use super::result::{Content, ToolResult};
+use super::reply::{file_reply, line};
+use crate::tools::args;
+use crate::tools::call::{Answer, Call};
+use crate::tools::result::{Content, ToolResult};
 
 /// How much is read when a call sets no limit, in bytes.
-pub(super) const LIMIT_DEFAULT: u64 = 256 << 10;
+const LIMIT_DEFAULT: u64 = 256 << 10;
 /// How much one call may ask for, in bytes.
-pub(super) const LIMIT_MAX: u64 = 16 << 20;
+const LIMIT_MAX: u64 = 16 << 20;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FsReadInput {
+pub(in crate::tools) struct FsReadInput {
     /// Session handle; left out: the connection's default session.
     session_id: Option<String>,
     /// The file, relative to the workspace.
@@ -45,7 +45,7 @@ pub(super) enum Encoding {
     Base64,
 }
 
-pub(super) fn read<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
+pub(in crate::tools) fn read<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
     async move {
         let input: FsReadInput = call.input()?;
         let path = args::path("path", &input.path)?;

@@ -10,11 +10,11 @@ use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::args;
-use super::call::{Act, Answer, Call};
-use super::file_read::Encoding;
-use super::files::{file_reply, line};
-use super::result::ToolResult;
+use super::read::Encoding;
+use super::reply::{file_reply, line};
+use crate::tools::args;
+use crate::tools::call::{Act, Answer, Call};
+use crate::tools::result::ToolResult;
 
 /// The longest etag that is looked at, in bytes.
 const ETAG_BYTES_MAX: usize = 256;
@@ -27,7 +27,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FsWriteInput {
+pub(in crate::tools) struct FsWriteInput {
     /// Session handle; left out: the connection's default session.
     session_id: Option<String>,
     /// The file, relative to the workspace; missing directories are made.
@@ -54,7 +54,7 @@ enum Mode {
     Append,
 }
 
-pub(super) fn write<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
+pub(in crate::tools) fn write<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
     async move {
         let input: FsWriteInput = call.input()?;
         let idempotency_key = args::key(input.idempotency_key)?;

@@ -1,0 +1,12 @@
+//! The tools for files: one file per tool, or per pair that shares its words.
+
+mod listing;
+mod moving;
+mod read;
+mod reply;
+mod write;
+
+pub(super) use listing::{FileView, FsListInput, FsListOutput, FsStatInput, list, stat};
+pub(super) use moving::{FsDeleteInput, FsMoveInput, delete, mv};
+pub(super) use read::{FsReadInput, read};
+pub(super) use write::{FsWriteInput, write};
