@@ -36,6 +36,8 @@ pub const FOUND_BYTES_MAX: usize = 16 << 20;
 pub const CONTEXT_MAX: usize = 50;
 /// A pattern to search for. Bytes.
 pub const PATTERN_BYTES_MAX: usize = 4_096;
+/// The diff that an edit gives. Bytes.
+pub const DIFF_BYTES_MAX: usize = 64 << 10;
 /// Kernels of one session.
 pub const KERNELS_MAX: usize = 64;
 /// Sentences beside an outcome.

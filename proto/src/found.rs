@@ -1,11 +1,18 @@
 //! What a search found.
 
-use codegen_types::event::{FileMatches, Found, FoundLine};
+use codegen_types::event::{FileMatches, Found, FoundLine, SearchCut, SkippedFiles};
 
 use crate::bounds::{FOUND_BYTES_MAX, FOUND_LINE_BYTES_MAX, FOUND_LINES_MAX, MATCHES_MAX, SHOWN_PATH_BYTES_MAX};
-use crate::field::{bounded, list, text};
+use crate::field::{bounded, list, text, word, word_text};
 use crate::invalid::InvalidMessage;
 use crate::v1;
+
+const CUTS: [(&str, SearchCut); 4] = [
+    ("matches", SearchCut::Matches),
+    ("volume", SearchCut::Volume),
+    ("files", SearchCut::Files),
+    ("time", SearchCut::Time),
+];
 
 impl From<Found> for v1::SearchResult {
     fn from(found: Found) -> Self {
@@ -17,7 +24,10 @@ impl From<Found> for v1::SearchResult {
         Self {
             files: found.files.into_iter().map(file).collect(),
             files_searched: found.files_searched,
-            truncated: found.truncated,
+            skipped_binary: found.skipped.binary,
+            skipped_too_large: found.skipped.too_large,
+            skipped_unreadable: found.skipped.unreadable,
+            cut: found.cut.map(|cut| word_text(&cut, &CUTS)),
         }
     }
 }
@@ -32,7 +42,12 @@ impl TryFrom<v1::SearchResult> for Found {
         Ok(Self {
             files: list(wire.files, MATCHES_MAX, "SearchResult.files", file_matches)?,
             files_searched: wire.files_searched,
-            truncated: wire.truncated,
+            skipped: SkippedFiles {
+                binary: wire.skipped_binary,
+                too_large: wire.skipped_too_large,
+                unreadable: wire.skipped_unreadable,
+            },
+            cut: wire.cut.map(|cut| word(&cut, &CUTS, "SearchResult.cut")).transpose()?,
         })
     }
 }

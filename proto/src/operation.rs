@@ -1,6 +1,6 @@
 //! Operations and what they carry, to the wire and back.
 
-use codegen_types::operation::{Kernels, List, Move, Read, Remove, Search, Stat, Write, WriteMode};
+use codegen_types::operation::{Edit, Kernels, List, Move, Read, Remove, Search, Stat, Write, WriteMode};
 use codegen_types::{KernelName, Operation};
 
 use crate::bounds::{
@@ -35,6 +35,7 @@ impl From<Operation> for WireOperation {
             }
             Operation::Remove(Remove { path, recursive }) => Self::Remove(v1::Remove { path: path.into(), recursive }),
             Operation::Search(search) => Self::Search(search.into()),
+            Operation::Edit(edit) => Self::Edit(edit.into()),
             Operation::Kernels(kernels) => Self::Kernels(kernels.into()),
         }
     }
@@ -59,6 +60,7 @@ impl TryFrom<WireOperation> for Operation {
                 Self::Remove(Remove { path: path(&of, "Remove.path")?, recursive })
             }
             WireOperation::Search(search) => Self::Search(search.try_into()?),
+            WireOperation::Edit(edit) => Self::Edit(edit.try_into()?),
             WireOperation::Kernels(kernels) => Self::Kernels(kernels.try_into()?),
         })
     }
@@ -114,6 +116,27 @@ impl TryFrom<v1::Search> for Search {
             glob: optional_text(wire.glob, SHOWN_PATH_BYTES_MAX, "Search.glob")?,
             context: wire.context,
             matches_max: wire.matches_max,
+        })
+    }
+}
+
+impl From<Edit> for v1::Edit {
+    fn from(edit: Edit) -> Self {
+        let Edit { path, old, new, replace_all, if_match } = edit;
+        Self { path: path.into(), old, new, replace_all, if_match }
+    }
+}
+
+impl TryFrom<v1::Edit> for Edit {
+    type Error = InvalidMessage;
+
+    fn try_from(wire: v1::Edit) -> Result<Self, InvalidMessage> {
+        Ok(Self {
+            path: path(&wire.path, "Edit.path")?,
+            old: text(wire.old, CONTENTS_BYTES_MAX, "Edit.old")?,
+            new: text(wire.new, CONTENTS_BYTES_MAX, "Edit.new")?,
+            replace_all: wire.replace_all,
+            if_match: optional_text(wire.if_match, TOKEN_BYTES_MAX, "Edit.if_match")?,
         })
     }
 }

@@ -1,11 +1,11 @@
 //! What operations gave.
 
-use codegen_types::event::{ChangeKind, FileChange, FileKind, FileStat, KernelInfo};
+use codegen_types::event::{ChangeKind, Edited, FileChange, FileKind, FileStat, KernelInfo};
 use codegen_types::{Exit, OperationResult, Package, ResourceUse};
 
 use crate::bounds::{
-    CONTENTS_BYTES_MAX, ENTRIES_MAX, FILE_CHANGES_MAX, HOSTS_MAX, KERNELS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX,
-    NOTES_MAX, PACKAGES_MAX, SHOWN_PATH_BYTES_MAX, TOKEN_BYTES_MAX,
+    CONTENTS_BYTES_MAX, DIFF_BYTES_MAX, ENTRIES_MAX, FILE_CHANGES_MAX, HOSTS_MAX, KERNELS_MAX, MESSAGE_BYTES_MAX,
+    NAME_BYTES_MAX, NOTES_MAX, PACKAGES_MAX, SHOWN_PATH_BYTES_MAX, TOKEN_BYTES_MAX,
 };
 use crate::field::{contents, cut, list, optional_text, path, required, text, word, word_text};
 use crate::invalid::InvalidMessage;
@@ -41,6 +41,9 @@ impl From<OperationResult> for v1::Finished {
             OperationResult::Move { stat } => WireResult::Moved(stat.into()),
             OperationResult::Remove { removed } => WireResult::Remove(v1::RemoveResult { removed }),
             OperationResult::Search(found) => WireResult::Search(found.into()),
+            OperationResult::Edit(Edited { stat, replaced, diff }) => {
+                WireResult::Edit(v1::EditResult { stat: Some(stat.into()), replaced, diff })
+            }
             OperationResult::Kernels { kernels } => WireResult::Kernels(v1::KernelsResult {
                 kernels: kernels.into_iter().map(v1::KernelInfo::from).collect(),
             }),
@@ -70,6 +73,11 @@ impl TryFrom<v1::Finished> for OperationResult {
             WireResult::Moved(stat) => Self::Move { stat: stat.try_into()? },
             WireResult::Remove(removal) => Self::Remove { removed: removal.removed },
             WireResult::Search(found) => Self::Search(found.try_into()?),
+            WireResult::Edit(v1::EditResult { stat, replaced, diff }) => Self::Edit(Edited {
+                stat: required(stat, "EditResult.stat")?.try_into()?,
+                replaced,
+                diff: text(diff, DIFF_BYTES_MAX, "EditResult.diff")?,
+            }),
             WireResult::Kernels(v1::KernelsResult { kernels }) => {
                 Self::Kernels { kernels: list(kernels, KERNELS_MAX, "KernelsResult.kernels", KernelInfo::try_from)? }
             }

@@ -6,8 +6,11 @@ use codegen_proto::{
     AttachTask, CancelTask, CloseSession, DeregisterWorker, ExecuteTask, Heartbeat, HeartbeatAnswer, OpenSession,
     Registered, Secret, SessionClosed, SessionOpened, v1,
 };
-use codegen_types::event::{ChangeKind, FileChange, FileKind, FileMatches, FileStat, Found, FoundLine, KernelInfo};
-use codegen_types::operation::{Kernels, List, Move, Read, Remove, ScriptSource, Search, Stat, Write, WriteMode};
+use codegen_types::event::{
+    ChangeKind, Edited, FileChange, FileKind, FileMatches, FileStat, Found, FoundLine, KernelInfo, SearchCut,
+    SkippedFiles,
+};
+use codegen_types::operation::{Edit, Kernels, List, Move, Read, Remove, ScriptSource, Search, Stat, Write, WriteMode};
 use codegen_types::{
     Capabilities, Display, Epoch, ErrorCode, Event, EventBody, Exec, Exit, Failure, HeldSession, Incarnation,
     IsolationLevel, IsolationReport, KernelName, Layer, LayerReport, LayerState, Lease, Limits, Network, Operation,
@@ -117,6 +120,9 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         exec().prop_map(Operation::Exec),
         search().prop_map(Operation::Search),
+        (path(), ".{0,20}", ".{0,20}", any::<bool>(), option::of("[0-9a-f-]{1,40}")).prop_map(
+            |(path, old, new, replace_all, if_match)| Operation::Edit(Edit { path, old, new, replace_all, if_match })
+        ),
         Just(Operation::Kernels(Kernels::List)),
         kernel().prop_map(|name| Operation::Kernels(Kernels::Restart { name })),
         (path(), any::<u64>(), option::of(any::<u64>())).prop_map(|(path, offset, limit)| Operation::Read(Read {
@@ -173,11 +179,15 @@ fn found() -> impl Strategy<Value = Found> {
         text,
     });
     let file = (".{0,20}", vec(line, 0..4)).prop_map(|(path, lines)| FileMatches { path, lines });
-    (vec(file, 0..4), any::<u64>(), any::<bool>()).prop_map(|(files, files_searched, truncated)| Found {
-        files,
-        files_searched,
-        truncated,
-    })
+    let cuts = vec![SearchCut::Matches, SearchCut::Volume, SearchCut::Files, SearchCut::Time];
+    (vec(file, 0..4), any::<[u64; 4]>(), option::of(select(cuts))).prop_map(
+        |(files, [files_searched, binary, too_large, unreadable], cut)| Found {
+            files,
+            files_searched,
+            skipped: SkippedFiles { binary, too_large, unreadable },
+            cut,
+        },
+    )
 }
 
 fn kernel_info() -> impl Strategy<Value = KernelInfo> {
@@ -204,6 +214,11 @@ fn result() -> impl Strategy<Value = OperationResult> {
         stat().prop_map(|stat| OperationResult::Move { stat }),
         any::<u64>().prop_map(|removed| OperationResult::Remove { removed }),
         found().prop_map(OperationResult::Search),
+        (stat(), any::<u64>(), ".{0,60}").prop_map(|(stat, replaced, diff)| OperationResult::Edit(Edited {
+            stat,
+            replaced,
+            diff
+        })),
         vec(kernel_info(), 0..4).prop_map(|kernels| OperationResult::Kernels { kernels }),
     ]
 }

@@ -18,6 +18,7 @@ pub(crate) async fn perform(workspace: &Arc<Workspace>, operation: Operation) ->
             Err(Failure::new(ErrorCode::Internal, "A program is no operation on files."))
         }
         Operation::Search(_) => Err(Failure::new(ErrorCode::InvalidArgument, "This worker does not search.")),
+        Operation::Edit(_) => Err(Failure::new(ErrorCode::InvalidArgument, "This worker does not edit.")),
         Operation::Read(read) => workspace.read(read),
         Operation::Write(write) => workspace.write(write),
         Operation::List(list) => workspace.list(list),

@@ -43,6 +43,7 @@ fn answers(asked: &Operation, result: &OperationResult) -> bool {
         OperationResult::Move { .. } => matches!(asked, Operation::Move(_)),
         OperationResult::Remove { .. } => matches!(asked, Operation::Remove(_)),
         OperationResult::Search(_) => matches!(asked, Operation::Search(_)),
+        OperationResult::Edit(_) => matches!(asked, Operation::Edit(_)),
         OperationResult::Kernels { .. } => matches!(asked, Operation::Kernels(_)),
     }
 }

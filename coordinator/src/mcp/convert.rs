@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rmcp::model::{CallToolResult, ContentBlock, JsonObject, MetaObject, Tool as WireTool, ToolAnnotations};
+use rmcp::model::{CallToolResult, ContentBlock, JsonObject, MetaObject, Resource, Tool as WireTool, ToolAnnotations};
 use serde_json::Value;
 
 use super::ToolNames;
 use super::quirks::Quirks;
-use crate::tools::{Content, Effect, TOOLS, Tool, ToolResult};
+use crate::tools::{Content, Effect, ResourceLink, TOOLS, Tool, ToolResult};
 
 /// Every tool as it is listed: the same for every connection with these names.
 pub(super) fn tools(names: ToolNames) -> Vec<WireTool> {
@@ -57,7 +57,7 @@ fn object(schema: Value) -> Arc<JsonObject> {
 /// unless the tool declares it.
 pub(super) fn result(result: ToolResult, tool: Option<&WireTool>, client: Quirks) -> CallToolResult {
     let declared = tool.is_some_and(|tool| tool.output_schema.is_some());
-    let content = result.content.into_iter().map(block).collect();
+    let content = result.content.into_iter().filter_map(|content| block(content, client)).collect();
     let mut wire = if result.is_error { CallToolResult::error(content) } else { CallToolResult::success(content) };
     wire.structured_content = result.structured.filter(|_| !client.omits_structured(declared));
     if !result.meta.is_empty() {
@@ -70,9 +70,13 @@ pub(super) fn result(result: ToolResult, tool: Option<&WireTool>, client: Quirks
     wire
 }
 
-fn block(content: Content) -> ContentBlock {
+/// A block as its client takes it; a link is left out where clients refuse a result for it.
+fn block(content: Content, client: Quirks) -> Option<ContentBlock> {
     match content {
-        Content::Text(text) => ContentBlock::text(text),
-        Content::Image { mime, data } => ContentBlock::image(STANDARD.encode(data), mime),
+        Content::Text(text) => Some(ContentBlock::text(text)),
+        Content::Image { mime, data } => Some(ContentBlock::image(STANDARD.encode(data), mime)),
+        Content::ResourceLink(ResourceLink { uri, name, mime, size }) => client.resource_links.then(|| {
+            ContentBlock::resource_link(Resource::new(uri.to_string(), name).with_mime_type(mime).with_size(size))
+        }),
     }
 }

@@ -1,6 +1,7 @@
 //! How the end of a dispatch is understood: what the caller gets, what the store keeps, what the record says.
 
 use codegen_audit::{Entry, EventKind, Outcome as Verdict};
+use codegen_types::event::Edited;
 use codegen_types::{ErrorCode, EventBody, Exit, Failure, OperationResult};
 use coordinator_core::task::TaskInput;
 use serde_json::{Value, json};
@@ -59,7 +60,7 @@ pub(super) fn describe(entry: &mut Entry, outcome: &StoredOutcome, input: &TaskI
 const fn bytes_of(result: Option<&OperationResult>) -> Option<u64> {
     match result {
         Some(OperationResult::Read { contents, .. }) => Some(contents.len() as u64),
-        Some(OperationResult::Write { stat, .. }) => Some(stat.size),
+        Some(OperationResult::Write { stat, .. } | OperationResult::Edit(Edited { stat, .. })) => Some(stat.size),
         Some(
             OperationResult::Exec(_)
             | OperationResult::List { .. }

@@ -3,6 +3,8 @@
 use codegen_types::{ErrorCode, Failure, LogSeq, TaskId};
 use serde_json::{Map, Value, json};
 
+use super::resource_uri::WorkspaceUri;
+
 /// What a tool call gave.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ToolResult {
@@ -28,6 +30,21 @@ pub enum Content {
         /// Its bytes.
         data: Vec<u8>,
     },
+    /// A file that stays where it is. Not every client takes one, so the result's text names the same address.
+    ResourceLink(ResourceLink),
+}
+
+/// The address of a file, for clients that fetch it themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceLink {
+    /// Where it is.
+    pub uri: WorkspaceUri,
+    /// What it is called.
+    pub name: String,
+    /// Its media type.
+    pub mime: String,
+    /// Its size, in bytes.
+    pub size: u64,
 }
 
 impl ToolResult {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use codegen_types::event::{FileKind, FileStat, Found};
+use codegen_types::event::{Edited, FileKind, FileStat, Found};
 use codegen_types::{
     ErrorCode, EventBody, Exit, Failure, LogSeq, Operation, OperationResult, OutputStream, Principal, Program,
     SessionId,
@@ -75,6 +75,9 @@ impl Double {
             Operation::Move(_) => Ok(completed(OperationResult::Move { stat }, "")),
             Operation::Remove(_) => Ok(completed(OperationResult::Remove { removed: 1 }, "")),
             Operation::Search(_) => Ok(completed(OperationResult::Search(Found::default()), "")),
+            Operation::Edit(_) => {
+                Ok(completed(OperationResult::Edit(Edited { stat, replaced: 1, diff: "-a\n+b\n".to_owned() }), ""))
+            }
             Operation::Kernels(_) => Ok(completed(OperationResult::Kernels { kernels: Vec::new() }, "")),
         }
     }

@@ -122,6 +122,8 @@ pub enum OperationResult {
     },
     /// Files were searched.
     Search(Found),
+    /// Text in a file was replaced.
+    Edit(Edited),
     /// The session's kernels, in order of name.
     Kernels {
         /// Each of them.
@@ -134,10 +136,48 @@ pub enum OperationResult {
 pub struct Found {
     /// The files with matches, sorted by path.
     pub files: Vec<FileMatches>,
-    /// Files that were looked into.
+    /// Files that were searched.
     pub files_searched: u64,
-    /// Whether there were more matches than asked for, or more files than can be searched.
-    pub truncated: bool,
+    /// Files that were not.
+    pub skipped: SkippedFiles,
+    /// Why the search ended before its end, when it did.
+    pub cut: Option<SearchCut>,
+}
+
+/// Files that a search came by and did not search, by reason.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedFiles {
+    /// They hold a NUL byte, so they are no text.
+    pub binary: u64,
+    /// They, or a line of theirs, are too large.
+    pub too_large: u64,
+    /// Their permission bits forbid it, or they have several hard links, or they were gone or replaced meanwhile.
+    pub unreadable: u64,
+}
+
+/// Why a search ended before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SearchCut {
+    /// There are more matches than asked for.
+    Matches,
+    /// The lines found are too many or too long together.
+    Volume,
+    /// There are more files and directories than one search looks at, or some directory could not be read.
+    Files,
+    /// It took too long.
+    Time,
+}
+
+/// What an edit did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edited {
+    /// The file as it is now.
+    pub stat: FileStat,
+    /// How many occurrences were replaced.
+    pub replaced: u64,
+    /// The first changes as a unified diff, shortened. Bytes that are not UTF-8 are shown as U+FFFD.
+    pub diff: String,
 }
 
 /// The matches in one file.

@@ -26,6 +26,8 @@ pub enum Operation {
     Remove(Remove),
     /// Search the contents of files.
     Search(Search),
+    /// Replace text in a file.
+    Edit(Edit),
     /// Look after the session's kernels.
     Kernels(Kernels),
 }
@@ -42,6 +44,7 @@ impl Operation {
             Self::Move(_) => "move",
             Self::Remove(_) => "remove",
             Self::Search(_) => "search",
+            Self::Edit(_) => "edit",
             Self::Kernels(_) => "kernels",
         }
     }
@@ -205,12 +208,27 @@ pub struct Search {
     pub literal: bool,
     /// Whether upper and lower case are the same.
     pub ignore_case: bool,
-    /// Only files whose path below `path` matches this glob.
+    /// Only files whose path below `path` matches this glob; a glob without a slash is matched with the file's name.
     pub glob: Option<String>,
     /// Lines shown before and after each match.
     pub context: u32,
     /// At most so many matching lines; the result says when there were more.
     pub matches_max: u32,
+}
+
+/// Replace text in a file, atomically and only if it is there as given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edit {
+    /// The file.
+    pub path: WorkspacePath,
+    /// The text to replace, exactly; never empty.
+    pub old: String,
+    /// What to put in its place; another text than `old`.
+    pub new: String,
+    /// Whether all of several occurrences are replaced; else several are `PRECONDITION_FAILED`.
+    pub replace_all: bool,
+    /// Only if the file's present [`FileStat::etag`](crate::event::FileStat) is this one.
+    pub if_match: Option<String>,
 }
 
 /// Read a file, or a part of it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use codegen_proto::v1::TaskEvent;
+use codegen_types::event::Edited;
 use codegen_types::{Event, EventBody, OperationResult};
 use futures::Stream;
 use parking_lot::Mutex;
@@ -93,6 +94,7 @@ fn payload_bytes(body: &EventBody) -> usize {
             OperationResult::Search(found) => {
                 found.files.iter().flat_map(|file| &file.lines).map(|line| EVENT_BYTES + line.text.len()).sum()
             }
+            OperationResult::Edit(Edited { diff, .. }) => diff.len(),
             OperationResult::Kernels { kernels } => kernels.len() * EVENT_BYTES,
         },
         EventBody::Failed { failure, .. } => failure.message.len(),
