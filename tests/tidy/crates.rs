@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "e2e",
         &["codegen-types", "codegen-proto", "codegen-audit", "coordinator-core", "sandbox", "worker", "coordinator"],
     ),
+    ("bench-peers", &["codegen-types", "codegen-audit", "coordinator"]),
 ];
 
 fn manifests() -> BTreeMap<String, toml::Table> {
