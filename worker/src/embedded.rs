@@ -71,6 +71,8 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage) -> anyho
         tasks: tasks.clone(),
         sessions_max: start.sessions_max,
         isolation_minimum: start.isolation_minimum,
+        // Where no session is opened, no sandbox is made for one.
+        spare_limits: start.spare_limits.filter(|_| backend.report().level >= start.isolation_minimum),
     });
     let identity = Identity { worker: start.worker_id, incarnation: Incarnation::mint() };
     let service = Service::new(identity, pool, tasks);

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use codegen_types::{IsolationLevel, WorkerId};
+use codegen_types::{IsolationLevel, Limits, WorkerId};
 use serde::{Deserialize, Serialize};
 
 /// The longest start message, in bytes.
@@ -30,6 +30,9 @@ pub struct StartMessage {
     /// Directories to search for interpreters, separated by colons; the system's own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search_path: Option<String>,
+    /// The limits that sessions will have: sandboxes with these are made ahead of need. None are when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spare_limits: Option<Limits>,
 }
 
 /// Why there is no start message.

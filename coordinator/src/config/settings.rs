@@ -42,7 +42,7 @@ settings! {
     GRPC_PORT { "grpc_port", "GRPC_PORT", Some("--grpc-port"), Some("50050"),
         "a port from 0 to 65535 (0: the system chooses)" }
     HTTP_PORT { "http_port", "HTTP_PORT", None, Some("8080"), "a port from 0 to 65535" }
-    MAX_SESSIONS { "max_sessions", "MAX_SESSIONS", None, Some("64"), "a number from 1 to 4096" }
+    MAX_SESSIONS { "max_sessions", "MAX_SESSIONS", None, Some("256"), "a number from 1 to 4096" }
     ISOLATION_MINIMUM { "isolation_minimum", "ISOLATION_MINIMUM", Some("--isolation-minimum"), Some("full"),
         "reduced, portable or full" }
     TOOL_NAMES { "tool_names", "TOOL_NAMES", Some("--tool-names"), Some("underscored"), "underscored or dotted" }

@@ -8,7 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::IsolationLevel;
+use codegen_types::{IsolationLevel, Limits};
 use futures::FutureExt as _;
 use futures::future::FusedFuture as _;
 use parking_lot::Mutex;
@@ -49,6 +49,8 @@ pub struct EmbeddedOptions {
     pub log_level: String,
     /// Directories to search for interpreters, separated by colons; the worker's own choice when absent.
     pub search_path: Option<String>,
+    /// The limits that sessions have, so that sandboxes are made ahead of need; none are when absent.
+    pub spare_limits: Option<Limits>,
     /// The rest before the first restart; it doubles with each.
     pub restart_rest_min: Duration,
     /// The longest rest before a restart.
@@ -71,6 +73,7 @@ impl EmbeddedOptions {
             isolation_minimum: IsolationLevel::Full,
             log_level: "info".to_owned(),
             search_path: None,
+            spare_limits: None,
             restart_rest_min: Duration::from_millis(200),
             restart_rest_max: Duration::from_secs(30),
             healthy_after: Duration::from_secs(60),
@@ -131,6 +134,8 @@ struct StartMessage<'a> {
     log_level: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     search_path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spare_limits: Option<Limits>,
 }
 
 struct Keeper {
@@ -261,6 +266,7 @@ impl Keeper {
             isolation_minimum: options.isolation_minimum,
             log_level: &options.log_level,
             search_path: options.search_path.as_deref(),
+            spare_limits: options.spare_limits,
         };
         let mut line = serde_json::to_vec(&message)?;
         line.push(b'\n');

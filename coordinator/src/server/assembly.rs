@@ -210,6 +210,7 @@ fn embedded_options(config: &Config, state: &LockedStateDir) -> EmbeddedOptions 
         isolation_minimum: config.isolation_minimum,
         log_level: config.log_level.as_str().to_owned(),
         search_path: config.search_path.clone(),
+        spare_limits: Some(config.limits),
         ..EmbeddedOptions::new(state.worker_socket_for_child(), workspaces)
     }
 }

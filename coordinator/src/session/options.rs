@@ -51,7 +51,7 @@ impl Default for SessionOptions {
             retention_bytes: 20 << 30,
             outcome_retention: Duration::from_secs(24 * 3600),
             sessions_max: 1_000,
-            sessions_per_principal_max: 200,
+            sessions_per_principal_max: 256,
             tasks_per_session_max: 8,
             worker_patience: Duration::from_secs(10),
             limits: Limits::default(),

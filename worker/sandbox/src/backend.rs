@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use codegen_types::{ErrorCode, Failure, IsolationReport, Limits, SessionId, WorkspacePath};
+use codegen_types::{ErrorCode, Failure, IsolationReport, Limits, WorkspacePath};
 use serde::{Deserialize, Serialize};
 
 use crate::child::Child;
@@ -55,8 +55,6 @@ pub trait Sandbox: Send + Sync {
 /// What the sandbox of a session is made of.
 #[derive(Debug)]
 pub struct SandboxSpec {
-    /// Whose sandbox it is.
-    pub session: SessionId,
     /// The session's workspace, a directory.
     pub workspace: OwnedFd,
     /// What it may use.

@@ -48,6 +48,7 @@ impl Bench {
             tasks: tasks.clone(),
             sessions_max: 2,
             isolation_minimum: IsolationLevel::Reduced,
+            spare_limits: None,
         });
         let identity = Identity { worker: "w".parse().unwrap(), incarnation: Incarnation::mint() };
         let service = Service::new(identity, pool, tasks);

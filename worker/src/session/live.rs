@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use codegen_types::SessionId;
-use sandbox::{Sandbox, SandboxEnd, SandboxError};
+use sandbox::files::Workspace;
+use sandbox::{Backend, Sandbox, SandboxEnd, SandboxError, SandboxSpec};
 use tokio::sync::Mutex;
 
 use crate::runtimes::{Runtimes, StartError, Template};
@@ -18,8 +18,17 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    pub fn new(sandbox: Arc<dyn Sandbox>, runtimes: Arc<Runtimes>) -> Self {
-        Self { sandbox, runtimes, template: Mutex::default(), lost: AtomicBool::new(false) }
+    /// Makes a sandbox around a workspace, with the limits that the workspace has.
+    pub async fn open(
+        backend: &dyn Backend,
+        runtimes: Arc<Runtimes>,
+        workspace: &Workspace,
+        uid: Option<u32>,
+    ) -> Result<Self, SandboxError> {
+        let directory = workspace.root().try_clone_to_owned().map_err(SandboxError::Channel)?;
+        let (limits, system_paths) = (*workspace.limits(), runtimes.system_paths());
+        let sandbox = backend.open(SandboxSpec { workspace: directory, limits, system_paths, uid }).await?;
+        Ok(Self { sandbox, runtimes, template: Mutex::default(), lost: AtomicBool::new(false) })
     }
 
     pub fn sandbox(&self) -> &dyn Sandbox {
@@ -65,8 +74,8 @@ impl Live {
         });
     }
 
-    /// Notices the sandbox's end, so that the next call gets a new one.
-    pub fn watch(self: &Arc<Self>, session: SessionId) {
+    /// Notices the sandbox's end, so that the next call gets a new one, and then does what is given.
+    pub fn watch(self: &Arc<Self>, then: impl FnOnce(SandboxEnd) + Send + 'static) {
         let sandbox = self.sandbox.clone();
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
@@ -74,7 +83,7 @@ impl Live {
             if let Some(this) = this.upgrade() {
                 this.lost.store(true, Ordering::Relaxed);
             }
-            tracing::info!(%session, ?end, "a sandbox is gone");
+            then(end);
         });
     }
 

@@ -3,14 +3,15 @@
 mod live;
 mod owners;
 mod pool;
+mod spares;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use codegen_types::{Epoch, ErrorCode, Failure, IsolationReport, Limits, SessionId};
+use sandbox::Backend;
 use sandbox::files::Workspace;
-use sandbox::{Backend, SandboxSpec};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
@@ -91,8 +92,12 @@ impl Session {
         if let Some(live) = live.as_ref().filter(|live| !live.is_lost()) {
             return Ok((live.clone(), None));
         }
-        let fresh = Arc::new(self.open_sandbox().await?);
-        fresh.watch(self.id);
+        let fresh = Live::open(&*self.backend, self.runtimes.clone(), &self.workspace, self.uid).await;
+        let fresh = Arc::new(fresh.map_err(|error| {
+            tracing::warn!(session = %self.id, error = &error as &dyn std::error::Error, "no sandbox");
+            error.failure()
+        })?);
+        self.watch(&fresh);
         let news = live.replace(fresh.clone()).map(|_| {
             tracing::warn!(session = %self.id, "the session's sandbox was gone; it has a new one");
             "The session's sandbox was gone and is replaced: earlier processes and /tmp are gone, files are kept."
@@ -101,23 +106,9 @@ impl Session {
         Ok((fresh, news))
     }
 
-    async fn open_sandbox(&self) -> Result<Live, Failure> {
-        let workspace = self.workspace.root().try_clone_to_owned().map_err(|error| {
-            tracing::error!(session = %self.id, %error, "the workspace's descriptor cannot be passed on");
-            Failure::new(ErrorCode::Internal, "The worker has no descriptor left.")
-        })?;
-        let spec = SandboxSpec {
-            session: self.id,
-            workspace,
-            limits: self.limits,
-            system_paths: self.runtimes.system_paths(),
-            uid: self.uid,
-        };
-        let sandbox = self.backend.open(spec).await.map_err(|error| {
-            tracing::warn!(session = %self.id, error = &error as &dyn std::error::Error, "no sandbox");
-            error.failure()
-        })?;
-        Ok(Live::new(sandbox, self.runtimes.clone()))
+    fn watch(&self, live: &Arc<Live>) {
+        let session = self.id;
+        live.watch(move |end| tracing::info!(%session, ?end, "a sandbox is gone"));
     }
 
     /// Opens the sandbox and begins to prepare its interpreter, without waiting for that one.

@@ -63,6 +63,12 @@ impl Owners {
         Ok(Some(uid))
     }
 
+    /// An id for a session that is still to come, which has no workspace yet. None: the worker's own.
+    pub fn reserve(&self) -> Result<Option<u32>, OwnerError> {
+        let Some(uids) = &self.0 else { return Ok(None) };
+        Ok(Some(uids.lock().take(None)?))
+    }
+
     /// Gives back the id of a session that has neither files nor processes any more.
     pub fn release(&self, uid: u32) {
         if let Some(uids) = &self.0 {

@@ -15,7 +15,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::owners::{OwnerError, Owners};
-use super::{PARALLEL_MAX, Session};
+use super::spares::{Adopted, Ground, Spares};
+use super::{Live, PARALLEL_MAX, Session};
 use crate::runtimes::Runtimes;
 use crate::tasks::{Stop, Tasks};
 
@@ -34,6 +35,8 @@ pub(crate) struct PoolOptions {
     pub tasks: Arc<Tasks>,
     pub sessions_max: u32,
     pub isolation_minimum: IsolationLevel,
+    /// Sandboxes with these limits are made ahead of need; absent: none are.
+    pub spare_limits: Option<Limits>,
 }
 
 /// All sessions of this worker.
@@ -46,6 +49,7 @@ pub(crate) struct Pool {
     sessions_max: usize,
     isolation_minimum: IsolationLevel,
     entries: Mutex<Entries>,
+    spares: Option<Arc<Spares>>,
     /// Workspaces are made one at a time, so that two sessions never get the same user id.
     making: tokio::sync::Mutex<()>,
 }
@@ -59,12 +63,22 @@ struct Entries {
 }
 
 impl Pool {
+    /// Needs a tokio runtime.
     pub fn new(options: PoolOptions) -> Self {
+        let (base, owners) = (Arc::new(options.base), Arc::new(options.owners));
+        let (backend, runtimes) = (options.backend, Arc::new(options.runtimes));
+        let ground = || Ground {
+            base: base.clone(),
+            owners: owners.clone(),
+            backend: backend.clone(),
+            runtimes: runtimes.clone(),
+        };
         Self {
-            base: Arc::new(options.base),
-            owners: Arc::new(options.owners),
-            backend: options.backend,
-            runtimes: Arc::new(options.runtimes),
+            spares: options.spare_limits.map(|limits| Spares::start(ground(), limits)),
+            base,
+            owners,
+            backend,
+            runtimes,
             tasks: options.tasks,
             sessions_max: options.sessions_max as usize,
             isolation_minimum: options.isolation_minimum,
@@ -117,22 +131,30 @@ impl Pool {
             return Err(Failure::new(ErrorCode::NoCapacity, message));
         }
         let (base, owners, limits) = (self.base.clone(), self.owners.clone(), request.limits);
-        let made = tokio::task::spawn_blocking(move || make_workspace(&base, &owners, id, limits)).await;
-        let (uid, workspace, workspace_created) = made.unwrap_or_else(|error| Err(internal(&error)))?;
+        let spares = self.spares.clone();
+        let housing = move || {
+            let spare = spares.filter(|_| base.owner(id).is_none()).and_then(|spares| spares.adopt(id, &limits));
+            spare.map_or_else(|| make_workspace(&base, &owners, id, limits), |spare| Ok(spare.into()))
+        };
+        let housed = tokio::task::spawn_blocking(housing).await;
+        let Housed { uid, workspace, created, live } = housed.unwrap_or_else(|error| Err(internal(&error)))?;
         let session = Arc::new(Session {
             id,
             epoch: request.lease.epoch,
             limits,
             uid,
             workspace: Arc::new(workspace),
-            workspace_created,
+            workspace_created: created,
             backend: self.backend.clone(),
             runtimes: self.runtimes.clone(),
-            live: tokio::sync::Mutex::default(),
+            live: tokio::sync::Mutex::new(live.clone()),
             slots: Semaphore::new(PARALLEL_MAX as usize),
             waiting: AtomicUsize::new(0),
             closed: CancellationToken::new(),
         });
+        if let Some(live) = live {
+            session.watch(&live);
+        }
         self.entries.lock().open.insert(id, session.clone());
         Ok(session)
     }
@@ -213,10 +235,15 @@ impl Pool {
         self.entries.lock().open.len()
     }
 
-    /// Ends every process of every session; workspaces stay.
+    /// Ends every process of every session, and the spares; the workspaces of sessions stay.
     pub async fn close_all(&self) {
         let open: Vec<Arc<Session>> = self.entries.lock().open.values().cloned().collect();
-        futures::future::join_all(open.iter().map(|session| self.end(session))).await;
+        let spares = async {
+            if let Some(spares) = &self.spares {
+                spares.end().await;
+            }
+        };
+        tokio::join!(spares, futures::future::join_all(open.iter().map(|session| self.end(session))));
     }
 }
 
@@ -256,12 +283,26 @@ impl Entries {
     }
 }
 
+/// What a session lives in.
+struct Housed {
+    uid: Option<u32>,
+    workspace: Workspace,
+    created: bool,
+    live: Option<Arc<Live>>,
+}
+
+impl From<Adopted> for Housed {
+    fn from(Adopted { uid, workspace, live }: Adopted) -> Self {
+        Self { uid, workspace, created: true, live: Some(live) }
+    }
+}
+
 fn make_workspace(
     base: &WorkspaceBase,
     owners: &Owners,
     session: SessionId,
     limits: Limits,
-) -> Result<(Option<u32>, Workspace, bool), Failure> {
+) -> Result<Housed, Failure> {
     let uid = owners.choose(base, session).map_err(|error| match error {
         OwnerError::Uids(UidError::NoUid) => {
             Failure::new(ErrorCode::NoCapacity, "Every user id for sessions is taken by a workspace.")
@@ -270,7 +311,7 @@ fn make_workspace(
     })?;
     let (directory, created) = base.open_or_create(session, uid).map_err(|error| internal(&error))?;
     let workspace = Workspace::new(directory, limits).map_err(|error| internal(&error))?;
-    Ok((uid, workspace, created))
+    Ok(Housed { uid, workspace, created, live: None })
 }
 
 fn delete_workspace(base: &WorkspaceBase, owners: &Owners, session: SessionId) -> Result<(), Failure> {

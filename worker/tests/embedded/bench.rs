@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ pub struct Bench {
     pub client: WorkerClient<Channel>,
     pub session: SessionId,
     pub lease: Lease,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Drop for Bench {
@@ -89,10 +90,17 @@ impl Bench {
     }
 
     pub async fn with_limits(limits: Limits) -> Self {
+        let mut bench = Self::without_session(None).await;
+        bench.open(limits).await;
+        bench
+    }
+
+    /// A worker that has no session yet, and makes sandboxes with these limits ahead of need.
+    pub async fn without_session(spare_limits: Option<Limits>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let socket = directory.path().join("worker.sock");
         let coordinator = Coordinator::serve(UnixListener::bind(&socket).expect("a socket"));
-        let (worker, stdin) = start(&directory, &socket);
+        let (worker, stdin) = start(&directory, &socket, spare_limits);
         let client = coordinator.link().await;
         let registration = coordinator.registered.borrow().last().cloned().expect("it registered first");
         assert_eq!(registration.token, "token");
@@ -101,10 +109,12 @@ impl Bench {
             incarnation: registration.incarnation.parse().expect("an incarnation"),
             epoch: Epoch(1),
         };
-        let session = SessionId::mint();
-        let mut bench = Self { worker, stdin: Some(stdin), coordinator, client, session, lease, _directory: directory };
-        bench.open(limits).await;
-        bench
+        Self { worker, stdin: Some(stdin), coordinator, client, session: SessionId::mint(), lease, directory }
+    }
+
+    /// The directory of the workspaces.
+    pub fn workspaces(&self) -> PathBuf {
+        self.directory.path().join("workspaces")
     }
 
     pub async fn open(&mut self, limits: Limits) -> SessionOpened {
@@ -223,7 +233,8 @@ pub fn kill(pid: u32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is ours");
 }
 
-fn children(pid: u32) -> Vec<u32> {
+/// The children of a process; none when it is gone.
+pub fn children(pid: u32) -> Vec<u32> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
@@ -245,8 +256,8 @@ pub fn worker_program() -> std::ffi::OsString {
     std::env::var_os("WORKER_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_worker").into())
 }
 
-fn start(directory: &tempfile::TempDir, socket: &std::path::Path) -> (Child, ChildStdin) {
-    let message = serde_json::json!({
+fn start(directory: &tempfile::TempDir, socket: &Path, spare_limits: Option<Limits>) -> (Child, ChildStdin) {
+    let mut message = serde_json::json!({
         "token": "token",
         "coordinator": format!("unix:{}", socket.display()),
         "worker_id": "embedded",
@@ -256,6 +267,9 @@ fn start(directory: &tempfile::TempDir, socket: &std::path::Path) -> (Child, Chi
         "log_level": "info",
         "search_path": std::env::var("PATH").unwrap_or_default(),
     });
+    if let Some(limits) = spare_limits {
+        message["spare_limits"] = serde_json::json!(limits);
+    }
     let mut worker = Command::new(worker_program())
         .arg("--embedded")
         .env_clear()

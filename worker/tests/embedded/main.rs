@@ -6,4 +6,5 @@ mod limits;
 mod process;
 mod python;
 mod shell;
+mod spares;
 mod speed;

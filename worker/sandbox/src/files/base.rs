@@ -25,9 +25,11 @@ use super::{names, resolve};
 const DELETING: &str = ".deleting-";
 /// A workspace that has no owner yet.
 const CREATING: &str = ".creating-";
-/// Entries of a base that are looked at.
+/// A workspace that waits for its session.
+const SPARE: &str = ".spare-";
 /// Files and directories of a workspace that is given to another user.
 const GIVEN_MAX: usize = 2_000_000;
+/// Entries of a base that are looked at.
 const ENTRIES_MAX: usize = 1_000_000;
 
 /// Steps of one deletion. Nobody adds anything by then; a file system that lists less than it holds must not keep us.
@@ -38,6 +40,13 @@ const STEPS_MAX: u64 = 200_000_000;
 #[derive(Debug)]
 pub struct WorkspaceBase {
     directory: OwnedFd,
+}
+
+/// An empty workspace that belongs to no session yet. When nobody adopts or discards it, it is deleted when the base is
+/// opened again.
+#[derive(Debug)]
+pub struct SpareWorkspace {
+    name: CString,
 }
 
 /// Why a workspace cannot be had. For the operator; a client gets its [`Failure`] form.
@@ -112,6 +121,40 @@ impl WorkspaceBase {
             made => made.map(|()| true).map_err(failed("make"))?,
         };
         Ok((self.open_existing(&name, owner)?, created))
+    }
+
+    /// Makes an empty workspace (0700) for `owner`, or for the worker's own user, that a session is to have later.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn create_spare(&self, owner: Option<u32>) -> Result<(SpareWorkspace, OwnedFd), BaseError> {
+        let owner = owner.unwrap_or_else(|| geteuid().as_raw());
+        let name = names::unpredictable(SPARE, "").map_err(failed("make"))?;
+        self.create(&name, owner).map_err(failed("make"))?;
+        let directory = self.open_existing(&name, owner)?;
+        Ok((SpareWorkspace { name }, directory))
+    }
+
+    /// Makes a spare workspace that of a session; open descriptors and mounts of it stay what they are. False when the
+    /// session has a workspace already, and then the spare is as before.
+    ///
+    /// # Errors
+    /// The kernel refused, or the spare is gone.
+    pub fn adopt(&self, spare: &SpareWorkspace, session: SessionId) -> Result<bool, BaseError> {
+        let base = &self.directory;
+        match renameat_with(base, &spare.name, base, session_name(session), RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(failed("adopt")(errno)),
+        }
+    }
+
+    /// Deletes a spare workspace. No program may be running in it.
+    ///
+    /// # Errors
+    /// It cannot be deleted; that is tried again when the base is opened.
+    pub fn discard(&self, spare: &SpareWorkspace) -> io::Result<()> {
+        self.erase(&spare.name)
     }
 
     /// A number that stands for this directory, the same at every start, and most likely another for another one.
@@ -251,7 +294,7 @@ impl WorkspaceBase {
     fn delete_leftovers(&self) -> io::Result<()> {
         let mut leftovers = Vec::new();
         self.each(|name| {
-            if name.starts_with(DELETING) || name.starts_with(CREATING) {
+            if [DELETING, CREATING, SPARE].iter().any(|aside| name.starts_with(aside)) {
                 leftovers.push(names::c_name(name));
             }
         })?;

@@ -31,7 +31,7 @@ mod walk;
 mod workspace;
 mod write;
 
-pub use base::{BaseError, WorkspaceBase};
+pub use base::{BaseError, SpareWorkspace, WorkspaceBase};
 pub use scan::{CHANGES_MAX, SCAN_ENTRIES_MAX, Scan};
 pub use usage::{USAGE_ENTRIES_MAX, Usage};
 pub use workspace::Workspace;

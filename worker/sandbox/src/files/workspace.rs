@@ -43,6 +43,11 @@ impl Workspace {
         self.root.as_fd()
     }
 
+    /// What it may hold.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Acts as the session until the guard is dropped.
     pub(super) fn assume(&self) -> Result<Option<Assumed>, Failure> {
         let assumed = self.identity.as_ref().map(Identity::assume).transpose();

@@ -28,7 +28,7 @@ pub(super) struct ProcessSandbox {
 
 impl ProcessSandbox {
     pub(super) async fn open(connection: &Arc<Connection>, spec: SandboxSpec) -> Result<Self, SandboxError> {
-        let SandboxSpec { session: _, workspace, limits, system_paths, uid } = spec;
+        let SandboxSpec { workspace, limits, system_paths, uid } = spec;
         let wanted = Wanted { workspace, limits, system_paths, uid };
         Self::make(connection, wanted).await.map_err(|error| match error {
             OpenError::Refused(failure) => SandboxError::Unavailable { why: explain(&failure) },

@@ -69,7 +69,7 @@ fn what_is_foreign_is_refused() {
 #[test]
 fn what_an_earlier_life_left_is_deleted_at_opening() {
     let f = Fixture::new();
-    for left in [".deleting-1/a/b", ".creating-2"] {
+    for left in [".deleting-1/a/b", ".creating-2", ".spare-3"] {
         fs::create_dir_all(f.base_path().join(left)).expect("mkdir");
     }
     fs::create_dir(f.base_path().join("something-else")).expect("mkdir");
@@ -79,6 +79,24 @@ fn what_an_earlier_life_left_is_deleted_at_opening() {
         fs::read_dir(f.base_path()).expect("readable").map(|e| e.expect("entry").file_name()).collect();
     names.sort();
     assert_eq!(names, [f.session.to_string().as_str(), "something-else"], "others' things stay");
+}
+
+#[test]
+fn a_spare_workspace_becomes_one_session_s_and_never_takes_the_place_of_another() {
+    let f = Fixture::new();
+    let owner = geteuid().is_root().then_some(70_003);
+    let (spare, directory) = f.base.create_spare(owner).expect("a spare");
+    assert_eq!(f.base.held().expect("held"), [f.session], "no session's yet");
+    assert!(!f.base.adopt(&spare, f.session).expect("an answer"), "that session has files");
+    let session = SessionId::mint();
+    assert!(f.base.adopt(&spare, session).expect("adopted"));
+    let (found, created) = f.base.open_or_create(session, owner).expect("its workspace");
+    let inode = |fd: &std::os::fd::OwnedFd| rustix::fs::fstat(fd).expect("stat").st_ino;
+    assert_eq!((inode(&found), created), (inode(&directory), false));
+    assert!(f.base.adopt(&spare, SessionId::mint()).is_err(), "there is nothing left to adopt");
+    let (unwanted, _) = f.base.create_spare(owner).expect("a spare");
+    f.base.discard(&unwanted).expect("discarded");
+    assert_eq!(fs::read_dir(f.base_path()).expect("readable").count(), 2, "the two sessions' workspaces");
 }
 
 #[test]

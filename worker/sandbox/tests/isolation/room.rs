@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use codegen_types::{Limits, SessionId, WorkspacePath};
+use codegen_types::{Limits, WorkspacePath};
 use sandbox::launcher::{self, LauncherSocket};
 use sandbox::uids::Uids;
 use sandbox::{Backend, Child, ChildEnd, ProcessBackend, Sandbox, SandboxError, SandboxSpec, Spawn};
@@ -86,7 +86,6 @@ impl Room {
             chown(&workspace, Some(uid), Some(uid)).unwrap();
         }
         let spec = SandboxSpec {
-            session: SessionId::mint(),
             workspace: File::open(&workspace).unwrap().into(),
             limits,
             system_paths: system_paths.iter().map(|path| path.to_path_buf()).collect(),

@@ -1,0 +1,258 @@
+//! Sandboxes made ahead of need: each with its user id, its empty workspace, its limits in force and its interpreter
+//! prepared, so that opening a session is to give one a name.
+//!
+//! A spare belongs to one session at most, and nothing of a session was ever in it before.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use codegen_types::{Limits, SessionId};
+use parking_lot::Mutex;
+use sandbox::files::{BaseError, SpareWorkspace, Workspace, WorkspaceBase};
+use sandbox::{Backend, SandboxEnd, SandboxError};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::live::Live;
+use super::owners::{OwnerError, Owners};
+use crate::runtimes::Runtimes;
+
+/// Spares that wait at once. When more sessions open at once, the others wait for a sandbox of their own.
+const SPARES_MAX: usize = 2;
+/// The rest after a spare that could not be made.
+const FAILED_REST: Duration = Duration::from_secs(30);
+
+/// What spares are made of.
+pub(super) struct Ground {
+    pub base: Arc<WorkspaceBase>,
+    pub owners: Arc<Owners>,
+    pub backend: Arc<dyn Backend>,
+    pub runtimes: Arc<Runtimes>,
+}
+
+/// The spares of this worker.
+pub(super) struct Spares {
+    ground: Ground,
+    /// The limits of every spare; a session with others gets a sandbox of its own.
+    limits: Limits,
+    kept: Mutex<Kept>,
+    wake: Notify,
+    stop: CancellationToken,
+    stopped: CancellationToken,
+}
+
+#[derive(Default)]
+struct Kept {
+    ready: VecDeque<Spare>,
+    /// Spares whose sandbox is gone; never given to a session.
+    dead: Vec<Spare>,
+}
+
+/// A sandbox that waits for its session.
+struct Spare {
+    name: SpareWorkspace,
+    made: Adopted,
+}
+
+/// A spare that became a session's.
+pub(super) struct Adopted {
+    pub uid: Option<u32>,
+    pub workspace: Workspace,
+    pub live: Arc<Live>,
+}
+
+/// Why there is no spare.
+#[derive(Debug, thiserror::Error)]
+enum SpareError {
+    #[error("a spare has no user id")]
+    Owner(#[from] OwnerError),
+    #[error("a spare has no workspace")]
+    Workspace(#[from] BaseError),
+    #[error("the workspace of a spare cannot be used")]
+    Descriptor(#[from] io::Error),
+    #[error("a spare has no sandbox")]
+    Sandbox(#[from] SandboxError),
+    #[error("making a spare panicked")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+impl Spares {
+    /// Begins to make spares with these limits, and goes on until [`end`](Self::end).
+    pub fn start(ground: Ground, limits: Limits) -> Arc<Self> {
+        let spares = Arc::new(Self {
+            ground,
+            limits,
+            kept: Mutex::default(),
+            wake: Notify::new(),
+            stop: CancellationToken::new(),
+            stopped: CancellationToken::new(),
+        });
+        let done = spares.stopped.clone().drop_guard();
+        let keeper = Arc::clone(&spares);
+        tokio::spawn(async move {
+            keeper.keep().await;
+            drop(done);
+        });
+        spares
+    }
+
+    /// Gives a spare to a session that has no workspace yet; blocks on the disk. None: there is no spare for it.
+    pub fn adopt(&self, session: SessionId, limits: &Limits) -> Option<Adopted> {
+        if self.limits != *limits {
+            return None;
+        }
+        let spare = self.take()?;
+        let refused = match self.ground.base.adopt(&spare.name, session) {
+            Ok(true) => return Some(spare.made),
+            Ok(false) => None,
+            Err(error) => Some(error),
+        };
+        tracing::warn!(%session, error = ?refused, "a session could not take a spare sandbox");
+        self.kept.lock().dead.push(spare);
+        None
+    }
+
+    fn take(&self) -> Option<Spare> {
+        let mut kept = self.kept.lock();
+        self.wake.notify_one();
+        while let Some(spare) = kept.ready.pop_front() {
+            if !spare.made.live.is_lost() {
+                return Some(spare);
+            }
+            kept.dead.push(spare);
+        }
+        None
+    }
+
+    /// Ends every spare and leaves nothing of them behind.
+    pub async fn end(&self) {
+        self.stop.cancel();
+        self.stopped.cancelled().await;
+    }
+
+    async fn keep(self: Arc<Self>) {
+        while !self.stop.is_cancelled() {
+            self.bury().await;
+            if !self.is_full() && self.add().await {
+                continue;
+            }
+            let rest = async {
+                if self.is_full() {
+                    self.wake.notified().await;
+                } else {
+                    tokio::time::sleep(FAILED_REST).await;
+                }
+            };
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = rest => {}
+            }
+        }
+        {
+            let mut kept = self.kept.lock();
+            let ready: Vec<Spare> = kept.ready.drain(..).collect();
+            kept.dead.extend(ready);
+        }
+        self.bury().await;
+    }
+
+    fn is_full(&self) -> bool {
+        self.kept.lock().ready.len() >= SPARES_MAX
+    }
+
+    /// Makes one more spare; whether that went well.
+    async fn add(self: &Arc<Self>) -> bool {
+        match self.make().await {
+            Ok(spare) => {
+                self.watch(&spare);
+                self.kept.lock().ready.push_back(spare);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "no sandbox can be made ahead of need");
+                false
+            }
+        }
+    }
+
+    async fn make(&self) -> Result<Spare, SpareError> {
+        let (base, owners, limits) = (self.ground.base.clone(), self.ground.owners.clone(), self.limits);
+        let (uid, name, workspace) =
+            tokio::task::spawn_blocking(move || make_workspace(&base, &owners, limits)).await??;
+        match Live::open(&*self.ground.backend, self.ground.runtimes.clone(), &workspace, uid).await {
+            Ok(live) => {
+                let live = Arc::new(live);
+                // A session that finds no interpreter prepares one itself.
+                Arc::clone(&live).prepare();
+                Ok(Spare { name, made: Adopted { uid, workspace, live } })
+            }
+            Err(error) => {
+                self.clear_away(name, uid).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Notices a spare whose sandbox ends before it has a session.
+    fn watch(self: &Arc<Self>, spare: &Spare) {
+        let this: Weak<Self> = Arc::downgrade(self);
+        spare.made.live.watch(move |end| {
+            if let Some(this) = this.upgrade() {
+                this.sort_out(end);
+            }
+        });
+    }
+
+    fn sort_out(&self, end: SandboxEnd) {
+        let mut kept = self.kept.lock();
+        let (lost, ready): (Vec<Spare>, _) = kept.ready.drain(..).partition(|spare| spare.made.live.is_lost());
+        kept.ready = ready.into();
+        if !lost.is_empty() {
+            tracing::warn!(?end, "a spare sandbox is gone");
+            kept.dead.extend(lost);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Puts away what no session gets.
+    async fn bury(&self) {
+        let dead = std::mem::take(&mut self.kept.lock().dead);
+        for spare in dead {
+            spare.made.live.destroy().await;
+            self.clear_away(spare.name, spare.made.uid).await;
+        }
+    }
+
+    async fn clear_away(&self, name: SpareWorkspace, uid: Option<u32>) {
+        let (base, owners) = (self.ground.base.clone(), self.ground.owners.clone());
+        let cleared = tokio::task::spawn_blocking(move || {
+            base.discard(&name)?;
+            // Only now that no file is its own any more.
+            uid.into_iter().for_each(|uid| owners.release(uid));
+            Ok::<_, io::Error>(())
+        });
+        match cleared.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the workspace of a spare sandbox is left until the next start"),
+            Err(error) => tracing::error!(%error, "clearing a spare sandbox away panicked"),
+        }
+    }
+}
+
+fn make_workspace(
+    base: &WorkspaceBase,
+    owners: &Owners,
+    limits: Limits,
+) -> Result<(Option<u32>, SpareWorkspace, Workspace), SpareError> {
+    let uid = owners.reserve()?;
+    let made = base.create_spare(uid).map_err(SpareError::from).and_then(|(name, directory)| {
+        let workspace = Workspace::new(directory, limits)?;
+        Ok((uid, name, workspace))
+    });
+    if made.is_err() {
+        uid.into_iter().for_each(|uid| owners.release(uid));
+    }
+    made
+}
