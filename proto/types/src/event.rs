@@ -34,7 +34,8 @@ pub enum EventBody {
     },
     /// The program showed something richer than text.
     Display(Display),
-    /// Files changed while the program still runs, since the task began or this was said last.
+    /// Files changed while the program still runs, since the task began or this was said last. Empty: more than can be
+    /// named.
     FilesChanged(Vec<FileChange>),
     /// The operation was carried out; a program that failed is a result, too.
     Finished(OperationResult),

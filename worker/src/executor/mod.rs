@@ -1,5 +1,6 @@
 //! Carrying out one task, from its start to its last event.
 
+mod changes;
 mod ending;
 mod output;
 mod program;

@@ -11,6 +11,7 @@ use tokio::net::unix::pipe;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::changes;
 use super::ending::Ending;
 use super::output::Output;
 use super::stdio::{Stdio, Streams};
@@ -87,11 +88,12 @@ async fn start_and_watch(
         exited.cancel();
         watched
     };
-    let (watched, (), (), ()) = tokio::join!(
+    let (watched, (), (), (), ()) = tokio::join!(
         watched,
         output.pump(OutputStream::Stdout, stdout, &exited),
         output.pump(OutputStream::Stderr, stderr, &exited),
         write_stdin(feed, stdin, &exited),
+        changes::tell(task, session.workspace(), &before, &exited),
     );
     let wall_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (end, mut ending) = watched;
@@ -104,13 +106,13 @@ async fn start_and_watch(
         None => destroy(&live, session).await,
     };
     let after = files::scan(session.workspace()).await?;
-    let changes = before.changes_to(&after);
+    let (files_changed, files_changed_truncated) = before.changes_to(&after);
     let exit = Exit {
         code: end.code,
         signal: end.signal,
         used: ResourceUse { wall_ms, cpu_ms: end.cpu_ms, memory_peak_bytes: end.memory_peak_bytes },
-        files_changed: changes.0,
-        files_changed_truncated: changes.1,
+        files_changed,
+        files_changed_truncated,
         leftovers_killed: end.leftovers_killed,
         ..Exit::default()
     };

@@ -1,6 +1,7 @@
 //! The real worker process, driven over its link by a coordinator of the test: real sandboxes, real interpreters.
 
 mod bench;
+mod changes;
 mod coordinator;
 mod limits;
 mod process;
