@@ -35,6 +35,8 @@ pub struct Config {
     pub worker_heartbeat_timeout: Duration,
     /// How long a server that was started on demand stays after its last client and task.
     pub linger: Duration,
+    /// A call that runs so long is answered with its task.
+    pub yield_after: Duration,
     /// Where workers register, on the loopback interface.
     pub grpc_port: GrpcPort,
     /// Reserved for the HTTP transports.
@@ -93,6 +95,7 @@ impl Config {
                 .require(&settings::WORKSPACE_RETENTION_BYTES, values::bytes(1 << 20, 1 << 50))?,
             worker_heartbeat_timeout: layers.require(&settings::WORKER_HEARTBEAT_TIMEOUT, values::seconds(151, DAY))?,
             linger: layers.require(&settings::LINGER, values::seconds(0, DAY))?,
+            yield_after: layers.require(&settings::YIELD_AFTER, values::seconds(1, 3600))?,
             grpc_port: grpc_port(&mut layers)?,
             http_port: layers.require(&settings::HTTP_PORT, values::port)?,
             max_sessions: layers.require(&settings::MAX_SESSIONS, values::count(1, 4096))?,

@@ -39,6 +39,8 @@ settings! {
     WORKER_HEARTBEAT_TIMEOUT { "worker_heartbeat_timeout", "WORKER_HEARTBEAT_TIMEOUT", None, Some("5m"),
         "a duration such as `5m`, from 151s (the time after which sessions are placed anew must have passed) to 1day" }
     LINGER { "linger", "LINGER", None, Some("1m"), "a duration such as `60s`, from 0s to 1day" }
+    YIELD_AFTER { "yield_after", "YIELD_AFTER", None, Some("45s"),
+        "a duration such as `45s`, from 1s to 1h; clients that are known to wait less get their task sooner" }
     GRPC_PORT { "grpc_port", "GRPC_PORT", Some("--grpc-port"), Some("50050"),
         "a port from 0 to 65535 (0: the system chooses)" }
     HTTP_PORT { "http_port", "HTTP_PORT", None, Some("8080"), "a port from 0 to 65535" }

@@ -30,6 +30,7 @@ pub(super) struct Handler {
     connection: Connection,
     caller: Caller,
     tools: Vec<Tool>,
+    yield_after: Duration,
     places: Semaphore,
     calls: Calls,
     recognised: Once,
@@ -64,6 +65,7 @@ impl Handler {
             connection,
             caller,
             tools: convert::tools(options.tool_names),
+            yield_after: options.yield_after,
             places: Semaphore::new(options.calls_max),
             calls: Calls::default(),
             recognised: Once::new(),
@@ -107,6 +109,7 @@ impl Handler {
         context: RequestContext<RoleServer>,
     ) -> Result<ToolResult, UnknownTool> {
         let (events, received) = mpsc::channel(EVENTS);
+        let quirks = self.quirks(&context);
         let cancel = self.calls.cancel.child_token();
         let request = Request {
             tool: params.name.into_owned(),
@@ -114,6 +117,8 @@ impl Handler {
             trace: context.meta.get_traceparent().map(str::to_owned).or_else(|| self.caller.trace.clone()),
             events,
             cancel: cancel.clone(),
+            yield_after: self.yield_after.min(quirks.yield_after()),
+            output_chars: quirks.result_chars_max,
         };
         let Ok(_place) = self.places.try_acquire() else {
             let failure = Failure::new(ErrorCode::RateLimited, "too many calls run at once on this connection");

@@ -69,6 +69,8 @@ pub struct Options {
     pub limits: Limits,
     /// Calls that one connection may have running at once; one more is refused with `RATE_LIMITED`.
     pub calls_max: usize,
+    /// A call that runs so long is answered with its task; sooner for clients that are known to wait less.
+    pub yield_after: Duration,
     /// How long running calls may still take after the client closed its side, before they are cancelled.
     pub eof_grace: Duration,
 }
@@ -79,6 +81,7 @@ impl Default for Options {
             tool_names: ToolNames::Underscored,
             limits: Limits::default(),
             calls_max: 64,
+            yield_after: Duration::from_secs(45),
             eof_grace: Duration::from_secs(2),
         }
     }

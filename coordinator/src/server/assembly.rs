@@ -64,6 +64,7 @@ pub(super) struct Bound {
     embedded: EmbeddedOptions,
     store: Sqlite,
     sessions: SessionOptions,
+    yield_after: Duration,
     rest: Rest,
 }
 
@@ -109,12 +110,13 @@ impl Bound {
         let embedded = embedded_options(config, &state);
         let sessions = session_options(config);
         let rest = Rest { clients, core, audit, limits: config.limits, diagnostics, state };
-        Ok(Self { listeners, workers, events, embedded, store, sessions, rest })
+        let yield_after = config.yield_after;
+        Ok(Self { listeners, workers, events, embedded, store, sessions, yield_after, rest })
     }
 
     /// Brings the sessions back, and sets everything going.
     pub(super) async fn start(self) -> Result<Running, AssemblyError> {
-        let Self { listeners, workers, events, embedded, store, sessions, rest } = self;
+        let Self { listeners, workers, events, embedded, store, sessions, yield_after, rest } = self;
         let detail = json!({"version": VERSION, "pid": std::process::id()});
         let started = Entry { kind: EventKind::ServerStarted, detail: Some(detail), ..Entry::default() };
         rest.audit.append(started).await?;
@@ -135,7 +137,7 @@ impl Bound {
             workers.serve_listener(remote);
         }
         let embedded = Embedded::start(embedded, workers.clone(), &rest.core);
-        let options = mcp::Options { limits: rest.limits, ..mcp::Options::default() };
+        let options = mcp::Options { limits: rest.limits, yield_after, ..mcp::Options::default() };
         let services = Services::new(Arc::new(sessions.clone()), rest.audit.clone(), options);
         let service = Arc::new(McpClients::new(services, rest.diagnostics.taps().clone(), rest.clients.clone()));
         tracing::info!(version = VERSION, state = %rest.state.path().display(), "serving");

@@ -119,10 +119,24 @@ pub struct Completed {
     pub stdout: Captured,
     /// Standard error.
     pub stderr: Captured,
+    /// Both in the order of arrival, when it wrote to both; see [`log`](Self::log).
+    #[serde(default)]
+    pub both: Captured,
     /// What it showed.
     pub displays: Vec<Display>,
     /// Tasks that ran in the session meanwhile, to which `files_changed` may be due as well.
     pub overlapped: Vec<TaskId>,
+}
+
+impl Completed {
+    /// Everything that was written, in the order of arrival.
+    pub fn log(&self) -> &Captured {
+        match (self.both.written(), self.stdout.written()) {
+            (0, 0) => &self.stderr,
+            (0, _) => &self.stdout,
+            _ => &self.both,
+        }
+    }
 }
 
 /// Output of one stream, kept within bounds: its head and its tail.

@@ -8,7 +8,7 @@ use super::Captured;
 pub(super) const END_BYTES_MAX: usize = 128 * 1024;
 
 /// Collects one stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Capture {
     head: Vec<u8>,
     tail: VecDeque<u8>,
@@ -30,6 +30,16 @@ impl Capture {
         self.omitted += (skipped + overflow) as u64;
     }
 
+    /// Takes up again what was kept.
+    pub(super) fn of(captured: Captured) -> Self {
+        Self { head: captured.head, tail: captured.tail.into(), omitted: captured.omitted }
+    }
+
+    /// Whether nothing was written.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.head.is_empty()
+    }
+
     /// What is kept.
     pub(super) fn finish(self) -> Captured {
         Captured { head: self.head, tail: self.tail.into(), omitted: self.omitted }
@@ -37,6 +47,11 @@ impl Capture {
 }
 
 impl Captured {
+    /// How many bytes were written, kept or not.
+    pub fn written(&self) -> u64 {
+        self.head.len() as u64 + self.omitted + self.tail.len() as u64
+    }
+
     /// Leaves the first and last bytes, at most `bytes_max` together, and counts what goes.
     pub(crate) fn cut_to(&mut self, bytes_max: usize) {
         let each = bytes_max / 2;

@@ -9,12 +9,17 @@ mod options;
 mod outcome;
 mod owner;
 mod reaper;
+mod receipt;
 mod reconcile;
 mod record;
 mod repeat;
+mod running;
+mod seam;
+mod seen;
 mod service;
 mod table;
 mod task;
+mod tasks;
 mod transcript;
 mod update;
 
@@ -31,6 +36,8 @@ use crate::workers::Fleet;
 
 pub use call::{Captured, Completed, CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
 pub use options::{SessionOptions, SessionsDeps};
+pub use receipt::Receipt;
+pub use seen::{Launched, TaskInfo, TaskPhase, TaskSeen};
 pub use service::{Sessions, StartError};
 
 /// What all owners and tasks share.
@@ -46,6 +53,8 @@ struct Shared {
     workers: RwLock<HashMap<WorkerId, Incarnation>>,
     /// Calls under idempotency keys that run at present.
     repeats: repeat::Repeats,
+    /// Tasks that run at present.
+    running: Arc<running::RunningTasks>,
 }
 
 impl Shared {

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::now_ms;
 use super::outcome::describe;
+use super::receipt::Receipt;
 use super::record::key_of;
 use super::repeat::DIGEST_LOST;
 use crate::store::{Progress, SessionRow, SessionStore, StoreError, StoredOutcome, TaskRow, TaskStore};
@@ -219,6 +220,7 @@ fn rebuilt(record: &Record) -> Option<SessionRow> {
         isolation: None,
         tasks: 0,
         workspace_bytes: None,
+        receipt: Receipt::default(),
         state: state_of(record)?,
         revision: 0,
         audit_seq: record.seq,

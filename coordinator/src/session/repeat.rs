@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use codegen_types::{ErrorCode, Failure, SessionId};
+use codegen_types::{ErrorCode, Failure, SessionId, TaskId};
 use coordinator_core::idempotency::{ArgumentDigest, Earlier, Verdict, judge};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -22,6 +22,7 @@ pub(super) const DIGEST_LOST: ArgumentDigest = [0; 32];
 
 /// A call that runs under a key.
 pub(super) struct Running {
+    task: TaskId,
     digest: ArgumentDigest,
     outcome: watch::Receiver<Option<TaskOutcome>>,
 }
@@ -31,7 +32,7 @@ pub(super) enum Claim {
     /// The first: it runs, and tells its outcome to those that join.
     First(Claimed),
     /// The same as one that runs.
-    Join(watch::Receiver<Option<TaskOutcome>>),
+    Join(TaskId, watch::Receiver<Option<TaskOutcome>>),
 }
 
 /// The right to run under a key; given up when dropped.
@@ -60,6 +61,7 @@ pub(super) fn claim(
     session: SessionId,
     key: &str,
     digest: ArgumentDigest,
+    task: TaskId,
 ) -> Result<Claim, Failure> {
     let key = (session, key.to_owned());
     match repeats.entry(key.clone()) {
@@ -67,12 +69,14 @@ pub(super) fn claim(
             let earlier = Earlier { digest: running.get().digest, is_over: false };
             match judge(Some(&earlier), &digest) {
                 Verdict::Conflict => Err(conflict()),
-                Verdict::Run | Verdict::Join | Verdict::Replay => Ok(Claim::Join(running.get().outcome.clone())),
+                Verdict::Run | Verdict::Join | Verdict::Replay => {
+                    Ok(Claim::Join(running.get().task, running.get().outcome.clone()))
+                }
             }
         }
         Entry::Vacant(vacant) => {
             let (sender, outcome) = watch::channel(None);
-            vacant.insert(Running { digest, outcome });
+            vacant.insert(Running { task, digest, outcome });
             Ok(Claim::First(Claimed { repeats: Arc::clone(repeats), key, outcome: sender }))
         }
     }
@@ -90,19 +94,24 @@ pub(super) fn replay(
         (Verdict::Run, _) | (_, None) => Ok(None),
         (Verdict::Conflict, _) => Err(conflict()),
         (Verdict::Replay | Verdict::Join, Some(row)) if row.outcome_seq.is_none() && !log_is_writable => {
-            let text =
-                "the result of this call is kept back until the audit log can be written again; ask again shortly";
-            Err(Failure::new(ErrorCode::AuditUnavailable, text))
+            Err(kept_back())
         }
         (Verdict::Replay | Verdict::Join, Some(row)) => Ok(Some(stored(row))),
     }
 }
 
-fn stored(row: TaskRow) -> TaskOutcome {
+/// What is said while the record of an outcome cannot be written.
+pub(super) fn kept_back() -> Failure {
+    let text = "the result of this task is kept back until the audit log can be written again; ask again shortly";
+    Failure::new(ErrorCode::AuditUnavailable, text)
+}
+
+/// The outcome that a row keeps.
+pub(super) fn stored(row: TaskRow) -> TaskOutcome {
     let (result, partial) = match row.outcome {
         Some(outcome) => (outcome.result, outcome.partial),
         None => {
-            let text = format!("{} was started under this key, and its result is not known or no longer kept", row.id);
+            let text = format!("{} was started, and its result is not known or no longer kept", row.id);
             (Err(Failure::new(ErrorCode::TaskOutcomeUnknown, text)), None)
         }
     };

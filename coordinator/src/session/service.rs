@@ -2,30 +2,25 @@
 
 use std::sync::Arc;
 
-use codegen_audit::Health;
-use codegen_types::{ErrorCode, EventBody, Failure, Principal, SessionId};
+use codegen_types::{ErrorCode, Failure, Principal, SessionId};
 use coordinator_core::session::{Assignment, Files, Input, step};
-use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
-use super::call::{CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
+use super::call::{CreateSession, SessionSnapshot, UpdateSession};
 use super::options::SessionsDeps;
 use super::owner::{MAILBOX, Message, Owner};
+use super::receipt::Receipt;
 use super::reconcile::{self, ReconcileError};
-use super::repeat::{self, Claim};
 use super::table::Entry;
-use super::task::Runner;
 use super::{Shared, now_ms, reaper, update};
 use crate::store::SessionRow;
 use crate::supervisor::OnEnd;
-use crate::tools::SessionCalls;
 use crate::workers::WorkerEvent;
 
 /// The session layer. Cheap to clone.
 #[derive(Clone)]
 pub struct Sessions {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// Why the session layer cannot start.
@@ -45,8 +40,9 @@ impl Sessions {
         let SessionsDeps { audit, audit_dir, sessions, tasks, fleet, supervisor, options } = deps;
         let rows =
             reconcile::run(&audit, audit_dir, sessions.as_ref(), tasks.as_ref(), options.outcome_retention).await?;
-        let (table, workers, repeats) = Default::default();
-        let shared = Arc::new(Shared { audit, sessions, tasks, fleet, supervisor, options, table, workers, repeats });
+        let (table, workers, repeats, running) = Default::default();
+        let shared =
+            Arc::new(Shared { audit, sessions, tasks, fleet, supervisor, options, table, workers, repeats, running });
         let this = Self { shared };
         for row in rows {
             let owner = this.adopt(Owner::of_row(Arc::clone(&this.shared), row));
@@ -94,6 +90,7 @@ impl Sessions {
             isolation: None,
             tasks: 0,
             workspace_bytes: None,
+            receipt: Receipt::default(),
             state: first.next.state.clone(),
             revision: 0,
             audit_seq: codegen_types::LogSeq::default(),
@@ -163,55 +160,6 @@ impl Sessions {
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    /// Runs a task to its end and its record. Cancelling `cancel` ends it and still gives its outcome; dropping the
-    /// future loses the answer and nothing else.
-    pub async fn run(&self, call: TaskCall, events: mpsc::Sender<EventBody>, cancel: CancellationToken) -> TaskOutcome {
-        let task = call.task;
-        let failed =
-            |failure| TaskOutcome { task, result: Err(failure), partial: None, audit_seq: None, replayed: false };
-        let entry = match self.shared.table.of(&call.principal, call.session) {
-            Ok(entry) => entry,
-            Err(failure) => return failed(failure),
-        };
-        let claimed = match self.claim(&call).await {
-            Ok(Ok(claimed)) => claimed,
-            Ok(Err(known)) => return known,
-            Err(failure) => return failed(failure),
-        };
-        let runner = Runner { shared: Arc::clone(&self.shared), owner: entry.owner, call, events, cancel };
-        let (reply, outcome) = oneshot::channel();
-        self.shared.supervisor.spawn("session task", OnEnd::Ignore, async move {
-            let outcome = runner.run().await;
-            if let Some(claimed) = claimed {
-                claimed.tell(&outcome);
-            }
-            // A caller that is gone finds the outcome under its key, and in the log.
-            let _ = reply.send(outcome);
-        });
-        outcome.await.unwrap_or_else(|_| failed(cut_off()))
-    }
-
-    /// The right to run a call, or the outcome of the earlier one under the same key.
-    async fn claim(&self, call: &TaskCall) -> Result<Result<Option<repeat::Claimed>, TaskOutcome>, Failure> {
-        let Some(key) = call.idempotency_key.clone() else { return Ok(Ok(None)) };
-        let digest = repeat::digest(call);
-        let claimed = match repeat::claim(&self.shared.repeats, call.session, &key, digest)? {
-            Claim::First(claimed) => claimed,
-            Claim::Join(mut outcome) => {
-                let told = outcome.wait_for(Option::is_some).await;
-                let told = told.ok().and_then(|outcome| outcome.clone()).ok_or_else(cut_off)?;
-                return Ok(Err(TaskOutcome { replayed: true, ..told }));
-            }
-        };
-        let earlier = self.shared.tasks.task_by_key(call.session, key).await.map_err(|error| {
-            let error: &dyn std::error::Error = &error;
-            tracing::error!(error, "an idempotency key could not be looked up");
-            Failure::new(ErrorCode::Internal, "the idempotency key could not be looked up, so nothing was run")
-        })?;
-        let writable = matches!(*self.shared.audit.health().borrow(), Health::Writable);
-        Ok(repeat::replay(earlier, &digest, writable)?.map_or(Ok(Some(claimed)), Err))
-    }
-
     /// Follows what becomes of the workers, until the process stops.
     pub async fn follow(self, mut events: mpsc::Receiver<WorkerEvent>) {
         let stopping = self.shared.supervisor.token();
@@ -266,50 +214,4 @@ impl Sessions {
 
 fn stopping() -> Failure {
     Failure::new(ErrorCode::WorkerUnavailable, "the server is stopping; try again when it is back")
-}
-
-/// What is said of a task that was cut off in the midst: whether it was run is not known.
-fn cut_off() -> Failure {
-    let text = "the server ended the call before its outcome was known; it is not run again by itself";
-    Failure::new(ErrorCode::TaskOutcomeUnknown, text)
-}
-
-impl SessionCalls for Sessions {
-    fn create(
-        &self,
-        principal: Principal,
-        create: CreateSession,
-    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
-        Box::pin(async move { Self::create(self, &principal, create).await })
-    }
-
-    fn get(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
-        Self::get(self, principal, session)
-    }
-
-    fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>> {
-        Self::list(self, principal, include_closed)
-    }
-
-    fn update(
-        &self,
-        principal: Principal,
-        session: SessionId,
-        update: UpdateSession,
-    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
-        Box::pin(async move { Self::update(self, &principal, session, update).await })
-    }
-
-    fn close(&self, principal: Principal, session: SessionId) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
-        Box::pin(async move { Self::close(self, &principal, session).await })
-    }
-
-    fn run(
-        &self,
-        call: TaskCall,
-        events: mpsc::Sender<EventBody>,
-        cancel: CancellationToken,
-    ) -> BoxFuture<'_, TaskOutcome> {
-        Box::pin(Self::run(self, call, events, cancel))
-    }
 }

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 use codegen_audit::{AuditUnavailable, Entry, EventKind, Health, Outcome as Verdict, Pending};
 use codegen_types::{ErrorCode, EventBody, Failure, LogSeq};
 use coordinator_core::task::{self, TaskInput, TaskState};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::call::{TaskCall, TaskOutcome};
+use super::call::{Completed, TaskCall, TaskOutcome};
 use super::outcome::{describe, outcome_of};
 use super::owner::{Begun, Message};
+use super::running::{Registered, Run};
 use super::transcript::Transcript;
 use super::{Shared, now_ms, repeat, unavailable};
 use crate::store::{StoreError, StoredOutcome, TaskRow};
@@ -38,7 +40,9 @@ struct Ended {
     attempt: Attempt,
     row: Option<TaskRow>,
     end: DispatchEnd,
-    transcript: Transcript,
+    /// Bytes of output, kept or not.
+    written: u64,
+    captured: Completed,
     wall: Duration,
 }
 
@@ -51,20 +55,20 @@ enum Attempt {
 }
 
 impl Runner {
-    /// Runs the task to its recorded outcome.
-    pub(super) async fn run(self) -> TaskOutcome {
+    /// Runs the task to its recorded outcome. Whoever waits for its beginning hears of it, or that there is none.
+    pub(super) async fn run(self, begins: oneshot::Sender<()>) -> TaskOutcome {
         let task = self.call.task;
         let begun = match self.ask(|reply| Message::Begin { task, reply }).await {
             Ok(begun) => begun,
             Err(failure) => return self.refused(failure),
         };
-        let outcome = self.run_begun(begun).await;
+        let outcome = self.run_begun(begun, begins).await;
         // An owner that is gone has no use for the news.
         let _ = self.owner.send(Message::Ended { task }).await;
         outcome
     }
 
-    async fn run_begun(&self, begun: Begun) -> TaskOutcome {
+    async fn run_begun(&self, begun: Begun, begins: oneshot::Sender<()>) -> TaskOutcome {
         let attempt = match self.attempt(&begun).await {
             Ok(attempt) => attempt,
             Err(error) => return self.refused(unavailable(&error)),
@@ -73,8 +77,20 @@ impl Runner {
             Ok(row) => row,
             Err(failure) => return self.fail_recorded(&begun, attempt, failure).await,
         };
-        let ended = self.dispatch(begun, attempt, row).await;
-        self.conclude(ended).await
+        let registered = self.register();
+        // A caller that is gone does not wait for it.
+        let _ = begins.send(());
+        let ended = self.dispatch(begun, attempt, row, &registered.run.transcript).await;
+        let outcome = self.conclude(ended).await;
+        registered.tell(&outcome);
+        outcome
+    }
+
+    /// Lets the task be found by its id.
+    fn register(&self) -> Registered {
+        let call = &self.call;
+        let ids = (call.principal.clone(), call.session, call.task);
+        self.shared.running.add(Run::new(ids, call.tool, self.cancel.clone()))
     }
 
     /// A failure before there was anything in the log.
@@ -172,10 +188,15 @@ impl Runner {
         outcome
     }
 
-    async fn dispatch(&self, mut begun: Begun, mut attempt: Attempt, mut row: Option<TaskRow>) -> Ended {
-        let mut transcript = Transcript::default();
+    async fn dispatch(
+        &self,
+        mut begun: Begun,
+        mut attempt: Attempt,
+        mut row: Option<TaskRow>,
+        transcript: &Mutex<Transcript>,
+    ) -> Ended {
         let start = Instant::now();
-        let mut end = self.execute(&begun, &mut transcript).await;
+        let mut end = self.execute(&begun, transcript).await;
         if let DispatchEnd::NotStarted(failure) = &end
             && let Some(renewed) = self.renewed(&begun, failure.code).await
         {
@@ -184,7 +205,7 @@ impl Runner {
                 Ok(again) => {
                     placed_again(row.as_mut(), &again, &renewed, failure.code);
                     (begun, attempt) = (renewed, again);
-                    end = self.execute(&begun, &mut transcript).await;
+                    end = self.execute(&begun, transcript).await;
                 }
                 Err(error) => {
                     attempt = Attempt::Closed(closed);
@@ -192,7 +213,9 @@ impl Runner {
                 }
             }
         }
-        Ended { begun, attempt, row, end, transcript, wall: start.elapsed() }
+        let mut transcript = transcript.lock();
+        let (written, captured) = (transcript.bytes(), transcript.completed());
+        Ended { begun, attempt, row, end, written, captured, wall: start.elapsed() }
     }
 
     /// The session made ready once more for a task that was certainly not started, when that lay in the placement.
@@ -221,7 +244,7 @@ impl Runner {
     }
 
     /// Sends the task and takes down what it writes, handing it on to whoever follows.
-    async fn execute(&self, begun: &Begun, transcript: &mut Transcript) -> DispatchEnd {
+    async fn execute(&self, begun: &Begun, transcript: &Mutex<Transcript>) -> DispatchEnd {
         let limits = &self.shared.options.limits;
         let dispatch = TaskDispatch {
             task: self.call.task,
@@ -257,19 +280,17 @@ impl Runner {
         end
     }
 
-    fn saw(&self, transcript: &mut Transcript, event: EventBody) {
-        transcript.add(&event);
+    fn saw(&self, transcript: &Mutex<Transcript>, event: EventBody) {
+        transcript.lock().add(&event);
         // A follower that is slow or gone misses it; the result has it.
         let _ = self.events.try_send(event);
     }
 
     /// Records how it ended, stores it, and only then gives the answer.
     async fn conclude(&self, ended: Ended) -> TaskOutcome {
-        let Ended { begun, attempt, row, end, transcript, wall } = ended;
+        let Ended { begun, attempt, row, end, written, mut captured, wall } = ended;
         let mut entry = self.entry(&begun);
         entry.duration_ms = Some(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
-        let written = transcript.bytes();
-        let mut captured = transcript.completed();
         captured.overlapped = begun.overlapped.lock().iter().copied().collect();
         let (outcome, input) = outcome_of(end, captured);
         describe(&mut entry, &outcome, &input, written);

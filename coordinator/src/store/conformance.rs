@@ -12,7 +12,7 @@ use coordinator_core::task::TaskState;
 use serde_json::json;
 
 use super::*;
-use crate::session::{Captured, Completed};
+use crate::session::{Captured, Completed, Receipt};
 
 trait Store: SessionStore + TaskStore {}
 impl<T: SessionStore + TaskStore> Store for T {}
@@ -46,6 +46,13 @@ fn session(created_ms: i64) -> SessionRow {
         last_used_ms: created_ms + 5,
         tasks: 4,
         workspace_bytes: Some(5 << 30),
+        receipt: Receipt {
+            tasks: 4,
+            bytes_out: u64::MAX >> 1,
+            packages: [("numpy".to_owned(), "2.4.0".to_owned())].into(),
+            hosts: ["index.example:443".to_owned()].into(),
+            ..Receipt::default()
+        },
         revision: 1,
         audit_seq: LogSeq(10),
     }
@@ -53,7 +60,7 @@ fn session(created_ms: i64) -> SessionRow {
 
 /// A row with nothing in it that may be absent.
 fn bare(row: SessionRow) -> SessionRow {
-    SessionRow { name: None, isolation: None, workspace_bytes: None, ..row }
+    SessionRow { name: None, isolation: None, workspace_bytes: None, receipt: Receipt::default(), ..row }
 }
 
 fn task(session: SessionId, key: Option<&str>) -> TaskRow {
@@ -79,6 +86,7 @@ fn ended(row: &TaskRow, ended_ms: i64, stdout: Vec<u8>) -> TaskRow {
         result: Some(OperationResult::Exec(Exit { code: Some(0), ..Exit::default() })),
         stdout: Captured { head: stdout, tail: vec![0xff, 0], omitted: 9 },
         stderr: Captured::default(),
+        both: Captured { head: vec![0xfe], tail: vec![], omitted: 3 },
         displays: vec![Display { mime: "image/png".to_owned(), path: None, data: vec![1, 2, 3] }],
         overlapped: vec![TaskId::mint()],
     };
@@ -163,6 +171,30 @@ async fn what_a_failed_task_left_reads_back_too() {
         over.outcome = Some(StoredOutcome { result: Err(Failure::new(ErrorCode::TaskTimeout, "too long")), partial });
         store.put_task(over.clone()).await.unwrap();
         assert_eq!(store.task(row.id).await.unwrap(), Some(over));
+    }
+}
+
+#[tokio::test]
+async fn the_tasks_of_a_principal_are_listed_without_outcomes_and_the_newest_first() {
+    for Subject { store, .. } in subjects().await {
+        let (mine, other) = (SessionId::mint(), SessionId::mint());
+        let mut ids = Vec::new();
+        for (session, begun_ms) in [(mine, 10), (other, 20), (mine, 30)] {
+            let row = TaskRow { begun_ms, ..task(session, None) };
+            store.insert_task(row.clone()).await.unwrap();
+            store.put_task(ended(&row, begun_ms + 1, b"text".to_vec())).await.unwrap();
+            ids.push(row.id);
+        }
+        store.insert_task(TaskRow { principal: Principal::os_user("bob"), ..task(mine, None) }).await.unwrap();
+        let listed = async |session, limit| {
+            let rows = store.recent_tasks(Principal::os_user("ann"), session, limit).await.unwrap();
+            assert!(rows.iter().all(|row| row.outcome.is_none() && row.state == TaskState::Finished));
+            rows.iter().map(|row| row.id).collect::<Vec<_>>()
+        };
+        assert_eq!(listed(None, 10).await, [ids[2], ids[1], ids[0]]);
+        assert_eq!(listed(Some(mine), 10).await, [ids[2], ids[0]]);
+        assert_eq!(listed(None, 1).await, [ids[2]]);
+        assert_eq!(listed(Some(SessionId::mint()), 10).await, []);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use codegen_types::{LogSeq, SessionId, TaskId};
+use codegen_types::{LogSeq, Principal, SessionId, TaskId};
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use parking_lot::Mutex;
 
@@ -152,6 +152,21 @@ impl TaskStore for Memory {
             self.tables.lock().tasks.values().filter(|row| row.ended_ms.is_none()).cloned().collect();
         rows.sort_by_key(|row| row.id);
         done(Ok(rows))
+    }
+
+    fn recent_tasks(
+        &self,
+        principal: Principal,
+        session: Option<SessionId>,
+        limit: u32,
+    ) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>> {
+        let tables = self.tables.lock();
+        let theirs =
+            |row: &&TaskRow| row.principal == principal && session.is_none_or(|session| row.session == session);
+        let mut rows: Vec<&TaskRow> = tables.tasks.values().filter(theirs).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse((row.begun_ms, row.id.to_string())));
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        done(Ok(rows.into_iter().map(|row| TaskRow { outcome: None, ..row.clone() }).collect()))
     }
 
     fn prune_tasks(&self, ended_before_ms: i64, bytes_max: u64) -> BoxFuture<'_, StoreResult<u64>> {

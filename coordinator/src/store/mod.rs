@@ -13,7 +13,7 @@ pub use memory::Memory;
 pub use rows::{OUTCOME_BYTES_MAX, SessionRow, StoredOutcome, TaskRow};
 pub use sqlite::Sqlite;
 
-use codegen_types::{LogSeq, SessionId, TaskId};
+use codegen_types::{LogSeq, Principal, SessionId, TaskId};
 use futures::future::BoxFuture;
 
 /// Why the store did not do what it was asked.
@@ -100,6 +100,14 @@ pub trait TaskStore: Send + Sync + 'static {
 
     /// Rows of tasks that are not over, oldest first.
     fn unfinished_tasks(&self) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>>;
+
+    /// The principal's rows, in one session or in all, the newest first, at most so many, without their outcomes.
+    fn recent_tasks(
+        &self,
+        principal: Principal,
+        session: Option<SessionId>,
+        limit: u32,
+    ) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>>;
 
     /// Removes tasks that ended before this time and then, while the outcomes of the rest take more than `bytes_max`,
     /// the ones that ended first; those without an idempotency key before those with one, of which the row stays without

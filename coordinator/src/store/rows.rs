@@ -9,7 +9,7 @@ use coordinator_core::task::TaskState;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::session::{Captured, Completed};
+use crate::session::{Captured, Completed, Receipt};
 
 /// The most bytes of output and shown things that a task's row keeps.
 pub const OUTCOME_BYTES_MAX: usize = 1 << 20;
@@ -40,6 +40,8 @@ pub struct SessionRow {
     /// Bytes that its workspace took when its processes were last ended in good order; unknown until they first are, and
     /// in a row that was made again from the log.
     pub workspace_bytes: Option<u64>,
+    /// What its tasks used.
+    pub receipt: Receipt,
     /// Counts the writes of this row, from 1.
     pub revision: u64,
     /// The record that this row follows.
@@ -104,7 +106,7 @@ impl StoredOutcome {
         let count = |captured: &Captured| captured.head.len() + captured.tail.len();
         let of = |completed: &Completed| {
             let shown: usize = completed.displays.iter().map(|display| display.data.len()).sum();
-            count(&completed.stdout) + count(&completed.stderr) + shown
+            count(&completed.stdout) + count(&completed.stderr) + count(&completed.both) + shown
         };
         self.completed().map_or(0, |completed| of(completed) as u64)
     }
@@ -120,24 +122,28 @@ impl StoredOutcome {
             room -= if fits { display.data.len() } else { 0 };
             fits
         });
-        completed.stdout.cut_to(OUTCOME_BYTES_MAX / 4);
-        completed.stderr.cut_to(OUTCOME_BYTES_MAX / 4);
+        let each = if completed.both.written() == 0 { OUTCOME_BYTES_MAX / 4 } else { OUTCOME_BYTES_MAX / 8 };
+        completed.stdout.cut_to(each);
+        completed.stderr.cut_to(each);
+        completed.both.cut_to(OUTCOME_BYTES_MAX / 4);
         self
     }
 
     /// Takes the output out, so that it can be kept beside the rest.
-    pub(super) fn take_output(&mut self) -> [Vec<u8>; 4] {
+    pub(super) fn take_output(&mut self) -> [Vec<u8>; 6] {
         self.completed_mut().map_or_else(Default::default, |completed| {
-            let (out, err) = (&mut completed.stdout, &mut completed.stderr);
-            [&mut out.head, &mut out.tail, &mut err.head, &mut err.tail].map(std::mem::take)
+            let (out, err, both) = (&mut completed.stdout, &mut completed.stderr, &mut completed.both);
+            [&mut out.head, &mut out.tail, &mut err.head, &mut err.tail, &mut both.head, &mut both.tail]
+                .map(std::mem::take)
         })
     }
 
     /// Puts back what [`take_output`](Self::take_output) took.
-    pub(super) fn put_output(&mut self, [out_head, out_tail, err_head, err_tail]: [Vec<u8>; 4]) {
+    pub(super) fn put_output(&mut self, [out_head, out_tail, err_head, err_tail, both_head, both_tail]: [Vec<u8>; 6]) {
         if let Some(completed) = self.completed_mut() {
             (completed.stdout.head, completed.stdout.tail) = (out_head, out_tail);
             (completed.stderr.head, completed.stderr.tail) = (err_head, err_tail);
+            (completed.both.head, completed.both.tail) = (both_head, both_tail);
         }
     }
 }
@@ -155,6 +161,7 @@ mod tests {
         let completed = Completed {
             result: None,
             stderr: stdout.clone(),
+            both: stdout.clone(),
             stdout,
             displays: vec![display(500_000), display(500_000), display(10)],
             overlapped: vec![],

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Connection;
 use super::result::ToolResult;
 use super::{Effect, Tool, args};
-use crate::session::{TaskCall, TaskOutcome};
+use crate::session::{Launched, TaskCall, TaskOutcome};
 
 /// The longest path that a record repeats as the client sent it, in characters.
 const PATH_CHARS_MAX: usize = 4_096;
@@ -29,6 +29,10 @@ pub struct Request {
     pub events: mpsc::Sender<EventBody>,
     /// Cancelled when the client wants the call no more.
     pub cancel: CancellationToken,
+    /// After how long the call is answered with its task, unless it says so itself.
+    pub yield_after: Duration,
+    /// Characters of output that reach the client's model, if those are fewer than a result has otherwise.
+    pub output_chars: usize,
 }
 
 /// A call of a known tool.
@@ -83,11 +87,16 @@ impl Call<'_> {
     /// # Errors
     /// What the session layer refused before there was a task in the log.
     pub(super) async fn act(&self, session: SessionId, act: Act) -> Result<TaskOutcome, Refusal> {
-        let task = TaskId::mint();
+        let launched = self.launch(session, act, self.request.cancel.clone()).await;
+        self.ran(session, launched.outcome.await)
+    }
+
+    /// Sets an operation going in a session.
+    pub(super) async fn launch(&self, session: SessionId, act: Act, cancel: CancellationToken) -> Launched {
         let call = TaskCall {
             principal: self.connection.principal.clone(),
             session,
-            task,
+            task: TaskId::mint(),
             tool: self.tool.name,
             called_as: self.request.tool.clone(),
             args: self.request.args.clone(),
@@ -98,8 +107,11 @@ impl Call<'_> {
             idempotency_key: act.idempotency_key,
             trace: self.request.trace.clone(),
         };
-        let (events, cancel) = (self.request.events.clone(), self.request.cancel.clone());
-        let outcome = self.connection.sessions.run(call, events, cancel).await;
+        self.connection.sessions.launch(call, self.request.events.clone(), cancel).await
+    }
+
+    /// The outcome of a task, unless it is a refusal that nobody has recorded.
+    pub(super) fn ran(&self, session: SessionId, outcome: TaskOutcome) -> Result<TaskOutcome, Refusal> {
         match &outcome.result {
             Err(failure) if outcome.audit_seq.is_none() => {
                 let task = (failure.code == ErrorCode::AuditUnavailable).then_some(outcome.task);

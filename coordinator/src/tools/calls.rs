@@ -1,13 +1,14 @@
 //! What the tools need of the session layer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use codegen_types::{EventBody, Failure, Principal, SessionId};
+use codegen_types::{EventBody, Failure, Principal, SessionId, TaskId};
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::session::{CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
+use crate::session::{CreateSession, Launched, SessionSnapshot, TaskCall, TaskInfo, TaskSeen, UpdateSession};
 
 /// The session layer as the tools see it: the real one in the product, a double in tests of the protocol.
 ///
@@ -37,11 +38,28 @@ pub trait SessionCalls: Send + Sync + 'static {
     /// Ends a session for good.
     fn close(&self, principal: Principal, session: SessionId) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>>;
 
-    /// Runs a task to its end. Cancelling `cancel` ends the task and still waits for its outcome.
-    fn run(
+    /// Sets a task going. Cancelling `cancel` ends the task, which still has its outcome.
+    fn launch(
         &self,
         call: TaskCall,
         events: mpsc::Sender<EventBody>,
         cancel: CancellationToken,
-    ) -> BoxFuture<'_, TaskOutcome>;
+    ) -> BoxFuture<'_, Launched>;
+
+    /// A task with its output so far, or its outcome. A foreign one is not found, like one that never was.
+    fn task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<TaskSeen, Failure>>;
+
+    /// The principal's tasks, in one session or in all, the newest first, at most so many.
+    fn tasks(
+        &self,
+        principal: Principal,
+        session: Option<SessionId>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<TaskInfo>, Failure>>;
+
+    /// As [`task`](Self::task) gives it once it has ended, or after so long.
+    fn wait(&self, principal: Principal, task: TaskId, timeout: Duration) -> BoxFuture<'_, Result<TaskSeen, Failure>>;
+
+    /// Asks a running task to end; one that has ended stays as it is.
+    fn cancel_task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<(), Failure>>;
 }

@@ -21,7 +21,9 @@ mod session;
 mod session_keys;
 mod session_view;
 mod table;
+mod tasks;
 mod words;
+mod yielding;
 
 use serde_json::Value;
 

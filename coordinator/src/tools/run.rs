@@ -8,8 +8,9 @@ use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::args;
 use super::call::{Act, Answer, Call, Reply};
-use super::{args, run_result};
+use super::yielding::AnswerArgs;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +29,12 @@ pub(super) struct RunPythonInput {
     env: Option<BTreeMap<String, String>>,
     /// Wall time after which the program is ended; fractions are allowed. Default 60.
     timeout_seconds: Option<f64>,
+    /// Answer with the task's id if it still runs after so many seconds. Default 45.
+    yield_after_seconds: Option<f64>,
+    /// Answer at once with the task's id. Its wall time is then the longest allowed unless `timeout_seconds` says else.
+    background: Option<bool>,
+    /// Characters of output shown, 200 to 100000. Default 20000.
+    max_output_chars: Option<u64>,
     /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result and runs nothing.
     idempotency_key: Option<String>,
 }
@@ -45,6 +52,12 @@ pub(super) struct RunShellInput {
     env: Option<BTreeMap<String, String>>,
     /// Wall time after which the program is ended; fractions are allowed. Default 60.
     timeout_seconds: Option<f64>,
+    /// Answer with the task's id if it still runs after so many seconds. Default 45.
+    yield_after_seconds: Option<f64>,
+    /// Answer at once with the task's id. Its wall time is then the longest allowed unless `timeout_seconds` says else.
+    background: Option<bool>,
+    /// Characters of output shown, 200 to 100000. Default 20000.
+    max_output_chars: Option<u64>,
     /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result and runs nothing.
     idempotency_key: Option<String>,
 }
@@ -55,7 +68,7 @@ struct Run {
     program: Program,
     stdin: Option<String>,
     env: Option<BTreeMap<String, String>>,
-    timeout_seconds: Option<f64>,
+    answer: AnswerArgs,
     idempotency_key: Option<String>,
 }
 
@@ -78,7 +91,12 @@ pub(super) fn run_python<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             program,
             stdin: input.stdin,
             env: input.env,
-            timeout_seconds: input.timeout_seconds,
+            answer: AnswerArgs {
+                timeout_seconds: input.timeout_seconds,
+                yield_after_seconds: input.yield_after_seconds,
+                background: input.background,
+                max_output_chars: input.max_output_chars,
+            },
             idempotency_key: input.idempotency_key,
         };
         exec(call, run).await
@@ -96,7 +114,12 @@ pub(super) fn run_shell<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             program: Program::Shell { command: input.command },
             stdin: input.stdin,
             env: input.env,
-            timeout_seconds: input.timeout_seconds,
+            answer: AnswerArgs {
+                timeout_seconds: input.timeout_seconds,
+                yield_after_seconds: input.yield_after_seconds,
+                background: input.background,
+                max_output_chars: input.max_output_chars,
+            },
             idempotency_key: input.idempotency_key,
         };
         exec(call, run).await
@@ -109,10 +132,10 @@ async fn exec(call: &Call<'_>, run: Run) -> Answer {
     args::bounded("stdin", &stdin, args::STDIN_BYTES_MAX)?;
     let env = run.env.unwrap_or_default();
     args::env(&env)?;
-    let timeout = args::timeout(run.timeout_seconds, &call.connection.limits)?;
+    let answering = run.answer.read(call)?;
     let idempotency_key = args::key(run.idempotency_key)?;
     let session = call.connection.session(run.session_id.as_deref()).await?;
     let operation = Operation::Exec(Exec { stdin: stdin.into_bytes(), env, ..Exec::of(run.program) });
-    let outcome = call.act(session, Act { operation, timeout, idempotency_key }).await?;
-    Ok(Reply::Recorded(run_result::render(&outcome)))
+    let act = Act { operation, timeout: answering.timeout, idempotency_key };
+    call.run(session, act, answering).await.map(Reply::Recorded)
 }

@@ -9,10 +9,8 @@ use serde_json::{Value, json};
 use super::excerpt::{self, excerpt};
 use super::result::{Content, ToolResult};
 use super::words;
-use crate::session::{Captured, Completed, TaskOutcome};
+use crate::session::{Captured, Completed, TaskInfo, TaskOutcome, TaskSeen};
 
-/// Stdout and stderr together, in characters, in the text that a model reads.
-pub(super) const OUTPUT_CHARS_MAX: usize = 20_000;
 /// The most changed files that are named.
 const FILES_NAMED_MAX: usize = 50;
 /// The most pictures.
@@ -20,8 +18,28 @@ const IMAGES_MAX: usize = 16;
 /// All pictures of a result together, in bytes.
 const IMAGE_BYTES_MAX: usize = 8 << 20;
 
-/// The result of a run: first how it ended, then what it wrote, then what it changed.
-pub(super) fn render(outcome: &TaskOutcome) -> ToolResult {
+/// A task that runs still: for how long, what it wrote so far, what can be done; one that has ended: its result.
+pub(super) fn render_seen(seen: &TaskSeen, output_chars: usize) -> ToolResult {
+    if let Some(outcome) = &seen.outcome {
+        return render(outcome, output_chars);
+    }
+    let TaskInfo { task, begun_ms, .. } = seen.info;
+    let ran_ms = u64::try_from(jiff::Timestamp::now().as_millisecond() - begun_ms).unwrap_or_default();
+    let mut text = format!("still running after {}: task {task}", words::seconds(ran_ms));
+    if is_empty(&seen.log) {
+        text.push_str("\n\n(no output so far)");
+    } else {
+        let _ = write!(text, "\n\noutput so far:\n{}", excerpt(&seen.log, output_chars).trim_end_matches('\n'));
+    }
+    text.push_str(
+        "\n\nNext: task_wait waits for its result, task_logs shows more of its output, task_cancel ends it. It goes on \
+         by itself, also when this connection ends.",
+    );
+    ToolResult::text(text).of_task(task).with_meta("codegen/state", json!("running"))
+}
+
+/// The result of a run: first how it ended, then what it wrote, at most so many characters, then what it changed.
+pub(super) fn render(outcome: &TaskOutcome, output_chars: usize) -> ToolResult {
     let (mut result, completed) = match &outcome.result {
         Ok(completed) => (ended(completed), Some(completed)),
         Err(failure) => (ToolResult::failure(failure), outcome.partial.as_ref()),
@@ -34,7 +52,7 @@ pub(super) fn render(outcome: &TaskOutcome) -> ToolResult {
             if outcome.replayed {
                 text.push_str("\n(the stored result of the earlier call with this idempotency_key; nothing ran now)");
             }
-            output(text, completed);
+            output(text, completed, output_chars);
             changes(text, completed);
         }
         displays(&mut result, &completed.displays);
@@ -76,8 +94,8 @@ fn used_until_then(text: &mut String, completed: &Completed) {
     }
 }
 
-fn output(text: &mut String, completed: &Completed) {
-    let budgets = excerpt::share(OUTPUT_CHARS_MAX, &completed.stdout, &completed.stderr);
+fn output(text: &mut String, completed: &Completed, output_chars: usize) {
+    let budgets = excerpt::share(output_chars, &completed.stdout, &completed.stderr);
     let empty = is_empty(&completed.stdout) && is_empty(&completed.stderr);
     if empty {
         text.push_str("\n\n(no output)");
@@ -161,6 +179,7 @@ mod tests {
             result: Some(OperationResult::Exec(exit)),
             stdout: captured(stdout),
             stderr: captured(stderr),
+            both: Captured::default(),
             displays: vec![],
             overlapped: vec![],
         };
@@ -182,7 +201,7 @@ mod tests {
     fn the_first_block_stands_alone() {
         let path = WorkspacePath::parse("out/a.txt").expect("a path");
         let files_changed = vec![FileChange { path, change: ChangeKind::Created, size: 12 }];
-        let result = render(&outcome(Exit { files_changed, ..exit(0) }, "one\ntwo\n", "careful\n"));
+        let result = render(&outcome(Exit { files_changed, ..exit(0) }, "one\ntwo\n", "careful\n"), 20_000);
         assert!(!result.is_error);
         let expected = "exit 0 in 0.12 s, peak 14 MiB\n\nstdout:\none\ntwo\n\nstderr:\ncareful\n\n\
                         files changed:\n  created out/a.txt (12 B)";
@@ -193,10 +212,10 @@ mod tests {
 
     #[test]
     fn code_that_fails_is_an_error_with_its_traceback() {
-        let result = render(&outcome(exit(1), "", "Traceback: boom\n"));
+        let result = render(&outcome(exit(1), "", "Traceback: boom\n"), 20_000);
         assert!(result.is_error);
         assert_eq!(text(&result), "exit 1 in 0.12 s, peak 14 MiB\n\nstderr:\nTraceback: boom");
-        let crashed = render(&outcome(Exit { code: None, signal: Some(11), ..exit(0) }, "", ""));
+        let crashed = render(&outcome(Exit { code: None, signal: Some(11), ..exit(0) }, "", ""), 20_000);
         assert!(crashed.is_error);
         assert_eq!(text(&crashed), "killed by SIGSEGV in 0.12 s, peak 14 MiB\n\n(no output)");
     }
@@ -206,7 +225,7 @@ mod tests {
         let mut outcome = outcome(exit(0), "as far as it came\n", "");
         outcome.partial = outcome.result.ok();
         outcome.result = Err(Failure::new(ErrorCode::TaskTimeout, "ran longer than 1 s"));
-        let result = render(&outcome);
+        let result = render(&outcome, 20_000);
         assert!(result.is_error);
         assert!(text(&result).starts_with("TASK_TIMEOUT: ran longer than 1 s\n"), "{}", text(&result));
         assert!(text(&result).contains("ended after 0.12 s"), "{}", text(&result));
@@ -219,7 +238,7 @@ mod tests {
         let mut outcome = outcome(exit(0), "", "");
         let picture = |size: usize| Display { mime: "image/png".into(), path: None, data: vec![0; size] };
         outcome.result.as_mut().expect("it completed").displays = vec![picture(10), picture(IMAGE_BYTES_MAX)];
-        let result = render(&outcome);
+        let result = render(&outcome, 20_000);
         assert_eq!(result.content.len(), 3);
         assert!(matches!(&result.content[1], Content::Image { data, .. } if data.len() == 10));
     }

@@ -1,6 +1,6 @@
 //! The table of tools: a row each, in the order in which clients see them.
 
-use super::{Effect, Tool, echo, files, run, schema, session, session_view};
+use super::{Effect, Tool, echo, files, run, schema, session, session_view, tasks};
 
 /// Every tool, in the order in which they are listed.
 pub static TOOLS: &[Tool] = &[
@@ -143,5 +143,42 @@ pub static TOOLS: &[Tool] = &[
         input: schema::of::<run::RunShellInput>,
         output: None,
         run: run::run_shell,
+    },
+    Tool {
+        name: "task_wait",
+        title: "Wait for a task",
+        description: "Waits for a task that was answered with its id, and gives what its own call would have given; if \
+                      it still runs then, its output so far. Results are kept for a day.",
+        effect: Effect::Reads,
+        input: schema::of::<tasks::TaskWaitInput>,
+        output: None,
+        run: tasks::wait,
+    },
+    Tool {
+        name: "task_status",
+        title: "Describe a task",
+        description: "Says how a task is, without waiting and without its output.",
+        effect: Effect::Reads,
+        input: schema::of::<tasks::TaskStatusInput>,
+        output: Some(schema::of_output::<tasks::TaskView>),
+        run: tasks::status,
+    },
+    Tool {
+        name: "task_cancel",
+        title: "Cancel a task",
+        description: "Ends a running task with all its processes. What it wrote and changed stays.",
+        effect: Effect::Sets,
+        input: schema::of::<tasks::TaskCancelInput>,
+        output: Some(schema::of_output::<tasks::TaskView>),
+        run: tasks::cancel,
+    },
+    Tool {
+        name: "task_list",
+        title: "List tasks",
+        description: "Lists your running and recent tasks, the newest first.",
+        effect: Effect::Reads,
+        input: schema::of::<tasks::TaskListInput>,
+        output: Some(schema::of_output::<tasks::TaskListOutput>),
+        run: tasks::list,
     },
 ];

@@ -7,14 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use codegen_types::event::{Edited, FileKind, FileStat, Found};
 use codegen_types::{
     ErrorCode, EventBody, Exit, Failure, LogSeq, Operation, OperationResult, OutputStream, Principal, Program,
-    SessionId,
+    SessionId, TaskId,
 };
-use coordinator::session::{Captured, Completed, CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
+use coordinator::session::{
+    Captured, Completed, CreateSession, Launched, SessionSnapshot, TaskCall, TaskInfo, TaskOutcome, TaskPhase,
+    TaskSeen, UpdateSession,
+};
 use coordinator::tools::SessionCalls;
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// What the double has, and what was asked of it.
@@ -25,8 +28,37 @@ pub struct Double {
     /// Lets programs named `wait` go on.
     pub go: Notify,
     pub running: AtomicUsize,
+    tasks: Mutex<HashMap<TaskId, Task>>,
+    ended: Notify,
     /// Refuses every task for want of a log.
     pub log_is_gone: std::sync::atomic::AtomicBool,
+}
+
+/// A task that was launched.
+struct Task {
+    principal: Principal,
+    session: SessionId,
+    task: TaskId,
+    tool: &'static str,
+    cancel: CancellationToken,
+    outcome: Option<TaskOutcome>,
+}
+
+impl Task {
+    fn of(call: &TaskCall, cancel: CancellationToken) -> Self {
+        let (principal, session) = (call.principal.clone(), call.session);
+        Self { principal, session, task: call.task, tool: call.tool, cancel, outcome: None }
+    }
+
+    fn info(&self) -> TaskInfo {
+        let phase = match self.outcome.as_ref().map(|outcome| &outcome.result) {
+            None => TaskPhase::Running,
+            Some(Ok(_)) => TaskPhase::Finished,
+            Some(Err(failure)) => TaskPhase::Failed(failure.code),
+        };
+        let ended_ms = self.outcome.as_ref().map(|_| 1_000);
+        TaskInfo { task: self.task, session: self.session, tool: self.tool.to_owned(), phase, begun_ms: 0, ended_ms }
+    }
 }
 
 pub struct Sessions(pub Arc<Double>);
@@ -37,6 +69,14 @@ impl Double {
         found
             .filter(|snapshot| snapshot.principal == *principal)
             .ok_or_else(|| Failure::new(ErrorCode::SessionNotFound, "no session of yours has that handle"))
+    }
+
+    fn seen(&self, principal: &Principal, task: TaskId) -> Result<TaskSeen, Failure> {
+        let tasks = self.tasks.lock();
+        let known = tasks.get(&task).filter(|known| known.principal == *principal);
+        let known = known.ok_or_else(|| Failure::new(ErrorCode::NotFound, "no task of yours has that id"))?;
+        let log = Captured { head: b"so far\n".to_vec(), ..Captured::default() };
+        Ok(TaskSeen { info: known.info(), log, outcome: known.outcome.clone() })
     }
 
     pub fn set_state(&self, session: SessionId, state: &'static str) {
@@ -131,7 +171,14 @@ fn exited(code: i32) -> OperationResult {
 
 fn completed(result: OperationResult, stdout: &str) -> Completed {
     let stdout = Captured { head: stdout.into(), ..Captured::default() };
-    Completed { result: Some(result), stdout, stderr: Captured::default(), displays: vec![], overlapped: vec![] }
+    Completed {
+        result: Some(result),
+        stdout,
+        stderr: Captured::default(),
+        both: Captured::default(),
+        displays: vec![],
+        overlapped: vec![],
+    }
 }
 
 impl SessionCalls for Sessions {
@@ -204,30 +251,85 @@ impl SessionCalls for Sessions {
         .boxed()
     }
 
-    fn run(
+    fn launch(
         &self,
         call: TaskCall,
         events: mpsc::Sender<EventBody>,
         cancel: CancellationToken,
-    ) -> BoxFuture<'_, TaskOutcome> {
-        async move {
-            let task = call.task;
-            let refused = match self.0.find(&call.principal, call.session) {
-                Err(failure) => Some(failure),
-                Ok(_) if self.0.log_is_gone.load(Ordering::Relaxed) => {
-                    Some(Failure::new(ErrorCode::AuditUnavailable, "no log"))
-                }
-                Ok(_) => None,
-            };
-            if let Some(failure) = refused {
-                return TaskOutcome { task, result: Err(failure), partial: None, audit_seq: None, replayed: false };
+    ) -> BoxFuture<'_, Launched> {
+        let (task, double) = (call.task, Arc::clone(&self.0));
+        let refused = match double.find(&call.principal, call.session) {
+            Err(failure) => Some(failure),
+            Ok(_) if double.log_is_gone.load(Ordering::Relaxed) => {
+                Some(Failure::new(ErrorCode::AuditUnavailable, "no log"))
             }
-            self.0.running.fetch_add(1, Ordering::Relaxed);
-            let result = self.0.execute(&call, &events, &cancel).await;
-            self.0.running.fetch_sub(1, Ordering::Relaxed);
-            self.0.calls.lock().push(call);
-            TaskOutcome { task, result, partial: None, audit_seq: Some(LogSeq(1)), replayed: false }
+            Ok(_) => None,
+        };
+        if let Some(failure) = refused {
+            let outcome = TaskOutcome { task, result: Err(failure), partial: None, audit_seq: None, replayed: false };
+            let launched = Launched { task, begun: ready(false).boxed(), outcome: ready(outcome).boxed() };
+            return ready(launched).boxed();
+        }
+        double.running.fetch_add(1, Ordering::Relaxed);
+        double.tasks.lock().insert(task, Task::of(&call, cancel.clone()));
+        let (reply, outcome) = oneshot::channel();
+        tokio::spawn(async move {
+            let result = double.execute(&call, &events, &cancel).await;
+            double.running.fetch_sub(1, Ordering::Relaxed);
+            double.calls.lock().push(call);
+            let outcome = TaskOutcome { task, result, partial: None, audit_seq: Some(LogSeq(1)), replayed: false };
+            if let Some(known) = double.tasks.lock().get_mut(&task) {
+                known.outcome = Some(outcome.clone());
+            }
+            double.ended.notify_waiters();
+            let _ = reply.send(outcome);
+        });
+        let outcome = outcome.map(|outcome| outcome.expect("the double lives")).boxed();
+        ready(Launched { task, begun: ready(true).boxed(), outcome }).boxed()
+    }
+
+    fn task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<TaskSeen, Failure>> {
+        ready(self.0.seen(&principal, task)).boxed()
+    }
+
+    fn tasks(
+        &self,
+        principal: Principal,
+        session: Option<SessionId>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<TaskInfo>, Failure>> {
+        let tasks = self.0.tasks.lock();
+        let theirs = tasks.values().filter(|t| t.principal == principal && session.is_none_or(|s| s == t.session));
+        ready(Ok(theirs.map(Task::info).take(limit as usize).collect())).boxed()
+    }
+
+    fn wait(
+        &self,
+        principal: Principal,
+        task: TaskId,
+        timeout: std::time::Duration,
+    ) -> BoxFuture<'_, Result<TaskSeen, Failure>> {
+        async move {
+            let until_it_ended = async {
+                loop {
+                    let ended = self.0.ended.notified();
+                    match self.0.seen(&principal, task) {
+                        Ok(TaskSeen { outcome: None, .. }) => ended.await,
+                        seen => return seen,
+                    }
+                }
+            };
+            let in_time = tokio::time::timeout(timeout, until_it_ended).await;
+            in_time.unwrap_or_else(|_| self.0.seen(&principal, task))
         }
         .boxed()
+    }
+
+    fn cancel_task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<(), Failure>> {
+        let seen = self.0.seen(&principal, task);
+        if let Some(task) = self.0.tasks.lock().get(&task).filter(|_| seen.is_ok()) {
+            task.cancel.cancel();
+        }
+        ready(seen.map(drop)).boxed()
     }
 }

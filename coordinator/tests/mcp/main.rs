@@ -9,3 +9,4 @@ mod eras;
 mod lines;
 mod quirks;
 mod running;
+mod yielding;

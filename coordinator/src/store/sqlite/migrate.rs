@@ -6,7 +6,10 @@ use sqlx::{AssertSqlSafe, Row as _};
 use crate::store::{StoreError, StoreResult};
 
 /// What leads from each version to the next. Published ones are never changed.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/0001_sessions_and_tasks.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/0001_sessions_and_tasks.sql"),
+    include_str!("../../../migrations/0002_output_and_receipts.sql"),
+];
 
 pub(super) async fn migrate(writer: &SqlitePool) -> StoreResult<()> {
     let known = i64::try_from(MIGRATIONS.len()).expect("a handful");

@@ -96,6 +96,7 @@ fn bind(statement: &'static str, row: &SessionRow) -> Query<'static, Engine, Sql
         .bind(integer(row.revision))
         .bind(integer(row.audit_seq.0))
         .bind(row.workspace_bytes.map(integer))
+        .bind(to_json(&row.receipt))
 }
 
 fn read(row: &SqliteRow) -> StoreResult<SessionRow> {
@@ -118,6 +119,7 @@ fn read(row: &SqliteRow) -> StoreResult<SessionRow> {
         last_used_ms: row.try_get("last_used_ms")?,
         tasks: count("tasks")?,
         workspace_bytes: workspace_bytes.map(u64::try_from).transpose().map_err(|error| malformed(&id, error))?,
+        receipt: from_json(&id, &text("receipt")?)?,
         revision: count("revision")?,
         audit_seq: LogSeq(count("audit_seq")?),
     })

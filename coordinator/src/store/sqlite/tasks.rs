@@ -57,6 +57,22 @@ impl TaskStore for Sqlite {
         .boxed()
     }
 
+    fn recent_tasks(
+        &self,
+        principal: Principal,
+        session: Option<SessionId>,
+        limit: u32,
+    ) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>> {
+        async move {
+            let query = sqlx::query(statements::RECENT_TASKS)
+                .bind(principal.as_str().to_owned())
+                .bind(session.map(|session| session.to_string()))
+                .bind(i64::from(limit));
+            query.fetch_all(&self.readers).await?.iter().map(read).collect()
+        }
+        .boxed()
+    }
+
     fn prune_tasks(&self, ended_before_ms: i64, bytes_max: u64) -> BoxFuture<'_, StoreResult<u64>> {
         async move {
             let mut transaction = self.writer.begin().await?;
@@ -76,7 +92,7 @@ impl TaskStore for Sqlite {
 fn bind(statement: &'static str, row: TaskRow) -> Query<'static, Engine, SqliteArguments> {
     let bytes = row.outcome.as_ref().map_or(0, StoredOutcome::bytes);
     let mut outcome = row.outcome;
-    let [out_head, out_tail, err_head, err_tail] =
+    let [out_head, out_tail, err_head, err_tail, both_head, both_tail] =
         outcome.as_mut().map_or_else(Default::default, StoredOutcome::take_output);
     sqlx::query(statement)
         .bind(row.id.to_string())
@@ -95,6 +111,8 @@ fn bind(statement: &'static str, row: TaskRow) -> Query<'static, Engine, SqliteA
         .bind(out_tail)
         .bind(err_head)
         .bind(err_tail)
+        .bind(both_head)
+        .bind(both_tail)
         .bind(integer(bytes))
         .bind(integer(row.revision))
 }
@@ -106,8 +124,9 @@ fn read(row: &SqliteRow) -> StoreResult<TaskRow> {
     let mut outcome: Option<StoredOutcome> =
         row.try_get::<Option<String>, _>("outcome")?.map(|outcome| from_json(&id, &outcome)).transpose()?;
     if let Some(outcome) = &mut outcome {
-        let output = [blob("stdout_head")?, blob("stdout_tail")?, blob("stderr_head")?, blob("stderr_tail")?];
-        outcome.put_output(output);
+        let [out_head, out_tail] = [blob("stdout_head")?, blob("stdout_tail")?];
+        let [err_head, err_tail] = [blob("stderr_head")?, blob("stderr_tail")?];
+        outcome.put_output([out_head, out_tail, err_head, err_tail, blob("both_head")?, blob("both_tail")?]);
     }
     let session: String = row.try_get("session")?;
     let outcome_seq: Option<i64> = row.try_get("outcome_seq")?;

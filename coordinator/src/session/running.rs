@@ -1,0 +1,108 @@
+//! Tasks that run at present: what can be seen of them while they run, and how they are ended from outside.
+
+use codegen_types::{Principal, SessionId, TaskId};
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::call::{Captured, TaskOutcome};
+use super::seen::{TaskInfo, TaskPhase};
+use super::transcript::Transcript;
+
+/// Running tasks by id; they are independent of each other. Each leaves when its outcome has been stored.
+#[derive(Default)]
+pub(super) struct RunningTasks {
+    by_id: DashMap<TaskId, Arc<Run>>,
+}
+
+/// One running task.
+pub(super) struct Run {
+    pub(super) principal: Principal,
+    pub(super) session: SessionId,
+    pub(super) task: TaskId,
+    pub(super) tool: &'static str,
+    pub(super) begun_ms: i64,
+    pub(super) cancel: CancellationToken,
+    pub(super) transcript: Mutex<Transcript>,
+    /// Told only when somebody waits; others find the outcome in the store.
+    outcome: watch::Sender<Option<TaskOutcome>>,
+}
+
+/// A place among the running tasks; left when dropped.
+pub(super) struct Registered {
+    tasks: Arc<RunningTasks>,
+    pub(super) run: Arc<Run>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.tasks.by_id.remove(&self.run.task);
+    }
+}
+
+impl Registered {
+    /// Tells those that wait.
+    pub(super) fn tell(&self, outcome: &TaskOutcome) {
+        if self.run.outcome.receiver_count() > 0 {
+            self.run.outcome.send_replace(Some(outcome.clone()));
+        }
+    }
+}
+
+impl RunningTasks {
+    /// Adds a task that has just begun.
+    pub(super) fn add(self: &Arc<Self>, run: Run) -> Registered {
+        let run = Arc::new(run);
+        self.by_id.insert(run.task, Arc::clone(&run));
+        Registered { tasks: Arc::clone(self), run }
+    }
+
+    /// The task, if it runs and is this principal's.
+    pub(super) fn of(&self, principal: &Principal, task: TaskId) -> Option<Arc<Run>> {
+        let run = Arc::clone(&*self.by_id.get(&task)?);
+        (run.principal == *principal).then_some(run)
+    }
+
+    /// The principal's running tasks, in one session or in all.
+    pub(super) fn list(&self, principal: &Principal, session: Option<SessionId>) -> Vec<TaskInfo> {
+        let theirs = |run: &Run| run.principal == *principal && session.is_none_or(|session| run.session == session);
+        self.by_id.iter().filter(|run| theirs(run)).map(|run| run.info()).collect()
+    }
+}
+
+impl Run {
+    /// A task that begins now.
+    pub(super) fn new(
+        (principal, session, task): (Principal, SessionId, TaskId),
+        tool: &'static str,
+        cancel: CancellationToken,
+    ) -> Self {
+        let (transcript, outcome) = (Mutex::default(), watch::Sender::new(None));
+        Self { principal, session, task, tool, begun_ms: super::now_ms(), cancel, transcript, outcome }
+    }
+
+    /// What is known of it besides its output.
+    pub(super) fn info(&self) -> TaskInfo {
+        TaskInfo {
+            task: self.task,
+            session: self.session,
+            tool: self.tool.to_owned(),
+            phase: TaskPhase::Running,
+            begun_ms: self.begun_ms,
+            ended_ms: None,
+        }
+    }
+
+    /// Both streams so far, in the order of arrival.
+    pub(super) fn log(&self) -> Captured {
+        self.transcript.lock().log()
+    }
+
+    /// Waits for its end. `None`: it ended, and its outcome is in the store.
+    pub(super) async fn ended(&self) -> Option<TaskOutcome> {
+        let mut outcome = self.outcome.subscribe();
+        outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
+    }
+}

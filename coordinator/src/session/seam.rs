@@ -1,0 +1,75 @@
+//! The session layer as the tools see it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_types::{EventBody, Failure, Principal, SessionId, TaskId};
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::call::{CreateSession, SessionSnapshot, TaskCall, UpdateSession};
+use super::seen::{Launched, TaskInfo, TaskSeen};
+use super::service::Sessions;
+use crate::tools::SessionCalls;
+
+impl SessionCalls for Sessions {
+    fn create(
+        &self,
+        principal: Principal,
+        create: CreateSession,
+    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        Box::pin(async move { Self::create(self, &principal, create).await })
+    }
+
+    fn get(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
+        Self::get(self, principal, session)
+    }
+
+    fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>> {
+        Self::list(self, principal, include_closed)
+    }
+
+    fn update(
+        &self,
+        principal: Principal,
+        session: SessionId,
+        update: UpdateSession,
+    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        Box::pin(async move { Self::update(self, &principal, session, update).await })
+    }
+
+    fn close(&self, principal: Principal, session: SessionId) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        Box::pin(async move { Self::close(self, &principal, session).await })
+    }
+
+    fn launch(
+        &self,
+        call: TaskCall,
+        events: mpsc::Sender<EventBody>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'_, Launched> {
+        Box::pin(Self::launch(self, call, events, cancel))
+    }
+
+    fn task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<TaskSeen, Failure>> {
+        Box::pin(async move { Self::task(self, &principal, task).await })
+    }
+
+    fn tasks(
+        &self,
+        principal: Principal,
+        session: Option<SessionId>,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<TaskInfo>, Failure>> {
+        Box::pin(async move { Self::tasks(self, &principal, session, limit).await })
+    }
+
+    fn wait(&self, principal: Principal, task: TaskId, timeout: Duration) -> BoxFuture<'_, Result<TaskSeen, Failure>> {
+        Box::pin(async move { Self::wait(self, &principal, task, timeout).await })
+    }
+
+    fn cancel_task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async move { Self::cancel_task(self, &principal, task).await })
+    }
+}

@@ -1,0 +1,211 @@
+//! Tasks from outside: begun by a call, looked after by their id, until their outcome is given up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_audit::Health;
+use codegen_types::{ErrorCode, EventBody, Failure, Principal, SessionId, TaskId};
+use futures::future::{FutureExt as _, ready};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::call::{TaskCall, TaskOutcome};
+use super::repeat::{self, Claim};
+use super::running::Run;
+use super::seen::{Launched, TaskInfo, TaskPhase, TaskSeen};
+use super::service::Sessions;
+use super::task::Runner;
+use crate::store::{StoreError, TaskRow};
+use crate::supervisor::OnEnd;
+
+/// What comes of a call's idempotency key.
+enum Claiming {
+    /// The call runs, and tells those that join it.
+    Run(Option<repeat::Claimed>),
+    /// It joins one that runs, or gets what one gave.
+    Is(Launched),
+}
+
+impl Sessions {
+    /// Runs a task to its end and its record. Cancelling `cancel` ends it and still gives its outcome; dropping the
+    /// future loses the answer and nothing else.
+    pub async fn run(&self, call: TaskCall, events: mpsc::Sender<EventBody>, cancel: CancellationToken) -> TaskOutcome {
+        self.launch(call, events, cancel).await.outcome.await
+    }
+
+    /// Sets a task going. Cancelling `cancel` ends it.
+    pub async fn launch(&self, call: TaskCall, events: mpsc::Sender<EventBody>, cancel: CancellationToken) -> Launched {
+        let task = call.task;
+        let entry = match self.shared.table.of(&call.principal, call.session) {
+            Ok(entry) => entry,
+            Err(failure) => return over(failed(task, failure)),
+        };
+        let claimed = match self.claim(&call).await {
+            Ok(Claiming::Run(claimed)) => claimed,
+            Ok(Claiming::Is(launched)) => return launched,
+            Err(failure) => return over(failed(task, failure)),
+        };
+        let (begins, begun) = oneshot::channel();
+        let runner = Runner { shared: Arc::clone(&self.shared), owner: entry.owner, call, events, cancel };
+        let (reply, outcome) = oneshot::channel();
+        self.shared.supervisor.spawn("session task", OnEnd::Ignore, async move {
+            let outcome = runner.run(begins).await;
+            if let Some(claimed) = claimed {
+                claimed.tell(&outcome);
+            }
+            // A caller that is gone finds the outcome by its id, under its key, and in the log.
+            let _ = reply.send(outcome);
+        });
+        Launched {
+            task,
+            begun: begun.map(|begun| begun.is_ok()).boxed(),
+            outcome: outcome.map(move |outcome| outcome.unwrap_or_else(|_| failed(task, cut_off()))).boxed(),
+        }
+    }
+
+    /// The right to run a call, or the outcome of the earlier one under the same key.
+    async fn claim(&self, call: &TaskCall) -> Result<Claiming, Failure> {
+        let Some(key) = call.idempotency_key.clone() else { return Ok(Claiming::Run(None)) };
+        let digest = repeat::digest(call);
+        let claimed = match repeat::claim(&self.shared.repeats, call.session, &key, digest, call.task)? {
+            Claim::First(claimed) => claimed,
+            Claim::Join(task, outcome) => return Ok(Claiming::Is(joined(task, outcome))),
+        };
+        let earlier = self.shared.tasks.task_by_key(call.session, key).await.map_err(|error| {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "an idempotency key could not be looked up");
+            Failure::new(ErrorCode::Internal, "the idempotency key could not be looked up, so nothing was run")
+        })?;
+        let earlier = repeat::replay(earlier, &digest, self.log_is_writable())?;
+        Ok(earlier.map_or(Claiming::Run(Some(claimed)), |outcome| Claiming::Is(over(outcome))))
+    }
+
+    fn log_is_writable(&self) -> bool {
+        matches!(*self.shared.audit.health().borrow(), Health::Writable)
+    }
+
+    /// A task with its output so far, or its outcome.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` for a foreign task as for an unknown one, or one whose outcome was given up; `AUDIT_UNAVAILABLE` while
+    /// its outcome is kept back.
+    pub async fn task(&self, principal: &Principal, task: TaskId) -> Result<TaskSeen, Failure> {
+        if let Some(run) = self.shared.running.of(principal, task) {
+            return Ok(TaskSeen { info: run.info(), log: run.log(), outcome: None });
+        }
+        let row = self.shared.tasks.task(task).await.map_err(|error| unreadable(&error))?;
+        let row = row.filter(|row| row.principal == *principal).ok_or_else(not_found)?;
+        self.kept(row)
+    }
+
+    /// Waits until a task has ended, at most so long; then it is as [`task`](Self::task) gives it.
+    ///
+    /// # Errors
+    /// As of [`task`](Self::task).
+    pub async fn wait(&self, principal: &Principal, task: TaskId, timeout: Duration) -> Result<TaskSeen, Failure> {
+        let Some(run) = self.shared.running.of(principal, task) else { return self.task(principal, task).await };
+        match tokio::time::timeout(timeout, run.ended()).await {
+            Ok(Some(outcome)) => Ok(told(&run, outcome)),
+            Ok(None) | Err(_) => {
+                drop(run);
+                self.task(principal, task).await
+            }
+        }
+    }
+
+    /// The principal's tasks, in one session or in all, the newest first, at most so many.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the store cannot be read.
+    pub async fn tasks(
+        &self,
+        principal: &Principal,
+        session: Option<SessionId>,
+        limit: u32,
+    ) -> Result<Vec<TaskInfo>, Failure> {
+        let mut infos = self.shared.running.list(principal, session);
+        let kept = self.shared.tasks.recent_tasks(principal.clone(), session, limit).await;
+        for row in kept.map_err(|error| unreadable(&error))? {
+            if !infos.iter().any(|info| info.task == row.id) {
+                infos.push(TaskInfo::of_row(&row));
+            }
+        }
+        infos.sort_by_key(|info| std::cmp::Reverse((info.begun_ms, info.task)));
+        infos.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(infos)
+    }
+
+    /// Asks a running task to end; one that has ended stays as it is.
+    ///
+    /// # Errors
+    /// As of [`task`](Self::task).
+    pub async fn cancel_task(&self, principal: &Principal, task: TaskId) -> Result<(), Failure> {
+        match self.shared.running.of(principal, task) {
+            Some(run) => run.cancel.cancel(),
+            None => drop(self.task(principal, task).await?),
+        }
+        Ok(())
+    }
+
+    /// A task that is over, from its row.
+    fn kept(&self, row: TaskRow) -> Result<TaskSeen, Failure> {
+        if row.outcome_seq.is_none() && row.state.is_over() && !self.log_is_writable() {
+            return Err(repeat::kept_back());
+        }
+        let info = TaskInfo::of_row(&row);
+        let outcome = TaskOutcome { replayed: false, ..repeat::stored(row) };
+        Ok(TaskSeen { info, log: log_of(&outcome), outcome: Some(outcome) })
+    }
+}
+
+/// A task whose end was just told.
+fn told(run: &Run, outcome: TaskOutcome) -> TaskSeen {
+    let phase = match &outcome.result {
+        Ok(_) => TaskPhase::Finished,
+        Err(failure) if failure.code == ErrorCode::TaskOutcomeUnknown => TaskPhase::Unknown,
+        Err(failure) => TaskPhase::Failed(failure.code),
+    };
+    let info = TaskInfo { phase, ended_ms: Some(super::now_ms()), ..run.info() };
+    TaskSeen { info, log: log_of(&outcome), outcome: Some(outcome) }
+}
+
+fn log_of(outcome: &TaskOutcome) -> super::Captured {
+    let completed = outcome.result.as_ref().ok().or(outcome.partial.as_ref());
+    completed.map_or_else(Default::default, |completed| completed.log().clone())
+}
+
+fn failed(task: TaskId, failure: Failure) -> TaskOutcome {
+    TaskOutcome { task, result: Err(failure), partial: None, audit_seq: None, replayed: false }
+}
+
+/// A call that has its outcome already.
+fn over(outcome: TaskOutcome) -> Launched {
+    Launched { task: outcome.task, begun: ready(false).boxed(), outcome: ready(outcome).boxed() }
+}
+
+/// A call that joins one that runs.
+fn joined(task: TaskId, mut outcome: tokio::sync::watch::Receiver<Option<TaskOutcome>>) -> Launched {
+    let outcome = async move {
+        let told = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        told.map_or_else(|| failed(task, cut_off()), |told| TaskOutcome { replayed: true, ..told })
+    };
+    Launched { task, begun: ready(true).boxed(), outcome: outcome.boxed() }
+}
+
+/// What is said of a task that was cut off in the midst: whether it was run is not known.
+fn cut_off() -> Failure {
+    let text = "the server ended the call before its outcome was known; it is not run again by itself";
+    Failure::new(ErrorCode::TaskOutcomeUnknown, text)
+}
+
+/// What is said of a task that is not there, and of one that belongs to somebody else.
+fn not_found() -> Failure {
+    let text = "there is no such task of yours, or its result is no longer kept; task_list shows those there are";
+    Failure::new(ErrorCode::NotFound, text)
+}
+
+fn unreadable(error: &StoreError) -> Failure {
+    let error: &dyn std::error::Error = error;
+    tracing::error!(error, "a task could not be looked up");
+    Failure::new(ErrorCode::Internal, "the task could not be looked up")
+}
