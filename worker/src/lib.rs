@@ -13,6 +13,7 @@ mod embedded;
 mod executor;
 mod files;
 mod link;
+mod packages;
 mod probe;
 mod runtimes;
 mod service;

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use codegen_types::{IsolationLevel, Limits, WorkerId};
+use codegen_types::{IsolationLevel, Limits, PackageAccess, WorkerId};
 use serde::{Deserialize, Serialize};
 
 /// The longest start message, in bytes.
@@ -33,6 +33,9 @@ pub struct StartMessage {
     /// The limits that sessions will have: sandboxes with these are made ahead of need. None are when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spare_limits: Option<Limits>,
+    /// How package indexes are reached; none are when absent.
+    #[serde(default)]
+    pub packages: PackageAccess,
 }
 
 /// Why there is no start message.

@@ -18,13 +18,15 @@ pub(crate) const DESCRIPTORS_MAX: usize = 72;
 
 /// One datagram, and the descriptors that came with it.
 #[derive(Debug)]
-pub(crate) struct Datagram {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) descriptors: Vec<OwnedFd>,
+pub struct Datagram {
+    /// What was sent.
+    pub bytes: Vec<u8>,
+    /// Descriptors that are ours now.
+    pub descriptors: Vec<OwnedFd>,
 }
 
 /// Two connected ends.
-pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
@@ -80,17 +82,17 @@ fn recv_with(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Option<Data
 
 /// One end, for the worker's asynchronous code.
 #[derive(Debug)]
-pub(crate) struct AsyncSocket(AsyncFd<OwnedFd>);
+pub struct AsyncSocket(AsyncFd<OwnedFd>);
 
 impl AsyncSocket {
     /// Needs a tokio runtime.
-    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
         // SAFETY: an `OwnedFd` owns its descriptor and always gives the same one, until it is dropped with the AsyncFd.
         Ok(Self(unsafe { AsyncFd::register(socket) }?))
     }
 
     /// Sends one datagram. Cancel-safe: it is sent or not.
-    pub(crate) async fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub async fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         loop {
             let mut ready = self.0.writable().await?;
@@ -101,7 +103,7 @@ impl AsyncSocket {
     }
 
     /// Waits for one datagram; `None` when the other end is closed. Cancel-safe.
-    pub(crate) async fn recv(&self) -> io::Result<Option<Datagram>> {
+    pub async fn recv(&self) -> io::Result<Option<Datagram>> {
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         loop {
             let mut ready = self.0.readable().await?;

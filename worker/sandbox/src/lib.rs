@@ -10,7 +10,7 @@
 pub mod backend;
 mod cgroups;
 mod child;
-mod datagram;
+pub mod datagram;
 pub mod fake;
 pub mod files;
 mod init;

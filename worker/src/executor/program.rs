@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{ErrorCode, EventBody, Exec, Exit, Failure, Network, OperationResult, OutputStream, ResourceUse};
+use codegen_types::{ErrorCode, EventBody, Exec, Exit, Failure, OperationResult, OutputStream, ResourceUse};
 use sandbox::files::USAGE_ENTRIES_MAX;
 use sandbox::{Child, ChildEnd, SandboxEnd};
 use tokio::io::AsyncWriteExt;
@@ -16,7 +16,7 @@ use super::ending::Ending;
 use super::output::Output;
 use super::stdio::{Stdio, Streams};
 use crate::files::{self, Outgrown};
-use crate::runtimes::StartError;
+use crate::runtimes::{Prepared, StartError};
 use crate::session::{Live, Session};
 use crate::tasks::Task;
 
@@ -55,11 +55,11 @@ async fn start_and_watch(
 ) -> Result<EventBody, Failure> {
     let early = |ending: Ending| Ok(ending.failed(None));
     let Exec { program, stdin, env, kernel, network } = exec;
-    if kernel.is_some() || network != Network::None {
-        return Err(Failure::new(ErrorCode::InvalidArgument, "This worker runs fresh programs without network only."));
+    if kernel.is_some() {
+        return Err(Failure::new(ErrorCode::InvalidArgument, "This worker runs fresh programs only."));
     }
     let runtimes = session.runtimes();
-    let prepared = runtimes.prepare(session.workspace(), program, env).await?;
+    let prepared = runtimes.prepare(session.workspace(), program, env, network).await?;
     // What is refused because the session is ending was ended, and did not fail.
     let (live, news) = tokio::select! {
         biased;
@@ -107,7 +107,7 @@ async fn start_and_watch(
     };
     let after = files::scan(session.workspace()).await?;
     let (files_changed, files_changed_truncated) = before.changes_to(&after);
-    let exit = Exit {
+    let mut exit = Exit {
         code: end.code,
         signal: end.signal,
         used: ResourceUse { wall_ms, cpu_ms: end.cpu_ms, memory_peak_bytes: end.memory_peak_bytes },
@@ -116,6 +116,9 @@ async fn start_and_watch(
         leftovers_killed: end.leftovers_killed,
         ..Exit::default()
     };
+    if let Prepared::Install(installation) = &prepared {
+        installation.tell(&mut exit).await;
+    }
     Ok(last_event(task, session, exit, ending, lost, end.memory_limit_hit))
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use codegen_types::packages::USER_BASE;
 use codegen_types::{ErrorCode, Failure};
 
 /// Names and values of a call together, in bytes.
@@ -14,7 +15,8 @@ const ENV_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
-    /// What every program gets. `bin` is the interpreter's own directory of programs, found after the system's.
+    /// What every program gets. Programs that the session installed are found first, then those in `bin`, the
+    /// interpreter's own directory, then the system's.
     pub fn new(bin: Option<&Path>) -> Self {
         let mut path = OsString::from("/usr/local/bin:/usr/bin:/bin");
         let system = ["/usr/local/bin", "/usr/bin", "/bin"];
@@ -24,10 +26,13 @@ impl Environment {
             first.push(path);
             path = first;
         }
-        let fixed = [("HOME", "/tmp"), ("LANG", "C.UTF-8"), ("TMPDIR", "/tmp")];
+        let packages = format!("/workspace/{USER_BASE}");
+        let mut installed = OsString::from(format!("{packages}/bin:"));
+        installed.push(path);
+        let fixed = [("HOME", "/tmp"), ("LANG", "C.UTF-8"), ("PYTHONUSERBASE", packages.as_str()), ("TMPDIR", "/tmp")];
         let mut variables: BTreeMap<OsString, OsString> =
             fixed.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        variables.insert("PATH".into(), path);
+        variables.insert("PATH".into(), installed);
         Self(variables)
     }
 
@@ -79,6 +84,6 @@ mod tests {
     #[test]
     fn nothing_of_the_workers_own_environment_gets_in() {
         let names: Vec<OsString> = Environment::new(None).pairs().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["HOME", "LANG", "PATH", "TMPDIR"]);
+        assert_eq!(names, ["HOME", "LANG", "PATH", "PYTHONUSERBASE", "TMPDIR"]);
     }
 }

@@ -12,22 +12,24 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use codegen_types::{ErrorCode, Failure, Program};
+use codegen_types::{ErrorCode, Failure, Network, PackageAccess, Program};
 use sandbox::files::Workspace;
 use sandbox::{Child, SandboxError};
 
 use crate::executor::stdio::Stdio;
+use crate::packages::{Installation, Packages, Wanted};
 use crate::session::Live;
 use environment::Environment;
 use python::{Job, Python};
 use shell::Shell;
-pub(crate) use template::Template;
+pub(crate) use template::{Template, memory_file};
 
 /// The runtimes of this worker.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Runtimes {
     python: Option<Python>,
     shell: Option<Shell>,
+    packages: Option<Arc<Packages>>,
 }
 
 /// A program that was checked and can be started.
@@ -37,6 +39,8 @@ pub(crate) enum Prepared {
     Python(Job),
     /// By the shell.
     Shell { shell: Shell, command: String, environment: Environment },
+    /// By pip, isolated from the session.
+    Install(Box<Installation>),
 }
 
 /// Why a program did not start.
@@ -92,7 +96,15 @@ impl Runtimes {
         if python.is_none() {
             tracing::warn!(?search_path, "no usable Python: run_python will be refused");
         }
-        Self { python, shell }
+        Self { python, shell, packages: None }
+    }
+
+    /// The same, able to install packages for its Python.
+    #[must_use]
+    pub fn with_packages(self, access: PackageAccess, search_path: &OsStr) -> Self {
+        let packages =
+            self.python.as_ref().map(|python| Packages::new(access, python.executable(), search_path.into()));
+        Self { packages: packages.map(Arc::new), ..self }
     }
 
     /// Each runtime as registrations and reports list it.
@@ -117,8 +129,12 @@ impl Runtimes {
         workspace: &Arc<Workspace>,
         program: Program,
         env: BTreeMap<String, String>,
+        network: Network,
     ) -> Result<Prepared, Failure> {
         environment::check(&env)?;
+        if network != Network::None && !matches!(program, Program::Install { .. }) {
+            return Err(Failure::new(ErrorCode::InvalidArgument, "Only installations reach the network."));
+        }
         match program {
             Program::PythonCode { code, args } => {
                 self.python.as_ref().ok_or_else(no_python)?;
@@ -140,8 +156,10 @@ impl Runtimes {
             Program::Script { runtime, .. } => {
                 Err(Failure::new(ErrorCode::NotFound, format!("This worker has no runtime {runtime:?}.")))
             }
-            Program::Install { .. } => {
-                Err(Failure::new(ErrorCode::InvalidArgument, "This worker installs no packages."))
+            Program::Install { requirements, upgrade } => {
+                let packages = self.packages.as_ref().ok_or_else(no_python)?;
+                let wanted = Wanted { requirements, upgrade, network, env };
+                Ok(Prepared::Install(Box::new(packages.prepare(workspace, wanted).await?)))
             }
         }
     }
@@ -154,6 +172,7 @@ impl Runtimes {
                 let spawn = shell.spawn(command, environment, stdio);
                 Ok(live.sandbox().spawn(spawn).await?)
             }
+            Prepared::Install(installation) => installation.start(live, stdio).await,
         }
     }
 }

@@ -82,6 +82,11 @@ impl Python {
         self.prefixes.iter().filter(|prefix| !prefix.starts_with("/usr")).cloned().collect()
     }
 
+    /// The interpreter's own path.
+    pub fn executable(&self) -> &Path {
+        &self.executable
+    }
+
     /// The directory of the interpreter's programs.
     pub fn bin(&self) -> &Path {
         self.executable.parent().unwrap_or(Path::new("/usr/bin"))
@@ -89,9 +94,10 @@ impl Python {
 
     /// The interpreter, ready to run the source on descriptor `source_fd`.
     ///
-    /// `-s` leaves out packages below the session's own home directory. The environment has no `PYTHON*` variable, and
-    /// the current directory leaves `sys.path` before anything is imported, so that files of the workspace cannot take
-    /// the place of the library while the interpreter is prepared.
+    /// `-s` leaves out what the session installed, which each program adds for itself. The environment has no other
+    /// `PYTHON*` variable than the one that says where that is, and the current directory leaves `sys.path` before
+    /// anything is imported, so that files of the workspace cannot take the place of the library while the interpreter
+    /// is prepared.
     pub fn argv(&self, source_fd: i32) -> Vec<OsString> {
         let boot = format!(
             "import sys;sys.path[:]=[p for p in sys.path if p];f=open({source_fd},'rb');s=f.read();f.close();\

@@ -72,7 +72,22 @@ def without_first(trace, count):
     return trace
 
 
+def see_packages():
+    """Puts what is installed in the session before the packages of the host, as the interpreter does for its user."""
+    version = "python%d.%d" % sys.version_info[:2]
+    directory = os.path.join(WORKSPACE, ".codegen/python/lib", version, "site-packages")
+    if directory in sys.path or not os.path.isdir(directory):
+        return
+    known = len(sys.path)
+    site.addsitedir(directory)
+    added = sys.path[known:]
+    del sys.path[known:]
+    place = min((sys.path.index(path) for path in site.getsitepackages() if path in sys.path), default=known)
+    sys.path[place:place] = added
+
+
 def load(job, main):
+    see_packages()
     if job["code"] is not None:
         source, name = job["code"], CODE_NAME
         sys.argv = ["-c", *job["args"]]

@@ -23,6 +23,7 @@ import os
 import resource
 import select
 import signal
+import site
 import socket
 import struct
 import sys

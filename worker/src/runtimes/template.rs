@@ -76,7 +76,8 @@ fn sequenced_pair() -> Result<(OwnedFd, OwnedFd), StartError> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(descriptors)
 }
 
-fn memory_file(bytes: &[u8]) -> Result<OwnedFd, StartError> {
+/// A file in memory, read from its beginning.
+pub(crate) fn memory_file(bytes: &[u8]) -> Result<OwnedFd, StartError> {
     let fill = || -> io::Result<OwnedFd> {
         let mut file = File::from(rustix::fs::memfd_create("codegen", MemfdFlags::CLOEXEC)?);
         file.write_all(bytes)?;

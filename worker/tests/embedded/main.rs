@@ -4,6 +4,7 @@ mod bench;
 mod changes;
 mod coordinator;
 mod limits;
+mod packages;
 mod process;
 mod python;
 mod shell;

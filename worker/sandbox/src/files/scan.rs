@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use codegen_types::event::{ChangeKind, FileChange, FileKind};
+use codegen_types::packages::USER_BASE;
 use codegen_types::path::COMPONENTS_MAX;
 use codegen_types::{Failure, WorkspacePath};
 
@@ -33,12 +34,13 @@ struct Version {
 
 impl Workspace {
     /// Looks at all files, to be compared with a later look. Nothing is opened but directories, so the worker does it as
-    /// itself and sees what the session made unreadable.
+    /// itself and sees what the session made unreadable. Installed packages are left out: they are thousands of files
+    /// that nobody means by the files of a workspace.
     ///
     /// # Errors
     /// The workspace cannot be read.
     pub fn scan(&self) -> Result<Scan, Failure> {
-        let reach = Reach::Tree { components_max: COMPONENTS_MAX };
+        let reach = Reach::TreeWithout { components_max: COMPONENTS_MAX, left_out: USER_BASE };
         let mut files = Vec::new();
         let complete = walk(self.root(), reach, SCAN_ENTRIES_MAX, |met| {
             if met.kind == FileKind::Directory {

@@ -23,6 +23,13 @@ pub(super) enum Reach {
         /// The deepest path that is met.
         components_max: usize,
     },
+    /// The same, but nothing below one directory.
+    TreeWithout {
+        /// The deepest path that is met.
+        components_max: usize,
+        /// The directory, by its path below the start.
+        left_out: &'static str,
+    },
 }
 
 /// Something met on a walk.
@@ -121,7 +128,11 @@ impl Walk {
 
     /// Remembers a directory for later, unless it is out of reach.
     fn descend(&mut self) {
-        let Reach::Tree { components_max } = self.reach else { return };
+        let components_max = match self.reach {
+            Reach::Entries => return,
+            Reach::TreeWithout { left_out, .. } if self.path == left_out.as_bytes() => return,
+            Reach::Tree { components_max } | Reach::TreeWithout { components_max, .. } => components_max,
+        };
         if self.path.iter().filter(|byte| **byte == b'/').count() + 1 < components_max {
             self.pending.push(self.path.clone());
         } else {

@@ -1,0 +1,277 @@
+//! Installing packages: pip runs inside the session's sandbox, isolated from the workspace, and gets its connections from
+//! the worker, which decides about each of them.
+
+mod broker;
+mod gate;
+mod pip;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_types::packages::{REQUIREMENTS_MAX, USER_BASE};
+use codegen_types::{ErrorCode, Exit, Failure, Network, PackageAccess, Requirement, WorkspacePath};
+use parking_lot::Mutex;
+use sandbox::datagram::{self, AsyncSocket};
+use sandbox::files::Workspace;
+use sandbox::{Child, Spawn};
+use serde::Serialize;
+use tokio::task::JoinHandle;
+
+use broker::{Broker, Told};
+use gate::Gate;
+use pip::{Pip, PipFinder};
+
+use crate::executor::stdio::Stdio;
+use crate::runtimes::{StartError, memory_file};
+use crate::session::Live;
+
+/// What is run; its own text explains it.
+const SOURCE: &str = include_str!("bootstrap.py");
+/// The numbers that the descriptors have inside.
+const CHANNEL_FD: i32 = 3;
+const JOB_FD: i32 = 4;
+const CERTIFICATES_FD: i32 = 5;
+const SOURCE_FD: i32 = 7;
+/// The longest file of certificates, in bytes.
+const CERTIFICATES_BYTES_MAX: u64 = 4 << 20;
+/// How long what an installation said last may take to be read.
+const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What installs packages on this worker.
+pub(crate) struct Packages {
+    access: Arc<PackageAccess>,
+    pip: PipFinder,
+}
+
+/// An installation that was checked and can be started.
+pub(crate) struct Installation {
+    access: Arc<PackageAccess>,
+    gate: Gate,
+    python: PathBuf,
+    pip: Pip,
+    requirements: Vec<Requirement>,
+    upgrade: bool,
+    certificates: Option<Vec<u8>>,
+    told: Arc<Mutex<Told>>,
+    broker: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the bootstrap reads.
+#[derive(Debug, Serialize)]
+struct Job<'a> {
+    args: Vec<String>,
+    names: Vec<String>,
+    wheel: Option<&'a str>,
+}
+
+/// What an installation is asked to do.
+pub(crate) struct Wanted {
+    pub requirements: Vec<String>,
+    pub upgrade: bool,
+    pub network: Network,
+    pub env: BTreeMap<String, String>,
+}
+
+impl Packages {
+    /// Installs for an interpreter of the host.
+    pub fn new(access: PackageAccess, python: &Path, search_path: OsString) -> Self {
+        Self { access: Arc::new(access), pip: PipFinder::new(python, search_path) }
+    }
+
+    /// Checks everything again that the coordinator checked.
+    pub async fn prepare(&self, workspace: &Arc<Workspace>, wanted: Wanted) -> Result<Installation, Failure> {
+        let invalid = |message: String| Failure::new(ErrorCode::InvalidArgument, message);
+        let Wanted { requirements, upgrade, network, env } = wanted;
+        if !env.is_empty() {
+            return Err(invalid("An installation takes no variables.".to_owned()));
+        }
+        if requirements.is_empty() || requirements.len() > REQUIREMENTS_MAX {
+            return Err(invalid(format!("1 to {REQUIREMENTS_MAX} packages can be installed at once.")));
+        }
+        let parse = |text: &String| Requirement::parse(text).map_err(|error| invalid(format!("{text:?}: {error}.")));
+        let requirements = requirements.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        for requirement in &requirements {
+            if let Requirement::Wheel(path) = requirement {
+                crate::files::expect_file(workspace, path).await?;
+            }
+        }
+        let gate = Gate::of(&network, &self.access)?;
+        if gate.index.is_none() && requirements.iter().any(|one| matches!(one, Requirement::Named { .. })) {
+            return Err(invalid("Without network only wheels of the workspace can be installed.".to_owned()));
+        }
+        let (python, pip) = self.pip.find().await?;
+        let access = Arc::clone(&self.access);
+        let certificates = if gate.index.is_some() { certificates(&access).await? } else { None };
+        let (told, broker) = (Arc::default(), Mutex::new(None));
+        Ok(Installation { access, gate, python, pip, requirements, upgrade, certificates, told, broker })
+    }
+}
+
+impl Installation {
+    /// Starts pip and what serves its connections.
+    pub async fn start(&self, live: &Live, stdio: Stdio) -> Result<Child, StartError> {
+        let (ours, theirs) = datagram::pair().map_err(StartError::Descriptors)?;
+        let job = Job { args: self.pip_arguments(), names: self.names(), wheel: self.pip.wheel() };
+        let job = serde_json::to_vec(&job).map_err(|error| StartError::Descriptors(error.into()))?;
+        let mut extra =
+            vec![(theirs, CHANNEL_FD), (memory_file(&job)?, JOB_FD), (memory_file(SOURCE.as_bytes())?, SOURCE_FD)];
+        if let Some(certificates) = &self.certificates {
+            extra.push((memory_file(certificates)?, CERTIFICATES_FD));
+        }
+        let Stdio { stdin, stdout, stderr } = stdio;
+        let spawn =
+            Spawn { argv: self.argv(), env: environment(), cwd: WorkspacePath::root(), stdin, stdout, stderr, extra };
+        let channel = AsyncSocket::new(ours).map_err(StartError::Descriptors)?;
+        let broker = Broker { access: self.access.clone(), gate: self.gate.clone(), told: self.told.clone() };
+        let child = live.sandbox().spawn(spawn).await?;
+        *self.broker.lock() = Some(tokio::spawn(broker.serve(channel)));
+        Ok(child)
+    }
+
+    /// Says what came of it, once its program is gone.
+    pub async fn tell(&self, exit: &mut Exit) {
+        let broker = self.broker.lock().take();
+        if let Some(mut broker) = broker
+            && tokio::time::timeout(LAST_WORDS_DEADLINE, &mut broker).await.is_err()
+        {
+            broker.abort();
+        }
+        let Told { hosts, packages, notes } = std::mem::take(&mut *self.told.lock());
+        exit.hosts = hosts.into_iter().collect();
+        exit.packages = packages;
+        exit.notes.extend(notes);
+    }
+
+    /// The interpreter, isolated from the workspace, from variables and from the user's packages.
+    fn argv(&self) -> Vec<OsString> {
+        let boot = format!(
+            "f=open({SOURCE_FD},'rb');s=f.read();f.close();exec(compile(s,'<install>','exec'),{{'__name__':'install'}})"
+        );
+        vec![self.python.clone().into_os_string(), "-I".into(), "-c".into(), boot.into()]
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.requirements.iter().map(Requirement::canonical_name).collect()
+    }
+
+    fn pip_arguments(&self) -> Vec<String> {
+        let mut args: Vec<String> = [
+            "install",
+            "--isolated",
+            "--user",
+            "--no-input",
+            "--disable-pip-version-check",
+            "--no-cache-dir",
+            "--no-warn-script-location",
+            "--no-color",
+            "--progress-bar",
+            "off",
+            "--retries",
+            "1",
+            "--timeout",
+            "60",
+            "--only-binary",
+            ":all:",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        match &self.gate.index {
+            Some(index) => {
+                args.extend(["--index-url".to_owned(), index.as_str().to_owned()]);
+                if !index.is_encrypted() {
+                    args.extend(["--trusted-host".to_owned(), index.host().to_string()]);
+                }
+            }
+            None => args.push("--no-index".to_owned()),
+        }
+        if self.certificates.is_some() {
+            args.extend(["--cert".to_owned(), format!("/proc/self/fd/{CERTIFICATES_FD}")]);
+        }
+        if self.upgrade {
+            args.push("--upgrade".to_owned());
+        }
+        let mut places = Vec::new();
+        let mut wanted = Vec::new();
+        for requirement in &self.requirements {
+            match requirement {
+                Requirement::Named { .. } => wanted.push(requirement.to_string()),
+                Requirement::Wheel(path) => {
+                    let path = format!("/workspace/{path}");
+                    // Wheels beside it may be what it needs.
+                    let place = path.rsplit_once('/').map_or("/workspace", |(place, _)| place).to_owned();
+                    if self.gate.index.is_none() && !places.contains(&place) {
+                        args.extend(["--find-links".to_owned(), place.clone()]);
+                        places.push(place);
+                    }
+                    wanted.push(path);
+                }
+            }
+        }
+        args.push("--".to_owned());
+        args.extend(wanted);
+        args
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if let Some(broker) = self.broker.lock().take() {
+            broker.abort();
+        }
+    }
+}
+
+impl std::fmt::Debug for Packages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What is left out may hold the password of a proxy.
+        f.debug_struct("Packages").field("pip", &self.pip).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Installation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What is left out may hold the password of a proxy.
+        f.debug_struct("Installation").field("requirements", &self.requirements).finish_non_exhaustive()
+    }
+}
+
+/// Nothing that a session could have put somewhere is read: no configuration, no `.netrc`, no cache.
+fn environment() -> Vec<(OsString, OsString)> {
+    let base = format!("/workspace/{USER_BASE}");
+    [
+        ("PATH", "/usr/bin:/bin"),
+        ("HOME", "/nonexistent"),
+        ("LANG", "C.UTF-8"),
+        ("TMPDIR", "/tmp"),
+        ("PIP_CONFIG_FILE", "/dev/null"),
+        ("NETRC", "/dev/null"),
+        ("_PIP_USE_IMPORTLIB_METADATA", "1"),
+        ("PYTHONUSERBASE", base.as_str()),
+    ]
+    .map(|(name, value)| (name.into(), value.into()))
+    .to_vec()
+}
+
+/// The certificates that the host trusts, when it says so.
+async fn certificates(access: &PackageAccess) -> Result<Option<Vec<u8>>, Failure> {
+    let Some(path) = access.ca_file.clone() else { return Ok(None) };
+    let read = move || -> io::Result<Vec<u8>> {
+        use std::io::Read as _;
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(CERTIFICATES_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > CERTIFICATES_BYTES_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+    };
+    let read = tokio::task::spawn_blocking(read).await.map_err(io::Error::other).and_then(|read| read);
+    read.map(Some).map_err(|error| {
+        tracing::error!(%error, path = ?access.ca_file, "the file of certificates cannot be read");
+        Failure::new(
+            ErrorCode::Internal,
+            "The worker cannot read the certificates that the host trusts; nothing was run.",
+        )
+    })
+}
