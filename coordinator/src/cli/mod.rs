@@ -5,6 +5,8 @@
 pub mod audit;
 mod config_show;
 mod doctor;
+mod install;
+mod pages;
 mod roles;
 
 use std::collections::BTreeMap;
@@ -101,6 +103,19 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Tell a client of this server
+    Install(install::InstallArgs),
+    /// Print a script that completes this command line in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man {
+        /// Write the pages of all commands to this directory instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -132,19 +147,31 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
     };
-    let given = match Given::resolve(&cli) {
-        Ok(given) => given,
-        Err(error) => return complain(&error, USAGE),
+    let with = |run: &dyn Fn(Given) -> ExitCode| match Given::resolve(&cli) {
+        Ok(given) => run(given),
+        Err(error) => complain(&error, USAGE),
     };
-    match cli.command {
-        None if cli.standalone => roles::standalone(given),
-        None => roles::front(given),
-        Some(Command::Serve { on_demand }) => roles::serve(given, on_demand),
+    match &cli.command {
+        None if cli.standalone => with(&roles::standalone),
+        None => with(&roles::front),
+        Some(Command::Serve { on_demand }) => with(&|given| roles::serve(given, *on_demand)),
         Some(Command::Worker { .. }) => complain(&Misplaced, USAGE),
-        Some(Command::Audit { command }) => audit::run(&command, &given.config.state_dir.join(AUDIT_DIR)),
-        Some(Command::Doctor { json }) => doctor::run(&given, json),
-        Some(Command::Config { command: ConfigCommand::Show { json } }) => config_show::run(&given.config, json),
+        Some(Command::Audit { command }) => with(&|given| audit::run(command, &given.config.state_dir.join(AUDIT_DIR))),
+        Some(Command::Doctor { json }) => with(&|given| doctor::run(&given, *json)),
+        Some(Command::Config { command: ConfigCommand::Show { json } }) => {
+            with(&|given| config_show::run(&given.config, *json))
+        }
+        Some(Command::Install(asked)) => with(&|given| install::run(asked, &given, cli.standalone)),
+        // Neither depends on how this machine is set up.
+        Some(Command::Completions { shell }) => pages::completions(*shell),
+        Some(Command::Man { dir }) => pages::man(dir.as_deref()),
     }
+}
+
+/// Whether this program, started with these arguments, serves the client that started it.
+fn serves_a_client(args: &[String]) -> bool {
+    let args = std::iter::once("coordinator").chain(args.iter().map(String::as_str));
+    Cli::try_parse_from(args).is_ok_and(|cli| cli.command.is_none())
 }
 
 #[derive(Debug, thiserror::Error)]

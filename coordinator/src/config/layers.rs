@@ -129,7 +129,8 @@ impl Environment {
         self.0.get(&OsString::from(name)).filter(|value| !value.is_empty())
     }
 
-    fn directory(&self, name: &str) -> Option<PathBuf> {
+    /// The absolute directory that a variable names.
+    pub(crate) fn directory(&self, name: &str) -> Option<PathBuf> {
         self.get(name).map(PathBuf::from).filter(|path| path.is_absolute())
     }
 

@@ -3,6 +3,7 @@
 
 mod ends;
 mod front;
+mod install;
 mod operator;
 mod streams;
 mod togetherness;
