@@ -25,8 +25,14 @@ build: prerequisites ## build the release binary into ./bin/coordinator
 	cargo build --locked --release -p coordinator
 	install -D -m 755 $(CARGO_TARGET_DIR)/release/coordinator bin/coordinator
 
-install: build ## put the binary on the PATH (PREFIX: /usr/local for root, ~/.local for others)
+install: build ## put the binary on the PATH, with manual pages and completions (PREFIX: /usr/local or ~/.local)
 	install -D -m 755 bin/coordinator $(DESTDIR)$(PREFIX)/bin/coordinator
+	share=$(DESTDIR)$(PREFIX)/share
+	bin/coordinator man --dir "$$share/man/man1"
+	completion() { mkdir -p "$$(dirname "$$share/$$2")"; bin/coordinator completions "$$1" > "$$share/$$2"; }
+	completion bash bash-completion/completions/coordinator
+	completion zsh zsh/site-functions/_coordinator
+	completion fish fish/vendor_completions.d/coordinator.fish
 	@case ":$$PATH:" in *":$(PREFIX)/bin:"*) ;; *) echo "note: $(PREFIX)/bin is not on your PATH" ;; esac
 
 demo: build ## do the main job as an MCP client does it, and print what happens

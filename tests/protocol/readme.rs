@@ -58,6 +58,28 @@ fn the_tool_table_is_what_tools_list_says() {
 }
 
 #[test]
+fn the_client_table_is_where_install_would_write() {
+    let readme = readme();
+    let (_, table) = readme.split_once("<!-- clients").expect("a table");
+    let (table, _) = table.split_once("<!-- /clients -->").expect("its end");
+    let installation = Installation::new();
+    let mut clients = Vec::new();
+    for row in table.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = quoted(row).collect();
+        let [client, file, key] = cells.as_slice() else { panic!("three cells: {row}") };
+        let output = installation.run(["install", client]);
+        assert!(output.status.success(), "{client}");
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let file = file.replacen('~', installation.outside().to_str().expect("UTF-8"), 1);
+        assert!(printed.contains(&file) && printed.contains(key), "{row}: {printed}");
+        clients.push(*client);
+    }
+    let help = installation.run(["install", "-h"]);
+    let values = format!("[possible values: {}]", clients.join(", "));
+    assert!(String::from_utf8_lossy(&help.stdout).contains(&values), "{values}");
+}
+
+#[test]
 fn its_flags_and_commands_are_in_help() {
     let readme = readme();
     let installation = Installation::new();
@@ -74,6 +96,7 @@ fn its_flags_and_commands_are_in_help() {
         help(&["audit", "tail", "--help"]),
         help(&["config", "--help"]),
         help(&["doctor", "--help"]),
+        help(&["install", "--help"]),
     ]
     .concat();
     for command in readme.lines().filter(|line| line.starts_with("coordinator ")) {

@@ -152,14 +152,14 @@ mod tests {
     #[test]
     fn each_client_has_its_file_in_the_usual_place() {
         let expected = [
-            "/home/u/.config/Claude/claude_desktop_config.json",
-            "/home/u/.claude.json",
-            "/home/u/.cursor/mcp.json",
-            "/home/u/.config/Code/User/mcp.json",
-            "/home/u/.codex/config.toml",
+            "/users/u/.config/Claude/claude_desktop_config.json",
+            "/users/u/.claude.json",
+            "/users/u/.cursor/mcp.json",
+            "/users/u/.config/Code/User/mcp.json",
+            "/users/u/.codex/config.toml",
         ];
         for (client, expected) in Client::value_variants().iter().zip(expected) {
-            assert_eq!(path(*client, &[("HOME", "/home/u")]).as_deref(), Some(expected));
+            assert_eq!(path(*client, &[("HOME", "/users/u")]).as_deref(), Some(expected));
             assert_eq!(path(*client, &[("HOME", "relative")]), None);
         }
     }

@@ -97,19 +97,19 @@ fn a_name_that_another_program_has_is_left_to_it() {
 
 #[test]
 fn what_cannot_be_read_is_refused_with_its_line() {
-    for (text, line) in [
-        ("{\n  \"a\": 1\n  \"b\": 2\n}", 3),
-        ("{\n  'a': 1\n}", 2),
-        ("{\n\n  a: 1\n}", 3),
-        ("{\"a\": 1", 1),
-        ("{\n}\n{}", 3),
-        ("{\n  \"a\": \"\\ud800\"\n}", 2),
-    ] {
-        match refused(text) {
-            Unfit::Syntax { line: named, .. } => assert_eq!(named, line, "{text:?}"),
-            other => panic!("{text:?}: {other}"),
-        }
-    }
+    let texts = [
+        "{\n  \"a\": 1\n  \"b\": 2\n}",
+        "{\n  'a': 1\n}",
+        "{\n\n  a: 1\n}",
+        "{\"a\": 1",
+        "{\n}\n{}",
+        "{\n  \"a\": \"\\ud800\"\n}",
+    ];
+    let line = |text| match refused(text) {
+        Unfit::Syntax { line, .. } => line,
+        other => panic!("{text:?}: {other}"),
+    };
+    assert_eq!(texts.map(line), [2, 2, 3, 1, 3, 2]);
     let broken = toml::merge("model = \"m\"\n\n[mcp_servers\n", &entry()).unwrap_err();
     assert!(broken.to_string().starts_with("line 3: "), "{broken}");
 }
