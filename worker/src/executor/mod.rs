@@ -4,6 +4,7 @@ mod changes;
 mod ending;
 mod output;
 mod program;
+mod spool;
 pub(crate) mod stdio;
 
 use std::sync::Arc;

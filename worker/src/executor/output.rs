@@ -1,15 +1,18 @@
 //! Reading what a program writes: separate streams, pieces of bounded size at a bounded rate, a bounded total.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use codegen_types::{EventBody, OutputStream};
 use rustix::io::Errno;
+use sandbox::files::Workspace;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::spool::{Kept, Spool};
 use crate::tasks::Task;
 
 /// The largest piece, in bytes.
@@ -23,6 +26,7 @@ pub(crate) struct Output<'a> {
     left: AtomicU64,
     pieces: AtomicU64,
     over: CancellationToken,
+    spool: Spool,
 }
 
 enum Filled {
@@ -31,8 +35,16 @@ enum Filled {
 }
 
 impl<'a> Output<'a> {
-    pub fn new(task: &'a Task, bytes_max: u64) -> Self {
-        Self { task, left: AtomicU64::new(bytes_max), pieces: AtomicU64::new(0), over: CancellationToken::new() }
+    /// The output of a task that may write so many bytes; what is too much for a result is kept in the workspace.
+    pub fn new(task: &'a Task, bytes_max: u64, workspace: Option<Arc<Workspace>>) -> Self {
+        let spool = Spool::new(task.id, workspace);
+        let (left, pieces) = (AtomicU64::new(bytes_max), AtomicU64::new(0));
+        Self { task, left, pieces, over: CancellationToken::new(), spool }
+    }
+
+    /// Says where the whole output is, once no pump runs any more.
+    pub async fn kept(&self) -> Kept {
+        self.spool.finish().await
     }
 
     /// Waits until the program has written more than it may.
@@ -68,6 +80,7 @@ impl<'a> Output<'a> {
         if allowed > 0 {
             let kept = bytes[..usize::try_from(allowed).unwrap_or(bytes.len())].to_vec();
             self.pieces.fetch_add(1, Ordering::Relaxed);
+            self.spool.add(&kept);
             self.task.push(EventBody::Output { stream, bytes: kept });
         }
         if allowed < len {
@@ -129,7 +142,7 @@ mod tests {
     use super::*;
     use crate::tasks::{Admitted, Tasks};
 
-    fn task() -> std::sync::Arc<Task> {
+    fn task() -> Arc<Task> {
         let Admitted::New(task) = Tasks::default().admit(TaskId::mint(), SessionId::mint(), Epoch(1)) else {
             panic!("a minted id is new")
         };
@@ -139,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn output_beyond_the_limit_is_cut_there_and_told() {
         let task = task();
-        let output = Output::new(&task, 10);
+        let output = Output::new(&task, 10, None);
         let (mut writer, reader) = pipe::pipe().unwrap();
         writer.write_all(b"0123456789abc").await.unwrap();
         drop(writer);
@@ -151,7 +164,7 @@ mod tests {
     #[tokio::test]
     async fn a_pipe_that_is_held_open_elsewhere_does_not_hold_up_the_end() {
         let task = task();
-        let output = Output::new(&task, 100);
+        let output = Output::new(&task, 100, None);
         let (mut writer, reader) = pipe::pipe().unwrap();
         writer.write_all(b"last words").await.unwrap();
         let exited = CancellationToken::new();

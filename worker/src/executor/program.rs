@@ -80,7 +80,7 @@ async fn start_and_watch(
         ending = stopped(task, clock) => return early(ending),
         child = runtimes.start(&live, &prepared, stdio) => child.map_err(|error| start_failure(task, error))?,
     };
-    let output = Output::new(task, session.limits().output_bytes);
+    let output = Output::new(task, session.limits().output_bytes, Some(Arc::clone(session.workspace())));
     let exited = CancellationToken::new();
     let Streams { stdin: feed, stdout, stderr } = streams;
     let watched = async {
@@ -105,6 +105,7 @@ async fn start_and_watch(
         Some(end) => (end, None),
         None => destroy(&live, session).await,
     };
+    let kept = output.kept().await;
     let after = files::scan(session.workspace()).await?;
     let (files_changed, files_changed_truncated) = before.changes_to(&after);
     let mut exit = Exit {
@@ -114,6 +115,8 @@ async fn start_and_watch(
         files_changed,
         files_changed_truncated,
         leftovers_killed: end.leftovers_killed,
+        notes: kept.note.into_iter().collect(),
+        output_file: kept.file,
         ..Exit::default()
     };
     if let Prepared::Install(installation) = &prepared {

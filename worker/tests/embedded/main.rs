@@ -4,6 +4,7 @@ mod bench;
 mod changes;
 mod coordinator;
 mod limits;
+mod output_file;
 mod packages;
 mod process;
 mod python;

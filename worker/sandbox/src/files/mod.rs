@@ -21,6 +21,7 @@ mod identity;
 mod list;
 mod moving;
 mod names;
+mod output;
 mod read;
 mod removal;
 mod resolve;
@@ -32,6 +33,7 @@ mod workspace;
 mod write;
 
 pub use base::{BaseError, SpareWorkspace, WorkspaceBase};
+pub use output::OutputFile;
 pub use scan::{CHANGES_MAX, SCAN_ENTRIES_MAX, Scan};
 pub use usage::{USAGE_ENTRIES_MAX, Usage};
 pub use workspace::Workspace;

@@ -16,6 +16,9 @@ pub const SCAN_ENTRIES_MAX: usize = 20_000;
 /// Changes that are named.
 pub const CHANGES_MAX: usize = 200;
 
+/// What the worker itself keeps in a workspace, which no program changed.
+const OURS: &[u8] = b".codegen/";
+
 /// The files of a workspace at one moment: everything but directories, by path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
@@ -43,7 +46,7 @@ impl Workspace {
         let reach = Reach::TreeWithout { components_max: COMPONENTS_MAX, left_out: USER_BASE };
         let mut files = Vec::new();
         let complete = walk(self.root(), reach, SCAN_ENTRIES_MAX, |met| {
-            if met.kind == FileKind::Directory {
+            if met.kind == FileKind::Directory || met.path.starts_with(OURS) {
                 return;
             }
             if let Some(node) = met.node() {

@@ -6,6 +6,7 @@ mod base;
 mod fixture;
 mod hostile;
 mod operations;
+mod output;
 mod quota;
 mod races;
 mod tree;
