@@ -22,7 +22,10 @@ const OPTIONS: ParseOptions = ParseOptions {
 
 /// What stands under `name` in the object `servers`, in a file with this text.
 pub(super) fn find(text: &str, servers: &str, name: &str) -> Result<Option<Found>, Unfit> {
-    let root = parse(text)?;
+    find_in(&parse(text)?, servers, name)
+}
+
+fn find_in(root: &CstRootNode, servers: &str, name: &str) -> Result<Option<Found>, Unfit> {
     let Some(value) = root.value() else { return Ok(None) };
     let object = value.as_object().ok_or_else(|| no_object("the file"))?;
     let Some(servers) = child(&object, servers)? else { return Ok(None) };
@@ -50,9 +53,9 @@ pub(super) fn merge(text: &str, servers: &str, typed: bool, entry: &Entry) -> Re
     if !merged.ends_with('\n') && text.trim().is_empty() {
         merged.push('\n');
     }
-    let after = said(&parse(&merged)?)?;
-    let says_the_same = without(before, servers, &entry.name) == without(after, servers, &entry.name);
-    let says_ours = find(&merged, servers, &entry.name)?.is_some_and(|found| found.is(entry));
+    let after = parse(&merged)?;
+    let says_the_same = without(before, servers, &entry.name) == without(said(&after)?, servers, &entry.name);
+    let says_ours = find_in(&after, servers, &entry.name)?.is_some_and(|found| found.is(entry));
     if says_the_same && says_ours { Ok(merged) } else { Err(Unfit::Delicate) }
 }
 

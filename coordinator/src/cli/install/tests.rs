@@ -150,6 +150,18 @@ fn nesting_without_end_is_an_error_and_no_crash() {
 }
 
 #[test]
+fn a_large_file_is_changed_like_a_small_one() {
+    let history: Vec<_> = (0..4_000).map(|n| serde_json::json!({"said": "x".repeat(80), "n": n})).collect();
+    let before = serde_json::json!({"projects": {"/p": {"history": history}}, "mcpServers": {"b": {"command": "b"}}});
+    let text = serde_json::to_string_pretty(&before).unwrap();
+    let new = merged(&text);
+    let mut after: serde_json::Value = serde_json::from_str(&new).unwrap();
+    assert!(after["mcpServers"].as_object_mut().unwrap().remove("codegen").is_some());
+    assert_eq!(after, before);
+    assert!(new.len() < text.len() + 200);
+}
+
+#[test]
 fn a_toml_file_keeps_comments_order_and_layout() {
     let before =
         "# mine\nmodel   = 'gpt' # quick\n\n[mcp_servers.b]\ncommand = \"b\"   # the other\n\n[tui]\ntheme = 1\n";
