@@ -111,12 +111,28 @@ impl Environment {
         Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 
-    /// The variables that a server started on demand needs: those that configure it and those that say where things
-    /// are. Everything else, secrets of the client's included, stays behind.
+    /// The variables that a server started on demand needs: those that configure it, those that say where things are,
+    /// and those that say how the host reaches package indexes. Everything else, secrets of the client's included, stays behind.
     pub fn reduced(&self) -> impl Iterator<Item = (&OsString, &OsString)> {
         const PLACES: [&str; 4] = ["HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "PATH"];
-        let kept = |name: &OsString| PLACES.iter().any(|p| name == p) || KEYS.iter().any(|key| name == key.env);
+        let kept = |name: &OsString| {
+            let ours = KEYS.iter().any(|key| name == key.env);
+            ours || PLACES.iter().chain(&super::packages::VARIABLES).any(|kept| name == kept)
+        };
         self.0.iter().filter(move |(name, _)| kept(name))
+    }
+
+    /// The first of these variables that is set, not empty, and text.
+    pub(super) fn first(&self, names: &[&str]) -> Option<String> {
+        names.iter().find_map(|name| self.get(name)?.to_str().map(str::to_owned))
+    }
+
+    /// Where pip's own configuration is, the strongest last.
+    pub(super) fn pip_files(&self) -> Vec<PathBuf> {
+        let home = self.directory("HOME");
+        let config = self.directory("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
+        let legacy = home.map(|home| home.join(".pip/pip.conf"));
+        legacy.into_iter().chain(config.map(|config| config.join("pip/pip.conf"))).collect()
     }
 
     /// Where programs are looked for.
@@ -221,6 +237,11 @@ impl Layers {
         let value = path.display().to_string();
         self.rows.push(Row { name: key.name.to_owned(), value, source: Source::Default });
         path
+    }
+
+    /// Notes a value that was found elsewhere.
+    pub(super) fn note(&mut self, key: &'static Key, value: String, source: Source) {
+        self.rows.push(Row { name: key.name.to_owned(), value, source });
     }
 
     pub(super) fn source(&self, key: &Key) -> Source {

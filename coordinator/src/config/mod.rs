@@ -1,13 +1,14 @@
 //! Configuration: flags, environment and a TOML file, in that order of precedence, with the source of each value.
 
 mod layers;
+mod packages;
 mod settings;
 mod values;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use codegen_types::{IsolationLevel, Limits};
+use codegen_types::{IsolationLevel, Limits, PackageAccess};
 
 pub use layers::{ConfigError, Environment, Flags, Source};
 use layers::{Layers, Row};
@@ -45,6 +46,8 @@ pub struct Config {
     pub max_sessions: u32,
     /// Below this isolation no session is run.
     pub isolation_minimum: IsolationLevel,
+    /// How package indexes are reached.
+    pub packages: PackageAccess,
     /// How tools are listed.
     pub tool_names: ToolNames,
     /// What each session and task may use.
@@ -100,6 +103,7 @@ impl Config {
             http_port: layers.require(&settings::HTTP_PORT, values::port)?,
             max_sessions: layers.require(&settings::MAX_SESSIONS, values::count(1, 4096))?,
             isolation_minimum: layers.require(&settings::ISOLATION_MINIMUM, values::isolation)?,
+            packages: packages::access(&mut layers, environment)?,
             tool_names: layers.require(&settings::TOOL_NAMES, values::tool_names)?,
             limits: layers.limits()?,
             search_path: environment.search_path().and_then(|path| path.to_str()).map(str::to_owned),

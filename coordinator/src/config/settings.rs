@@ -47,5 +47,9 @@ settings! {
     MAX_SESSIONS { "max_sessions", "MAX_SESSIONS", None, Some("256"), "a number from 1 to 4096" }
     ISOLATION_MINIMUM { "isolation_minimum", "ISOLATION_MINIMUM", Some("--isolation-minimum"), Some("full"),
         "reduced, portable or full" }
+    PACKAGE_INDEXES { "package_indexes", "PACKAGE_INDEXES", None, None,
+        "URLs of package indexes, separated by commas, the default first; or none" }
+    PACKAGE_HOSTS { "package_hosts", "PACKAGE_HOSTS", None, None,
+        "hosts of the files that indexes point to, separated by commas, such as `files.example` or `files.example:8443`; or none" }
     TOOL_NAMES { "tool_names", "TOOL_NAMES", Some("--tool-names"), Some("underscored"), "underscored or dotted" }
 }

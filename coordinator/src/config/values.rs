@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use codegen_types::IsolationLevel;
+use codegen_types::packages::HostPort;
+use codegen_types::{IndexUrl, IsolationLevel};
 
 /// Why a text is not the value wanted, in a few words.
 pub(super) type Why = String;
@@ -73,6 +74,21 @@ pub(super) fn isolation(text: &str) -> Result<IsolationLevel, Why> {
 pub(super) fn directory(text: &str) -> Result<PathBuf, Why> {
     let path = PathBuf::from(text);
     if path.is_absolute() { Ok(path) } else { Err("a relative path means another place each time".to_owned()) }
+}
+
+/// Package indexes; `none` for none.
+pub(super) fn indexes(text: &str) -> Result<Vec<IndexUrl>, Why> {
+    listed(text).map(|url| IndexUrl::parse(url).map_err(|error| error.to_string())).collect()
+}
+
+/// Hosts, each with or without a port; `none` for none.
+pub(super) fn hosts(text: &str) -> Result<Vec<HostPort>, Why> {
+    listed(text).map(|host| HostPort::parse(host, 443).map_err(|error| error.to_string())).collect()
+}
+
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    let text = if text.trim() == "none" { "" } else { text };
+    text.split(',').map(str::trim).filter(|one| !one.is_empty())
 }
 
 pub(super) fn port(text: &str) -> Result<u16, Why> {

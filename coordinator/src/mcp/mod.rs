@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::Audit;
-use codegen_types::Limits;
+use codegen_types::{IndexUrl, Limits};
 use rmcp::service::ServerInitializeError;
 use rmcp::transport::DynamicTransportError;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -67,6 +67,8 @@ pub struct Options {
     pub tool_names: ToolNames,
     /// What the sessions are limited to, for checking arguments early and for telling clients.
     pub limits: Limits,
+    /// Package indexes that calls may name, the default first.
+    pub package_indexes: Arc<[IndexUrl]>,
     /// Calls that one connection may have running at once; one more is refused with `RATE_LIMITED`.
     pub calls_max: usize,
     /// A call that runs so long is answered with its task; sooner for clients that are known to wait less.
@@ -80,6 +82,7 @@ impl Default for Options {
         Self {
             tool_names: ToolNames::Underscored,
             limits: Limits::default(),
+            package_indexes: Arc::default(),
             calls_max: 64,
             yield_after: Duration::from_secs(45),
             eof_grace: Duration::from_secs(2),
@@ -134,7 +137,8 @@ where
     W: AsyncWrite + Send + Unpin + 'static,
 {
     let Services { sessions, audit, session_keys, options } = services;
-    let connection = Connection::new(sessions, audit, options.limits, caller.principal.clone(), session_keys);
+    let connection = Connection::new(sessions, audit, options.limits, caller.principal.clone(), session_keys)
+        .permitting(Arc::clone(&options.package_indexes));
     let handler = Handler::new(connection, caller, &options);
     let (lines, writer) = writer::writer(output);
     let input_over = CancellationToken::new();

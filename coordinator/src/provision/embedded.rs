@@ -8,7 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{IsolationLevel, Limits};
+use codegen_types::{IsolationLevel, Limits, PackageAccess};
 use futures::FutureExt as _;
 use futures::future::FusedFuture as _;
 use parking_lot::Mutex;
@@ -51,6 +51,8 @@ pub struct EmbeddedOptions {
     pub search_path: Option<String>,
     /// The limits that sessions have, so that sandboxes are made ahead of need; none are when absent.
     pub spare_limits: Option<Limits>,
+    /// How it may reach package indexes.
+    pub packages: PackageAccess,
     /// The rest before the first restart; it doubles with each.
     pub restart_rest_min: Duration,
     /// The longest rest before a restart.
@@ -74,6 +76,7 @@ impl EmbeddedOptions {
             log_level: "info".to_owned(),
             search_path: None,
             spare_limits: None,
+            packages: PackageAccess::default(),
             restart_rest_min: Duration::from_millis(200),
             restart_rest_max: Duration::from_secs(30),
             healthy_after: Duration::from_secs(60),
@@ -136,6 +139,7 @@ struct StartMessage<'a> {
     search_path: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     spare_limits: Option<Limits>,
+    packages: &'a PackageAccess,
 }
 
 struct Keeper {
@@ -267,6 +271,7 @@ impl Keeper {
             log_level: &options.log_level,
             search_path: options.search_path.as_deref(),
             spare_limits: options.spare_limits,
+            packages: &options.packages,
         };
         let mut line = serde_json::to_vec(&message)?;
         line.push(b'\n');

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, OpenError, Options as AuditOptions};
-use codegen_types::Limits;
+use codegen_types::{IndexUrl, Limits};
 use coordinator_core::worker::{InvalidTiming, Timing};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -86,6 +86,7 @@ struct Rest {
     core: Supervisor,
     audit: Audit,
     limits: Limits,
+    package_indexes: Arc<[IndexUrl]>,
     diagnostics: Diagnostics,
     state: LockedStateDir,
 }
@@ -109,7 +110,8 @@ impl Bound {
         let (workers, events) = Workers::new(options, audit.clone(), core.clone())?;
         let embedded = embedded_options(config, &state);
         let sessions = session_options(config);
-        let rest = Rest { clients, core, audit, limits: config.limits, diagnostics, state };
+        let package_indexes = config.packages.indexes.clone().into();
+        let rest = Rest { clients, core, audit, limits: config.limits, package_indexes, diagnostics, state };
         let yield_after = config.yield_after;
         Ok(Self { listeners, workers, events, embedded, store, sessions, yield_after, rest })
     }
@@ -137,7 +139,8 @@ impl Bound {
             workers.serve_listener(remote);
         }
         let embedded = Embedded::start(embedded, workers.clone(), &rest.core);
-        let options = mcp::Options { limits: rest.limits, yield_after, ..mcp::Options::default() };
+        let package_indexes = Arc::clone(&rest.package_indexes);
+        let options = mcp::Options { limits: rest.limits, yield_after, package_indexes, ..mcp::Options::default() };
         let services = Services::new(Arc::new(sessions.clone()), rest.audit.clone(), options);
         let service = Arc::new(McpClients::new(services, rest.diagnostics.taps().clone(), rest.clients.clone()));
         tracing::info!(version = VERSION, state = %rest.state.path().display(), "serving");
@@ -213,6 +216,7 @@ fn embedded_options(config: &Config, state: &LockedStateDir) -> EmbeddedOptions 
         log_level: config.log_level.as_str().to_owned(),
         search_path: config.search_path.clone(),
         spare_limits: Some(config.limits),
+        packages: config.packages.clone(),
         ..EmbeddedOptions::new(state.worker_socket_for_child(), workspaces)
     }
 }

@@ -75,15 +75,27 @@ const fn bytes_of(result: Option<&OperationResult>) -> Option<u64> {
 }
 
 fn detail_of(result: &OperationResult) -> Option<Value> {
-    let OperationResult::Exec(Exit { code, signal, used, files_changed, leftovers_killed, .. }) = result else {
+    let OperationResult::Exec(Exit { code, signal, used, files_changed, leftovers_killed, hosts, packages, .. }) =
+        result
+    else {
         return None;
     };
-    Some(json!({
+    let mut detail = json!({
         "exit_code": code,
         "signal": signal,
         "cpu_ms": used.cpu_ms,
         "memory_peak_bytes": used.memory_peak_bytes,
         "files_changed": files_changed.len(),
         "leftovers_killed": leftovers_killed,
-    }))
+    });
+    if let Value::Object(detail) = &mut detail {
+        if !packages.is_empty() {
+            let named = packages.iter().map(|package| format!("{} {}", package.name, package.version));
+            detail.insert("packages".to_owned(), named.collect());
+        }
+        if !hosts.is_empty() {
+            detail.insert("hosts".to_owned(), json!(hosts));
+        }
+    }
+    Some(detail)
 }

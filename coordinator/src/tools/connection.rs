@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use codegen_audit::Audit;
-use codegen_types::{ErrorCode, Failure, Limits, Principal, SessionId};
+use codegen_types::{ErrorCode, Failure, IndexUrl, Limits, Principal, SessionId};
 
 use super::calls::SessionCalls;
 use super::session_keys::SessionKeys;
@@ -16,6 +16,8 @@ pub struct Connection {
     pub(super) limits: Limits,
     pub(super) principal: Principal,
     pub(super) session_keys: Arc<SessionKeys>,
+    /// Package indexes that calls may name, the default first.
+    pub(super) package_indexes: Arc<[IndexUrl]>,
     /// Held while the session is made, so that calls that arrive together share one.
     default_session: tokio::sync::Mutex<Option<SessionId>>,
 }
@@ -29,7 +31,14 @@ impl Connection {
         principal: Principal,
         session_keys: Arc<SessionKeys>,
     ) -> Self {
-        Self { sessions, audit, limits, principal, session_keys, default_session: tokio::sync::Mutex::default() }
+        let (package_indexes, default_session) = Default::default();
+        Self { sessions, audit, limits, principal, session_keys, package_indexes, default_session }
+    }
+
+    /// The same, permitting these package indexes.
+    #[must_use]
+    pub fn permitting(self, package_indexes: Arc<[IndexUrl]>) -> Self {
+        Self { package_indexes, ..self }
     }
 
     /// The session that a call means: the one it names, else the connection's default session, made on first need.

@@ -11,6 +11,7 @@ mod connection;
 mod echo;
 mod excerpt;
 mod files;
+mod packages;
 mod resource_uri;
 mod result;
 mod run;

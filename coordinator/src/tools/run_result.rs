@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::excerpt::{self, excerpt};
 use super::result::{Content, ToolResult};
-use super::words;
+use super::{packages, words};
 use crate::session::{Captured, Completed, TaskInfo, TaskOutcome, TaskSeen};
 
 /// The most changed files that are named.
@@ -51,6 +51,9 @@ pub(super) fn render(outcome: &TaskOutcome, output_chars: usize) -> ToolResult {
             }
             if outcome.replayed {
                 text.push_str("\n(the stored result of the earlier call with this idempotency_key; nothing ran now)");
+            }
+            if let Some(OperationResult::Exec(exit)) = &completed.result {
+                text.push_str(&packages::told(exit));
             }
             output(text, completed, output_chars);
             changes(text, completed);

@@ -1,6 +1,6 @@
 //! The table of tools: a row each, in the order in which clients see them.
 
-use super::{Effect, Tool, echo, files, run, schema, session, session_view, tasks};
+use super::{Effect, Tool, echo, files, packages, run, schema, session, session_view, tasks};
 
 /// Every tool, in the order in which they are listed.
 pub static TOOLS: &[Tool] = &[
@@ -153,6 +153,26 @@ pub static TOOLS: &[Tool] = &[
         input: schema::of::<tasks::TaskWaitInput>,
         output: None,
         run: tasks::wait,
+    },
+    Tool {
+        name: "pkg_install",
+        title: "Install packages",
+        description: "Installs Python packages into the session, where they stay: by requirement (name and versions, \
+                      from the operator's package index) or from wheels of the workspace (without any network). Only \
+                      wheels are installed, nothing is built. Returns what was installed and which hosts were reached.",
+        effect: Effect::Acts,
+        input: schema::of::<packages::PkgInstallInput>,
+        output: None,
+        run: packages::install,
+    },
+    Tool {
+        name: "pkg_list",
+        title: "List packages",
+        description: "Lists the packages that were installed in a session, with their versions.",
+        effect: Effect::Reads,
+        input: schema::of::<packages::PkgListInput>,
+        output: Some(schema::of_output::<packages::PkgListOutput>),
+        run: packages::list,
     },
     Tool {
         name: "task_status",

@@ -4,6 +4,7 @@ mod index;
 mod marker;
 mod requirement;
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ pub const REQUIREMENTS_MAX: usize = 100;
 /// Where a session's packages are, below its workspace: the interpreter's user base.
 pub const USER_BASE: &str = ".codegen/python";
 
-/// How a worker may reach package indexes. A proxy's address may hold a password, so there is no `Debug`.
+/// How a worker may reach package indexes. A proxy's address may hold a password, so `Debug` leaves it out.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackageAccess {
@@ -38,4 +39,15 @@ pub struct PackageAccess {
     /// A file of certificates (PEM) that are trusted instead of pip's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for PackageAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PackageAccess")
+            .field("indexes", &self.indexes)
+            .field("file_hosts", &self.file_hosts)
+            .field("named_hosts", &self.named_hosts)
+            .field("ca_file", &self.ca_file)
+            .finish_non_exhaustive()
+    }
 }
