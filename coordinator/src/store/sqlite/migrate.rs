@@ -9,6 +9,7 @@ use crate::store::{StoreError, StoreResult};
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0001_sessions_and_tasks.sql"),
     include_str!("../../../migrations/0002_output_and_receipts.sql"),
+    include_str!("../../../migrations/0003_follow_the_log.sql"),
 ];
 
 pub(super) async fn migrate(writer: &SqlitePool) -> StoreResult<()> {

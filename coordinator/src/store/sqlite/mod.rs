@@ -3,6 +3,7 @@
 //! The file is in WAL mode with `synchronous = NORMAL`: a power cut may take the last writes with it, never the file's
 //! integrity. That is enough, because the log is the truth and a start puts right what the store has missed.
 
+mod checkpoints;
 mod migrate;
 mod sessions;
 mod statements;
@@ -14,9 +15,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::query::Query;
+use sqlx::sqlite::{
+    Sqlite as Engine, SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteQueryResult, SqliteSynchronous,
+};
 
 use super::{StoreError, StoreResult};
+use checkpoints::Checkpoints;
 
 /// How long a connection waits for another one's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +36,7 @@ pub struct Sqlite {
     /// One connection, so that writers queue here and not on the file's lock.
     writer: SqlitePool,
     readers: SqlitePool,
+    checkpoints: Checkpoints,
 }
 
 impl Sqlite {
@@ -44,12 +51,15 @@ impl Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY_TIMEOUT)
+            .pragma("wal_autocheckpoint", "0")
             .foreign_keys(true);
-        let pool = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
+        // A connection within this process needs no test, which would be one more change of threads.
+        let pool = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
         let writer = pool().min_connections(1).max_connections(1).connect_with(options.clone()).await?;
         migrate::migrate(&writer).await?;
+        let checkpoints = Checkpoints::new(options.clone());
         let readers = pool().max_connections(READERS).connect_lazy_with(options.read_only(true));
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, checkpoints })
     }
 
     /// Opens the file as [`open`](Self::open) does. One that is damaged is set aside under another name, which is given,
@@ -67,9 +77,17 @@ impl Sqlite {
         }
     }
 
+    /// Executes a statement that changes rows, as one transaction and in one turn of the writer.
+    async fn write(&self, query: Query<'static, Engine, SqliteArguments>) -> Result<SqliteQueryResult, sqlx::Error> {
+        let result = query.execute(&self.writer).await;
+        self.checkpoints.count_write();
+        result
+    }
+
     /// Writes what is in the WAL into the file and lets go of it.
     pub async fn close(&self) {
         self.readers.close().await;
+        self.checkpoints.close().await;
         self.writer.close().await;
     }
 }
@@ -106,7 +124,7 @@ fn integer(value: u64) -> i64 {
 }
 
 /// A row that was written, or the reason why it was not.
-fn inserted(result: Result<sqlx::sqlite::SqliteQueryResult, sqlx::Error>) -> StoreResult<()> {
+fn inserted(result: Result<SqliteQueryResult, sqlx::Error>) -> StoreResult<()> {
     match result {
         Ok(_) => Ok(()),
         Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Err(StoreError::Exists),
@@ -115,7 +133,7 @@ fn inserted(result: Result<sqlx::sqlite::SqliteQueryResult, sqlx::Error>) -> Sto
 }
 
 /// A compare-and-set that found its row, or not.
-fn replaced(result: &sqlx::sqlite::SqliteQueryResult) -> StoreResult<()> {
+fn replaced(result: &SqliteQueryResult) -> StoreResult<()> {
     if result.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 

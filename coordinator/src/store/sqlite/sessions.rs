@@ -11,29 +11,17 @@ use crate::store::{Progress, SessionRow, SessionStore, StoreResult};
 
 impl SessionStore for Sqlite {
     fn insert_session(&self, row: SessionRow) -> BoxFuture<'_, StoreResult<()>> {
-        async move {
-            let mut transaction = self.writer.begin().await?;
-            inserted(bind(statements::INSERT_SESSION, &row).execute(&mut *transaction).await)?;
-            follow(row.audit_seq).execute(&mut *transaction).await?;
-            Ok(transaction.commit().await?)
-        }
-        .boxed()
+        async move { inserted(self.write(bind(statements::INSERT_SESSION, &row)).await) }.boxed()
     }
 
     fn put_session(&self, row: SessionRow) -> BoxFuture<'_, StoreResult<()>> {
-        async move {
-            let mut transaction = self.writer.begin().await?;
-            replaced(&bind(statements::PUT_SESSION, &row).execute(&mut *transaction).await?)?;
-            follow(row.audit_seq).execute(&mut *transaction).await?;
-            Ok(transaction.commit().await?)
-        }
-        .boxed()
+        async move { replaced(&self.write(bind(statements::PUT_SESSION, &row)).await?) }.boxed()
     }
 
     fn remove_session(&self, session: SessionId, revision: u64) -> BoxFuture<'_, StoreResult<()>> {
         async move {
             let remove = sqlx::query(statements::REMOVE_SESSION).bind(session.to_string()).bind(integer(revision));
-            replaced(&remove.execute(&self.writer).await?)
+            replaced(&self.write(remove).await?)
         }
         .boxed()
     }
@@ -74,11 +62,6 @@ impl SessionStore for Sqlite {
         }
         .boxed()
     }
-}
-
-/// Notes the record that a write follows, in the write's own transaction.
-pub(super) fn follow(seq: LogSeq) -> Query<'static, Engine, SqliteArguments> {
-    sqlx::query(statements::FOLLOW).bind(seq.to_string())
 }
 
 fn bind(statement: &'static str, row: &SessionRow) -> Query<'static, Engine, SqliteArguments> {

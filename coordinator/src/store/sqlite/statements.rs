@@ -1,8 +1,5 @@
-//! Every statement, in one place, so that a test can prepare them all.
+//! Every statement, in one place, so that a test can prepare them all. That a row follows a record is noted by triggers.
 
-pub(super) const FOLLOW: &str = "INSERT INTO meta (key, value) VALUES ('applied', ?1) \
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value \
-    WHERE CAST(excluded.value AS INTEGER) > CAST(meta.value AS INTEGER)";
 pub(super) const SET_META: &str = "INSERT INTO meta (key, value) VALUES (?1, ?2) \
     ON CONFLICT (key) DO UPDATE SET value = excluded.value";
 pub(super) const GET_META: &str = "SELECT key, value FROM meta";
@@ -49,7 +46,6 @@ pub(super) const PRUNE_LARGE_TASKS: &str = concat!("DELETE FROM tasks WHERE key 
 
 #[cfg(test)]
 pub(super) const ALL: &[&str] = &[
-    FOLLOW,
     SET_META,
     GET_META,
     INSERT_SESSION,

@@ -6,31 +6,16 @@ use sqlx::Row as _;
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite as Engine, SqliteArguments, SqliteRow};
 
-use super::sessions::follow;
 use super::{Sqlite, from_json, inserted, integer, malformed, replaced, statements, to_json};
 use crate::store::{StoreResult, StoredOutcome, TaskRow, TaskStore};
 
 impl TaskStore for Sqlite {
     fn insert_task(&self, row: TaskRow) -> BoxFuture<'_, StoreResult<()>> {
-        async move {
-            let mut transaction = self.writer.begin().await?;
-            let attempt = row.attempt;
-            inserted(bind(statements::INSERT_TASK, row).execute(&mut *transaction).await)?;
-            follow(attempt).execute(&mut *transaction).await?;
-            Ok(transaction.commit().await?)
-        }
-        .boxed()
+        async move { inserted(self.write(bind(statements::INSERT_TASK, row)).await) }.boxed()
     }
 
     fn put_task(&self, row: TaskRow) -> BoxFuture<'_, StoreResult<()>> {
-        async move {
-            let mut transaction = self.writer.begin().await?;
-            let seq = row.outcome_seq.unwrap_or(row.attempt);
-            replaced(&bind(statements::PUT_TASK, row).execute(&mut *transaction).await?)?;
-            follow(seq).execute(&mut *transaction).await?;
-            Ok(transaction.commit().await?)
-        }
-        .boxed()
+        async move { replaced(&self.write(bind(statements::PUT_TASK, row)).await?) }.boxed()
     }
 
     fn task(&self, task: TaskId) -> BoxFuture<'_, StoreResult<Option<TaskRow>>> {

@@ -2,9 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use sqlx::{Executor as _, SqlSafeStr as _};
+use codegen_types::LogSeq;
+use sqlx::{Executor as _, Row as _, SqlSafeStr as _};
 
 use super::*;
+use crate::store::SessionStore;
 
 #[tokio::test]
 async fn every_statement_prepares() {
@@ -49,4 +51,38 @@ async fn a_damaged_file_is_set_aside_and_a_new_one_made() {
     assert!(aside.is_some_and(|aside| std::fs::read(aside).unwrap().starts_with(b"this is no database")));
     store.close().await;
     assert!(Sqlite::open_or_replace(&path).await.unwrap().1.is_none(), "a whole one is opened as it is");
+}
+
+#[tokio::test]
+async fn a_file_that_did_not_follow_the_log_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let store = Sqlite::open(&path).await.unwrap();
+    let earlier = "DROP TRIGGER session_inserted; DROP TRIGGER session_updated; DROP TRIGGER task_inserted; \
+        DROP TRIGGER task_updated; PRAGMA user_version = 2";
+    sqlx::raw_sql(earlier).execute(&store.writer).await.unwrap();
+    store.close().await;
+    let store = Sqlite::open(&path).await.unwrap();
+    let row = "INSERT INTO sessions (id, principal, metadata, state, ttl_ms, created_ms, last_used_ms, tasks, revision, \
+        audit_seq) VALUES ('s', 'p', '{}', '{}', 1, 1, 1, 0, 1, 12)";
+    sqlx::query(row).execute(&store.writer).await.unwrap();
+    sqlx::query("UPDATE sessions SET audit_seq = 7").execute(&store.writer).await.unwrap();
+    assert_eq!(SessionStore::progress(&store).await.unwrap().applied, LogSeq(12), "it never goes back");
+}
+
+#[tokio::test]
+async fn the_wal_does_not_grow_with_the_number_of_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let store = Sqlite::open(&path).await.unwrap();
+    let large = || sqlx::query("INSERT OR REPLACE INTO meta (key, value) VALUES ('x', hex(randomblob(20000)))");
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    // Some 10 MiB for each checkpoint; they run beside the writes, so that a few may pass before the first is done.
+    let size = || std::fs::metadata(dir.path().join("state.db")).unwrap().len();
+    while size() < 30_000 {
+        assert!(std::time::Instant::now() < until, "what is in the WAL reaches the file");
+        store.write(large()).await.unwrap();
+    }
+    let whole: String = sqlx::query("PRAGMA integrity_check").fetch_one(&store.readers).await.unwrap().get(0);
+    assert_eq!(whole, "ok");
 }
