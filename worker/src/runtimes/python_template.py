@@ -33,6 +33,8 @@ import traceback
 import types
 
 REQUESTS_FD = 3
+# Closed when the interpreter is prepared.
+READY_FD = 5
 LEFTOVERS_DEADLINE_S = 2.0
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
@@ -81,6 +83,7 @@ def prepare():
     # Objects made so far are never collected, so that the collector does not touch (and copy) their pages.
     gc.collect()
     gc.freeze()
+    os.close(READY_FD)
 
 
 def serve(requests):

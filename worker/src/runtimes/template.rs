@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{self, IoSlice, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use codegen_types::WorkspacePath;
+use parking_lot::Mutex;
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{
@@ -24,6 +26,10 @@ const SOURCE: &str = concat!(include_str!("python_template.py"), include_str!("p
 /// Where the template waits for requests, and where it reads its own source.
 const REQUESTS_FD: i32 = 3;
 const SOURCE_FD: i32 = 4;
+/// What the template closes when it is prepared.
+const READY_FD: i32 = 5;
+/// How long preparing is waited for.
+const READY_DEADLINE: Duration = Duration::from_secs(10);
 /// How much the interpreter may say on its own account, in bytes.
 const COMPLAINT_BYTES_MAX: u64 = 4 << 10;
 
@@ -32,6 +38,8 @@ const COMPLAINT_BYTES_MAX: u64 = 4 << 10;
 #[derive(Debug)]
 pub(crate) struct Template {
     requests: OwnedFd,
+    /// Ends when the interpreter is prepared; absent once somebody waited for that.
+    ready: Mutex<Option<pipe::Receiver>>,
 }
 
 impl Template {
@@ -39,6 +47,8 @@ impl Template {
     pub async fn start(sandbox: &dyn Sandbox, python: &Python) -> Result<Self, StartError> {
         let (requests, theirs) = sequenced_pair()?;
         let (complaints, stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(descriptors)?;
+        let (ready, preparing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(descriptors)?;
+        let ready = pipe::Receiver::from_owned_fd(ready).map_err(StartError::Descriptors)?;
         let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
         let spawn = Spawn {
             argv: python.argv(SOURCE_FD),
@@ -47,11 +57,20 @@ impl Template {
             stdin: null().map_err(StartError::Descriptors)?,
             stdout: null().map_err(StartError::Descriptors)?,
             stderr,
-            extra: vec![(theirs, REQUESTS_FD), (memory_file(SOURCE.as_bytes())?, SOURCE_FD)],
+            extra: vec![(theirs, REQUESTS_FD), (memory_file(SOURCE.as_bytes())?, SOURCE_FD), (preparing, READY_FD)],
         };
         sandbox.spawn_bare(spawn).await?;
         report_complaints(complaints).map_err(StartError::Descriptors)?;
-        Ok(Self { requests })
+        Ok(Self { requests, ready: Mutex::new(Some(ready)) })
+    }
+
+    /// Waits until it is prepared, or gone.
+    pub async fn ready(&self) {
+        let ready = self.ready.lock().take();
+        if let Some(mut ready) = ready {
+            // Nothing is written; only the end matters.
+            let _ended = tokio::time::timeout(READY_DEADLINE, ready.read(&mut [0])).await;
+        }
     }
 
     /// Asks for a program; gives the worker's end of its control socket.

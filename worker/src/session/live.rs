@@ -7,6 +7,7 @@ use sandbox::files::Workspace;
 use sandbox::{Backend, Sandbox, SandboxEnd, SandboxError, SandboxSpec};
 use tokio::sync::Mutex;
 
+use super::lull::Lull;
 use crate::runtimes::{Runtimes, StartError, Template};
 
 /// One life of a session's sandbox.
@@ -15,6 +16,7 @@ pub(crate) struct Live {
     runtimes: Arc<Runtimes>,
     template: Mutex<Option<Arc<Template>>>,
     lost: AtomicBool,
+    prepared: AtomicBool,
 }
 
 impl Live {
@@ -28,7 +30,13 @@ impl Live {
         let directory = workspace.root().try_clone_to_owned().map_err(SandboxError::Channel)?;
         let (limits, system_paths) = (*workspace.limits(), runtimes.system_paths());
         let sandbox = backend.open(SandboxSpec { workspace: directory, limits, system_paths, uid }).await?;
-        Ok(Self { sandbox, runtimes, template: Mutex::default(), lost: AtomicBool::new(false) })
+        Ok(Self {
+            sandbox,
+            runtimes,
+            template: Mutex::default(),
+            lost: AtomicBool::new(false),
+            prepared: AtomicBool::new(false),
+        })
     }
 
     pub fn sandbox(&self) -> &dyn Sandbox {
@@ -63,15 +71,26 @@ impl Live {
         }
     }
 
-    /// Begins to prepare the interpreter.
-    pub fn prepare(self: Arc<Self>) {
-        tokio::spawn(async move {
-            if self.runtimes.python().is_some()
-                && let Err(error) = self.template().await
-            {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the interpreter cannot be prepared");
+    /// Prepares the interpreter when there is time for it; a call that needs one does not wait for this. Whether it
+    /// could be prepared, or there is none to prepare.
+    pub async fn prepare(&self, lull: &Lull) -> bool {
+        let _turn = lull.turn().await;
+        if self.runtimes.python().is_some() && !self.is_lost() {
+            match self.template().await {
+                Ok(template) => template.ready().await,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the interpreter cannot be prepared");
+                    return false;
+                }
             }
-        });
+        }
+        self.prepared.store(true, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether [`prepare`](Self::prepare) has nothing left to do.
+    pub fn is_prepared(&self) -> bool {
+        self.prepared.load(Ordering::Relaxed)
     }
 
     /// Notices the sandbox's end, so that the next call gets a new one, and then does what is given.

@@ -1,6 +1,7 @@
 //! Sessions on this worker: their workspaces, sandboxes and prepared interpreters.
 
 mod live;
+mod lull;
 mod owners;
 mod pool;
 mod spares;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::runtimes::Runtimes;
 pub(crate) use live::Live;
+use lull::Lull;
 pub(crate) use owners::Owners;
 pub(crate) use pool::{Pool, PoolOptions};
 
@@ -112,10 +114,11 @@ impl Session {
     }
 
     /// Opens the sandbox and begins to prepare its interpreter, without waiting for that one.
-    async fn open(&self) -> Result<IsolationReport, Failure> {
+    async fn open(&self, lull: &Arc<Lull>) -> Result<IsolationReport, Failure> {
         let (live, _) = self.live().await?;
         let report = live.sandbox().report().clone();
-        live.prepare();
+        let lull = lull.clone();
+        tokio::spawn(async move { live.is_prepared() || live.prepare(&lull).await });
         Ok(report)
     }
 

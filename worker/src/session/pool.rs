@@ -14,6 +14,7 @@ use sandbox::uids::UidError;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::lull::Lull;
 use super::owners::{OwnerError, Owners};
 use super::spares::{Adopted, Ground, Spares};
 use super::{Live, PARALLEL_MAX, Session};
@@ -50,6 +51,7 @@ pub(crate) struct Pool {
     isolation_minimum: IsolationLevel,
     entries: Mutex<Entries>,
     spares: Option<Arc<Spares>>,
+    lull: Arc<Lull>,
     /// Workspaces are made one at a time, so that two sessions never get the same user id.
     making: tokio::sync::Mutex<()>,
 }
@@ -67,14 +69,17 @@ impl Pool {
     pub fn new(options: PoolOptions) -> Self {
         let (base, owners) = (Arc::new(options.base), Arc::new(options.owners));
         let (backend, runtimes) = (options.backend, Arc::new(options.runtimes));
+        let lull = Arc::<Lull>::default();
         let ground = || Ground {
             base: base.clone(),
             owners: owners.clone(),
             backend: backend.clone(),
             runtimes: runtimes.clone(),
+            lull: lull.clone(),
         };
         Self {
             spares: options.spare_limits.map(|limits| Spares::start(ground(), limits)),
+            lull,
             base,
             owners,
             backend,
@@ -90,6 +95,7 @@ impl Pool {
     /// Opens a session. The same epoch again is answered as before; a higher one replaces what a lower one opened.
     pub async fn open(&self, request: OpenSession) -> Result<SessionOpened, Failure> {
         self.check_isolation(request.isolation_minimum)?;
+        self.lull.disturb();
         let session = {
             let _making = self.making.lock().await;
             let earlier = self.entries.lock().fence(request.session, request.lease.epoch)?;
@@ -103,7 +109,7 @@ impl Pool {
                 }
             }
         };
-        match session.open().await {
+        match session.open(&self.lull).await {
             Ok(isolation) => Ok(SessionOpened { isolation, workspace_created: session.workspace_created }),
             Err(failure) => {
                 self.entries.lock().open.retain(|_, other| !Arc::ptr_eq(other, &session));

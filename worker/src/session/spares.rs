@@ -1,5 +1,5 @@
-//! Sandboxes made ahead of need: each with its user id, its empty workspace, its limits in force and its interpreter
-//! prepared, so that opening a session is to give one a name.
+//! Sandboxes made ahead of need: each with its user id, its empty workspace and its limits in force, the first ones with
+//! their interpreter prepared, so that opening a session is to give one a name.
 //!
 //! A spare belongs to one session at most, and nothing of a session was ever in it before.
 
@@ -16,11 +16,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::live::Live;
+use super::lull::Lull;
 use super::owners::{OwnerError, Owners};
 use crate::runtimes::Runtimes;
 
 /// Spares that wait at once. When more sessions open at once, the others wait for a sandbox of their own.
-const SPARES_MAX: usize = 2;
+const SPARES_MAX: usize = 6;
+/// Those among them whose interpreter is prepared, which takes nearly all of a session's memory.
+const PREPARED_MAX: usize = 2;
 /// The rest after a spare that could not be made.
 const FAILED_REST: Duration = Duration::from_secs(30);
 
@@ -30,6 +33,7 @@ pub(super) struct Ground {
     pub owners: Arc<Owners>,
     pub backend: Arc<dyn Backend>,
     pub runtimes: Arc<Runtimes>,
+    pub lull: Arc<Lull>,
 }
 
 /// The spares of this worker.
@@ -48,6 +52,12 @@ struct Kept {
     ready: VecDeque<Spare>,
     /// Spares whose sandbox is gone; never given to a session.
     dead: Vec<Spare>,
+}
+
+/// What there is to do ahead of need.
+enum Work {
+    Add,
+    Prepare(Arc<Live>),
 }
 
 /// A sandbox that waits for its session.
@@ -117,6 +127,7 @@ impl Spares {
     fn take(&self) -> Option<Spare> {
         let mut kept = self.kept.lock();
         self.wake.notify_one();
+        kept.ready.make_contiguous().sort_by_key(|spare| !spare.made.live.is_prepared());
         while let Some(spare) = kept.ready.pop_front() {
             if !spare.made.live.is_lost() {
                 return Some(spare);
@@ -135,19 +146,20 @@ impl Spares {
     async fn keep(self: Arc<Self>) {
         while !self.stop.is_cancelled() {
             self.bury().await;
-            if !self.is_full() && self.add().await {
-                continue;
-            }
-            let rest = async {
-                if self.is_full() {
-                    self.wake.notified().await;
-                } else {
-                    tokio::time::sleep(FAILED_REST).await;
+            let done = match self.next() {
+                Some(Work::Add) => self.add().await,
+                Some(Work::Prepare(live)) => tokio::select! {
+                    prepared = live.prepare(&self.ground.lull) => prepared,
+                    () = self.stop.cancelled() => continue,
+                },
+                None => {
+                    self.rest(self.wake.notified()).await;
+                    self.rest(self.ground.lull.quiet()).await;
+                    true
                 }
             };
-            tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = rest => {}
+            if !done {
+                self.rest(tokio::time::sleep(FAILED_REST)).await;
             }
         }
         {
@@ -158,8 +170,21 @@ impl Spares {
         self.bury().await;
     }
 
-    fn is_full(&self) -> bool {
-        self.kept.lock().ready.len() >= SPARES_MAX
+    async fn rest(&self, until: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = until => {}
+        }
+    }
+
+    /// What is to be done; nothing: there are as many spares as there may be.
+    fn next(&self) -> Option<Work> {
+        let kept = self.kept.lock();
+        if kept.ready.len() < SPARES_MAX {
+            return Some(Work::Add);
+        }
+        let first = kept.ready.iter().take(PREPARED_MAX).map(|spare| &spare.made.live);
+        first.filter(|live| !live.is_prepared()).map(|live| Work::Prepare(live.clone())).next()
     }
 
     /// Makes one more spare; whether that went well.
@@ -182,12 +207,7 @@ impl Spares {
         let (uid, name, workspace) =
             tokio::task::spawn_blocking(move || make_workspace(&base, &owners, limits)).await??;
         match Live::open(&*self.ground.backend, self.ground.runtimes.clone(), &workspace, uid).await {
-            Ok(live) => {
-                let live = Arc::new(live);
-                // A session that finds no interpreter prepares one itself.
-                Arc::clone(&live).prepare();
-                Ok(Spare { name, made: Adopted { uid, workspace, live } })
-            }
+            Ok(live) => Ok(Spare { name, made: Adopted { uid, workspace, live: Arc::new(live) } }),
             Err(error) => {
                 self.clear_away(name, uid).await;
                 Err(error.into())

@@ -6,13 +6,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use codegen_types::Limits;
+use codegen_types::{Limits, SessionId};
 
 use crate::bench::{Bench, children, kill, poll};
 
-const SPARES: usize = 2;
+const SPARES: usize = 6;
+const PREPARED: usize = 2;
 
-/// A worker whose spares are ready: each has its workspace, and its init has started the interpreter.
+/// A worker whose spares are ready: each has its workspace, and the first ones' inits have started the interpreter.
 async fn ready() -> (Bench, BTreeSet<u32>) {
     let bench = Bench::without_session(Some(Limits::default())).await;
     let inits = inits_but(&bench, &BTreeSet::new()).await;
@@ -25,7 +26,7 @@ async fn inits_but(bench: &Bench, others: &BTreeSet<u32>) -> BTreeSet<u32> {
     poll(until, "spares are made", || {
         let inits: BTreeSet<u32> = children(launcher(bench)).into_iter().filter(|pid| !others.contains(pid)).collect();
         let prepared = inits.iter().filter(|init| !children(**init).is_empty()).count();
-        (prepared == SPARES && inits.len() == SPARES && spares(bench).len() == SPARES).then_some(inits)
+        (prepared == PREPARED && inits.len() == SPARES && spares(bench).len() == SPARES).then_some(inits)
     })
     .await
 }
@@ -92,6 +93,17 @@ async fn a_session_gets_a_sandbox_that_was_made_ahead_and_another_takes_its_plac
     assert!(still.is_superset(&inits), "no sandbox was ended for it");
     let until = Instant::now() + Duration::from_secs(20);
     poll(until, "another is made", || (spares(&bench).len() == SPARES).then_some(())).await;
+}
+
+#[tokio::test]
+async fn more_sessions_than_spares_all_open() {
+    let (mut bench, _) = ready().await;
+    for _ in 0..SPARES + 2 {
+        bench.session = SessionId::mint();
+        bench.open(Limits::default()).await;
+        assert!(workspace(&bench).exists());
+    }
+    assert_eq!(bench.python("print(1)").await.stdout, "1\n", "in the last one");
 }
 
 #[tokio::test]
