@@ -1,6 +1,7 @@
 //! File operations and looks at a workspace, off the event loop: they block on the disk.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use codegen_types::operation::Read;
@@ -11,14 +12,16 @@ use tokio::time::Instant;
 /// How often a workspace is counted while a program runs, at most.
 const COUNT_INTERVAL_MIN: Duration = Duration::from_millis(250);
 
-/// Carries out an operation on files.
+/// Carries out an operation on files. A search ends soon after this is dropped; everything else is short and goes on.
 pub(crate) async fn perform(workspace: &Arc<Workspace>, operation: Operation) -> Result<OperationResult, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let _stop_when_dropped = StopGuard(stop.clone());
     blocking(workspace, move |workspace| match &operation {
         Operation::Exec(_) | Operation::Kernels(_) => {
             Err(Failure::new(ErrorCode::Internal, "A program is no operation on files."))
         }
-        Operation::Search(_) => Err(Failure::new(ErrorCode::InvalidArgument, "This worker does not search.")),
-        Operation::Edit(_) => Err(Failure::new(ErrorCode::InvalidArgument, "This worker does not edit.")),
+        Operation::Search(search) => workspace.search(search, &stop),
+        Operation::Edit(edit) => workspace.edit(edit),
         Operation::Read(read) => workspace.read(read),
         Operation::Write(write) => workspace.write(write),
         Operation::List(list) => workspace.list(list),
@@ -27,6 +30,15 @@ pub(crate) async fn perform(workspace: &Arc<Workspace>, operation: Operation) ->
         Operation::Remove(remove) => workspace.remove(remove),
     })
     .await
+}
+
+/// Ends a search that nobody waits for any more.
+struct StopGuard(Arc<AtomicBool>);
+
+impl Drop for StopGuard {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Fails unless there is a plain file that could be read.

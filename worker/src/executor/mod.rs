@@ -40,10 +40,19 @@ async fn perform(task: &Arc<Task>, session: &Arc<Session>, request: ExecuteTask)
     task.push(EventBody::Started);
     match request.operation {
         Operation::Exec(exec) => program::run(task, session, exec, deadline, request.timeout).await,
-        operation => match files::perform(session.workspace(), operation).await {
-            Ok(result) => EventBody::Finished(result),
-            Err(failure) => EventBody::Failed { failure, exit: None },
+        Operation::Search(_) => tokio::select! {
+            last = on_files(session, request.operation) => last,
+            why = task.stopped() => Ending::from(why).failed(None),
+            () = tokio::time::sleep_until(deadline) => Ending::TimedOut(request.timeout).failed(None),
         },
+        operation => on_files(session, operation).await,
+    }
+}
+
+async fn on_files(session: &Session, operation: Operation) -> EventBody {
+    match files::perform(session.workspace(), operation).await {
+        Ok(result) => EventBody::Finished(result),
+        Err(failure) => EventBody::Failed { failure, exit: None },
     }
 }
 

@@ -23,7 +23,7 @@ impl Workspace {
     /// # Errors
     /// `NOT_FOUND`, `NOT_A_DIRECTORY`, `PATH_VIOLATION`, `PERMISSION_DENIED`; `INVALID_ARGUMENT` for a bad pattern.
     pub fn list(&self, list: &operation::List) -> Result<OperationResult, Failure> {
-        let matcher = list.pattern.as_deref().map(compile).transpose()?;
+        let matcher = list.pattern.as_deref().map(|pattern| compile("pattern", pattern)).transpose()?;
         let _identity = self.assume()?;
         let fault = |errno| fault::of_errno(errno, &list.path);
         let start = resolve::directory(self.root(), &list.path).map_err(fault)?;
@@ -48,8 +48,9 @@ impl Workspace {
     }
 }
 
-fn compile(pattern: &str) -> Result<GlobMatcher, Failure> {
-    let refuse = |why: String| Failure::new(ErrorCode::InvalidArgument, format!("the pattern is no glob: {why}"));
+/// Compiles a glob, in which `*` does not cross a slash.
+pub(super) fn compile(field: &str, pattern: &str) -> Result<GlobMatcher, Failure> {
+    let refuse = |why: String| Failure::new(ErrorCode::InvalidArgument, format!("`{field}` is no glob: {why}"));
     if pattern.len() > PATTERN_BYTES_MAX {
         return Err(refuse(format!("it is longer than {PATTERN_BYTES_MAX} bytes")));
     }

@@ -16,6 +16,7 @@
 
 mod base;
 mod describe;
+mod edit;
 mod fault;
 mod identity;
 mod list;
@@ -26,6 +27,8 @@ mod read;
 mod removal;
 mod resolve;
 mod scan;
+mod search;
+mod temporary;
 mod tree;
 mod usage;
 mod walk;

@@ -6,6 +6,10 @@ use std::mem::MaybeUninit;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
+/// The directory at the top of a workspace that holds what belongs to us rather than to the work: installed packages,
+/// full outputs. It counts as used space, is listed and can be read, but is no news and is not searched unasked.
+pub(super) const OURS: &str = ".codegen";
+
 /// A name with 128 random bits between a prefix and a suffix.
 pub(super) fn unpredictable(prefix: &str, suffix: &str) -> io::Result<CString> {
     let mut bits = [MaybeUninit::<u8>::uninit(); 16];

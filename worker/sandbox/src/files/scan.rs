@@ -3,11 +3,11 @@
 use std::cmp::Ordering;
 
 use codegen_types::event::{ChangeKind, FileChange, FileKind};
-use codegen_types::packages::USER_BASE;
 use codegen_types::path::COMPONENTS_MAX;
 use codegen_types::{Failure, WorkspacePath};
 
 use super::fault;
+use super::names::OURS;
 use super::walk::{Reach, walk};
 use super::workspace::Workspace;
 
@@ -16,10 +16,7 @@ pub const SCAN_ENTRIES_MAX: usize = 20_000;
 /// Changes that are named.
 pub const CHANGES_MAX: usize = 200;
 
-/// What the worker itself keeps in a workspace, which no program changed.
-const OURS: &[u8] = b".codegen/";
-
-/// The files of a workspace at one moment: everything but directories, by path.
+/// The files of a workspace at one moment: everything but directories and what is in `.codegen/`, by path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scan {
     /// Sorted by path.
@@ -43,10 +40,10 @@ impl Workspace {
     /// # Errors
     /// The workspace cannot be read.
     pub fn scan(&self) -> Result<Scan, Failure> {
-        let reach = Reach::TreeWithout { components_max: COMPONENTS_MAX, left_out: USER_BASE };
+        let reach = Reach::TreeWithout { components_max: COMPONENTS_MAX, left_out: OURS };
         let mut files = Vec::new();
         let complete = walk(self.root(), reach, SCAN_ENTRIES_MAX, |met| {
-            if met.kind == FileKind::Directory || met.path.starts_with(OURS) {
+            if met.kind == FileKind::Directory {
                 return;
             }
             if let Some(node) = met.node() {

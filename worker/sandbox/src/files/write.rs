@@ -1,19 +1,19 @@
 //! Writing: a new file under an unpredictable name, renamed into place.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use codegen_types::operation::{self, WriteMode};
 use codegen_types::{ErrorCode, Failure, OperationResult, WorkspacePath};
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, fchmod, openat, renameat, renameat_with, unlinkat};
+use rustix::fs::{Mode, fchmod};
 use rustix::io::Errno;
 
 use super::describe::Node;
 use super::resolve::Place;
+use super::temporary::Temporary;
 use super::workspace::Workspace;
-use super::{fault, names, resolve};
+use super::{fault, resolve};
 
 /// Permission bits of a new file.
 const NEW_FILE_MODE: u32 = 0o644;
@@ -90,7 +90,7 @@ impl Workspace {
         }
     }
 
-    fn require_file_size(&self, path: &WorkspacePath, size: u64) -> Result<(), Failure> {
+    pub(super) fn require_file_size(&self, path: &WorkspacePath, size: u64) -> Result<(), Failure> {
         let max = self.limits.file_bytes;
         if size > max { Err(fault::too_large(path, size, max)) } else { Ok(()) }
     }
@@ -115,42 +115,6 @@ fn require_match(write: &operation::Write, present: Option<&Node>) -> Result<(),
     }
 }
 
-fn io_fault(error: &io::Error, path: &WorkspacePath) -> Failure {
+pub(super) fn io_fault(error: &io::Error, path: &WorkspacePath) -> Failure {
     fault::of_errno(Errno::from_io_error(error).unwrap_or(Errno::IO), path)
-}
-
-/// A file that is deleted again unless it gets its name.
-struct Temporary<'dir> {
-    directory: BorrowedFd<'dir>,
-    name: CString,
-    file: File,
-    renamed: bool,
-}
-
-impl<'dir> Temporary<'dir> {
-    fn create(directory: BorrowedFd<'dir>) -> io::Result<Self> {
-        let name = names::unpredictable(".codegen-", ".tmp")?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(directory, &name, flags, Mode::from_raw_mode(0o600))?;
-        Ok(Self { directory, name, file: file.into(), renamed: false })
-    }
-
-    fn rename_to(mut self, place: &Place, mode: WriteMode) -> Result<File, Errno> {
-        let (from, to) = (self.directory, place.directory.as_fd());
-        match mode {
-            WriteMode::Create => renameat_with(from, &self.name, to, &place.name, RenameFlags::NOREPLACE)?,
-            WriteMode::Overwrite | WriteMode::Append => renameat(from, &self.name, to, &place.name)?,
-        }
-        self.renamed = true;
-        self.file.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-    }
-}
-
-impl Drop for Temporary<'_> {
-    fn drop(&mut self) {
-        if !self.renamed {
-            // It is gone, or its directory is: there is nothing left to clean up then.
-            let _gone = unlinkat(self.directory, &self.name, AtFlags::empty());
-        }
-    }
 }

@@ -4,10 +4,11 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use codegen_types::event::FileStat;
-use codegen_types::operation::{List, Move, Read, Remove, Stat, Write, WriteMode};
+use codegen_types::event::{Edited, FileStat, Found};
+use codegen_types::operation::{Edit, List, Move, Read, Remove, Search, Stat, Write, WriteMode};
 use codegen_types::{ErrorCode, Failure, Limits, OperationResult, SessionId, WorkspacePath};
 use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 use sandbox::files::{Workspace, WorkspaceBase};
@@ -136,6 +137,24 @@ impl Fixture {
         }
     }
 
+    pub fn edit(&self, name: &str, old: &str, new: &str) -> Result<Edited, Failure> {
+        self.edit_as(&Edit { replace_all: false, ..edit_of(name, old, new) })
+    }
+
+    pub fn edit_as(&self, edit: &Edit) -> Result<Edited, Failure> {
+        match self.workspace.edit(edit)? {
+            OperationResult::Edit(edited) => Ok(edited),
+            other => panic!("not an edit: {other:?}"),
+        }
+    }
+
+    pub fn search(&self, search: &Search) -> Result<Found, Failure> {
+        match self.workspace.search(search, &AtomicBool::new(false))? {
+            OperationResult::Search(found) => Ok(found),
+            other => panic!("not a search: {other:?}"),
+        }
+    }
+
     pub fn remove(&self, name: &str, recursive: bool) -> Result<u64, Failure> {
         match self.workspace.remove(&Remove { path: path(name), recursive })? {
             OperationResult::Remove { removed } => Ok(removed),
@@ -169,6 +188,17 @@ impl Fixture {
         let (names, _) = self.list("", true, None).expect("a listing");
         assert!(!names.iter().any(|name| name.contains(".codegen-") || name.contains(".deleting-")), "{names:?}");
     }
+}
+
+/// Replaces all, without conditions.
+pub fn edit_of(name: &str, old: &str, new: &str) -> Edit {
+    Edit { path: path(name), old: old.to_owned(), new: new.to_owned(), replace_all: true, if_match: None }
+}
+
+/// Searches everything for a pattern.
+pub fn search_of(pattern: &str) -> Search {
+    let (path, pattern) = (WorkspacePath::root(), pattern.to_owned());
+    Search { path, pattern, literal: false, ignore_case: false, glob: None, context: 0, matches_max: 100 }
 }
 
 /// This thread reaches files as the session from now on.

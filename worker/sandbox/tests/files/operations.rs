@@ -227,3 +227,17 @@ fn appends_at_one_time_lose_nothing() {
     });
     assert_eq!(f.read("f").expect("readable").len(), 200);
 }
+
+#[test]
+fn our_own_directory_is_no_news_but_takes_space() {
+    let f = Fixture::new();
+    let (before, empty) = (f.workspace.scan().expect("a scan"), f.workspace.usage().expect("a count"));
+    f.write(".codegen/output/full.txt", &[b'x'; 10_000]).expect("written");
+    f.write("sub/.codegen/mine", b"x").expect("written");
+    let (changes, truncated) = before.changes_to(&f.workspace.scan().expect("a scan"));
+    let named: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
+    assert_eq!((named, truncated), (vec!["sub/.codegen/mine"], false));
+    assert!(f.workspace.usage().expect("a count").bytes > empty.bytes + 10_000);
+    let (listed, _) = f.list("", true, None).expect("a listing");
+    assert!(listed.contains(&".codegen/output/full.txt".to_owned()), "{listed:?}");
+}
