@@ -1,39 +1,65 @@
 //! What rmcp asks of the server, answered by the tools.
 
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use codegen_types::{ErrorCode, Failure};
 use rmcp::ServerHandler;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorData, Implementation, ListToolsResult,
-    PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
+    CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest, CustomResult,
+    ErrorData, GetPromptRequestParams, GetPromptResponse, Implementation, InitializeRequestParams, InitializeResult,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
+    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
 };
-use rmcp::service::{RequestContext, RoleServer};
+use rmcp::service::{NotificationContext, RequestContext, RoleServer, SubscriptionContext};
 use serde_json::Value;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::instructions::INSTRUCTIONS;
 use super::progress::{self, Progress};
 use super::quirks::{self, Quirks};
-use super::{Options, convert};
+use super::subscriptions::{self, Subscriptions};
+use super::{Options, convert, prompts, resources};
 use crate::caller::Caller;
 use crate::tools::{Connection, Request, ToolResult, UnknownTool};
 
 /// Events of one task that wait to be looked at. Full means that the task's output waits.
 const EVENTS: usize = 64;
 
+/// The methods that are served.
+const METHODS: [&str; 14] = [
+    "completion/complete",
+    "initialize",
+    "ping",
+    "prompts/get",
+    "prompts/list",
+    "resources/list",
+    "resources/read",
+    "resources/subscribe",
+    "resources/templates/list",
+    "resources/unsubscribe",
+    "server/discover",
+    "subscriptions/listen",
+    "tools/call",
+    "tools/list",
+];
+/// What a call is told for which there is no place.
+const TOO_MANY: &str = "too many calls run at once on this connection";
+
 /// One connection's handler.
 pub(super) struct Handler {
-    connection: Connection,
+    connection: Arc<Connection>,
     caller: Caller,
     tools: Vec<Tool>,
     yield_after: Duration,
     places: Semaphore,
     calls: Calls,
     recognised: Once,
+    subscriptions: Subscriptions,
+    streams: Semaphore,
 }
 
 /// The running calls of one connection.
@@ -49,6 +75,16 @@ impl Calls {
         self.cancel.cancel();
     }
 
+    /// Cancelled when the connection is over.
+    pub(super) fn token(&self) -> CancellationToken {
+        self.cancel.child_token()
+    }
+
+    /// Runs something beside the calls until the connection is over, at the longest.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(work);
+    }
+
     /// Cancels every running call and waits for their ends, but no longer than `deadline`.
     pub(super) async fn end(&self, deadline: Duration) {
         self.cancel.cancel();
@@ -62,13 +98,15 @@ impl Calls {
 impl Handler {
     pub(super) fn new(connection: Connection, caller: Caller, options: &Options) -> Self {
         Self {
-            connection,
+            connection: Arc::new(connection),
             caller,
             tools: convert::tools(options.tool_names),
             yield_after: options.yield_after,
             places: Semaphore::new(options.calls_max),
             calls: Calls::default(),
             recognised: Once::new(),
+            subscriptions: Subscriptions::default(),
+            streams: Semaphore::new(subscriptions::STREAMS_MAX),
         }
     }
 
@@ -90,6 +128,29 @@ impl Handler {
             );
         });
         quirks
+    }
+
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    pub(super) fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    /// The places of streams that tell of changes.
+    pub(super) fn streams(&self) -> &Semaphore {
+        &self.streams
+    }
+
+    /// A place among the calls of this connection.
+    pub(super) fn place(&self) -> Result<SemaphorePermit<'_>, ErrorData> {
+        self.places.try_acquire().map_err(|_| resources::error(&Failure::new(ErrorCode::RateLimited, TOO_MANY)))
+    }
+
+    /// W3C trace context of a request, or of the connection.
+    pub(super) fn trace(&self, context: &RequestContext<RoleServer>) -> Option<String> {
+        context.meta.get_traceparent().map(str::to_owned).or_else(|| self.caller.trace.clone())
     }
 
     /// The running calls, for whoever ends the connection.
@@ -114,14 +175,14 @@ impl Handler {
         let request = Request {
             tool: params.name.into_owned(),
             args: Value::Object(params.arguments.unwrap_or_default()),
-            trace: context.meta.get_traceparent().map(str::to_owned).or_else(|| self.caller.trace.clone()),
+            trace: self.trace(&context),
             events,
             cancel: cancel.clone(),
             yield_after: self.yield_after.min(quirks.yield_after()),
             output_chars: quirks.result_chars_max,
         };
         let Ok(_place) = self.places.try_acquire() else {
-            let failure = Failure::new(ErrorCode::RateLimited, "too many calls run at once on this connection");
+            let failure = Failure::new(ErrorCode::RateLimited, TOO_MANY);
             return Ok(self.connection.refuse_unserved(&request, failure).await);
         };
         let served = CancellationToken::new();
@@ -150,8 +211,29 @@ impl Handler {
 impl ServerHandler for Handler {
     fn get_info(&self) -> ServerConfig {
         let name = Implementation::new("codegen-mcp", env!("CARGO_PKG_VERSION")).with_title("CodeGen-MCP");
-        let capabilities = ServerCapabilities::builder().enable_tools().build();
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_resources()
+            .enable_resources_subscribe()
+            .enable_resources_list_changed()
+            .enable_prompts()
+            .enable_completions()
+            .build();
         ServerConfig::new(capabilities).with_server_info(name).with_instructions(INSTRUCTIONS)
+    }
+
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        context.peer.set_peer_info(request.clone());
+        let mut hello = self.negotiate_initialize(&request)?;
+        if hello.protocol_version == ProtocolVersion::V_2024_11_05 {
+            // That revision completes, too, and has no word for being able to.
+            hello.capabilities.completions = None;
+        }
+        Ok(hello)
     }
 
     async fn list_tools(
@@ -181,6 +263,84 @@ impl ServerHandler for Handler {
         Ok(convert::result(result, tool, client).into())
     }
 
+    async fn list_resources(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        self.calls.tracker.track_future(self.resources(request, &context)).await
+    }
+
+    async fn list_resource_templates(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        resources::templates(request)
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let read = self.calls.tracker.track_future(self.resource(&request.uri, &context)).await?;
+        Ok(read.into())
+    }
+
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        self.follow(&context.peer);
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.calls.tracker.track_future(self.subscribed(request.uri, &context)).await
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.unsubscribed(&request.uri);
+        Ok(())
+    }
+
+    fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        Some(self.accepted(requested))
+    }
+
+    async fn listen(&self, stream: SubscriptionContext) -> Result<(), ErrorData> {
+        self.calls.tracker.track_future(self.streamed(stream)).await
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        self.calls.tracker.track_future(self.completions(request, &context)).await
+    }
+
+    async fn list_prompts(
+        &self,
+        request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        prompts::list(request)
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        Ok(prompts::get(&request)?.into())
+    }
+
     /// A method that rmcp does not know, or one whose parameters it cannot read.
     async fn on_custom_request(
         &self,
@@ -188,7 +348,7 @@ impl ServerHandler for Handler {
         _context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let method: String = request.method.chars().take(128).collect();
-        if matches!(method.as_str(), "initialize" | "server/discover" | "tools/call" | "tools/list" | "ping") {
+        if METHODS.contains(&method.as_str()) {
             let expected = match method.as_str() {
                 "tools/call" => "expected `name`, a string, and `arguments`, an object",
                 _ => "they do not have the shape that the protocol gives them",

@@ -6,13 +6,17 @@
 //! *Invariant*: this is the only module that names rmcp, and nothing but whole lines of protocol is ever written to a
 //! client.
 
+mod completion;
 mod convert;
 mod handler;
 mod instructions;
 mod line;
 mod progress;
+mod prompts;
 pub(crate) mod quirks;
+mod resources;
 mod stdio;
+mod subscriptions;
 mod writer;
 
 use std::sync::Arc;

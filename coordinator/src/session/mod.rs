@@ -5,6 +5,7 @@
 
 mod call;
 mod capture;
+mod changes;
 mod options;
 mod outcome;
 mod owner;
@@ -35,6 +36,7 @@ use crate::supervisor::Supervisor;
 use crate::workers::Fleet;
 
 pub use call::{Captured, Completed, CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
+pub use changes::{Changed, Changes, ChangesFollower, News};
 pub use options::{SessionOptions, SessionsDeps};
 pub use receipt::Receipt;
 pub use seen::{Launched, TaskInfo, TaskPhase, TaskSeen};
@@ -55,6 +57,8 @@ struct Shared {
     repeats: repeat::Repeats,
     /// Tasks that run at present.
     running: Arc<running::RunningTasks>,
+    /// What changes in workspaces.
+    changes: Changes,
 }
 
 impl Shared {

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{CreateSession, SessionSnapshot, TaskCall, UpdateSession};
+use super::changes::ChangesFollower;
 use super::seen::{Launched, TaskInfo, TaskSeen};
 use super::service::Sessions;
 use crate::tools::SessionCalls;
@@ -71,5 +72,9 @@ impl SessionCalls for Sessions {
 
     fn cancel_task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move { Self::cancel_task(self, &principal, task).await })
+    }
+
+    fn changes(&self) -> ChangesFollower {
+        Self::changes(self)
     }
 }

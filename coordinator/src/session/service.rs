@@ -7,6 +7,7 @@ use coordinator_core::session::{Assignment, Files, Input, step};
 use tokio::sync::{mpsc, oneshot};
 
 use super::call::{CreateSession, SessionSnapshot, UpdateSession};
+use super::changes::ChangesFollower;
 use super::options::SessionsDeps;
 use super::owner::{MAILBOX, Message, Owner};
 use super::receipt::Receipt;
@@ -40,9 +41,20 @@ impl Sessions {
         let SessionsDeps { audit, audit_dir, sessions, tasks, fleet, supervisor, options } = deps;
         let rows =
             reconcile::run(&audit, audit_dir, sessions.as_ref(), tasks.as_ref(), options.outcome_retention).await?;
-        let (table, workers, repeats, running) = Default::default();
-        let shared =
-            Arc::new(Shared { audit, sessions, tasks, fleet, supervisor, options, table, workers, repeats, running });
+        let (table, workers, repeats, running, changes) = Default::default();
+        let shared = Arc::new(Shared {
+            audit,
+            sessions,
+            tasks,
+            fleet,
+            supervisor,
+            options,
+            table,
+            workers,
+            repeats,
+            running,
+            changes,
+        });
         let this = Self { shared };
         for row in rows {
             let owner = this.adopt(Owner::of_row(Arc::clone(&this.shared), row));
@@ -145,7 +157,11 @@ impl Sessions {
     /// # Errors
     /// `SESSION_NOT_FOUND`, `SESSION_CLOSED`.
     pub async fn close(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
-        self.ask(principal, session, |reply| Message::Close { reply }).await
+        let closed = self.ask(principal, session, |reply| Message::Close { reply }).await;
+        if closed.is_ok() {
+            self.shared.changes.tell(session, None);
+        }
+        closed
     }
 
     async fn ask(
@@ -189,6 +205,11 @@ impl Sessions {
             // An owner that is gone has no session any more.
             let _ = entry.owner.send(Message::Happened { input }).await;
         }
+    }
+
+    /// Follows what changes in workspaces from now on.
+    pub fn changes(&self) -> ChangesFollower {
+        self.shared.changes.follow()
     }
 
     /// Tasks that run at present.

@@ -282,6 +282,10 @@ impl Runner {
 
     fn saw(&self, transcript: &Mutex<Transcript>, event: EventBody) {
         transcript.lock().add(&event);
+        if let EventBody::FilesChanged(files) = &event {
+            // An empty list says that there is more than can be named.
+            self.shared.changes.tell(self.call.session, Some(files.clone()).filter(|files| !files.is_empty()));
+        }
         // A follower that is slow or gone misses it; the result has it.
         let _ = self.events.try_send(event);
     }
@@ -294,6 +298,8 @@ impl Runner {
         captured.overlapped = begun.overlapped.lock().iter().copied().collect();
         let (outcome, input) = outcome_of(end, captured);
         describe(&mut entry, &outcome, &input, written);
+        let lost = matches!(input, TaskInput::OutcomeLost);
+        self.shared.changes.tell_outcome(self.call.session, &self.call.operation, &outcome, lost);
         match self.record_outcome(entry, attempt).await {
             Ok(seq) => {
                 self.store_outcome(row, outcome.clone(), &input, Some(seq)).await;

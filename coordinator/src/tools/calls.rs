@@ -8,7 +8,9 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::session::{CreateSession, Launched, SessionSnapshot, TaskCall, TaskInfo, TaskSeen, UpdateSession};
+use crate::session::{
+    ChangesFollower, CreateSession, Launched, SessionSnapshot, TaskCall, TaskInfo, TaskSeen, UpdateSession,
+};
 
 /// The session layer as the tools see it: the real one in the product, a double in tests of the protocol.
 ///
@@ -62,4 +64,7 @@ pub trait SessionCalls: Send + Sync + 'static {
 
     /// Asks a running task to end; one that has ended stays as it is.
     fn cancel_task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// Follows what changes in workspaces from now on, in everybody's: whoever follows sorts out what is theirs.
+    fn changes(&self) -> ChangesFollower;
 }

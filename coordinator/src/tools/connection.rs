@@ -1,13 +1,19 @@
 //! One client connection as the tools see it: who calls, with what limits, and its default session.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use codegen_audit::Audit;
 use codegen_types::{ErrorCode, Failure, IndexUrl, Limits, Principal, SessionId};
 
+use parking_lot::Mutex;
+
 use super::calls::SessionCalls;
 use super::session_keys::SessionKeys;
-use crate::session::CreateSession;
+use crate::session::{ChangesFollower, CreateSession};
+
+/// Sessions of one connection whose files are listed and whose changes are told unasked.
+const NAMED_MAX: usize = 16;
 
 /// One client connection. Closing it leaves its sessions alone: they end by their own idle time.
 pub struct Connection {
@@ -20,6 +26,8 @@ pub struct Connection {
     pub(super) package_indexes: Arc<[IndexUrl]>,
     /// Held while the session is made, so that calls that arrive together share one.
     default_session: tokio::sync::Mutex<Option<SessionId>>,
+    /// Sessions that calls named or made, the latest last; not all of them need be the principal's.
+    named: Mutex<VecDeque<SessionId>>,
 }
 
 impl Connection {
@@ -31,8 +39,8 @@ impl Connection {
         principal: Principal,
         session_keys: Arc<SessionKeys>,
     ) -> Self {
-        let (package_indexes, default_session) = Default::default();
-        Self { sessions, audit, limits, principal, session_keys, package_indexes, default_session }
+        let (package_indexes, default_session, named) = Default::default();
+        Self { sessions, audit, limits, principal, session_keys, package_indexes, default_session, named }
     }
 
     /// The same, permitting these package indexes.
@@ -46,10 +54,51 @@ impl Connection {
     /// # Errors
     /// `SESSION_NOT_FOUND` when the text is no handle; whatever making the default session gives.
     pub(super) async fn session(&self, named: Option<&str>) -> Result<SessionId, Failure> {
-        match named {
-            Some(text) => text.parse().map_err(|_| not_a_handle(text)),
-            None => self.default_session().await,
+        let session = match named {
+            Some(text) => text.parse().map_err(|_| not_a_handle(text))?,
+            None => self.default_session().await?,
+        };
+        self.note(session);
+        Ok(session)
+    }
+
+    /// Remembers that this connection uses a session.
+    pub(super) fn note(&self, session: SessionId) {
+        let mut named = self.named.lock();
+        if named.back() == Some(&session) {
+            return;
         }
+        named.retain(|other| *other != session);
+        if named.len() == NAMED_MAX {
+            named.pop_front();
+        }
+        named.push_back(session);
+    }
+
+    /// The principal's open sessions that this connection used last, at most sixteen.
+    pub fn sessions_in_use(&self) -> Vec<SessionId> {
+        let named: Vec<SessionId> = self.named.lock().iter().copied().collect();
+        named.into_iter().filter(|session| self.is_open(*session)).collect()
+    }
+
+    /// Whether this connection uses a session, and it is the principal's and open.
+    pub fn uses(&self, session: SessionId) -> bool {
+        self.named.lock().contains(&session) && self.is_open(session)
+    }
+
+    fn is_open(&self, session: SessionId) -> bool {
+        let snapshot = self.sessions.get(&self.principal, session);
+        snapshot.is_ok_and(|snapshot| matches!(snapshot.state, "opening" | "ready" | "suspended"))
+    }
+
+    /// Follows what changes in workspaces from now on, in everybody's.
+    pub fn changes(&self) -> ChangesFollower {
+        self.sessions.changes()
+    }
+
+    /// The default session, if there is one by now.
+    pub(super) async fn default_session_made(&self) -> Option<SessionId> {
+        *self.default_session.lock().await
     }
 
     /// Whether this is the default session, if there is one by now.

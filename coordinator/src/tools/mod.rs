@@ -11,8 +11,10 @@ mod connection;
 mod echo;
 mod excerpt;
 mod files;
+mod media;
 mod packages;
 mod resource_uri;
+mod resources;
 mod result;
 mod run;
 mod run_result;
@@ -32,6 +34,9 @@ pub use call::Request;
 pub use calls::SessionCalls;
 pub use connection::Connection;
 pub use resource_uri::{InvalidWorkspaceUri, WorkspaceUri};
+pub use resources::{
+    Asked, COMPLETIONS_MAX, Completions, RESOURCE_BYTES_MAX, ResourceBody, ResourceContents, ResourceFile, ResourcePage,
+};
 pub use result::{Content, ResourceLink, ToolResult};
 pub use serve::UnknownTool;
 pub use session_keys::SessionKeys;

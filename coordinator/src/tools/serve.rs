@@ -75,7 +75,7 @@ impl Connection {
         }
     }
 
-    async fn record(
+    pub(super) async fn record(
         &self,
         tool: Option<&'static Tool>,
         request: &Request,
@@ -108,7 +108,7 @@ impl Connection {
 }
 
 /// What is known about a call that only the coordinator dealt with.
-struct Record {
+pub(super) struct Record {
     kind: EventKind,
     outcome: Outcome,
     session: Option<SessionId>,
@@ -116,11 +116,11 @@ struct Record {
 }
 
 impl Record {
-    const fn served(session: Option<SessionId>) -> Self {
+    pub(super) const fn served(session: Option<SessionId>) -> Self {
         Self { kind: EventKind::CallServed, outcome: Outcome::Ok, session, code: None }
     }
 
-    fn refused(refusal: Refusal) -> Self {
+    pub(super) fn refused(refusal: Refusal) -> Self {
         let (session, code) = (refusal.session, Some(refusal.failure.code));
         Self { kind: EventKind::CallRefused, outcome: Outcome::Refused, session, code }
     }

@@ -88,6 +88,7 @@ pub(super) fn create<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let principal = &connection.principal;
         let make = || async { Ok(connection.sessions.create(principal.clone(), create).await?.id) };
         let session = once(call, None, key.as_deref(), make).await?;
+        connection.note(session);
         Ok(Reply::Unrecorded(described(call, session, Detail::Full).await?, Some(session)))
     }
     .boxed()

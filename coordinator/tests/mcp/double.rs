@@ -10,8 +10,8 @@ use codegen_types::{
     SessionId, TaskId,
 };
 use coordinator::session::{
-    Captured, Completed, CreateSession, Launched, SessionSnapshot, TaskCall, TaskInfo, TaskOutcome, TaskPhase,
-    TaskSeen, UpdateSession,
+    Captured, Changes, ChangesFollower, Completed, CreateSession, Launched, SessionSnapshot, TaskCall, TaskInfo,
+    TaskOutcome, TaskPhase, TaskSeen, UpdateSession,
 };
 use coordinator::tools::SessionCalls;
 use futures::FutureExt;
@@ -30,6 +30,8 @@ pub struct Double {
     pub running: AtomicUsize,
     tasks: Mutex<HashMap<TaskId, Task>>,
     ended: Notify,
+    /// What changes in workspaces.
+    pub changes: Changes,
     /// Refuses every task for want of a log.
     pub log_is_gone: std::sync::atomic::AtomicBool,
 }
@@ -331,5 +333,9 @@ impl SessionCalls for Sessions {
             task.cancel.cancel();
         }
         ready(seen.map(drop)).boxed()
+    }
+
+    fn changes(&self) -> ChangesFollower {
+        self.0.changes.follow()
     }
 }

@@ -12,7 +12,12 @@ async fn every_revision_with_a_handshake_is_answered_in_kind() {
         let mut client = server.connect();
         let hello = client.initialize(revision).await;
         assert_eq!(hello["protocolVersion"], revision);
-        assert_eq!(hello["capabilities"], json!({"tools": {}}));
+        let mut capabilities =
+            json!({"tools": {}, "prompts": {}, "resources": {"subscribe": true, "listChanged": true}});
+        if revision != "2024-11-05" {
+            capabilities["completions"] = json!({});
+        }
+        assert_eq!(hello["capabilities"], capabilities);
         assert!(hello["instructions"].as_str().is_some_and(|text| text.len() < 2_000));
         let echoed = client.tool("echo", json!({"message": "hello"})).await;
         assert_eq!(text(&echoed), "hello");

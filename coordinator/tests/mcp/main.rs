@@ -8,5 +8,6 @@ mod ending;
 mod eras;
 mod lines;
 mod quirks;
+mod resources;
 mod running;
 mod yielding;

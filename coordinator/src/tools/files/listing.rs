@@ -15,7 +15,7 @@ use crate::tools::result::ToolResult;
 use crate::tools::{args, words};
 
 /// The most entries that one listing gives.
-const ENTRIES_MAX: u32 = 1_000;
+pub(in crate::tools) const ENTRIES_MAX: u32 = 1_000;
 /// The longest pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 1_024;
 

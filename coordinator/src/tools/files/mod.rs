@@ -6,7 +6,7 @@ mod read;
 mod reply;
 mod write;
 
-pub(super) use listing::{FileView, FsListInput, FsListOutput, FsStatInput, list, stat};
+pub(super) use listing::{ENTRIES_MAX, FileView, FsListInput, FsListOutput, FsStatInput, list, stat};
 pub(super) use moving::{FsDeleteInput, FsMoveInput, delete, mv};
 pub(super) use read::{FsReadInput, read};
 pub(super) use write::{FsWriteInput, write};

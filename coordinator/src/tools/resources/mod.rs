@@ -1,0 +1,160 @@
+//! Workspace files as resources: listed, read and completed by the way of every tool call.
+//!
+//! Each look at a workspace is a task of the session layer, which checks whose session it is and records it under the
+//! protocol's own name for what was asked, `resources/read` for instance.
+
+mod completion;
+mod list;
+mod read;
+
+use std::time::{Duration, Instant};
+
+use codegen_types::{ErrorCode, Failure, Operation, OperationResult, Principal, SessionId, TaskId};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::call::{Refusal, Request};
+use super::connection::Connection;
+use super::resource_uri::WorkspaceUri;
+use super::serve::Record;
+use crate::session::TaskCall;
+
+pub use completion::{COMPLETIONS_MAX, Completions};
+pub use list::{ResourceFile, ResourcePage};
+pub use read::{RESOURCE_BYTES_MAX, ResourceBody, ResourceContents};
+
+/// How much of an address is recorded and repeated, in characters.
+const URI_CHARS_MAX: usize = 4_096;
+
+/// How a client asked for something of its resources.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The method.
+    pub method: &'static str,
+    /// W3C trace context, when the client sent one.
+    pub trace: Option<String>,
+    /// Cancelled when nobody wants the answer any more.
+    pub cancel: CancellationToken,
+}
+
+impl Connection {
+    /// Checks that an address is one that this client may follow, and records that it asked.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` and `PATH_VIOLATION` for what is no address; `SESSION_NOT_FOUND` for a foreign session as for
+    /// an unknown one; `AUDIT_UNAVAILABLE`.
+    pub async fn follow_resource(&self, uri: &str, asked: &Asked) -> Result<WorkspaceUri, Failure> {
+        let begun = Instant::now();
+        match self.own_resource(uri) {
+            Ok(address) => {
+                let request = asked.request(Some(&address), uri);
+                self.record(None, &request, Record::served(Some(address.session)), begun).await?;
+                Ok(address)
+            }
+            Err(failure) => Err(self.refused(&asked.request(None, uri), failure, begun).await),
+        }
+    }
+
+    /// The address of something in a session of this client's principal.
+    ///
+    /// # Errors
+    /// As of [`follow_resource`](Self::follow_resource), but for the record.
+    pub fn own_resource(&self, uri: &str) -> Result<WorkspaceUri, Failure> {
+        let address = parse(uri)?;
+        self.sessions.get(&self.principal, address.session)?;
+        Ok(address)
+    }
+
+    /// Looks at a workspace; the recorded outcome.
+    async fn look(
+        &self,
+        asked: &Asked,
+        address: &WorkspaceUri,
+        uri: &str,
+        operation: Operation,
+    ) -> Result<OperationResult, Failure> {
+        let begun = Instant::now();
+        let request = asked.request(Some(address), uri);
+        let call = task_call(&self.principal, address.session, &request, asked.method, operation);
+        let outcome = self.sessions.launch(call, request.events.clone(), asked.cancel.clone()).await.outcome.await;
+        match outcome.result {
+            Ok(completed) => completed.result.ok_or_else(another_result),
+            Err(failure) if outcome.audit_seq.is_none() => Err(self.refused(&request, failure, begun).await),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Records a refusal; what the client is told.
+    async fn refused(&self, request: &Request, failure: Failure, begun: Instant) -> Failure {
+        if failure.code == ErrorCode::AuditUnavailable {
+            return failure;
+        }
+        match self.record(None, request, Record::refused(Refusal::from(failure.clone())), begun).await {
+            Ok(_) => failure,
+            Err(unavailable) => unavailable,
+        }
+    }
+}
+
+impl Asked {
+    /// The request as records tell it.
+    fn request(&self, address: Option<&WorkspaceUri>, uri: &str) -> Request {
+        let uri: String = uri.chars().take(URI_CHARS_MAX).collect();
+        let args = match address {
+            Some(address) => json!({"uri": uri, "session_id": address.session, "path": address.path.to_string()}),
+            None => json!({"uri": uri}),
+        };
+        // Nobody follows a look at files.
+        let (events, _) = mpsc::channel(1);
+        let (trace, cancel) = (self.trace.clone(), self.cancel.clone());
+        Request {
+            tool: self.method.to_owned(),
+            args,
+            trace,
+            events,
+            cancel,
+            yield_after: Duration::MAX,
+            output_chars: usize::MAX,
+        }
+    }
+}
+
+fn task_call(
+    principal: &Principal,
+    session: SessionId,
+    request: &Request,
+    method: &'static str,
+    operation: Operation,
+) -> TaskCall {
+    TaskCall {
+        principal: principal.clone(),
+        session,
+        task: TaskId::mint(),
+        tool: method,
+        called_as: request.tool.clone(),
+        args: request.args.clone(),
+        path: request.path(),
+        operation,
+        read_only: true,
+        timeout: None,
+        idempotency_key: None,
+        trace: request.trace.clone(),
+    }
+}
+
+/// What a client wrote as an address.
+fn parse(uri: &str) -> Result<WorkspaceUri, Failure> {
+    uri.parse().map_err(|invalid| {
+        let code = match &invalid {
+            super::InvalidWorkspaceUri::Path(_) => ErrorCode::PathViolation,
+            super::InvalidWorkspaceUri::Session(_) => ErrorCode::SessionNotFound,
+            _ => ErrorCode::InvalidArgument,
+        };
+        Failure::new(code, format!("{invalid}; addresses look like workspace://SESSION/PATH"))
+    })
+}
+
+fn another_result() -> Failure {
+    Failure::new(ErrorCode::Internal, "the worker answered with the result of another operation")
+}
