@@ -4,4 +4,5 @@ mod audit;
 mod kills;
 mod limits;
 mod processes;
+mod scripts;
 mod sessions;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{EventBody, Failure, Principal, SessionId, TaskId};
+use codegen_types::{EventBody, Failure, Principal, Runtime, SessionId, TaskId};
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,10 @@ impl SessionCalls for Sessions {
 
     fn get(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
         Self::get(self, principal, session)
+    }
+
+    fn runtimes(&self, session: &SessionSnapshot) -> Vec<Runtime> {
+        Self::runtimes(self, session)
     }
 
     fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>> {

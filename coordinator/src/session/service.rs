@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use codegen_types::{ErrorCode, Failure, Principal, SessionId};
+use codegen_types::{ErrorCode, Failure, Principal, Runtime, SessionId};
 use coordinator_core::session::{Assignment, Files, Input, step};
 use tokio::sync::{mpsc, oneshot};
 
@@ -130,6 +130,12 @@ impl Sessions {
     /// `SESSION_NOT_FOUND`, for a foreign handle as for an unknown one.
     pub fn get(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
         self.shared.table.of(principal, session).map(|entry| entry.snapshot)
+    }
+
+    /// What the worker that holds a session, or held it last, runs programs with; nothing while it is away.
+    pub fn runtimes(&self, session: &SessionSnapshot) -> Vec<Runtime> {
+        let lease = session.lease.as_ref();
+        lease.map(|lease| self.shared.fleet.runtimes(&lease.worker)).unwrap_or_default()
     }
 
     /// The principal's sessions, oldest first.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{EventBody, Failure, Principal, SessionId, TaskId};
+use codegen_types::{EventBody, Failure, Principal, Runtime, SessionId, TaskId};
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,9 @@ pub trait SessionCalls: Send + Sync + 'static {
 
     /// The session as it was last published.
     fn get(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure>;
+
+    /// What a session's worker runs programs with; nothing while it is not known.
+    fn runtimes(&self, session: &SessionSnapshot) -> Vec<Runtime>;
 
     /// The principal's sessions, oldest first.
     fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>>;

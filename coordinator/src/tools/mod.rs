@@ -17,6 +17,7 @@ mod resource_uri;
 mod resources;
 mod result;
 mod run;
+mod run_code;
 mod run_result;
 mod schema;
 mod serve;

@@ -62,14 +62,14 @@ pub(super) struct RunShellInput {
     idempotency_key: Option<String>,
 }
 
-/// What both tools share.
-struct Run {
-    session_id: Option<String>,
-    program: Program,
-    stdin: Option<String>,
-    env: Option<BTreeMap<String, String>>,
-    answer: AnswerArgs,
-    idempotency_key: Option<String>,
+/// What the tools that run programs share.
+pub(super) struct Run {
+    pub(super) session_id: Option<String>,
+    pub(super) program: Program,
+    pub(super) stdin: Option<String>,
+    pub(super) env: Option<BTreeMap<String, String>>,
+    pub(super) answer: AnswerArgs,
+    pub(super) idempotency_key: Option<String>,
 }
 
 pub(super) fn run_python<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
@@ -127,7 +127,7 @@ pub(super) fn run_shell<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
     .boxed()
 }
 
-async fn exec(call: &Call<'_>, run: Run) -> Answer {
+pub(super) async fn exec(call: &Call<'_>, run: Run) -> Answer {
     let stdin = run.stdin.unwrap_or_default();
     args::bounded("stdin", &stdin, args::STDIN_BYTES_MAX)?;
     let env = run.env.unwrap_or_default();

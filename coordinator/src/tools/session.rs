@@ -187,7 +187,7 @@ async fn described(call: &Call<'_>, session: SessionId, detail: Detail) -> Resul
     let snapshot = snapshot.map_err(|failure| Refusal::of_session(failure, session))?;
     let mut view = SessionView::of(&snapshot, connection.is_default(session).await, detail);
     if detail == Detail::Full {
-        view = view.with_limits(&connection.limits);
+        view = view.with_limits(&connection.limits).with_runtimes(connection.sessions.runtimes(&snapshot));
     }
     Ok(ToolResult::structured(view.text(), json!(view)))
 }

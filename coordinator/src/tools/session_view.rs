@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use codegen_types::{IsolationReport, LayerState, Limits};
+use codegen_types::{IsolationReport, LayerState, Limits, Runtime};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -37,6 +37,9 @@ pub(super) struct SessionView {
     /// What the session and each task may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     limits: Option<LimitsView>,
+    /// What its worker runs programs with, as far as that is known.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    runtimes: Vec<RuntimeView>,
     /// The caller's own notes.
     metadata: BTreeMap<String, Value>,
     /// Idle seconds after which its processes are ended.
@@ -51,6 +54,14 @@ pub(super) struct SessionView {
     running: Vec<String>,
     /// How many tasks were ever started in it.
     tasks: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct RuntimeView {
+    /// The name: `python` and `shell` have tools of their own, the others are for `run_code`.
+    name: String,
+    /// Its release.
+    version: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -99,6 +110,7 @@ impl SessionView {
             is_default,
             isolation: snapshot.isolation.as_ref().map(|report| IsolationView::of(report, detail)),
             limits: None,
+            runtimes: Vec::new(),
             metadata: snapshot.metadata.clone(),
             ttl_seconds: snapshot.ttl_ms / 1000,
             created_at: words::time(snapshot.created_ms),
@@ -122,6 +134,11 @@ impl SessionView {
             file_bytes: limits.file_bytes,
         };
         Self { limits: Some(limits), ..self }
+    }
+
+    pub(super) fn with_runtimes(self, runtimes: Vec<Runtime>) -> Self {
+        let views = runtimes.into_iter().map(|Runtime { name, version, .. }| RuntimeView { name, version });
+        Self { runtimes: views.collect(), ..self }
     }
 
     /// One line, for lists.
@@ -159,6 +176,10 @@ impl SessionView {
                 limits.processes,
                 words::bytes(limits.workspace_bytes),
             );
+        }
+        if !self.runtimes.is_empty() {
+            let named = self.runtimes.iter().map(|runtime| format!("{} {}", runtime.name, runtime.version));
+            let _ = write!(text, "\nruntimes: {}", named.collect::<Vec<_>>().join(", "));
         }
         if !self.metadata.is_empty() {
             let _ = write!(text, "\nmetadata: {}", serde_json::json!(self.metadata));

@@ -1,6 +1,6 @@
 //! The table of tools: a row each, in the order in which clients see them.
 
-use super::{Effect, Tool, echo, files, packages, run, schema, session, session_view, tasks};
+use super::{Effect, Tool, echo, files, packages, run, run_code, schema, session, session_view, tasks};
 
 /// Every tool, in the order in which they are listed.
 pub static TOOLS: &[Tool] = &[
@@ -143,6 +143,16 @@ pub static TOOLS: &[Tool] = &[
         input: schema::of::<run::RunShellInput>,
         output: None,
         run: run::run_shell,
+    },
+    Tool {
+        name: "run_code",
+        title: "Run code in another language",
+        description: "Runs source text, or a file of the workspace, with another interpreter of the host, such as Node, \
+                      in the session's sandbox; session_info lists those there are. Answers as run_shell does.",
+        effect: Effect::Acts,
+        input: schema::of::<run_code::RunCodeInput>,
+        output: None,
+        run: run_code::run_code,
     },
     Tool {
         name: "task_wait",

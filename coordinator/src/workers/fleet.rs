@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use codegen_types::{
-    EventBody, Failure, Incarnation, IsolationLevel, IsolationReport, Lease, Limits, Operation, SessionId, TaskId,
-    WorkerId,
+    EventBody, Failure, Incarnation, IsolationLevel, IsolationReport, Lease, Limits, Operation, Runtime, SessionId,
+    TaskId, WorkerId,
 };
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -61,6 +61,9 @@ pub trait Fleet: Send + Sync + 'static {
     /// Finds a worker with a free slot and reserves it. `prefer` is the worker that has the session's files: when it
     /// is given, no other worker will do.
     fn reserve(&self, requirements: &Requirements, prefer: Option<&WorkerId>) -> Result<Box<dyn Reservation>, Failure>;
+
+    /// What a worker runs programs with; nothing while it is not known.
+    fn runtimes(&self, worker: &WorkerId) -> Vec<Runtime>;
 
     /// Opens a session on its worker; idempotent for one lease.
     fn open(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_proto::{RegisterWorker, Secret};
-use codegen_types::{Capabilities, HeldSession, Incarnation, SessionId, WorkerId};
+use codegen_types::{Capabilities, HeldSession, Incarnation, Runtime, SessionId, WorkerId};
 use coordinator_core::placement::{self, Requirements, Unplaced, WorkerView};
 use coordinator_core::worker::{GoneWhy, Timing, WorkerInput, WorkerState};
 use tokio::sync::watch;
@@ -250,6 +250,11 @@ impl Registry {
         if let Some(entry) = self.life(worker, incarnation) {
             change(&mut entry.slots);
         }
+    }
+
+    /// What a worker runs programs with; nothing of one that is gone.
+    pub(crate) fn runtimes(&self, worker: &WorkerId) -> Vec<Runtime> {
+        self.workers.get(worker).map(|entry| entry.capabilities.runtimes.clone()).unwrap_or_default()
     }
 
     pub(crate) fn snapshot(&self, now: Duration) -> Vec<WorkerSnapshot> {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use codegen_proto::v1::worker_client::WorkerClient;
 use codegen_proto::{CloseSession, OpenSession, SessionClosed, SessionOpened, status, v1};
-use codegen_types::{ErrorCode, EventBody, Failure, Incarnation, IsolationLevel, Lease, Limits, SessionId, WorkerId};
+use codegen_types::{
+    ErrorCode, EventBody, Failure, Incarnation, IsolationLevel, Lease, Limits, Runtime, SessionId, WorkerId,
+};
 use coordinator_core::placement::{Requirements, Unfit, Unplaced};
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -31,6 +33,10 @@ impl Fleet for Workers {
         let reserved = self.inner.registry.write().reserve(requirements, prefer);
         let (worker, incarnation) = reserved.map_err(|unplaced| self.inner.no_place(&unplaced, prefer))?;
         Ok(Box::new(Slot { inner: Arc::clone(&self.inner), worker, incarnation }))
+    }
+
+    fn runtimes(&self, worker: &WorkerId) -> Vec<Runtime> {
+        self.inner.registry.read().runtimes(worker)
     }
 
     fn open(

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use codegen_types::event::{Edited, FileKind, FileStat, Found};
 use codegen_types::{
-    ErrorCode, EventBody, Exit, Failure, LogSeq, Operation, OperationResult, OutputStream, Principal, Program,
+    ErrorCode, EventBody, Exit, Failure, LogSeq, Operation, OperationResult, OutputStream, Principal, Program, Runtime,
     SessionId, TaskId,
 };
 use coordinator::session::{
@@ -184,6 +184,11 @@ fn completed(result: OperationResult, stdout: &str) -> Completed {
 }
 
 impl SessionCalls for Sessions {
+    fn runtimes(&self, _: &SessionSnapshot) -> Vec<Runtime> {
+        let (version, path) = ("20.20.2".to_owned(), "/usr/bin/node".to_owned());
+        vec![Runtime { name: "node".to_owned(), version, path }]
+    }
+
     fn create(
         &self,
         principal: Principal,

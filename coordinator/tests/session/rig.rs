@@ -8,7 +8,7 @@ use std::time::Duration;
 use codegen_audit::{Audit, EventKind, Record};
 use codegen_types::{
     ErrorCode, EventBody, Exec, Exit, Failure, Incarnation, IsolationLevel, IsolationReport, Lease, Limits, Operation,
-    OperationResult, OutputStream, Principal, Program, SessionId, TaskId, WorkerId,
+    OperationResult, OutputStream, Principal, Program, Runtime, SessionId, TaskId, WorkerId,
 };
 use coordinator::session::{
     CreateSession, SessionOptions, SessionSnapshot, Sessions, SessionsDeps, TaskCall, TaskOutcome,
@@ -135,6 +135,10 @@ impl Fleet for Double {
             Some((worker, life)) if prefer.is_none_or(|prefer| *prefer == worker) => Ok(Box::new(Slot(worker, life))),
             Some(_) | None => Err(away()),
         }
+    }
+
+    fn runtimes(&self, _: &WorkerId) -> Vec<Runtime> {
+        Vec::new()
     }
 
     fn open(

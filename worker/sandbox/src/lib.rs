@@ -25,4 +25,5 @@ pub mod uids;
 pub use backend::{Backend, BoxFuture, Sandbox, SandboxEnd, SandboxError, SandboxSpec, Spawn};
 pub use child::{Child, ChildEnd, SupervisorLost};
 pub use fake::FakeBackend;
+pub use init::may_be_shown;
 pub use process::ProcessBackend;

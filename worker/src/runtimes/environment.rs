@@ -15,16 +15,16 @@ const ENV_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
-    /// What every program gets. Programs that the session installed are found first, then those in `bin`, the
-    /// interpreter's own directory, then the system's.
-    pub fn new(bin: Option<&Path>) -> Self {
-        let mut path = OsString::from("/usr/local/bin:/usr/bin:/bin");
-        let system = ["/usr/local/bin", "/usr/bin", "/bin"];
-        if let Some(bin) = bin.filter(|bin| !system.iter().any(|dir| Path::new(dir) == *bin)) {
-            let mut first = bin.as_os_str().to_owned();
-            first.push(":");
-            first.push(path);
-            path = first;
+    /// What every program gets. Programs that the session installed are found first, then those in `bins`, the
+    /// interpreters' own directories, then the system's.
+    pub fn new<'a>(bins: impl IntoIterator<Item = &'a Path>) -> Self {
+        let system = ["/usr/local/bin", "/usr/bin", "/bin"].map(Path::new);
+        let mut path = OsString::new();
+        for dir in bins.into_iter().filter(|bin| !system.contains(bin)).chain(system) {
+            if !path.is_empty() {
+                path.push(":");
+            }
+            path.push(dir);
         }
         let packages = format!("/workspace/{USER_BASE}");
         let mut installed = OsString::from(format!("{packages}/bin:"));
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_workers_own_environment_gets_in() {
-        let names: Vec<OsString> = Environment::new(None).pairs().into_iter().map(|(name, _)| name).collect();
+        let names: Vec<OsString> = Environment::new([]).pairs().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["HOME", "LANG", "PATH", "PYTHONUSERBASE", "TMPDIR"]);
     }
 }

@@ -3,24 +3,27 @@
 mod environment;
 pub(crate) mod find;
 mod python;
+mod scripts;
 mod shell;
 mod template;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use codegen_types::{ErrorCode, Failure, Network, PackageAccess, Program};
+use codegen_types::operation::ScriptSource;
+use codegen_types::{ErrorCode, Failure, Network, PackageAccess, Program, WorkspacePath};
 use sandbox::files::Workspace;
-use sandbox::{Child, SandboxError};
+use sandbox::{Child, SandboxError, Spawn};
 
 use crate::executor::stdio::Stdio;
 use crate::packages::{Installation, Packages, Wanted};
 use crate::session::Live;
 use environment::Environment;
 use python::{Job, Python};
+use scripts::Scripts;
 use shell::Shell;
 pub(crate) use template::{Template, memory_file};
 
@@ -30,6 +33,7 @@ pub(crate) struct Runtimes {
     python: Option<Python>,
     shell: Option<Shell>,
     packages: Option<Arc<Packages>>,
+    scripts: Scripts,
 }
 
 /// A program that was checked and can be started.
@@ -37,10 +41,25 @@ pub(crate) struct Runtimes {
 pub(crate) enum Prepared {
     /// In the session's prepared interpreter.
     Python(Job),
-    /// By the shell.
-    Shell { shell: Shell, command: String, environment: Environment },
+    /// By the shell or another interpreter, in a process of its own.
+    Command(Command),
     /// By pip, isolated from the session.
     Install(Box<Installation>),
+}
+
+/// A command line with its environment.
+#[derive(Debug)]
+pub(crate) struct Command {
+    argv: Vec<OsString>,
+    environment: Environment,
+}
+
+impl Command {
+    fn spawn(&self, stdio: Stdio) -> Spawn {
+        let Stdio { stdin, stdout, stderr } = stdio;
+        let (argv, env) = (self.argv.clone(), self.environment.pairs());
+        Spawn { argv, env, cwd: WorkspacePath::root(), stdin, stdout, stderr, extra: Vec::new() }
+    }
 }
 
 /// Why a program did not start.
@@ -90,13 +109,14 @@ impl StartError {
 }
 
 impl Runtimes {
-    /// Looks for interpreters: Python on `search_path`, the shell where the system has it.
+    /// Looks for interpreters: those of scripts on `search_path`, the shell where the system has it.
     pub async fn find(search_path: &OsStr) -> Self {
-        let (python, shell) = tokio::join!(Python::find(search_path), Shell::find());
+        let (python, shell, scripts) =
+            tokio::join!(Python::find(search_path), Shell::find(), Scripts::find(search_path));
         if python.is_none() {
             tracing::warn!(?search_path, "no usable Python: run_python will be refused");
         }
-        Self { python, shell, packages: None }
+        Self { python, shell, scripts, packages: None }
     }
 
     /// The same, able to install packages for its Python.
@@ -110,12 +130,12 @@ impl Runtimes {
     /// Each runtime as registrations and reports list it.
     pub fn listed(&self) -> Vec<codegen_types::Runtime> {
         let python = self.python.iter().map(Python::listed);
-        python.chain(self.shell.iter().map(Shell::listed)).collect()
+        python.chain(self.shell.iter().map(Shell::listed)).chain(self.scripts.listed()).collect()
     }
 
     /// Trees that a sandbox must show beside the system's own.
     pub fn system_paths(&self) -> Vec<PathBuf> {
-        self.python.iter().flat_map(Python::system_paths).collect()
+        self.python.iter().flat_map(Python::system_paths).chain(self.scripts.system_paths()).collect()
     }
 
     /// The prepared interpreter's program, if there is a Python.
@@ -149,12 +169,14 @@ impl Runtimes {
                 let missing = || Failure::new(ErrorCode::NotFound, "This worker has no shell.");
                 let shell = self.shell.clone().ok_or_else(missing)?;
                 shell::check(&command)?;
-                let bin = self.python.as_ref().map(Python::bin);
-                let environment = Environment::new(bin).with(env);
-                Ok(Prepared::Shell { shell, command, environment })
+                let environment = Environment::new(self.bins()).with(env);
+                Ok(Prepared::Command(Command { argv: shell.argv(&command), environment }))
             }
-            Program::Script { runtime, .. } => {
-                Err(Failure::new(ErrorCode::NotFound, format!("This worker has no runtime {runtime:?}.")))
+            Program::Script { runtime, source, args } => {
+                if let ScriptSource::File(path) = &source {
+                    crate::files::expect_file(workspace, path).await?;
+                }
+                self.scripts.command(&runtime, source, args, env).map(Prepared::Command)
             }
             Program::Install { requirements, upgrade } => {
                 let packages = self.packages.as_ref().ok_or_else(no_python)?;
@@ -168,10 +190,7 @@ impl Runtimes {
     pub async fn start(&self, live: &Live, prepared: &Prepared, stdio: Stdio) -> Result<Child, StartError> {
         match prepared {
             Prepared::Python(job) => python::start(live, job, stdio).await,
-            Prepared::Shell { shell, command, environment } => {
-                let spawn = shell.spawn(command, environment, stdio);
-                Ok(live.sandbox().spawn(spawn).await?)
-            }
+            Prepared::Command(command) => Ok(live.sandbox().spawn(command.spawn(stdio)).await?),
             Prepared::Install(installation) => installation.start(live, stdio).await,
         }
     }

@@ -108,7 +108,7 @@ impl Python {
 
     /// The environment of the prepared interpreter, and so of each program in it.
     pub fn environment(&self) -> Environment {
-        Environment::new(Some(self.bin()))
+        Environment::new([self.bin()])
     }
 }
 

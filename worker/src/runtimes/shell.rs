@@ -3,12 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use codegen_types::{ErrorCode, Failure, WorkspacePath};
-use sandbox::Spawn;
+use codegen_types::{ErrorCode, Failure};
 
-use super::environment::Environment;
 use super::find::{self, SYSTEM_PATH};
-use crate::executor::stdio::Stdio;
 
 /// The longest command line, in bytes: the kernel takes no longer argument.
 const COMMAND_BYTES_MAX: usize = (128 << 10) - 1;
@@ -44,15 +41,14 @@ impl Shell {
         }
     }
 
-    /// The program that runs a command line.
-    pub fn spawn(&self, command: &str, environment: &Environment, stdio: Stdio) -> Spawn {
+    /// The arguments of the program that runs a command line.
+    pub fn argv(&self, command: &str) -> Vec<OsString> {
         let mut argv = vec![self.path.clone().into_os_string()];
         if self.bash {
             argv.extend(["--noprofile", "--norc"].map(OsString::from));
         }
         argv.extend(["-c", command].map(OsString::from));
-        let Stdio { stdin, stdout, stderr } = stdio;
-        Spawn { argv, env: environment.pairs(), cwd: WorkspacePath::root(), stdin, stdout, stderr, extra: Vec::new() }
+        argv
     }
 }
 

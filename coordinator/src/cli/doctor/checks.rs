@@ -36,6 +36,17 @@ pub(super) fn python(probed: Option<&Probed>) -> Check {
     Check::ok("python", found.join(", "))
 }
 
+pub(super) fn runtimes(probed: Option<&Probed>) -> Check {
+    let others = probed.into_iter().flat_map(|found| &found.runtimes).filter(|runtime| runtime.name != "python");
+    let found: Vec<String> =
+        others.map(|runtime| format!("{} {} at {}", runtime.name, runtime.version, runtime.path)).collect();
+    if found.is_empty() {
+        Check::ok("other runtimes", "none found")
+    } else {
+        Check::ok("other runtimes", found.join(", "))
+    }
+}
+
 pub(super) fn state_dir(config: &Config) -> Check {
     let path = &config.state_dir;
     if !path.exists() {

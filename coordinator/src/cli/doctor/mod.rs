@@ -62,6 +62,7 @@ pub(super) fn run(given: &Given, json: bool) -> ExitCode {
     let checks = vec![
         checks::isolation(config, probed.as_ref()),
         checks::python(probed.as_ref().ok()),
+        checks::runtimes(probed.as_ref().ok()),
         checks::state_dir(config),
         checks::server(config),
         checks::grpc_port(config),

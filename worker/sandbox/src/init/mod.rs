@@ -25,6 +25,8 @@ use crate::layers::seccomp::Filters;
 use crate::protocol::{OpenRequest, SpawnOrder, Supervision};
 use crate::supervisor;
 
+pub use trees::may_be_shown;
+
 /// The exit code with which init says that the sandbox used more memory than it may.
 pub(crate) const EXIT_MEMORY_LIMIT: i32 = 72;
 /// The exit code with which init says that its worker let go of it.

@@ -156,9 +156,7 @@ fn further_trees(paths: &[PathBuf], workspace: &Path) -> Result<Vec<PathBuf>, Op
     sorted.sort();
     let mut kept: Vec<PathBuf> = Vec::new();
     for path in sorted {
-        let plain = path.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
-        let reserved = RESERVED.iter().any(|place| path.starts_with(place));
-        if !path.is_absolute() || !plain || reserved || path.parent().is_none() || workspace.starts_with(path) {
+        if !may_be_shown(path) || workspace.starts_with(path) {
             return Err(OpenFailure::at("check system paths", format!("{} cannot be shown", path.display())));
         }
         let shown = SYSTEM.iter().any(|tree| path.starts_with(tree)) || kept.iter().any(|tree| path.starts_with(tree));
@@ -167,6 +165,14 @@ fn further_trees(paths: &[PathBuf], workspace: &Path) -> Result<Vec<PathBuf>, Op
         }
     }
     Ok(kept)
+}
+
+/// Whether a sandbox could show what is at a path of the host: it is absolute and plain, and covers no part of the sandbox
+/// itself. A worker that names another path in a [`SandboxSpec`](crate::SandboxSpec) gets no sandbox.
+pub fn may_be_shown(path: &Path) -> bool {
+    let plain = path.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
+    let reserved = RESERVED.iter().any(|place| path.starts_with(place));
+    path.is_absolute() && plain && !reserved && path.parent().is_some()
 }
 
 #[cfg(test)]
