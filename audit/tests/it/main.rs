@@ -5,6 +5,8 @@ mod crash;
 #[cfg(test)]
 mod independent;
 #[cfg(test)]
+mod reading;
+#[cfg(test)]
 mod stored;
 #[cfg(test)]
 mod tamper;

@@ -196,6 +196,14 @@ mod tests {
         insta::assert_snapshot!(table);
     }
 
+    #[test]
+    fn only_what_lay_in_the_placement_is_handed_over_again() {
+        let again: Vec<ErrorCode> = ErrorCode::ALL.iter().copied().filter(|code| is_misplacement(*code)).collect();
+        let placement = [ErrorCode::SessionNotFound, ErrorCode::WorkerUnavailable, ErrorCode::PermissionDenied];
+        assert_eq!(again.len(), placement.len(), "{again:?}");
+        assert!(placement.iter().all(|code| again.contains(code)), "{again:?}");
+    }
+
     proptest! {
         #[test]
         fn a_task_that_started_is_never_dispatched_again(history in prop::collection::vec(0usize..7, 0..40)) {
