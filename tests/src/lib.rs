@@ -4,9 +4,13 @@
 //! *Invariant*: it knows the product only from outside: its command line, its protocol, its files and its exit codes.
 
 mod client;
+mod index;
 mod installation;
 mod processes;
+mod wheel;
 
 pub use client::{Answer, Client};
+pub use index::Index;
 pub use installation::{Installation, User, signal};
 pub use processes::{descendants, is_running, poll_until, processes_of};
+pub use wheel::wheel;

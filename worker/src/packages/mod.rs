@@ -145,6 +145,18 @@ impl Installation {
         exit.hosts = hosts.into_iter().collect();
         exit.packages = packages;
         exit.notes.extend(notes);
+        if exit.code.is_some_and(|code| code != 0) {
+            exit.notes.push(self.hint().to_owned());
+        }
+    }
+
+    /// What is most often the matter with an installation that failed.
+    fn hint(&self) -> &'static str {
+        if self.gate.index.is_some() {
+            "Only wheels are installed: a package that has none for this Python and machine cannot be."
+        } else {
+            "There was no network: what a wheel needs must lie beside it, or be named among the packages, which uses the index."
+        }
     }
 
     /// The interpreter, isolated from the workspace, from variables and from the user's packages.
