@@ -169,7 +169,8 @@ impl Runtimes {
                 let missing = || Failure::new(ErrorCode::NotFound, "This worker has no shell.");
                 let shell = self.shell.clone().ok_or_else(missing)?;
                 shell::check(&command)?;
-                let environment = Environment::new(self.bins()).with(env);
+                let packages = self.python.as_ref().map(Python::variables_for_shell).unwrap_or_default();
+                let environment = Environment::new(self.bins()).with(packages).with(env);
                 Ok(Prepared::Command(Command { argv: shell.argv(&command), environment }))
             }
             Program::Script { runtime, source, args } => {

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use codegen_types::WorkspacePath;
+use codegen_types::packages::USER_BASE;
 use sandbox::Child;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use crate::session::Live;
 
 /// What an interpreter says about itself, as JSON. It must have what the template needs.
 const QUESTION: &str = "import sys, json, ctypes, socket, resource; print(json.dumps({'version': list(sys.version_info[:3]), \
-                        'executable': sys.executable, 'prefixes': sorted({sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})}))";
+                        'executable': sys.executable, 'virtual': sys.prefix != sys.base_prefix, 'prefixes': sorted({sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})}))";
 
 /// The oldest version that the template runs on.
 const VERSION_MIN: [u32; 3] = [3, 9, 0];
@@ -27,6 +28,8 @@ pub(crate) struct Python {
     executable: PathBuf,
     version: String,
     prefixes: Vec<PathBuf>,
+    /// Where packages of a session are, when the interpreter would not look there by itself.
+    unseen_packages: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -34,6 +37,8 @@ struct Answer {
     version: [u32; 3],
     executable: PathBuf,
     prefixes: Vec<PathBuf>,
+    #[serde(default, rename = "virtual")]
+    is_virtual: bool,
 }
 
 impl Python {
@@ -65,7 +70,10 @@ impl Python {
         }
         let [major, minor, patch] = answer.version;
         let version = format!("{major}.{minor}.{patch}");
-        Ok(Self { executable: answer.executable, version, prefixes: answer.prefixes })
+        // One of a virtual environment sees no packages of its user.
+        let packages = || format!("/workspace/{USER_BASE}/lib/python{major}.{minor}/site-packages");
+        let unseen_packages = answer.is_virtual.then(packages);
+        Ok(Self { executable: answer.executable, version, prefixes: answer.prefixes, unseen_packages })
     }
 
     /// As registrations and reports list it.
@@ -104,6 +112,11 @@ impl Python {
              exec(compile(s,'<template>','exec'),{{'__name__':'template'}})"
         );
         vec![self.executable.clone().into_os_string(), "-s".into(), "-c".into(), boot.into()]
+    }
+
+    /// Variables by which interpreters that a shell starts find the packages of the session, when they need any.
+    pub fn variables_for_shell(&self) -> BTreeMap<String, String> {
+        self.unseen_packages.iter().map(|packages| ("PYTHONPATH".to_owned(), packages.clone())).collect()
     }
 
     /// The environment of the prepared interpreter, and so of each program in it.
@@ -173,5 +186,18 @@ mod tests {
         let own = Python::parse(&answer("[3,11,2]", "/opt/python")).unwrap();
         assert_eq!(own.system_paths(), [PathBuf::from("/opt/python")]);
         assert!(Python::parse(&answer("[3,11,2]", "/usr")).unwrap().system_paths().is_empty());
+    }
+
+    #[test]
+    fn a_shell_is_told_of_the_sessions_packages_when_a_virtual_environment_hides_them() {
+        let parse = |is_virtual: bool| {
+            let text = format!(
+                r#"{{"version":[3,11,2],"executable":"/opt/v/bin/python3","prefixes":["/opt/v","/usr"],"virtual":{is_virtual}}}"#
+            );
+            Python::parse(&text).unwrap().variables_for_shell()
+        };
+        let packages = "/workspace/.codegen/python/lib/python3.11/site-packages".to_owned();
+        assert_eq!(parse(true), BTreeMap::from([("PYTHONPATH".to_owned(), packages)]));
+        assert_eq!(parse(false), BTreeMap::new());
     }
 }
