@@ -9,7 +9,7 @@ use clap::{ArgGroup, Parser};
 #[command(
     name = "worker",
     version,
-    group = ArgGroup::new("mode").required(true).args(["embedded", "probe"]),
+    group = ArgGroup::new("mode").required(true).args(["embedded", "probe", "render"]),
     after_help = "A coordinator starts its embedded worker by itself. Joining a remote coordinator is not possible yet."
 )]
 pub(crate) struct Args {
@@ -21,6 +21,10 @@ pub(crate) struct Args {
     /// Make a sandbox, look for interpreters, print what was found as JSON and exit
     #[arg(long)]
     pub probe: bool,
+
+    /// Draw the picture of this media type that comes on standard input, as the worker asks of itself
+    #[arg(long, value_name = "MIME", hide = true)]
+    pub render: Option<String>,
 
     /// Directories to search for interpreters, separated by colons
     #[arg(long, value_name = "DIRS", requires = "probe")]

@@ -15,6 +15,7 @@ mod files;
 mod link;
 mod packages;
 mod probe;
+mod render;
 mod runtimes;
 mod service;
 mod session;
@@ -42,14 +43,26 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let ended = match args.search_path {
-        _ if args.embedded => embedded::run(),
-        search_path => probe::run(search_path),
+    let ended = match (args.render, args.search_path) {
+        (Some(mime), _) => return drawn(render::run(&mime)),
+        (None, _) if args.embedded => embedded::run(),
+        (None, search_path) => probe::run(search_path),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The end of the process that draws a picture: a refusal is for the client, in plain words.
+fn drawn(ended: anyhow::Result<()>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
             ExitCode::FAILURE
         }
     }

@@ -11,6 +11,7 @@ mod connection;
 mod echo;
 mod excerpt;
 mod files;
+mod kernels;
 mod media;
 mod packages;
 mod resource_uri;

@@ -8,9 +8,9 @@ use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::args;
 use super::call::{Act, Answer, Call, Reply};
 use super::yielding::AnswerArgs;
+use super::{args, kernels};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +21,9 @@ pub(super) struct RunPythonInput {
     code: Option<String>,
     /// A Python file of the workspace to run instead of `code`.
     file: Option<String>,
+    /// Run in the kernel of this name, which keeps variables and imports between calls; made when first needed. Left
+    /// out: a fresh interpreter.
+    kernel: Option<String>,
     /// The program's arguments, `sys.argv[1:]`.
     args: Option<Vec<String>>,
     /// Text given on standard input.
@@ -66,6 +69,7 @@ pub(super) struct RunShellInput {
 pub(super) struct Run {
     pub(super) session_id: Option<String>,
     pub(super) program: Program,
+    pub(super) kernel: Option<String>,
     pub(super) stdin: Option<String>,
     pub(super) env: Option<BTreeMap<String, String>>,
     pub(super) answer: AnswerArgs,
@@ -89,6 +93,7 @@ pub(super) fn run_python<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let run = Run {
             session_id: input.session_id,
             program,
+            kernel: input.kernel,
             stdin: input.stdin,
             env: input.env,
             answer: AnswerArgs {
@@ -112,6 +117,7 @@ pub(super) fn run_shell<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let run = Run {
             session_id: input.session_id,
             program: Program::Shell { command: input.command },
+            kernel: None,
             stdin: input.stdin,
             env: input.env,
             answer: AnswerArgs {
@@ -132,10 +138,11 @@ pub(super) async fn exec(call: &Call<'_>, run: Run) -> Answer {
     args::bounded("stdin", &stdin, args::STDIN_BYTES_MAX)?;
     let env = run.env.unwrap_or_default();
     args::env(&env)?;
+    let kernel = run.kernel.map(kernels::name).transpose()?;
     let answering = run.answer.read(call)?;
     let idempotency_key = args::key(run.idempotency_key)?;
     let session = call.connection.session(run.session_id.as_deref()).await?;
-    let operation = Operation::Exec(Exec { stdin: stdin.into_bytes(), env, ..Exec::of(run.program) });
+    let operation = Operation::Exec(Exec { stdin: stdin.into_bytes(), env, kernel, ..Exec::of(run.program) });
     let act = Act { operation, timeout: answering.timeout, idempotency_key };
     call.run(session, act, answering).await.map(Reply::Recorded)
 }

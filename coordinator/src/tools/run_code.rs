@@ -66,6 +66,7 @@ pub(super) fn run_code<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         };
         let run = Run {
             session_id: input.session_id,
+            kernel: None,
             program: Program::Script { runtime: input.runtime, source, args },
             stdin: input.stdin,
             env: input.env,

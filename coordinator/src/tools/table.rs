@@ -1,6 +1,6 @@
 //! The table of tools: a row each, in the order in which clients see them.
 
-use super::{Effect, Tool, echo, files, packages, run, run_code, schema, session, session_view, tasks};
+use super::{Effect, Tool, echo, files, kernels, packages, run, run_code, schema, session, session_view, tasks};
 
 /// Every tool, in the order in which they are listed.
 pub static TOOLS: &[Tool] = &[
@@ -124,14 +124,32 @@ pub static TOOLS: &[Tool] = &[
     Tool {
         name: "run_python",
         title: "Run Python",
-        description: "Runs Python code, or a Python file of the workspace, in a fresh interpreter inside the session's \
-                      sandbox, with the workspace as current directory. Returns exit code, stdout, stderr and the files \
-                      that changed; variables do not last from call to call, files do. There is no network. Use print \
-                      to see values.",
+        description: "Runs Python code, or a Python file of the workspace, inside the session's sandbox, with the \
+                      workspace as current directory: in a fresh interpreter, or with kernel in one that keeps variables \
+                      and imports. Returns exit code, stdout, stderr, the last expression's value, figures and pictures, \
+                      and the files that changed. There is no network; pkg_install installs packages.",
         effect: Effect::Acts,
         input: schema::of::<run::RunPythonInput>,
         output: None,
         run: run::run_python,
+    },
+    Tool {
+        name: "kernel_list",
+        title: "List kernels",
+        description: "Lists the session's kernels: interpreters that keep variables between run_python calls.",
+        effect: Effect::Reads,
+        input: schema::of::<kernels::KernelListInput>,
+        output: Some(schema::of_output::<kernels::KernelListOutput>),
+        run: kernels::list,
+    },
+    Tool {
+        name: "kernel_restart",
+        title: "Restart a kernel",
+        description: "Ends a kernel with what it runs; its variables are lost. The next call on it starts it anew.",
+        effect: Effect::Sets,
+        input: schema::of::<kernels::KernelRestartInput>,
+        output: Some(schema::of_output::<kernels::KernelListOutput>),
+        run: kernels::restart,
     },
     Tool {
         name: "run_shell",

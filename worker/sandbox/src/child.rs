@@ -68,6 +68,13 @@ impl Child {
         self
     }
 
+    /// Lets the end say whether the memory limit was hit since this moment, for a program that lives through many tasks.
+    pub fn count_memory_limit_from_now(&mut self) {
+        if let Some((counter, before)) = &mut self.oom {
+            *before = counter.kills();
+        }
+    }
+
     /// The program's process id inside the sandbox, once its supervisor named it.
     pub fn pid(&self) -> Option<u32> {
         self.pid

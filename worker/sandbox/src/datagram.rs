@@ -21,11 +21,14 @@ pub(crate) const DESCRIPTORS_MAX: usize = 72;
 pub struct Datagram {
     /// What was sent.
     pub bytes: Vec<u8>,
-    /// Descriptors that are ours now.
+    /// What was passed.
     pub descriptors: Vec<OwnedFd>,
 }
 
 /// Two connected ends.
+///
+/// # Errors
+/// When there are no descriptors left.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
@@ -86,12 +89,18 @@ pub struct AsyncSocket(AsyncFd<OwnedFd>);
 
 impl AsyncSocket {
     /// Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the event loop takes no more.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         // SAFETY: an `OwnedFd` owns its descriptor and always gives the same one, until it is dropped with the AsyncFd.
         Ok(Self(unsafe { AsyncFd::register(socket) }?))
     }
 
     /// Sends one datagram. Cancel-safe: it is sent or not.
+    ///
+    /// # Errors
+    /// When the other end is closed.
     pub async fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         loop {
@@ -103,6 +112,9 @@ impl AsyncSocket {
     }
 
     /// Waits for one datagram; `None` when the other end is closed. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the socket fails.
     pub async fn recv(&self) -> io::Result<Option<Datagram>> {
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         loop {

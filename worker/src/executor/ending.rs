@@ -22,6 +22,8 @@ pub(crate) enum Ending {
     SessionClosed,
     /// The worker stops.
     WorkerStops,
+    /// Its kernel is restarted.
+    KernelRestarted,
     /// It wrote more output than this many bytes.
     Output(u64),
     /// The workspace holds more than this many bytes.
@@ -43,13 +45,16 @@ impl From<Stop> for Ending {
 }
 
 impl Ending {
-    /// How long the program may take to end after an interrupt; none: it is killed at once.
-    pub fn grace(self) -> Option<Duration> {
+    /// How long what runs may take to end after an interrupt; none: it is killed at once. A kernel that goes on after
+    /// its call keeps its variables, so it is interrupted first also when it used too much.
+    pub fn grace(self, outlives_its_task: bool) -> Option<Duration> {
         match self {
             Self::TimedOut(_) => Some(GRACE),
             Self::Cancelled { grace } => Some(grace.min(GRACE_MAX)),
+            Self::Output(_) | Self::Disk(_) | Self::Files(_) | Self::Memory(_) if outlives_its_task => Some(GRACE),
             Self::SessionClosed
             | Self::WorkerStops
+            | Self::KernelRestarted
             | Self::Output(_)
             | Self::Disk(_)
             | Self::Files(_)
@@ -70,6 +75,9 @@ impl Ending {
             Self::Cancelled { .. } => (ErrorCode::TaskCancelled, "It was cancelled and ended.".to_owned()),
             Self::SessionClosed => (ErrorCode::TaskCancelled, "Its session was closed, so it was ended.".to_owned()),
             Self::WorkerStops => (ErrorCode::TaskCancelled, "The worker stopped, so it was ended.".to_owned()),
+            Self::KernelRestarted => {
+                (ErrorCode::TaskCancelled, "Its kernel was restarted, so it was ended.".to_owned())
+            }
             Self::Output(max) => {
                 (ErrorCode::OutputLimit, format!("it wrote more than {max} bytes of output and was ended"))
             }

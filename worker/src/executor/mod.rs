@@ -1,22 +1,25 @@
 //! Carrying out one task, from its start to its last event.
 
 mod changes;
+mod displays;
 mod ending;
 mod output;
 mod program;
 mod spool;
 pub(crate) mod stdio;
+mod subject;
 
 use std::sync::Arc;
 
 use codegen_proto::ExecuteTask;
-use codegen_types::{ErrorCode, EventBody, Failure, Operation};
+use codegen_types::{ErrorCode, EventBody, Exec, Failure, Operation, OperationResult};
 use tokio::time::Instant;
 
 use crate::files;
 use crate::session::Session;
 use crate::tasks::{Task, Tasks};
 use ending::Ending;
+use program::Clock;
 
 /// Runs a task that was just admitted. Its last event comes in any case.
 pub(crate) async fn run(tasks: Arc<Tasks>, task: Arc<Task>, session: Arc<Session>, request: ExecuteTask) {
@@ -28,6 +31,22 @@ pub(crate) async fn run(tasks: Arc<Tasks>, task: Arc<Task>, session: Arc<Session
 
 async fn perform(task: &Arc<Task>, session: &Arc<Session>, request: ExecuteTask) -> EventBody {
     let deadline = Instant::now() + request.timeout.min(session.task_time_max());
+    let clock = Clock { deadline, given: request.timeout };
+    // A call waits for its kernel before it takes one of the session's slots, so that a queue holds up nobody else.
+    let turn = match &request.operation {
+        Operation::Exec(Exec { kernel: Some(name), .. }) => {
+            let turn = tokio::select! {
+                turn = session.kernels().turn(name) => turn,
+                why = task.stopped() => return Ending::from(why).failed(None),
+                () = tokio::time::sleep_until(deadline) => return Ending::TimedOut(request.timeout).failed(None),
+            };
+            match turn {
+                Ok(turn) => Some(turn),
+                Err(failure) => return EventBody::Failed { failure, exit: None },
+            }
+        }
+        _ => None,
+    };
     let slot = tokio::select! {
         slot = session.slot() => slot,
         why = task.stopped() => return Ending::from(why).failed(None),
@@ -39,18 +58,19 @@ async fn perform(task: &Arc<Task>, session: &Arc<Session>, request: ExecuteTask)
     };
     task.push(EventBody::Started);
     match request.operation {
-        Operation::Exec(exec) => program::run(task, session, exec, deadline, request.timeout).await,
+        Operation::Exec(exec) => program::run(task, session, exec, turn, clock).await,
+        Operation::Kernels(asked) => last_event(session.kernels().perform(&asked).await),
         Operation::Search(_) => tokio::select! {
-            last = on_files(session, request.operation) => last,
+            result = files::perform(session.workspace(), request.operation) => last_event(result),
             why = task.stopped() => Ending::from(why).failed(None),
             () = tokio::time::sleep_until(deadline) => Ending::TimedOut(request.timeout).failed(None),
         },
-        operation => on_files(session, operation).await,
+        operation => last_event(files::perform(session.workspace(), operation).await),
     }
 }
 
-async fn on_files(session: &Session, operation: Operation) -> EventBody {
-    match files::perform(session.workspace(), operation).await {
+fn last_event(result: Result<OperationResult, Failure>) -> EventBody {
+    match result {
         Ok(result) => EventBody::Finished(result),
         Err(failure) => EventBody::Failed { failure, exit: None },
     }

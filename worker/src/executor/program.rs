@@ -5,19 +5,22 @@ use std::time::Duration;
 
 use codegen_types::{ErrorCode, EventBody, Exec, Exit, Failure, OperationResult, OutputStream, ResourceUse};
 use sandbox::files::USAGE_ENTRIES_MAX;
-use sandbox::{Child, ChildEnd, SandboxEnd};
+use sandbox::{ChildEnd, SandboxEnd};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::changes;
+use super::displays::Displays;
 use super::ending::Ending;
 use super::output::Output;
-use super::stdio::{Stdio, Streams};
+use super::stdio::{self, Stdio, Streams};
+use super::subject::{self, Ended, Subject};
 use crate::files::{self, Outgrown};
 use crate::runtimes::{Prepared, StartError};
-use crate::session::{Live, Session};
+use crate::session::{Live, Session, Turn};
 use crate::tasks::Task;
 
 /// How long a supervisor may take to say that a killed program is gone, before its whole sandbox is destroyed.
@@ -31,10 +34,10 @@ pub(crate) async fn run(
     task: &Arc<Task>,
     session: &Arc<Session>,
     exec: Exec,
-    deadline: Instant,
-    given: Duration,
+    turn: Option<Turn>,
+    clock: Clock,
 ) -> EventBody {
-    match start_and_watch(task, session, exec, Clock { deadline, given }).await {
+    match start_and_watch(task, session, exec, turn, clock).await {
         Ok(last) => last,
         Err(failure) => EventBody::Failed { failure, exit: None },
     }
@@ -42,54 +45,58 @@ pub(crate) async fn run(
 
 /// When a program's time is up.
 #[derive(Debug, Clone, Copy)]
-struct Clock {
-    deadline: Instant,
-    given: Duration,
+pub(crate) struct Clock {
+    pub deadline: Instant,
+    pub given: Duration,
 }
 
 async fn start_and_watch(
     task: &Arc<Task>,
     session: &Arc<Session>,
     exec: Exec,
+    turn: Option<Turn>,
     clock: Clock,
 ) -> Result<EventBody, Failure> {
     let early = |ending: Ending| Ok(ending.failed(None));
-    let Exec { program, stdin, env, kernel, network } = exec;
-    if kernel.is_some() {
-        return Err(Failure::new(ErrorCode::InvalidArgument, "This worker runs fresh programs only."));
-    }
+    let Exec { program, stdin, env, kernel: _, network } = exec;
     let runtimes = session.runtimes();
     let prepared = runtimes.prepare(session.workspace(), program, env, network).await?;
+    subject::check(session, turn.as_ref(), &prepared)?;
     // What is refused because the session is ending was ended, and did not fail.
     let (live, news) = tokio::select! {
         biased;
         ending = stopped(task, clock) => return early(ending),
         live = session.live() => live?,
     };
-    if let Some(message) = news {
-        task.push(EventBody::Progress { message });
-    }
+    let mut notes: Vec<String> = news.into_iter().collect();
     let before = files::scan(session.workspace()).await?;
-    let (stdio, streams) = Stdio::make(!stdin.is_empty(), session.uid()).map_err(|error| {
+    let no_pipes = |error: std::io::Error| {
         tracing::error!(task = %task.id, %error, "no pipes for a program");
         Failure::new(ErrorCode::Internal, "The worker could not make pipes; nothing was run.")
-    })?;
+    };
+    let (stdio, streams) = Stdio::make(!stdin.is_empty(), session.uid()).map_err(no_pipes)?;
+    let (shows, shown) = stdio::one_way(session.uid()).map_err(no_pipes)?;
     let began = Instant::now();
-    let mut child = tokio::select! {
+    let (mut subject, news) = tokio::select! {
         biased;
         ending = stopped(task, clock) => return early(ending),
-        child = runtimes.start(&live, &prepared, stdio) => child.map_err(|error| start_failure(task, error))?,
+        started = subject::start(session, &live, turn, &prepared, stdio, shows) => {
+            started.map_err(|error| start_failure(task, error))?
+        }
     };
+    notes.extend(news);
+    let showing = Displays::new(task, session);
     let output = Output::new(task, session.limits().output_bytes, Some(Arc::clone(session.workspace())));
     let exited = CancellationToken::new();
     let Streams { stdin: feed, stdout, stderr } = streams;
     let watched = async {
-        let watched = watch(&mut child, task, session, &output, clock).await;
+        let watched = watch(&mut subject, task, session, &output, clock).await;
         exited.cancel();
         watched
     };
-    let (watched, (), (), (), ()) = tokio::join!(
+    let (watched, said, (), (), (), ()) = tokio::join!(
         watched,
+        showing.pump(shown, &exited),
         output.pump(OutputStream::Stdout, stdout, &exited),
         output.pump(OutputStream::Stderr, stderr, &exited),
         write_stdin(feed, stdin, &exited),
@@ -97,15 +104,20 @@ async fn start_and_watch(
     );
     let wall_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (end, mut ending) = watched;
+    notes.extend(said);
     // What a program wrote last is read after it ended, and counts.
     if ending.is_none() && output.is_exceeded() {
         ending = Some(Ending::Output(session.limits().output_bytes));
     }
     let (end, lost) = match end {
-        Some(end) => (end, None),
+        Some(Ended { end, note }) => {
+            notes.extend(note);
+            (end, None)
+        }
         None => destroy(&live, session).await,
     };
     let kept = output.kept().await;
+    notes.extend(kept.note);
     let after = files::scan(session.workspace()).await?;
     let (files_changed, files_changed_truncated) = before.changes_to(&after);
     let mut exit = Exit {
@@ -115,7 +127,7 @@ async fn start_and_watch(
         files_changed,
         files_changed_truncated,
         leftovers_killed: end.leftovers_killed,
-        notes: kept.note.into_iter().collect(),
+        notes,
         output_file: kept.file,
         ..Exit::default()
     };
@@ -135,16 +147,21 @@ async fn stopped(task: &Task, clock: Clock) -> Ending {
 
 /// Waits for the program's end and brings it about when it must end. No end: its supervisor is lost.
 async fn watch(
-    child: &mut Child,
+    subject: &mut Subject,
     task: &Task,
     session: &Session,
     output: &Output<'_>,
     clock: Clock,
-) -> (Option<ChildEnd>, Option<Ending>) {
+) -> (Option<Ended>, Option<Ending>) {
     let limits = session.limits();
+    let restarts = match subject {
+        Subject::Call(turn) => Some(turn.restarts()),
+        Subject::Program(_) => None,
+    };
     let must_end = async {
         tokio::select! {
             ending = stopped(task, clock) => ending,
+            () = restarted(restarts) => Ending::KernelRestarted,
             () = output.exceeded() => Ending::Output(limits.output_bytes),
             of = files::outgrown(session.workspace(), limits.workspace_bytes) => match of {
                 Outgrown::Bytes => Ending::Disk(limits.workspace_bytes),
@@ -153,19 +170,29 @@ async fn watch(
         }
     };
     let ending = tokio::select! {
-        end = child.wait() => return (end.ok(), None),
+        end = subject.wait() => return (end.ok(), None),
         ending = must_end => ending,
     };
-    if let Some(grace) = ending.grace() {
-        child.interrupt().await;
+    if let Some(grace) = ending.grace(subject.outlives_its_task()) {
+        subject.interrupt().await;
         // A session that is closed meanwhile destroys the sandbox, which ends the wait.
-        if let Ok(end) = tokio::time::timeout(grace, child.wait()).await {
+        if let Ok(end) = tokio::time::timeout(grace, subject.wait()).await {
             return (end.ok(), Some(ending));
         }
     }
-    child.kill().await;
-    let end = tokio::time::timeout(KILL_DEADLINE, child.wait()).await;
+    subject.kill().await;
+    let end = tokio::time::timeout(KILL_DEADLINE, subject.wait()).await;
     (end.ok().and_then(Result::ok), Some(ending))
+}
+
+/// Waits until the kernel is to be restarted; for ever when there is none.
+async fn restarted(restarts: Option<watch::Receiver<u64>>) {
+    if let Some(mut restarts) = restarts
+        && restarts.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 async fn write_stdin(feed: Option<pipe::Sender>, bytes: Vec<u8>, exited: &CancellationToken) {

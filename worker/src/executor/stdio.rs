@@ -46,6 +46,12 @@ impl Stdio {
     }
 }
 
+/// A pipe through which a program says something beside its streams: its end, and ours.
+pub(crate) fn one_way(owner: Option<u32>) -> io::Result<(OwnedFd, pipe::Receiver)> {
+    let (read, write) = pipe_for(owner)?;
+    Ok((write, pipe::Receiver::from_owned_fd(read)?))
+}
+
 fn pipe_for(owner: Option<u32>) -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     if let Some(id) = owner {

@@ -2,6 +2,7 @@
 
 mod environment;
 pub(crate) mod find;
+mod kernel;
 mod python;
 mod scripts;
 mod shell;
@@ -10,6 +11,7 @@ mod template;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -22,7 +24,9 @@ use crate::executor::stdio::Stdio;
 use crate::packages::{Installation, Packages, Wanted};
 use crate::session::Live;
 use environment::Environment;
-use python::{Job, Python};
+pub(crate) use kernel::{CallEnd, Kernel};
+pub(crate) use python::Job;
+use python::Python;
 use scripts::Scripts;
 use shell::Shell;
 pub(crate) use template::{Template, memory_file};
@@ -79,6 +83,9 @@ pub(crate) enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// A kernel was asked to run something else.
+    #[error("a kernel runs Python only")]
+    NotPython,
     /// Descriptors could not be made or passed.
     #[error("descriptors could not be passed")]
     Descriptors(#[source] io::Error),
@@ -101,7 +108,7 @@ impl StartError {
                 ErrorCode::MemoryLimit,
                 "The session has no memory left for another process, so nothing was run. End some and call again.",
             ),
-            Self::Fork { .. } | Self::Descriptors(_) => {
+            Self::Fork { .. } | Self::Descriptors(_) | Self::NotPython => {
                 Failure::new(ErrorCode::Internal, "The worker could not start the program; nothing was run.")
             }
         }
@@ -187,10 +194,16 @@ impl Runtimes {
         }
     }
 
-    /// Starts a program and waits until it runs.
-    pub async fn start(&self, live: &Live, prepared: &Prepared, stdio: Stdio) -> Result<Child, StartError> {
+    /// Starts a program and waits until it runs. `shown` is where a Python program shows things.
+    pub async fn start(
+        &self,
+        live: &Live,
+        prepared: &Prepared,
+        stdio: Stdio,
+        shown: OwnedFd,
+    ) -> Result<Child, StartError> {
         match prepared {
-            Prepared::Python(job) => python::start(live, job, stdio).await,
+            Prepared::Python(job) => python::start(live, job, stdio, shown).await,
             Prepared::Command(command) => Ok(live.sandbox().spawn(command.spawn(stdio)).await?),
             Prepared::Install(installation) => installation.start(live, stdio).await,
         }

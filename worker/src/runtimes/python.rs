@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use codegen_types::WorkspacePath;
@@ -132,37 +133,44 @@ pub(crate) struct Job {
     path: Option<String>,
     args: Vec<String>,
     env: BTreeMap<String, String>,
+    kernel: bool,
 }
 
 impl Job {
     /// Source text.
     pub fn code(code: String, args: Vec<String>, env: BTreeMap<String, String>) -> Self {
-        Self { code: Some(code), path: None, args, env }
+        Self { code: Some(code), path: None, args, env, kernel: false }
     }
 
     /// A file of the workspace.
     pub fn file(path: &WorkspacePath, args: Vec<String>, env: BTreeMap<String, String>) -> Self {
-        Self { code: None, path: Some(path.as_str().to_owned()), args, env }
+        Self { code: None, path: Some(path.as_str().to_owned()), args, env, kernel: false }
+    }
+
+    /// A kernel, which gets its calls through the extra descriptor.
+    pub fn kernel() -> Self {
+        Self { code: None, path: None, args: Vec::new(), env: BTreeMap::new(), kernel: true }
     }
 }
 
-/// Starts a program in the sandbox's prepared interpreter and waits until it runs. When the interpreter turns out to be
+/// Starts a program in the sandbox's prepared interpreter and waits until it runs. `extra` is where it shows things, or
+/// where a kernel gets its calls. When the interpreter turns out to be
 /// gone before it let the program run, another one is prepared and asked, once.
-pub(crate) async fn start(live: &Live, job: &Job, stdio: Stdio) -> Result<Child, StartError> {
+pub(crate) async fn start(live: &Live, job: &Job, stdio: Stdio, extra: OwnedFd) -> Result<Child, StartError> {
     let template = live.template().await?;
-    match ask(live, &template, job, &stdio).await {
+    match ask(live, &template, job, &stdio, &extra).await {
         Err(StartError::InterpreterLost) => {
             tracing::info!("the prepared interpreter was gone; preparing another");
             live.forget_template(&template).await;
             let template = live.template().await?;
-            ask(live, &template, job, &stdio).await
+            ask(live, &template, job, &stdio, &extra).await
         }
         other => other,
     }
 }
 
-async fn ask(live: &Live, template: &Template, job: &Job, stdio: &Stdio) -> Result<Child, StartError> {
-    let ctl = template.request(job, stdio)?;
+async fn ask(live: &Live, template: &Template, job: &Job, stdio: &Stdio, extra: &OwnedFd) -> Result<Child, StartError> {
+    let ctl = template.request(job, stdio, extra)?;
     let mut child = live.sandbox().adopt(ctl).map_err(StartError::Descriptors)?;
     match child.started().await {
         Ok(Ok(_)) => Ok(child),

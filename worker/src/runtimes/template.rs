@@ -22,7 +22,14 @@ use super::python::{Job, Python};
 use crate::executor::stdio::Stdio;
 
 /// What the prepared interpreter runs; its own text explains it.
-const SOURCE: &str = concat!(include_str!("python_template.py"), include_str!("python_program.py"));
+const SOURCE: &str = concat!(
+    include_str!("interpreter/template.py"),
+    include_str!("interpreter/supervisor.py"),
+    include_str!("interpreter/program.py"),
+    include_str!("interpreter/display.py"),
+    include_str!("interpreter/kernel.py"),
+    include_str!("interpreter/start.py"),
+);
 /// Where the template waits for requests, and where it reads its own source.
 const REQUESTS_FD: i32 = 3;
 const SOURCE_FD: i32 = 4;
@@ -74,14 +81,13 @@ impl Template {
     }
 
     /// Asks for a program; gives the worker's end of its control socket.
-    pub fn request(&self, job: &Job, stdio: &Stdio) -> Result<OwnedFd, StartError> {
+    pub fn request(&self, job: &Job, stdio: &Stdio, extra: &OwnedFd) -> Result<OwnedFd, StartError> {
         let (ours, theirs) = sequenced_pair()?;
-        let text = serde_json::to_vec(job).map_err(|error| StartError::Descriptors(error.into()))?;
-        let job = memory_file(&text)?;
-        let passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, &theirs, &job].map(AsFd::as_fd);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(5))];
+        let job = job_file(job)?;
+        let passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, &theirs, &job, extra].map(AsFd::as_fd);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(6))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(&passed)), "the buffer has room for five descriptors");
+        assert!(control.push(SendAncillaryMessage::ScmRights(&passed)), "the buffer has room for six descriptors");
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         match sendmsg(&self.requests, &[IoSlice::new(b"r")], &mut control, flags) {
             Ok(_) => Ok(ours),
@@ -93,6 +99,11 @@ impl Template {
 
 fn sequenced_pair() -> Result<(OwnedFd, OwnedFd), StartError> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(descriptors)
+}
+
+/// A job as the interpreter reads it.
+pub(super) fn job_file(job: &Job) -> Result<OwnedFd, StartError> {
+    memory_file(&serde_json::to_vec(job).map_err(|error| StartError::Descriptors(error.into()))?)
 }
 
 /// A file in memory, read from its beginning.

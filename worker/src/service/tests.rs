@@ -217,7 +217,8 @@ async fn a_program_that_kills_its_supervisor_costs_the_sandbox_and_the_next_call
     let note = |event: &Event| matches!(&event.body, EventBody::Output { stream: OutputStream::Stderr, .. });
     assert!(events.iter().any(note), "the client is told");
     let next = collect(bench.execute(bench.request(TaskId::mint(), 2)).await.unwrap()).await;
-    assert!(matches!(&next[1].body, EventBody::Progress { message } if message.contains("replaced")), "{next:?}");
+    let EventBody::Finished(OperationResult::Exec(exit)) = &next.last().unwrap().body else { panic!("{next:?}") };
+    assert!(exit.notes.iter().any(|note| note.contains("replaced")), "{exit:?}");
 }
 
 #[tokio::test]

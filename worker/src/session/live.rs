@@ -19,6 +19,12 @@ pub(crate) struct Live {
     prepared: AtomicBool,
 }
 
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("lost", &self.lost).finish_non_exhaustive()
+    }
+}
+
 impl Live {
     /// Makes a sandbox around a workspace, with the limits that the workspace has.
     pub async fn open(

@@ -1,5 +1,6 @@
 //! Sessions on this worker: their workspaces, sandboxes and prepared interpreters.
 
+mod kernels;
 mod live;
 mod lull;
 mod owners;
@@ -17,6 +18,7 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use crate::runtimes::Runtimes;
+pub(crate) use kernels::{Kernels, Turn, how};
 pub(crate) use live::Live;
 use lull::Lull;
 pub(crate) use owners::Owners;
@@ -40,6 +42,7 @@ pub(crate) struct Session {
     backend: Arc<dyn Backend>,
     runtimes: Arc<Runtimes>,
     live: Mutex<Option<Arc<Live>>>,
+    kernels: Kernels,
     slots: Semaphore,
     waiting: AtomicUsize,
     closed: CancellationToken,
@@ -68,6 +71,11 @@ impl Session {
 
     pub fn runtimes(&self) -> &Runtimes {
         &self.runtimes
+    }
+
+    /// Its interpreters that keep variables between calls.
+    pub fn kernels(&self) -> &Kernels {
+        &self.kernels
     }
 
     pub fn task_time_max(&self) -> Duration {

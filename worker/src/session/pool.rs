@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::lull::Lull;
 use super::owners::{OwnerError, Owners};
 use super::spares::{Adopted, Ground, Spares};
-use super::{Live, PARALLEL_MAX, Session};
+use super::{Kernels, Live, PARALLEL_MAX, Session};
 use crate::runtimes::Runtimes;
 use crate::tasks::{Stop, Tasks};
 
@@ -154,6 +154,7 @@ impl Pool {
             backend: self.backend.clone(),
             runtimes: self.runtimes.clone(),
             live: tokio::sync::Mutex::new(live.clone()),
+            kernels: Kernels::default(),
             slots: Semaphore::new(PARALLEL_MAX as usize),
             waiting: AtomicUsize::new(0),
             closed: CancellationToken::new(),

@@ -146,15 +146,6 @@ impl Bench {
         self.run(self.request(TaskId::mint(), exec(program, stdin, env))).await
     }
 
-    /// The processes from the worker down to the last one: launcher, init, prepared interpreter, supervisor, program.
-    pub fn line_of_processes(&self) -> Vec<u32> {
-        let mut line = vec![self.worker.id()];
-        while let Some(child) = children(line[line.len() - 1]).last() {
-            line.push(*child);
-        }
-        line
-    }
-
     pub async fn python(&self, code: &str) -> Ran {
         self.exec(python(code), "", &[]).await
     }
@@ -238,6 +229,26 @@ pub fn children(pid: u32) -> Vec<u32> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// The process whose command line has that text, its parent, and so on up to `top`.
+pub fn line_of(text: &str, top: u32) -> Option<Vec<u32>> {
+    let pids = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let has_text = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.starts_with(b"sleep") && line.windows(text.len()).any(|part| part == text.as_bytes())
+    };
+    let mut line = vec![pids.find(has_text)?];
+    while line.last() != Some(&top) {
+        line.push(parent(*line.last()?).filter(|parent| *parent > 1)?);
+    }
+    Some(line)
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 pub async fn collect(mut stream: Streaming<codegen_proto::v1::TaskEvent>) -> Ran {

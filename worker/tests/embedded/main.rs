@@ -3,11 +3,13 @@
 mod bench;
 mod changes;
 mod coordinator;
+mod kernels;
 mod limits;
 mod output_file;
 mod packages;
 mod process;
 mod python;
 mod shell;
+mod shown;
 mod spares;
 mod speed;

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use codegen_proto::v1::TaskEvent;
-use codegen_proto::v1::task_event::Body;
 use codegen_types::{ErrorCode, EventBody, Program, TaskId};
 
-use crate::bench::{Bench, exec, kill, poll, python};
+use crate::bench::{Bench, exec, kill, line_of, poll, python};
 
 #[tokio::test]
 async fn it_prints_reads_its_input_and_sees_its_arguments_and_variables() {
@@ -139,38 +137,44 @@ async fn tasks_of_one_session_run_side_by_side() {
 #[tokio::test]
 async fn a_prepared_interpreter_that_is_lost_is_made_anew() {
     let bench = Bench::new().await;
-    assert_eq!(bench.python("print('before')").await.stdout, "before\n");
-    let at_rest = || Some(bench.line_of_processes()).filter(|line| line.len() == 4);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let line = poll(deadline, "worker, launcher, init and prepared interpreter are left", at_rest).await;
-    kill(line[3]);
-    assert_eq!(bench.python("print('still here')").await.stdout, "still here\n");
+    let (task, line) = a_sleeper(&bench).await;
+    bench.cancel(task, Duration::ZERO).await;
+    assert_eq!(bench.attach(task, 1).await.code, Some(ErrorCode::TaskCancelled));
+    let [_program, _supervisor, template, ..] = line[..] else { panic!("{line:?}") };
+    kill(template);
+    for _ in 0..5 {
+        assert_eq!(bench.python("print('still here')").await.stdout, "still here\n");
+    }
 }
 
 #[tokio::test]
 async fn a_lost_supervisor_costs_the_sandbox_and_is_told() {
     let bench = Bench::new().await;
     bench.write("kept.txt", "kept").await;
-    let task = TaskId::mint();
-    let sleeping = exec(python("print('on', flush=True)\nimport time\ntime.sleep(60)"), "", &[]);
-    let mut stream = bench.stream(bench.request(task, sleeping)).await;
-    // A supervisor that is lost before it said that the program runs is made anew, so wait for the program itself.
-    loop {
-        let TaskEvent { body, .. } = stream.message().await.expect("the link holds").expect("the task goes on");
-        if matches!(body, Some(Body::Output(_))) {
-            break;
-        }
-    }
-    let line = bench.line_of_processes();
-    assert_eq!(line.len(), 6, "worker, launcher, init, prepared interpreter, supervisor, program: {line:?}");
-    kill(line[4]);
+    let (task, line) = a_sleeper(&bench).await;
+    let [_program, supervisor, ..] = line[..] else { panic!("{line:?}") };
+    kill(supervisor);
     let ran = bench.attach(task, 1).await;
     assert_eq!(ran.signal(), Some(9), "{ran:?}");
     assert!(ran.stderr.contains("the sandbox was restarted"), "{}", ran.stderr);
     let next = bench.python("print(open('kept.txt').read())").await;
     assert_eq!(next.stdout, "kept\n");
-    let told = |body: &EventBody| matches!(body, EventBody::Progress { message } if message.contains("replaced"));
-    assert!(next.events.iter().any(|event| told(&event.body)), "{next:?}");
+    let told = next.exit.as_ref().is_some_and(|exit| exit.notes.iter().any(|note| note.contains("replaced")));
+    assert!(told, "{next:?}");
+}
+
+/// Starts a program that sleeps, and finds its processes: the program, its supervisor, the prepared interpreter and so
+/// on up to the worker.
+async fn a_sleeper(bench: &Bench) -> (TaskId, Vec<u32>) {
+    let task = TaskId::mint();
+    let nap = format!("86400.{}", task.to_string().bytes().map(u64::from).fold(7, |sum, b| sum * 31 % 1_000_003 + b));
+    let code = format!("import subprocess\nsubprocess.run(['sleep', '{nap}'])");
+    // The task runs on when nobody reads its events.
+    drop(bench.stream(bench.request(task, exec(python(&code), "", &[]))).await);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut line = poll(deadline, "the sleeper runs", || line_of(&nap, bench.worker.id())).await;
+    line.remove(0);
+    (task, line)
 }
 
 #[tokio::test]
@@ -190,7 +194,10 @@ async fn what_a_program_prints_is_never_taken_for_our_protocol() {
                 flush=True)\nimport os\nprint(sorted(os.listdir('/proc/self/fd')))\nraise SystemExit(3)";
     let ran = bench.python(code).await;
     assert_eq!(ran.exit_code(), Some(3));
-    assert!(ran.stdout.contains("['0', '1', '2', '3']"), "only the standard streams, and the listing itself: {ran:?}");
+    assert!(
+        ran.stdout.contains("['0', '1', '1023', '2', '3']"),
+        "the standard streams, where things are shown, the listing: {ran:?}"
+    );
     let closed = bench.python("import os\nos.closerange(0, 100)\nos._exit(4)").await;
     assert_eq!(closed.exit_code(), Some(4), "closing them changes nothing for us");
 }

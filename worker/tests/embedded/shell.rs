@@ -13,7 +13,7 @@ async fn a_command_line_has_its_streams_status_and_little_else() {
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("out\n", "err\nto-the-device\n"));
     assert_eq!(ran.exit_code(), Some(5));
     let env = bench.shell("env | cut -d= -f1 | grep -v '^_$' | sort | tr '\\n' ' '").await;
-    assert_eq!(env.stdout, "HOME LANG PATH PWD SHLVL TMPDIR ");
+    assert_eq!(env.stdout, "HOME LANG PATH PWD PYTHONUSERBASE SHLVL TMPDIR ");
     let given = bench.exec(Program::Shell { command: "cat; echo $X".into() }, "in ", &[("X", "y")]).await;
     assert_eq!(given.stdout, "in y\n");
 }

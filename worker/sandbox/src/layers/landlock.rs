@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 
@@ -62,6 +62,23 @@ fn build(system_trees: &[PathBuf]) -> Result<RulesetCreated, RulesetError> {
         rules = allow(rules, path.into(), device)?;
     }
     Ok(rules)
+}
+
+/// Takes every right to files and TCP from this thread and what it starts, as far as the kernel can; what is open stays.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn without_files() -> io::Result<()> {
+    let deny = || {
+        Ruleset::default()
+            .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(NEWEST))?
+            .handle_access(AccessNet::from_all(NEWEST))?
+            .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+            .create()?
+            .restrict_self()
+    };
+    deny().map(drop).map_err(io::Error::other)
 }
 
 /// Adds a rule for a path; one that is not there needs none. A right that only directories have is left out of the

@@ -3,24 +3,60 @@
 # --- The program ----------------------------------------------------------------------------------------------------
 
 
-def become_program(standard, job, may_start, start):
-    """Leaves everything of the supervisor behind; returns the job."""
+def become_program(orders):
+    """Leaves everything of the supervisor behind and waits to be let go; returns the job and the descriptor for what
+    the program shows."""
     os.setpgid(0, 0)
+    os.closerange(3, orders.fileno())
+    os.closerange(orders.fileno() + 1, EXTRA_FD + 1)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    fence()
+    settle()
+    warm_program()
+    data, standard, _, _ = socket.recv_fds(orders, 16, DESCRIPTORS - 1, socket.MSG_CMSG_CLOEXEC)
+    if data != b"g" or len(standard) != DESCRIPTORS - 1:
+        os._exit(1)
+    orders.close()
+    *standard, job, extra = standard
     with open(job, "rb") as file:
         parsed = json.loads(file.read())
-    os.close(start)
-    if os.read(may_start, 1) != b"g":
-        os._exit(1)
     for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
-    os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    fence()
+        os.close(descriptor)
+    # Where a program shows things is out of the way of the numbers that programs expect to be free.
+    os.dup2(extra, EXTRA_FD, inheritable=False)
+    os.close(extra)
     prctl(PR_SET_DUMPABLE, 1)
     return parsed
+
+
+def settle():
+    """What is the same for every job."""
+    # Compiled files would show up among the files that the task changed.
+    sys.dont_write_bytecode = True
+    sys.excepthook = sys.__excepthook__ = show_exception
+    threading.excepthook = threading.__excepthook__ = show_thread_exception
+    main = types.ModuleType("__main__")
+    main.__builtins__ = builtins
+    sys.modules["__main__"] = main
+    offer_display()
+
+
+def warm_program():
+    """Copies the pages that nearly every program writes to, before anybody waits for it."""
+    for number in range(3):
+        descriptor = os.dup(number)
+        with open(descriptor, "wb") as binary:
+            stream = io.TextIOWrapper(binary, "utf-8", line_buffering=True)
+            print("", file=stream)
+    names = {"__name__": "__warm__", "__builtins__": builtins}
+    tree = ast.parse("import json, os\nx = [n * 2 for n in range(64)]\ndef f(a, b=1):\n    return a + b\nf(1)\n")
+    exec(compile(tree, CODE_NAME, "exec"), names)
+    json.loads('{"code": "1", "args": [], "env": {"A": "B"}}')
+    forget_names(names)
 
 
 def fence():
@@ -44,26 +80,39 @@ def fence():
 def run(job):
     """Runs the job as `python FILE` or `python -c CODE` would, and ends the process as they do."""
     open_standard_streams()
-    os.environ.update(job["env"])
-    if "TZ" in job["env"]:
-        time.tzset()
-    # Compiled files would show up among the files that the task changed.
-    sys.dont_write_bytecode = True
-    sys.excepthook = sys.__excepthook__ = show_exception
-    threading.excepthook = threading.__excepthook__ = show_thread_exception
-    main = types.ModuleType("__main__")
-    main.__builtins__ = builtins
-    sys.modules["__main__"] = main
+    take_environment(job["env"])
+    if job["kernel"]:
+        return run_kernel()
+    main = sys.modules["__main__"]
+    showing = Showing(EXTRA_FD)
     try:
-        ours = 2
-        code = load(job, main)
+        ours = OURS_WHILE_LOADING
+        code, last = load(job, main)
         ours = 1
         exec(code, main.__dict__)
+        if last is not None:
+            ours = 2
+            show_value(evaluate(last, main.__dict__))
         status = 0
     except BaseException as error:
         # The first entries are our own; what is left is what the user's own script would show.
         status = status_of(error.with_traceback(without_first(error.__traceback__, ours)))
+    showing.finish()
     finalise(main, status)
+
+
+def take_environment(env):
+    os.environ.update(env)
+    if "TZ" in env:
+        time.tzset()
+
+
+def evaluate(expression, names):
+    return eval(expression, names)
+
+
+# No code of the user runs while its source is read and compiled.
+OURS_WHILE_LOADING = 10
 
 
 def without_first(trace, count):
@@ -102,7 +151,19 @@ def load(job, main):
         main.__file__ = name
         main.__cached__ = None
         source = read_script(name)
-    return compile(source, name, "exec", dont_inherit=True)
+        return compile(source, name, "exec", dont_inherit=True), None
+    return split(source, name)
+
+
+def split(source, name):
+    """The compiled statements, and the last one apart when it is an expression, whose value is shown."""
+    if len(source) > SPLIT_BYTES_MAX:
+        return compile(source, name, "exec", dont_inherit=True), None
+    tree = ast.parse(source, name)
+    if not tree.body or not isinstance(tree.body[-1], ast.Expr):
+        return compile(tree, name, "exec", dont_inherit=True), None
+    last = ast.Expression(tree.body.pop().value)
+    return compile(tree, name, "exec", dont_inherit=True), compile(last, name, "eval", dont_inherit=True)
 
 
 def read_script(name):
@@ -224,15 +285,14 @@ def attempt(step, owner):
 def forget(module):
     names = getattr(module, "__dict__", None)
     if isinstance(names, dict):
-        for name in [name for name in names if name != "__builtins__"]:
-            names[name] = None
+        forget_names(names)
+
+
+def forget_names(names):
+    for name in [name for name in names if name != "__builtins__"]:
+        names[name] = None
 
 
 def flush(stream):
     if stream is not None and not getattr(stream, "closed", False):
         stream.flush()
-
-
-prepare()
-IMPORTED = frozenset(sys.modules)
-run(serve(socket.socket(fileno=REQUESTS_FD)))

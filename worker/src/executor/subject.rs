@@ -1,0 +1,122 @@
+//! What a task runs: a program of its own, or a call on a kernel that outlives it.
+
+use std::sync::Arc;
+
+use codegen_types::{ErrorCode, Failure};
+use sandbox::{Child, ChildEnd, SupervisorLost};
+
+use super::stdio::Stdio;
+use crate::runtimes::{CallEnd, Prepared, StartError};
+use crate::session::{Live, Session, Turn, how};
+
+/// What runs.
+#[derive(Debug)]
+pub(crate) enum Subject {
+    /// A program.
+    Program(Child),
+    /// A call.
+    Call(Turn),
+}
+
+/// How it ended, and what the client should know about its kernel.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub end: ChildEnd,
+    pub note: Option<String>,
+}
+
+/// Starts what a task runs; with it comes a sentence for the client when its kernel is new.
+pub(crate) async fn start(
+    session: &Session,
+    live: &Arc<Live>,
+    turn: Option<Turn>,
+    prepared: &Prepared,
+    stdio: Stdio,
+    shown: std::os::fd::OwnedFd,
+) -> Result<(Subject, Option<String>), StartError> {
+    let Some(mut turn) = turn else {
+        let child = session.runtimes().start(live, prepared, stdio, shown).await?;
+        return Ok((Subject::Program(child), None));
+    };
+    let Prepared::Python(job) = prepared else { return Err(StartError::NotPython) };
+    let (kernel, mut news) = turn.ready(live).await?;
+    if kernel.begin(job, &stdio, &shown).await.is_err() {
+        // It ended before it got the call, so the call goes to the next one.
+        turn.end("it had ended".to_owned());
+        let (kernel, again) = turn.ready(live).await?;
+        kernel.begin(job, &stdio, &shown).await?;
+        news = again;
+    }
+    Ok((Subject::Call(turn), news))
+}
+
+/// Refuses what a kernel cannot run, before anything is started.
+pub(crate) fn check(session: &Session, turn: Option<&Turn>, prepared: &Prepared) -> Result<(), Failure> {
+    match (turn, prepared) {
+        (None, _) => Ok(()),
+        (Some(turn), Prepared::Python(_)) => session.kernels().check_room(turn),
+        (Some(_), _) => Err(Failure::new(ErrorCode::InvalidArgument, "A kernel runs Python code only.")),
+    }
+}
+
+impl Subject {
+    /// Waits for its end. Cancel-safe.
+    pub async fn wait(&mut self) -> Result<Ended, SupervisorLost> {
+        match self {
+            Self::Program(child) => Ok(Ended { end: child.wait().await?, note: None }),
+            Self::Call(turn) => {
+                let kernel = turn.kernel().ok_or(SupervisorLost)?;
+                match kernel.wait().await {
+                    Ok(CallEnd::Returned(end)) => Ok(Ended { note: kept(turn, &end), end }),
+                    Ok(CallEnd::Died(end)) => {
+                        let why = how(&end);
+                        let note = format!(
+                            "Kernel `{}` is gone and its variables with it: {why}. The next call starts a new one.",
+                            turn.name()
+                        );
+                        turn.end(why);
+                        Ok(Ended { end, note: Some(note) })
+                    }
+                    Err(SupervisorLost) => {
+                        turn.end("its processes were killed".to_owned());
+                        Err(SupervisorLost)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Interrupts it.
+    pub async fn interrupt(&mut self) {
+        match self {
+            Self::Program(child) => child.interrupt().await,
+            Self::Call(turn) => {
+                if let Some(kernel) = turn.kernel() {
+                    kernel.interrupt().await;
+                }
+            }
+        }
+    }
+
+    /// Kills it with every process of it; a kernel is killed with its call.
+    pub async fn kill(&mut self) {
+        match self {
+            Self::Program(child) => child.kill().await,
+            Self::Call(turn) => {
+                if let Some(kernel) = turn.kernel() {
+                    kernel.kill().await;
+                }
+            }
+        }
+    }
+
+    /// Whether an interrupt may save something, whatever the reason for the end is.
+    pub fn outlives_its_task(&self) -> bool {
+        matches!(self, Self::Call(_))
+    }
+}
+
+fn kept(turn: &Turn, end: &ChildEnd) -> Option<String> {
+    let interrupted = end.signal.is_some();
+    interrupted.then(|| format!("Kernel `{}` was interrupted and keeps its variables.", turn.name()))
+}

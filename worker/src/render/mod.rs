@@ -1,0 +1,105 @@
+//! Pictures that programs show, made fit for a model: checked, scaled and encoded again in a process of its own.
+//!
+//! What a program calls a picture is the session's own, hostile word. It is decoded by a short-lived process without
+//! files, environment or a user of its own, under limits of memory and processor time: a picture that is a trap costs
+//! that process.
+
+mod picture;
+mod process;
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+pub(crate) use process::run;
+
+/// The longest side of a picture for a model, in pixels.
+const SIDE_PIXELS_MAX: u32 = 1_568;
+/// A picture for a model, in bytes.
+const PICTURE_BYTES_MAX: usize = 1_000_000;
+/// How long a picture may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Who decodes pictures when the worker is root: nobody.
+const NOBODY: u32 = 65_534;
+/// How much of a refusal is read, in bytes.
+const REFUSAL_BYTES_MAX: u64 = 512;
+
+/// A picture fit for a model.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Picture {
+    /// `image/png` or `image/jpeg`.
+    pub mime: String,
+    /// Its bytes, at most 1 MB.
+    pub data: Vec<u8>,
+}
+
+/// Why there is no picture.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoPicture {
+    /// It is none, or too large.
+    #[error("{0}")]
+    Refused(String),
+    /// It took too long.
+    #[error("it took longer than {} s to draw", DEADLINE.as_secs())]
+    TooLong,
+    /// The process that draws it failed.
+    #[error("it could not be drawn")]
+    Process(#[from] io::Error),
+}
+
+/// Makes a picture of that media type fit for a model.
+///
+/// # Errors
+/// When it is no picture of that type, or cannot be drawn within bounds.
+pub(crate) async fn render(mime: &str, data: Vec<u8>) -> Result<Picture, NoPicture> {
+    tokio::time::timeout(DEADLINE, draw(mime, data)).await.unwrap_or(Err(NoPicture::TooLong))
+}
+
+async fn draw(mime: &str, data: Vec<u8>) -> Result<Picture, NoPicture> {
+    let mut child = command(mime).spawn()?;
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(io::Error::other("three pipes were asked for").into());
+    };
+    let feed = async move {
+        // A process that refuses early reads no more.
+        let _ = stdin.write_all(&data).await;
+    };
+    let (mut drawn, mut refusal) = (Vec::new(), String::new());
+    let mut bounded = stdout.take(PICTURE_BYTES_MAX as u64 + 64);
+    let mut complaints = stderr.take(REFUSAL_BYTES_MAX);
+    let ((), read, _) = tokio::join!(feed, bounded.read_to_end(&mut drawn), complaints.read_to_string(&mut refusal));
+    read?;
+    if !child.wait().await?.success() {
+        let why = refusal.trim();
+        return Err(NoPicture::Refused(if why.is_empty() {
+            "it is too large to draw".to_owned()
+        } else {
+            why.to_owned()
+        }));
+    }
+    let malformed = || io::Error::other("the process that draws pictures gave none");
+    let line = drawn.iter().position(|byte| *byte == b'\n').ok_or_else(malformed)?;
+    let data = drawn.split_off(line + 1);
+    let mime = String::from_utf8(drawn[..line].to_vec()).map_err(|_| malformed())?;
+    Ok(Picture { mime, data })
+}
+
+/// This program in its role as the one that draws pictures.
+fn command(mime: &str) -> Command {
+    let mut command = std::process::Command::new("/proc/self/exe");
+    // The one binary of the product is a worker only with this word.
+    command.args(std::env::args_os().nth(1).filter(|role| role == "worker"));
+    command.arg("--render").arg(mime).env_clear().current_dir("/");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let mut command = Command::from(command);
+    command.kill_on_drop(true);
+    command
+}
