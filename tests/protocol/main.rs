@@ -4,4 +4,5 @@ mod bad_input;
 mod demo;
 mod independent_client;
 mod readme;
+mod resources;
 mod revisions;

@@ -11,6 +11,7 @@ from unittest import mock
 import anyio
 import pytest
 from mcp import Client, StdioServerParameters
+from mcp.types import ResourceTemplateReference
 
 REVISIONS = ["2025-06-18", "2025-11-25", "2026-07-28"]
 
@@ -137,5 +138,60 @@ def test_two_clients_do_not_see_each_other_and_a_handle_survives(state_dir, revi
         async with connect(state_dir, revision) as again:
             read = await again.call_tool("fs_read", {"session_id": handle, "path": "mine"})
             assert not read.is_error and "x" in text(read)
+
+    anyio.run(flow)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_files_are_resources_that_tell_when_they_change(state_dir, revision):
+    async def flow():
+        told = anyio.Event()
+
+        async def hear(message):
+            if getattr(message, "method", None) == "notifications/resources/updated":
+                told.set()
+
+        async with connect(state_dir, revision, message_handler=hear) as client:
+            made = await client.call_tool("session_create", {})
+            handle = made.structured_content["session_id"]
+            write = {"session_id": handle, "path": "data/in.csv", "contents": "a,b\n1,2\n"}
+            await client.call_tool("fs_write", write)
+            listed = (await client.list_resources()).resources
+            assert [resource.name for resource in listed] == ["data/in.csv"]
+            uri = str(listed[0].uri)
+            read = await client.read_resource(uri)
+            assert read.contents[0].text == write["contents"] and read.contents[0].mime_type == "text/csv"
+            templates = (await client.list_resource_templates()).resource_templates
+            reference = ResourceTemplateReference(uri=templates[0].uri_template)
+            argument = {"name": "path", "value": "data/i"}
+            completed = await client.complete(reference, argument, {"session": handle})
+            assert completed.completion.values == ["data/in.csv"]
+            with anyio.fail_after(30):
+                if revision >= "2026-07-28":
+                    async with client.listen(resource_subscriptions=[uri]) as stream:
+                        await client.call_tool("fs_write", {**write, "contents": "more"})
+                        async for event in stream:
+                            assert str(event.uri) == uri
+                            break
+                else:
+                    await client.subscribe_resource(uri)
+                    await client.call_tool("fs_write", {**write, "contents": "more"})
+                    await told.wait()
+                    await client.unsubscribe_resource(uri)
+            assert (await client.read_resource(uri)).contents[0].text == "more"
+
+    anyio.run(flow)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_prompts_are_filled_in(state_dir, revision):
+    async def flow():
+        async with connect(state_dir, revision) as client:
+            prompts = (await client.list_prompts()).prompts
+            assert {"analyse_data", "plot", "fix_tests", "review_code"} <= {prompt.name for prompt in prompts}
+            got = await client.get_prompt("review_code", {"path": "src"})
+            assert '"src"' in got.messages[0].content.text
+            with pytest.raises(Exception, match="path"):
+                await client.get_prompt("review_code", {"path": "../src"})
 
     anyio.run(flow)

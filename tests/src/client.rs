@@ -190,6 +190,20 @@ impl Client {
         }
     }
 
+    /// Waits for the next notification of that method.
+    ///
+    /// # Panics
+    /// When there is none in time.
+    pub fn notification(&mut self, method: &str) -> Value {
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            if let Some(place) = self.notifications.iter().position(|message| message["method"] == method) {
+                return self.notifications.remove(place);
+            }
+            assert!(self.read_one(deadline), "no {method}");
+        }
+    }
+
     /// Asks the server to give up a request.
     pub fn cancel(&mut self, id: u64) {
         self.send(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}}));

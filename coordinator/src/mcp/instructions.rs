@@ -2,23 +2,26 @@
 
 /// How sessions, files and runs work, in under 2 kB.
 pub(super) const INSTRUCTIONS: &str = "\
-Run Python and shell commands and keep files in an isolated, audited session.
+Run Python, shell commands and other programs, and keep files, in isolated, audited sessions.
 
-Sessions: without session_id, calls use this connection's default session, made when first needed. To keep work beyond \
-this connection, or to separate tasks, call session_create and pass the session_id it returns; it works again later, from \
-other connections, too. Idle sessions end their processes and keep their files; the next call starts them again.
+Sessions: without session_id, calls use this connection's default session. session_create makes another and returns its \
+session_id, which works again later and from other connections. Idle sessions end their processes and keep their files; \
+the next call starts them again.
 
-Files: paths are relative to the workspace (`data/in.csv`, never `/data` or `../x`). Inside programs the workspace is the \
-current directory, /workspace. Only files in it last; /tmp does not.
+Files: paths are relative to the workspace (`data/in.csv`, never `/data` or `../x`), which is the programs' current \
+directory; only files in it last. Files are resources, too: \
+workspace://SESSION/PATH, which clients can subscribe to. Put results for the user into artifacts/.
 
-Running: run_python starts a fresh interpreter for every call, so variables do not last; write files instead, and print \
-what you want to see. run_shell runs a command line. Both return exit code, stdout, stderr and the files that changed. \
-There is no network inside. Long output is cut in the middle: write it to a file and read the part you need with fs_read. \
-Programs are ended after 60 seconds unless timeout_seconds says otherwise.
+Running: run_python starts a fresh interpreter, whose variables do not last, unless you name a `kernel`: it keeps variables \
+and imports and shows the last value. matplotlib figures and pictures come back as images by themselves. There is no \
+network inside; pkg_install installs Python packages. run_shell and run_code run commands and other languages. Results have exit code, output and changed files. Long output is cut \
+in the middle; the result says where all of it is. Programs end after 60 seconds unless timeout_seconds says otherwise.
 
-Errors: a result with isError begins with a code such as PATH_VIOLATION or TASK_TIMEOUT, what happened, and what to do \
-next; code that fails comes back with its traceback. Pass idempotency_key to an acting tool if you may have to repeat the \
-call: it then runs at most once.";
+Long work: a call that runs longer than 45 seconds, or with background true, gives a task_id. Go on with task_wait, \
+which gives its result or its output so far, or end it with task_cancel.
+
+Errors: a result with isError begins with a code such as PATH_VIOLATION or TASK_TIMEOUT, what happened and what to do \
+next; code that fails comes back with its traceback. With idempotency_key a call that you repeat runs at most once.";
 
 #[cfg(test)]
 mod tests {

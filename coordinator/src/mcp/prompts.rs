@@ -130,10 +130,11 @@ fn fix_tests(given: &Given<'_>) -> String {
     let (path, session) = (given.quoted("path"), given.session());
     format!(
         "Make the tests in {path} of the workspace pass.{session}\n\n\
-         1. test_run with that path; it names each failure with its place and message.\n\
-         2. For one failure at a time, find the cause: fs_read the code, fs_search for its uses.\n\
-         3. Mend the code, not the test, with fs_edit; if the test itself is wrong, say why before you change it.\n\
-         4. test_run again after each change, and run lint_check at the end.\n\
+         1. Run them: run_shell with `python3 -m pytest -q` and that path; pkg_install pytest if it is not there, or use \
+         `python3 -m unittest`.\n\
+         2. For one failure at a time, find the cause: fs_read the code, grep for its uses with run_shell.\n\
+         3. Mend the code, not the test, with fs_write; if the test itself is wrong, say why before you change it.\n\
+         4. Run them again after each change, and all of them at the end.\n\
          5. Report what was wrong and what you changed, and which tests still fail, if any."
     )
 }
@@ -142,8 +143,8 @@ fn review_code(given: &Given<'_>) -> String {
     let (path, session) = (given.quoted("path"), given.session());
     format!(
         "Review the code in {path} of the workspace. Change nothing.{session}\n\n\
-         1. fs_list it (recursive) if it is a directory, and fs_read what matters; fs_search finds uses.\n\
-         2. lint_check it, and test_run if there are tests.\n\
+         1. fs_list it (recursive) if it is a directory, and fs_read what matters; grep with run_shell finds uses.\n\
+         2. Run its tests if there are any, with run_shell.\n\
          3. Where you suspect a fault, show it: a few lines in run_python that fail.\n\
          4. Report faults in order of weight, each with file and line, what happens, and how to mend it. Say what you \
          did not look at."
@@ -156,8 +157,7 @@ fn run_long_job(given: &Given<'_>) -> String {
         "Run this command in the workspace and follow it to its end: {command}.{session}\n\n\
          1. run_shell with background true and a timeout_seconds that is long enough; it answers with a task_id at \
          once.\n\
-         2. task_wait for it, as often as needed; between waits, task_logs (with grep, to find errors) shows how far \
-         it is. task_cancel ends it if it goes wrong.\n\
+         2. task_wait for it, as often as needed; each time it gives the output so far. task_cancel ends it if it goes wrong.\n\
          3. Report its exit code, the files it made, and what its output says; of long output only what matters."
     )
 }
@@ -290,6 +290,26 @@ mod tests {
         ] {
             let refused = text_of("plot", arguments).expect_err(why);
             assert!(refused.contains(why), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_texts_name_only_tools_that_are_there() {
+        let families = ["fs_", "run_", "session_create", "task_", "pkg_", "test_", "lint_", "kernel_", "artifact_"];
+        let words = |text: &str| -> Vec<String> {
+            let name = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+            text.split(name).filter(|word| families.iter().any(|f| word.starts_with(f))).map(str::to_owned).collect()
+        };
+        let arguments = json!({"file": "f", "what": "w", "question": "q", "path": "p", "command": "c"});
+        let mut texts = vec![super::super::instructions::INSTRUCTIONS.to_owned()];
+        for prompt in PROMPTS {
+            let fitting =
+                arguments.as_object().unwrap().iter().filter(|(name, _)| argument(prompt.name, name).is_some());
+            let fitting: JsonObject = fitting.map(|(name, value)| (name.clone(), value.clone())).collect();
+            texts.push(text_of(prompt.name, Value::Object(fitting)).unwrap());
+        }
+        for word in texts.iter().flat_map(|text| words(text)).filter(|word| word != "task_id") {
+            assert!(crate::tools::find(&word).is_some(), "there is no tool {word}");
         }
     }
 }
