@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod demo;
+mod files;
 mod independent_client;
 mod readme;
 mod resources;

@@ -5,6 +5,7 @@
 //! protocol: [`crate::mcp`] turns its result into one.
 
 mod args;
+mod artifacts;
 mod call;
 mod calls;
 mod connection;

@@ -104,7 +104,7 @@ const fn next_step(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::NotAFile | ErrorCode::NotADirectory => Some("fs_stat says what is there."),
         ErrorCode::AlreadyExists => Some("choose another path, or allow overwriting."),
         ErrorCode::FileTooLarge => Some("split the file, or make it with run_python inside the session."),
-        ErrorCode::PreconditionFailed => Some("read the file again and use its present etag."),
+        ErrorCode::PreconditionFailed => Some("read the file again with fs_read; go by its present text and etag."),
         ErrorCode::SessionNotFound => Some("session_list shows your sessions; session_create makes one."),
         ErrorCode::SessionClosed | ErrorCode::SessionLost => Some("session_create makes a new session."),
         ErrorCode::SessionLimit => Some("close a session you no longer need with session_close."),

@@ -1,6 +1,8 @@
 //! The table of tools: a row each, in the order in which clients see them.
 
-use super::{Effect, Tool, echo, files, kernels, packages, run, run_code, schema, session, session_view, tasks};
+use super::{
+    Effect, Tool, artifacts, echo, files, kernels, packages, run, run_code, schema, session, session_view, tasks,
+};
 
 /// Every tool, in the order in which they are listed.
 pub static TOOLS: &[Tool] = &[
@@ -83,6 +85,16 @@ pub static TOOLS: &[Tool] = &[
         run: files::write,
     },
     Tool {
+        name: "fs_edit",
+        title: "Edit a file",
+        description: "Replaces exact text in a file of the workspace in one step, and shows the change. The text must be \
+                      there exactly once unless replace_all is true; otherwise nothing changes and the answer says why.",
+        effect: Effect::Acts,
+        input: schema::of::<files::FsEditInput>,
+        output: None,
+        run: files::edit,
+    },
+    Tool {
         name: "fs_list",
         title: "List files",
         description: "Lists a directory of the workspace, sorted by path; recursive lists what is below, pattern picks \
@@ -91,6 +103,16 @@ pub static TOOLS: &[Tool] = &[
         input: schema::of::<files::FsListInput>,
         output: Some(schema::of_output::<files::FsListOutput>),
         run: files::list,
+    },
+    Tool {
+        name: "fs_search",
+        title: "Search files",
+        description: "Finds lines in text files of the workspace by regular expression, as path:line:text. Hidden files are \
+                      searched, and .gitignore is not heeded; links and .codegen/ are passed by.",
+        effect: Effect::Reads,
+        input: schema::of::<files::FsSearchInput>,
+        output: Some(schema::of_output::<files::FsSearchOutput>),
+        run: files::search,
     },
     Tool {
         name: "fs_stat",
@@ -120,6 +142,26 @@ pub static TOOLS: &[Tool] = &[
         input: schema::of::<files::FsDeleteInput>,
         output: None,
         run: files::delete,
+    },
+    Tool {
+        name: "artifact_list",
+        title: "List artifacts",
+        description: "Lists the files below artifacts/ in the workspace, where plots are saved and where what is worth \
+                      keeping belongs, with type, size and resource address.",
+        effect: Effect::Reads,
+        input: schema::of::<artifacts::ArtifactListInput>,
+        output: Some(schema::of_output::<artifacts::ArtifactListOutput>),
+        run: artifacts::list,
+    },
+    Tool {
+        name: "artifact_get",
+        title: "Get an artifact",
+        description: "Gives an artifact: a picture of at most 1 MiB as an image, text as text, anything else as the address \
+                      of a resource.",
+        effect: Effect::Reads,
+        input: schema::of::<artifacts::ArtifactGetInput>,
+        output: None,
+        run: artifacts::get,
     },
     Tool {
         name: "run_python",

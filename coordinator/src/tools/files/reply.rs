@@ -9,7 +9,10 @@ use crate::tools::result::ToolResult;
 use crate::tools::words;
 
 /// The reply to a file operation: what `render` makes of its result, or its failure.
-pub(super) fn file_reply(outcome: &TaskOutcome, render: impl FnOnce(&OperationResult) -> Option<ToolResult>) -> Reply {
+pub(in crate::tools) fn file_reply(
+    outcome: &TaskOutcome,
+    render: impl FnOnce(&OperationResult) -> Option<ToolResult>,
+) -> Reply {
     let result = match &outcome.result {
         Ok(completed) => completed.result.as_ref().and_then(render).unwrap_or_else(|| {
             let failure = Failure::new(ErrorCode::Internal, "the worker answered with the result of another operation");
@@ -21,7 +24,7 @@ pub(super) fn file_reply(outcome: &TaskOutcome, render: impl FnOnce(&OperationRe
 }
 
 /// One file, in one line.
-pub(super) fn line(stat: &FileStat) -> String {
+pub(in crate::tools) fn line(stat: &FileStat) -> String {
     let place = if stat.path.is_empty() { "." } else { &stat.path };
     match (stat.kind, &stat.etag) {
         (FileKind::File, Some(etag)) => {

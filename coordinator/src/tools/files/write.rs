@@ -17,7 +17,7 @@ use crate::tools::call::{Act, Answer, Call};
 use crate::tools::result::ToolResult;
 
 /// The longest etag that is looked at, in bytes.
-const ETAG_BYTES_MAX: usize = 256;
+pub(super) const ETAG_BYTES_MAX: usize = 256;
 
 /// Takes base64 with or without its padding, since models leave it out.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

@@ -1,0 +1,143 @@
+//! `artifact_get`.
+
+use codegen_types::event::FileStat;
+use codegen_types::operation::Read;
+use codegen_types::{Operation, OperationResult, SessionId, WorkspacePath};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::media;
+use crate::tools::call::{Answer, Call};
+use crate::tools::files::{file_reply, line};
+use crate::tools::result::{Content, ResourceLink, ToolResult};
+use crate::tools::{WorkspaceUri, args, words};
+
+/// The largest picture that a result holds, in bytes.
+const PICTURE_BYTES_MAX: u64 = 1 << 20;
+/// The most characters of text that a result holds.
+const TEXT_CHARS_MAX: usize = 20_000;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::tools) struct ArtifactGetInput {
+    /// Session handle; left out: the connection's default session.
+    session_id: Option<String>,
+    /// The artifact, as artifact_list names it; `artifacts/` may be left out.
+    path: String,
+}
+
+pub(in crate::tools) fn get<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
+    async move {
+        let input: ArtifactGetInput = call.input()?;
+        let given = args::path("path", &input.path)?;
+        if given.is_root() {
+            return Err(args::invalid("path", "it names no file; artifact_list lists them").into());
+        }
+        let below = given.components().next() == Some(super::DIRECTORY);
+        let path = if below { given } else { args::path("path", &format!("{}/{given}", super::DIRECTORY))? };
+        let session = call.connection.session(input.session_id.as_deref()).await?;
+        // One byte more than can be shown tells a larger file.
+        let read = Read { path: path.clone(), offset: 0, limit: Some(PICTURE_BYTES_MAX + 1) };
+        let outcome = call.act(session, Operation::Read(read).into()).await?;
+        Ok(file_reply(&outcome, |result| match result {
+            OperationResult::Read { contents, stat } => Some(render(session, &path, contents, stat)),
+            _ => None,
+        }))
+    }
+    .boxed()
+}
+
+fn render(session: SessionId, path: &WorkspacePath, contents: &[u8], stat: &FileStat) -> ToolResult {
+    let uri = WorkspaceUri { session, path: path.clone() };
+    let whole = contents.len() as u64 == stat.size && stat.size <= PICTURE_BYTES_MAX;
+    let picture = media::of_picture(contents);
+    let mime = picture.unwrap_or_else(|| media::of_name(path.as_str()));
+    let about = format!("{} ({mime}) {uri}", line(stat));
+    let content = match (picture, beginning_of_text(contents, stat.size)) {
+        (Some(mime), _) if whole => {
+            vec![Content::Text(about), Content::Image { mime: mime.to_owned(), data: contents.to_vec() }]
+        }
+        (None, Some(text)) => {
+            let end = text.len() as u64;
+            let mut shown = text.to_owned();
+            if end < stat.size {
+                let rest = stat.size - end;
+                shown.push_str(&format!("\n[{rest} bytes follow; fs_read {path} with offset {end} reads on]"));
+            }
+            let blocks = [shown, about].into_iter().filter(|text| !text.is_empty());
+            blocks.map(Content::Text).collect()
+        }
+        _ => {
+            let name = path.components().last().unwrap_or_default().to_owned();
+            let text = format!(
+                "{about}\n{} that are not shown here: fetch the resource, or look into the file with run_python.",
+                words::bytes(stat.size)
+            );
+            let link = ResourceLink { uri, name, mime: mime.to_owned(), size: stat.size };
+            vec![Content::Text(text), Content::ResourceLink(link)]
+        }
+    };
+    ToolResult { content, ..ToolResult::default() }
+}
+
+/// The first characters of a file that is text as far as it was read.
+fn beginning_of_text(contents: &[u8], size: u64) -> Option<&str> {
+    let text = match std::str::from_utf8(contents) {
+        Ok(text) => text,
+        // The last character is cut where reading ended.
+        Err(error) if error.error_len().is_none() && (contents.len() as u64) < size => {
+            std::str::from_utf8(&contents[..error.valid_up_to()]).expect("valid up to there")
+        }
+        Err(_) => return None,
+    };
+    if text.contains('\0') {
+        return None;
+    }
+    Some(text.char_indices().nth(TEXT_CHARS_MAX).map_or(text, |(end, _)| &text[..end]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use codegen_types::event::FileKind;
+
+    fn got(name: &str, contents: &[u8], size: u64) -> Vec<Content> {
+        let path = WorkspacePath::parse(name).expect("a legal path");
+        let stat = FileStat { path: name.into(), kind: FileKind::File, size, modified_ms: 0, etag: None, mode: 0o644 };
+        render(SessionId::mint(), &path, contents, &stat).content
+    }
+
+    #[test]
+    fn a_picture_is_shown_whatever_its_name_and_none_other_is() {
+        let png = [&b"\x89PNG\r\n\x1a\n"[..], &[0; 100]].concat();
+        let blocks = got("artifacts/a.txt", &png, png.len() as u64);
+        assert!(
+            matches!(&blocks[1], Content::Image { mime, data } if mime == "image/png" && *data == png),
+            "{blocks:?}"
+        );
+        let blocks = got("artifacts/liar.png", b"MZ\0\x90", 4);
+        assert!(matches!(blocks.as_slice(), [Content::Text(_), Content::ResourceLink(_)]), "{blocks:?}");
+    }
+
+    #[test]
+    fn what_is_large_is_linked() {
+        let large = [&b"\x89PNG\r\n\x1a\n"[..], &vec![0; PICTURE_BYTES_MAX as usize]].concat();
+        let blocks = got("artifacts/a.png", &large[..=PICTURE_BYTES_MAX as usize], large.len() as u64);
+        let [Content::Text(text), Content::ResourceLink(link)] = blocks.as_slice() else { panic!("{blocks:?}") };
+        assert!(text.contains(&link.uri.to_string()), "the text names the address, too: {text}");
+        assert_eq!((link.name.as_str(), link.mime.as_str(), link.size), ("a.png", "image/png", large.len() as u64));
+    }
+
+    #[test]
+    fn text_is_given_up_to_a_budget_with_the_way_to_the_rest() {
+        let blocks = got("artifacts/a.csv", "é,1\n".as_bytes(), 5);
+        assert_eq!(blocks[0], Content::Text("é,1\n".into()));
+        let long = "é".repeat(30_000);
+        let blocks = got("artifacts/a.txt", long.as_bytes(), long.len() as u64);
+        let Content::Text(text) = &blocks[0] else { panic!("{blocks:?}") };
+        assert!(text.ends_with("[20000 bytes follow; fs_read artifacts/a.txt with offset 40000 reads on]"), "{text}");
+        assert_eq!(got("artifacts/empty", b"", 0).len(), 1);
+    }
+}
