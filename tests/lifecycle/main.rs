@@ -3,6 +3,7 @@
 mod audit;
 mod kills;
 mod limits;
+mod long;
 mod packages;
 mod processes;
 mod scripts;

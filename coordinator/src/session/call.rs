@@ -1,6 +1,7 @@
 //! What the session layer is asked, and what it answers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::{
@@ -8,6 +9,8 @@ use codegen_types::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::receipt::Receipt;
 
 /// A new session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,6 +67,8 @@ pub struct SessionSnapshot {
     pub tasks: u64,
     /// Bytes that its workspace took when its processes were last ended, when that is known.
     pub workspace_bytes: Option<u64>,
+    /// What its tasks used.
+    pub receipt: Arc<Receipt>,
 }
 
 /// One tool call that acts in a session.

@@ -2,13 +2,18 @@
 
 use codegen_audit::{Entry, EventKind, Outcome as Verdict};
 use codegen_types::event::Edited;
-use codegen_types::{ErrorCode, EventBody, Exit, Failure, OperationResult};
+use codegen_types::{ErrorCode, EventBody, Failure, OperationResult};
 use coordinator_core::task::TaskInput;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::call::Completed;
 use crate::store::StoredOutcome;
 use crate::workers::DispatchEnd;
+
+/// The most packages, and hosts, that a record names.
+const NAMES_MAX: usize = 100;
+/// The longest name of either, in characters.
+const NAME_CHARS_MAX: usize = 200;
 
 /// What a dispatch came to, and what that means for the task.
 pub(super) fn outcome_of(end: DispatchEnd, transcriptd: Completed) -> (StoredOutcome, TaskInput) {
@@ -39,7 +44,12 @@ pub(super) fn outcome_of(end: DispatchEnd, transcriptd: Completed) -> (StoredOut
 }
 
 /// Says in the record how it ended.
-pub(super) fn describe(entry: &mut Entry, outcome: &StoredOutcome, input: &TaskInput, written: u64) {
+pub(super) fn describe(
+    entry: &mut Entry,
+    outcome: &StoredOutcome,
+    input: &TaskInput,
+    Traffic { bytes_in, written }: Traffic,
+) {
     let unknown = matches!(input, TaskInput::OutcomeLost);
     entry.kind = if unknown { EventKind::TaskUnknown } else { EventKind::TaskOutcome };
     entry.code = outcome.result.as_ref().err().map(|failure| failure.code);
@@ -54,7 +64,24 @@ pub(super) fn describe(entry: &mut Entry, outcome: &StoredOutcome, input: &TaskI
         (Ok(_), _) => Verdict::Ok,
     });
     entry.bytes = bytes_of(result).or((written > 0).then_some(written));
-    entry.detail = result.and_then(detail_of);
+    let bytes_out = match result {
+        Some(OperationResult::Read { contents, .. }) => contents.len() as u64,
+        _ => written,
+    };
+    let mut detail = result.map(detail_of).unwrap_or_default();
+    for (name, bytes) in [("bytes_in", bytes_in), ("bytes_out", bytes_out)] {
+        if bytes > 0 {
+            detail.insert(name.to_owned(), json!(bytes));
+        }
+    }
+    entry.detail = (!detail.is_empty()).then_some(Value::Object(detail));
+}
+
+/// Bytes that a task took in with its arguments, and wrote.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Traffic {
+    pub(super) bytes_in: u64,
+    pub(super) written: u64,
 }
 
 const fn bytes_of(result: Option<&OperationResult>) -> Option<u64> {
@@ -74,28 +101,29 @@ const fn bytes_of(result: Option<&OperationResult>) -> Option<u64> {
     }
 }
 
-fn detail_of(result: &OperationResult) -> Option<Value> {
-    let OperationResult::Exec(Exit { code, signal, used, files_changed, leftovers_killed, hosts, packages, .. }) =
-        result
-    else {
-        return None;
-    };
-    let mut detail = json!({
-        "exit_code": code,
-        "signal": signal,
-        "cpu_ms": used.cpu_ms,
-        "memory_peak_bytes": used.memory_peak_bytes,
-        "files_changed": files_changed.len(),
-        "leftovers_killed": leftovers_killed,
-    });
-    if let Value::Object(detail) = &mut detail {
-        if !packages.is_empty() {
-            let named = packages.iter().map(|package| format!("{} {}", package.name, package.version));
-            detail.insert("packages".to_owned(), named.collect());
-        }
-        if !hosts.is_empty() {
-            detail.insert("hosts".to_owned(), json!(hosts));
-        }
+fn detail_of(result: &OperationResult) -> Map<String, Value> {
+    let OperationResult::Exec(exit) = result else { return Map::new() };
+    let mut detail = Map::new();
+    let mut say = |name: &str, value: Value| drop(detail.insert(name.to_owned(), value));
+    say("exit_code", json!(exit.code));
+    say("signal", json!(exit.signal));
+    say("cpu_ms", json!(exit.used.cpu_ms));
+    say("memory_peak_bytes", json!(exit.used.memory_peak_bytes));
+    say("files_changed", json!(exit.files_changed.len()));
+    say("leftovers_killed", json!(exit.leftovers_killed));
+    let packages = exit.packages.iter().take(NAMES_MAX);
+    let packages = packages.map(|package| format!("{} {}", cut(&package.name), cut(&package.version)));
+    let hosts: Vec<String> = exit.hosts.iter().take(NAMES_MAX).map(|host| cut(host)).collect();
+    if !exit.packages.is_empty() {
+        say("packages", packages.collect());
     }
-    Some(detail)
+    if !hosts.is_empty() {
+        say("hosts", json!(hosts));
+    }
+    detail
+}
+
+/// A worker's word, as far as a record repeats it.
+fn cut(text: &str) -> String {
+    text.chars().take(NAME_CHARS_MAX).collect()
 }

@@ -11,8 +11,8 @@ use coordinator_core::task::{TaskInput, TaskState};
 use serde_json::Value;
 
 use super::now_ms;
-use super::outcome::describe;
-use super::receipt::Receipt;
+use super::outcome::{Traffic, describe};
+use super::receipt::{Charge, Receipt};
 use super::record::key_of;
 use super::repeat::DIGEST_LOST;
 use crate::store::{Progress, SessionRow, SessionStore, StoreError, StoredOutcome, TaskRow, TaskStore};
@@ -45,6 +45,8 @@ struct Tail {
     closed: BTreeMap<TaskId, Record>,
     /// Attempts under idempotency keys.
     keyed: BTreeMap<TaskId, Record>,
+    /// What the tasks of each session used, those before included.
+    receipts: BTreeMap<SessionId, Receipt>,
     last: LogSeq,
     log_id: Option<String>,
 }
@@ -57,6 +59,16 @@ impl Tail {
         // A task that is placed again is open again.
         self.closed.remove(&task);
         self.open.insert(task, record);
+    }
+
+    fn charge(&mut self, record: &Record) {
+        let (Some(session), Some(charge)) = (record.session, Charge::of(record.outcome, record.detail.as_ref())) else {
+            return;
+        };
+        let receipt = self.receipts.entry(session).or_default();
+        if record.seq > receipt.through {
+            receipt.add(&charge);
+        }
     }
 
     fn close(&mut self, task: TaskId, record: Record, unfinished: &[TaskId]) {
@@ -88,7 +100,8 @@ pub(super) async fn run(
     let progress = sessions.progress().await?;
     let unfinished: Vec<TaskId> = tasks.unfinished_tasks().await?.iter().map(|row| row.id).collect();
     let keys_since_ms = now_ms().saturating_sub(i64::try_from(outcome_retention.as_millis()).unwrap_or(i64::MAX));
-    let reading = tokio::task::spawn_blocking(move || read_tail(&dir, &progress, &unfinished, keys_since_ms));
+    let receipts = rows.iter().map(|(id, row)| (*id, row.receipt.clone())).collect();
+    let reading = tokio::task::spawn_blocking(move || read_tail(&dir, &progress, &unfinished, keys_since_ms, receipts));
     let tail = reading.await.map_err(|_| ReconcileError::CutOff)??;
     for (session, records) in tail.sessions {
         let row = rows.remove(&session);
@@ -98,6 +111,16 @@ pub(super) async fn run(
             // Its end is on record, and it was to be forgotten when the server ended.
             (None, Some(revision)) => sessions.remove_session(session, revision).await?,
             (None, None) => {}
+        }
+    }
+    for (session, receipt) in tail.receipts {
+        if let Some(row) = rows.remove(&session) {
+            let row = if receipt.tasks == row.receipt.tasks {
+                row
+            } else {
+                put(sessions, SessionRow { receipt: Receipt { through: tail.last, ..receipt }, ..row }).await?
+            };
+            rows.insert(session, row);
         }
     }
     bring_back_keys(tasks, tail.keyed).await?;
@@ -143,19 +166,29 @@ fn lost_row(id: TaskId, attempt: Record) -> Option<TaskRow> {
     })
 }
 
-fn read_tail(dir: &Path, progress: &Progress, unfinished: &[TaskId], keys_since_ms: i64) -> Result<Tail, ReadError> {
-    let mut tail = Tail::default();
+fn read_tail(
+    dir: &Path,
+    progress: &Progress,
+    unfinished: &[TaskId],
+    keys_since_ms: i64,
+    receipts: BTreeMap<SessionId, Receipt>,
+) -> Result<Tail, ReadError> {
+    let mut tail = Tail { receipts, ..Tail::default() };
     let from = progress.log_id.is_some().then_some(progress.settled_before);
     for record in records(dir, from) {
         let record = record?;
         if progress.log_id.as_ref().is_some_and(|known| *known != record.log_id) {
             // Another log was put in the place of the one that the store knows: all of it counts.
-            return read_tail(dir, &Progress::default(), unfinished, keys_since_ms);
+            tail.receipts.values_mut().for_each(|receipt| receipt.through = LogSeq(0));
+            return read_tail(dir, &Progress::default(), unfinished, keys_since_ms, tail.receipts);
         }
         (tail.last, tail.log_id) = (record.seq, Some(record.log_id.clone()));
         match (record.kind, record.session, record.task) {
             (EventKind::TaskAttempt, _, Some(task)) => tail.attempted(task, record, keys_since_ms),
-            (EventKind::TaskOutcome | EventKind::TaskUnknown, _, Some(task)) => tail.close(task, record, unfinished),
+            (EventKind::TaskOutcome | EventKind::TaskUnknown, _, Some(task)) => {
+                tail.charge(&record);
+                tail.close(task, record, unfinished);
+            }
             // What was withdrawn was never acted upon.
             (EventKind::LogWithdrawn, _, _) => {
                 tail.open.retain(|_, attempt| Some(attempt.seq) != record.cites);
@@ -307,7 +340,8 @@ async fn record_late(
         }
     };
     if let Some(outcome) = &row.outcome {
-        describe(&mut entry, outcome, &input, outcome.bytes());
+        let traffic = Traffic { written: outcome.bytes(), ..Traffic::default() };
+        describe(&mut entry, outcome, &input, traffic);
     }
     let seq = audit.append(entry).await?;
     tasks.put_task(TaskRow { outcome_seq: Some(seq), revision: row.revision + 1, ..row }).await?;

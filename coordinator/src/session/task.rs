@@ -12,8 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::call::{Completed, TaskCall, TaskOutcome};
-use super::outcome::{describe, outcome_of};
+use super::outcome::{Traffic, describe, outcome_of};
 use super::owner::{Begun, Message};
+use super::receipt::{self, Charge};
 use super::running::{Registered, Run};
 use super::transcript::Transcript;
 use super::{Shared, now_ms, repeat, unavailable};
@@ -62,16 +63,16 @@ impl Runner {
             Ok(begun) => begun,
             Err(failure) => return self.refused(failure),
         };
-        let outcome = self.run_begun(begun, begins).await;
+        let (outcome, charge) = self.run_begun(begun, begins).await;
         // An owner that is gone has no use for the news.
-        let _ = self.owner.send(Message::Ended { task }).await;
+        let _ = self.owner.send(Message::Ended { task, charge }).await;
         outcome
     }
 
-    async fn run_begun(&self, begun: Begun, begins: oneshot::Sender<()>) -> TaskOutcome {
+    async fn run_begun(&self, begun: Begun, begins: oneshot::Sender<()>) -> (TaskOutcome, Option<Charge>) {
         let attempt = match self.attempt(&begun).await {
             Ok(attempt) => attempt,
-            Err(error) => return self.refused(unavailable(&error)),
+            Err(error) => return (self.refused(unavailable(&error)), None),
         };
         let row = match self.remember(&begun, &attempt).await {
             Ok(row) => row,
@@ -81,9 +82,9 @@ impl Runner {
         // A caller that is gone does not wait for it.
         let _ = begins.send(());
         let ended = self.dispatch(begun, attempt, row, &registered.run.transcript).await;
-        let outcome = self.conclude(ended).await;
+        let (outcome, charge) = self.conclude(ended).await;
         registered.tell(&outcome);
-        outcome
+        (outcome, charge)
     }
 
     /// Lets the task be found by its id.
@@ -172,7 +173,7 @@ impl Runner {
     }
 
     /// Ends a task that was attempted in the log and sent nowhere.
-    async fn fail_recorded(&self, begun: &Begun, attempt: Attempt, failure: Failure) -> TaskOutcome {
+    async fn fail_recorded(&self, begun: &Begun, attempt: Attempt, failure: Failure) -> (TaskOutcome, Option<Charge>) {
         let mut outcome = self.refused(failure);
         let mut entry = self.entry(begun);
         entry.kind = EventKind::TaskOutcome;
@@ -181,11 +182,12 @@ impl Runner {
         if let Attempt::Durable(seq) = attempt {
             entry.cites = Some(seq);
         }
+        let charge = Charge::of(entry.outcome, None);
         match self.shared.audit.queue(entry).await {
             Ok(seq) => outcome.audit_seq = Some(seq),
             Err(error) => outcome.result = Err(unavailable(&error)),
         }
-        outcome
+        (outcome, charge)
     }
 
     async fn dispatch(
@@ -291,16 +293,18 @@ impl Runner {
     }
 
     /// Records how it ended, stores it, and only then gives the answer.
-    async fn conclude(&self, ended: Ended) -> TaskOutcome {
+    async fn conclude(&self, ended: Ended) -> (TaskOutcome, Option<Charge>) {
         let Ended { begun, attempt, row, end, written, mut captured, wall } = ended;
         let mut entry = self.entry(&begun);
         entry.duration_ms = Some(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
         captured.overlapped = begun.overlapped.lock().iter().copied().collect();
         let (outcome, input) = outcome_of(end, captured);
-        describe(&mut entry, &outcome, &input, written);
+        let bytes_in = receipt::bytes_in(&self.call.operation);
+        describe(&mut entry, &outcome, &input, Traffic { bytes_in, written });
+        let charge = Charge::of(entry.outcome, entry.detail.as_ref());
         let lost = matches!(input, TaskInput::OutcomeLost);
         self.shared.changes.tell_outcome(self.call.session, &self.call.operation, &outcome, lost);
-        match self.record_outcome(entry, attempt).await {
+        let told = match self.record_outcome(entry, attempt).await {
             Ok(seq) => {
                 self.store_outcome(row, outcome.clone(), &input, Some(seq)).await;
                 self.told(outcome, Some(seq))
@@ -320,7 +324,8 @@ impl Runner {
                 let failure = Failure::new(ErrorCode::AuditUnavailable, text);
                 self.told(StoredOutcome { result: Err(failure), partial: None }, None)
             }
-        }
+        };
+        (told, charge)
     }
 
     fn told(&self, outcome: StoredOutcome, audit_seq: Option<LogSeq>) -> TaskOutcome {

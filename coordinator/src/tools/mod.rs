@@ -26,6 +26,7 @@ mod serve;
 mod session;
 mod session_keys;
 mod session_view;
+mod shown;
 mod table;
 mod tasks;
 mod words;

@@ -2,21 +2,17 @@
 
 use std::fmt::Write;
 
-use codegen_types::event::{ChangeKind, Display, FileChange};
+use codegen_types::event::{ChangeKind, FileChange};
 use codegen_types::{Exit, OperationResult};
 use serde_json::{Value, json};
 
-use super::excerpt::{self, excerpt};
+use super::excerpt::{self, Whole, excerpt};
 use super::result::{Content, ToolResult};
-use super::{packages, words};
+use super::{packages, shown, words};
 use crate::session::{Captured, Completed, TaskInfo, TaskOutcome, TaskSeen};
 
 /// The most changed files that are named.
 const FILES_NAMED_MAX: usize = 50;
-/// The most pictures.
-const IMAGES_MAX: usize = 16;
-/// All pictures of a result together, in bytes.
-const IMAGE_BYTES_MAX: usize = 8 << 20;
 
 /// A task that runs still: for how long, what it wrote so far, what can be done; one that has ended: its result.
 pub(super) fn render_seen(seen: &TaskSeen, output_chars: usize) -> ToolResult {
@@ -29,7 +25,11 @@ pub(super) fn render_seen(seen: &TaskSeen, output_chars: usize) -> ToolResult {
     if is_empty(&seen.log) {
         text.push_str("\n\n(no output so far)");
     } else {
-        let _ = write!(text, "\n\noutput so far:\n{}", excerpt(&seen.log, output_chars).trim_end_matches('\n'));
+        let _ = write!(
+            text,
+            "\n\noutput so far:\n{}",
+            excerpt(&seen.log, output_chars, &Whole::Logs).trim_end_matches('\n')
+        );
     }
     text.push_str(
         "\n\nNext: task_wait waits for its result, task_logs shows more of its output, task_cancel ends it. It goes on \
@@ -55,10 +55,12 @@ pub(super) fn render(outcome: &TaskOutcome, output_chars: usize) -> ToolResult {
             if let Some(OperationResult::Exec(exit)) = &completed.result {
                 text.push_str(&packages::told(exit));
             }
-            output(text, completed, output_chars);
+            let taken = output(text, completed, output_chars);
+            shown::values(text, &completed.displays, output_chars.saturating_sub(taken).max(output_chars / 4));
+            shown::named(text, &completed.displays);
             changes(text, completed);
         }
-        displays(&mut result, &completed.displays);
+        shown::blocks(&mut result, &completed.displays);
         if let Some(OperationResult::Exec(exit)) = &completed.result {
             result = result.with_meta("codegen/exit", exit_facts(exit));
         }
@@ -97,18 +99,30 @@ fn used_until_then(text: &mut String, completed: &Completed) {
     }
 }
 
-fn output(text: &mut String, completed: &Completed, output_chars: usize) {
+/// Both streams, at most so many characters; how many they took.
+fn output(text: &mut String, completed: &Completed, output_chars: usize) -> usize {
     let budgets = excerpt::share(output_chars, &completed.stdout, &completed.stderr);
-    let empty = is_empty(&completed.stdout) && is_empty(&completed.stderr);
-    if empty {
+    if is_empty(&completed.stdout) && is_empty(&completed.stderr) && completed.displays.is_empty() {
         text.push_str("\n\n(no output)");
     }
+    let mut taken = 0;
     for (name, captured, budget) in [("stdout", &completed.stdout, budgets.0), ("stderr", &completed.stderr, budgets.1)]
     {
         if !is_empty(captured) {
-            let shown = excerpt(captured, budget);
+            let shown = excerpt(captured, budget, &whole(completed));
             let _ = write!(text, "\n\n{name}:\n{}", shown.trim_end_matches('\n'));
+            taken += shown.chars().count();
         }
+    }
+    taken
+}
+
+/// Where all of the output is.
+fn whole(completed: &Completed) -> Whole<'_> {
+    match &completed.result {
+        Some(OperationResult::Exec(Exit { output_file: Some(path), .. })) => Whole::File(path),
+        _ if completed.log().omitted == 0 => Whole::Logs,
+        _ => Whole::Lost,
     }
 }
 
@@ -141,23 +155,6 @@ fn changes(text: &mut String, completed: &Completed) {
     }
 }
 
-fn displays(result: &mut ToolResult, displays: &[Display]) {
-    let mut room = IMAGE_BYTES_MAX;
-    let mut left_out = 0;
-    for Display { mime, data, .. } in displays {
-        let images = result.content.iter().filter(|c| matches!(c, Content::Image { .. })).count();
-        if mime.starts_with("image/") && data.len() <= room && images < IMAGES_MAX {
-            room -= data.len();
-            result.content.push(Content::Image { mime: mime.clone(), data: data.clone() });
-        } else {
-            left_out += 1;
-        }
-    }
-    if left_out > 0 {
-        result.content.push(Content::Text(format!("({left_out} displayed objects are not shown)")));
-    }
-}
-
 fn exit_facts(exit: &Exit) -> Value {
     json!({
         "code": exit.code,
@@ -171,7 +168,7 @@ fn exit_facts(exit: &Exit) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use codegen_types::{ErrorCode, Failure, LogSeq, ResourceUse, TaskId, WorkspacePath};
+    use codegen_types::{Display, ErrorCode, Failure, LogSeq, ResourceUse, TaskId, WorkspacePath};
 
     fn captured(text: &str) -> Captured {
         Captured { head: text.into(), ..Captured::default() }
@@ -237,12 +234,35 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_is_a_block_of_its_own_and_pictures_are_bounded() {
-        let mut outcome = outcome(exit(0), "", "");
-        let picture = |size: usize| Display { mime: "image/png".into(), path: None, data: vec![0; size] };
-        outcome.result.as_mut().expect("it completed").displays = vec![picture(10), picture(IMAGE_BYTES_MAX)];
+    fn what_the_worker_notes_comes_right_after_the_status() {
+        let package = |name: &str| codegen_types::Package { name: name.to_owned(), version: "1.0".to_owned() };
+        let notes = vec!["The kernel was started anew.".to_owned()];
+        let (packages, hosts) = (vec![package("a"), package("b")], vec!["index.example:443".to_owned()]);
+        let result = render(&outcome(Exit { notes, packages, hosts, ..exit(0) }, "x", ""), 20_000);
+        let expected = "exit 0 in 0.12 s, peak 14 MiB\ninstalled a 1.0, b 1.0\nThe kernel was started anew.\n\
+                        reached index.example:443\n\nstdout:\nx";
+        assert_eq!(text(&result), expected);
+    }
+
+    #[test]
+    fn long_output_names_the_file_that_has_all_of_it() {
+        let output_file = WorkspacePath::parse(".codegen/output/tsk_1.log").ok();
+        let long = "x".repeat(1_000);
+        let result = render(&outcome(Exit { output_file, ..exit(0) }, &long, ""), 200);
+        let whole = "[… 800 bytes left out; whole output: .codegen/output/tsk_1.log (task_logs, fs_read) …]";
+        assert!(text(&result).contains(whole), "{}", text(&result));
+        let result = render(&outcome(exit(0), &long, ""), 200);
+        assert!(text(&result).contains("800 bytes left out; task_logs shows them"), "{}", text(&result));
+    }
+
+    #[test]
+    fn values_and_pictures_come_with_the_output() {
+        let mut outcome = outcome(exit(0), "out\n", "");
+        let display = |mime: &str, data: &[u8]| Display { mime: mime.into(), path: None, data: data.to_vec() };
+        outcome.result.as_mut().expect("it completed").displays =
+            vec![display("text/plain", b"42"), display("image/png", b"png")];
         let result = render(&outcome, 20_000);
-        assert_eq!(result.content.len(), 3);
-        assert!(matches!(&result.content[1], Content::Image { data, .. } if data.len() == 10));
+        assert!(text(&result).contains("\n\nstdout:\nout\n\nvalue:\n42\n\nimages:\n  "), "{}", text(&result));
+        assert!(matches!(&result.content[1], Content::Image { data, .. } if data == b"png"));
     }
 }

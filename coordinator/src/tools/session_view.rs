@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::words;
-use crate::session::SessionSnapshot;
+use crate::session::{Receipt, SessionSnapshot};
 
 /// How much of a session is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,29 @@ pub(super) struct SessionView {
     running: Vec<String>,
     /// How many tasks were ever started in it.
     tasks: u64,
+    /// What they used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<ReceiptView>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ReceiptView {
+    /// Tasks that ended.
+    tasks: u64,
+    /// Those of them that failed.
+    failed: u64,
+    /// Processor time of all programs.
+    cpu_seconds: f64,
+    /// Peak resident memory of the largest process.
+    memory_peak_bytes: u64,
+    /// Bytes of code, input and file contents that came in.
+    bytes_in: u64,
+    /// Bytes of output and file contents that went out.
+    bytes_out: u64,
+    /// Packages that were installed, with their versions.
+    packages: BTreeMap<String, String>,
+    /// Hosts that were reached.
+    hosts: Vec<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -118,6 +141,7 @@ impl SessionView {
             files_kept_until: words::time(snapshot.retained_until_ms),
             running: snapshot.running.iter().map(ToString::to_string).collect(),
             tasks: snapshot.tasks,
+            receipt: (detail == Detail::Full).then(|| ReceiptView::of(&snapshot.receipt)),
         }
     }
 
@@ -181,6 +205,9 @@ impl SessionView {
             let named = self.runtimes.iter().map(|runtime| format!("{} {}", runtime.name, runtime.version));
             let _ = write!(text, "\nruntimes: {}", named.collect::<Vec<_>>().join(", "));
         }
+        if let Some(receipt) = self.receipt.as_ref().filter(|receipt| receipt.tasks > 0) {
+            receipt.tell(&mut text);
+        }
         if !self.metadata.is_empty() {
             let _ = write!(text, "\nmetadata: {}", serde_json::json!(self.metadata));
         }
@@ -190,6 +217,38 @@ impl SessionView {
             self.ttl_seconds, self.files_kept_until
         );
         text
+    }
+}
+
+impl ReceiptView {
+    fn of(receipt: &Receipt) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 milliseconds of processor time")]
+        let cpu_seconds = receipt.cpu_ms as f64 / 1000.0;
+        let Receipt { tasks, failed, memory_peak_bytes, bytes_in, bytes_out, .. } = *receipt;
+        let (packages, hosts) = (receipt.packages.clone(), receipt.hosts.iter().cloned().collect());
+        Self { tasks, failed, cpu_seconds, memory_peak_bytes, bytes_in, bytes_out, packages, hosts }
+    }
+
+    fn tell(&self, text: &mut String) {
+        let (peak, bytes_in, bytes_out) = (self.memory_peak_bytes, self.bytes_in, self.bytes_out);
+        let _ = write!(
+            text,
+            "\nreceipt: {} tasks ({} failed), {:.1} s processor, peak {}, {} in, {} out",
+            self.tasks,
+            self.failed,
+            self.cpu_seconds,
+            words::bytes(peak),
+            words::bytes(bytes_in),
+            words::bytes(bytes_out)
+        );
+        if !self.packages.is_empty() {
+            let named: Vec<String> = self.packages.iter().take(20).map(|(name, v)| format!("{name} {v}")).collect();
+            let _ = write!(text, "; {} packages: {}", self.packages.len(), named.join(", "));
+        }
+        if !self.hosts.is_empty() {
+            let named: Vec<&str> = self.hosts.iter().take(20).map(String::as_str).collect();
+            let _ = write!(text, "; {} hosts: {}", self.hosts.len(), named.join(", "));
+        }
     }
 }
 

@@ -225,6 +225,16 @@ pub static TOOLS: &[Tool] = &[
         run: tasks::wait,
     },
     Tool {
+        name: "task_logs",
+        title: "Read a task's output",
+        description: "Shows what a task wrote, both streams in the order of arrival, while it runs and afterwards; grep \
+                      picks lines. next_cursor of the answer goes on where it ended.",
+        effect: Effect::Reads,
+        input: schema::of::<tasks::TaskLogsInput>,
+        output: None,
+        run: tasks::logs,
+    },
+    Tool {
         name: "pkg_install",
         title: "Install packages",
         description: "Installs Python packages into the session, where they stay: by requirement (name and versions, \

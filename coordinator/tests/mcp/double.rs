@@ -210,6 +210,7 @@ impl SessionCalls for Sessions {
                 running: vec![],
                 tasks: 0,
                 workspace_bytes: None,
+                receipt: Arc::default(),
             });
             self.0.sessions.lock().insert(snapshot.id, Arc::clone(&snapshot));
             Ok(snapshot)

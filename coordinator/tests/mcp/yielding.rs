@@ -91,3 +91,25 @@ async fn what_the_answer_is_to_be_like_is_checked() {
         assert_eq!(result["_meta"]["codegen/error"]["code"], "INVALID_ARGUMENT", "{wrong}: {result}");
     }
 }
+
+#[tokio::test]
+async fn output_is_read_from_a_cursor_and_by_lines() {
+    let server = Server::new();
+    let mut client = server.client().await;
+    let (task, _) = yielded(&mut client, json!({"code": "wait", "background": true})).await;
+    let first = client.tool("task_logs", json!({"task_id": task})).await;
+    assert!(text(&first).contains("still running, bytes 0 to 7 of 7\n\nso far\n"), "{}", text(&first));
+    let cursor = &first["_meta"]["codegen/next_cursor"];
+    let next = client.tool("task_logs", json!({"task_id": task, "cursor": cursor})).await;
+    assert!(text(&next).contains("bytes 7 to 7 of 7\n\n(no output)"), "{}", text(&next));
+    for (pattern, found) in [("^so", "so far"), ("never", "(no line matches)")] {
+        let lines = client.tool("task_logs", json!({"task_id": task, "grep": pattern})).await;
+        assert!(text(&lines).contains(found), "{}", text(&lines));
+    }
+    for wrong in [json!({"grep": "("}), json!({"cursor": "zzz"}), json!({"max_chars": 1})] {
+        let mut arguments = wrong.clone();
+        arguments["task_id"] = json!(task);
+        let result = client.tool("task_logs", arguments).await;
+        assert_eq!(result["_meta"]["codegen/error"]["code"], "INVALID_ARGUMENT", "{wrong}: {result}");
+    }
+}

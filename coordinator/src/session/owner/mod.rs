@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{SessionSnapshot, UpdateSession};
+use super::receipt::{Charge, Receipt};
 use super::{Shared, now_ms, record, unavailable};
 use crate::store::SessionRow;
 use asked::gone;
@@ -33,8 +34,8 @@ pub(in crate::session) enum Message {
     Begin { task: TaskId, reply: Reply<Begun> },
     /// A task that began did not reach its worker: make the session ready once more.
     Renew { task: TaskId, lease: Lease, reply: Reply<Begun> },
-    /// A task is over.
-    Ended { task: TaskId },
+    /// A task is over, and this is what it used; nothing for one that the log has nothing of.
+    Ended { task: TaskId, charge: Option<Charge> },
     /// The description changes.
     Update { update: UpdateSession, reply: Reply<Arc<SessionSnapshot>> },
     /// End it for good.
@@ -68,6 +69,8 @@ pub(in crate::session) struct Owner {
     row: SessionRow,
     session: Session,
     running: BTreeMap<TaskId, Running>,
+    /// What its tasks used. The row has it as it was when the server started; the log has the rest.
+    receipt: Arc<Receipt>,
     stored_ms: i64,
     /// Why it could not be opened last.
     open_failure: Option<Failure>,
@@ -85,7 +88,8 @@ impl Owner {
             tasks: row.tasks,
         };
         let (running, open_failure) = Default::default();
-        Self { shared, stored_ms: row.last_used_ms, row, session, running, open_failure, forgotten: false }
+        let receipt = Arc::new(row.receipt.clone());
+        Self { shared, stored_ms: row.last_used_ms, row, session, running, receipt, open_failure, forgotten: false }
     }
 
     /// Makes a new session: records and stores its first assignment, then opens it. The row's revision is 0.
@@ -121,6 +125,7 @@ impl Owner {
             running: self.session.running.iter().copied().collect(),
             tasks: self.session.tasks,
             workspace_bytes: self.row.workspace_bytes,
+            receipt: Arc::clone(&self.receipt),
         })
     }
 
@@ -154,7 +159,10 @@ impl Owner {
         match message {
             Message::Begin { task, reply } => drop(reply.send(self.begin(task).await)),
             Message::Renew { task, lease, reply } => drop(reply.send(self.renew(task, &lease).await)),
-            Message::Ended { task } => {
+            Message::Ended { task, charge } => {
+                if let Some(charge) = charge {
+                    Arc::make_mut(&mut self.receipt).add(&charge);
+                }
                 self.happened(&Input::TaskEnded { task }).await;
                 self.running.remove(&task);
             }

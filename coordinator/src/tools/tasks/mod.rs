@@ -1,5 +1,7 @@
-//! `task_status`, `task_wait`, `task_cancel`, `task_list`: what became of tasks that were answered with their id.
+//! `task_status`, `task_wait`, `task_logs`, `task_cancel`, `task_list`: what became of tasks that were answered with their id.
 
+mod grep;
+mod logs;
 mod view;
 
 use std::time::Duration;
@@ -15,6 +17,7 @@ use super::call::{Answer, Call, Refusal, Reply};
 use super::result::ToolResult;
 use super::{args, run_result, yielding};
 use crate::session::TaskSeen;
+pub(super) use logs::{TaskLogsInput, logs};
 use view::Wanted;
 pub(super) use view::{TaskListOutput, TaskView};
 

@@ -1,0 +1,122 @@
+//! Tasks that outlast their call: answered with an id, looked after from any connection, kept when they have ended.
+
+use std::time::Duration;
+
+use e2e::{Answer, Client, Installation, poll_until};
+use serde_json::{Value, json};
+
+/// Says something, waits for a file, says more.
+const PATIENT: &str = "
+import os, sys, time
+print('begun', flush=True)
+while not os.path.exists('go'): time.sleep(0.02)
+print('gone on')
+";
+
+fn yielded(answer: &Answer) -> String {
+    assert!(answer.ok().contains("task_wait") && answer.meta["codegen/state"] == "running", "{answer:?}");
+    answer.meta["codegen/task_id"].as_str().expect("an id").to_owned()
+}
+
+fn session(client: &mut Client) -> Value {
+    client.tool("session_create", json!({})).structured["session_id"].clone()
+}
+
+#[test]
+fn a_task_that_yields_outlives_its_connection_and_is_found_and_read_from_another() {
+    let installation = Installation::new();
+    let mut first = installation.client();
+    let session = session(&mut first);
+    let call = json!({"session_id": session, "code": PATIENT, "yield_after_seconds": 0.5});
+    let task = yielded(&first.tool("run_python", call));
+    first.close();
+    let mut second = installation.client();
+    let listed = second.tool("task_list", json!({"session_id": session, "state": "running"}));
+    assert_eq!(listed.structured["tasks"][0]["task_id"], task.as_str(), "{listed:?}");
+    let logs = second.tool("task_logs", json!({"task_id": task}));
+    assert!(logs.ok().contains("begun") && logs.text.contains("still running"), "{logs:?}");
+    second.tool("fs_write", json!({"session_id": session, "path": "go", "contents": ""})).ok();
+    let result = second.tool("task_wait", json!({"task_id": task}));
+    assert!(result.ok().starts_with("exit 0") && result.text.contains("begun\ngone on"), "{result:?}");
+    let cursor = &logs.meta["codegen/next_cursor"];
+    let rest = second.tool("task_logs", json!({"task_id": task, "cursor": cursor}));
+    assert!(rest.ok().contains("gone on") && !rest.text.contains("begun"), "{rest:?}");
+    let status = second.tool("task_status", json!({"task_id": task}));
+    assert_eq!((&status.structured["state"], &status.structured["exit_code"]), (&json!("finished"), &json!(0)));
+    let info = second.tool("session_info", json!({"session_id": session}));
+    let receipt = &info.structured["receipt"];
+    assert!(receipt["tasks"].as_u64() >= Some(2) && receipt["bytes_out"].as_u64() >= Some(14), "{receipt}");
+    second.tool("task_wait", json!({"task_id": "tsk_0123456789abcdef0123456789abcdef"})).code("NOT_FOUND");
+}
+
+#[test]
+fn a_background_task_is_cancelled_by_its_id_and_its_failure_is_kept_over_a_restart() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    let session = session(&mut client);
+    let call = json!({"session_id": session, "command": "echo begun; sleep 1000", "background": true});
+    let task = yielded(&client.tool("run_shell", call));
+    poll_until("it says something", Duration::from_secs(10), || {
+        client.tool("task_logs", json!({"task_id": task})).text.contains("begun").then_some(())
+    });
+    let cancelled = client.tool("task_cancel", json!({"task_id": task}));
+    assert_eq!(cancelled.structured["code"], "TASK_CANCELLED", "{cancelled:?}");
+    let again = json!({"session_id": session, "command": "sleep 1000", "background": true});
+    let lost = yielded(&client.tool("run_shell", again));
+    installation.kill_server();
+    let mut client = installation.client();
+    let kept = client.tool("task_wait", json!({"task_id": task}));
+    assert!(kept.code("TASK_CANCELLED").contains("begun"), "{kept:?}");
+    let status = client.tool("task_status", json!({"task_id": lost}));
+    assert_eq!(status.structured["state"], "unknown", "{status:?}");
+    client.tool("task_wait", json!({"task_id": lost})).code("TASK_OUTCOME_UNKNOWN");
+    let info = client.tool("session_info", json!({"session_id": session}));
+    assert_eq!(info.structured["receipt"]["failed"], 1, "the log has what was used before: {info:?}");
+}
+
+#[test]
+fn output_of_five_megabytes_is_read_whole_and_in_order_and_searched() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    let code = "for n in range(250_000):\n    print(f'line {n:07} of many')\n    if n % 50_000 == 0: print('mark', n)";
+    let result = client.tool("run_python", json!({"code": code, "max_output_chars": 500}));
+    assert!(result.ok().len() < 2_000 && result.text.contains("whole output: .codegen/output/tsk_"), "{}", result.text);
+    let task = result.meta["codegen/task_id"].clone();
+    let (mut whole, mut cursor) = (String::new(), Value::Null);
+    loop {
+        let mut arguments = json!({"task_id": task, "max_chars": 100_000});
+        if cursor.is_string() {
+            arguments["cursor"] = cursor;
+        }
+        let part = client.tool("task_logs", arguments);
+        let body = part.ok().split_once("\n\n").expect("a heading").1;
+        whole.push_str(body.split("\n\nnext_cursor").next().expect("a part"));
+        cursor = part.meta["codegen/next_cursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+        whole.push('\u{0}');
+    }
+    // A part's last line end is not shown; where one part ends in the midst of a line, there was none.
+    let lines: Vec<String> = whole.replace('\u{0}', "").split("line ").map(|line| line.trim().to_owned()).collect();
+    let numbers: Vec<usize> = lines.iter().filter_map(|line| line.get(..7)?.parse().ok()).collect();
+    assert_eq!(numbers.len(), 250_000);
+    assert!(numbers.iter().enumerate().all(|(n, number)| n == *number), "in order");
+    let found = client.tool("task_logs", json!({"task_id": task, "grep": "^mark|0123456"}));
+    let marks = "mark 0\nmark 50000\nmark 100000\nline 0123456 of many\nmark 150000\nmark 200000";
+    assert!(found.ok().contains(marks), "{}", found.text);
+}
+
+#[test]
+fn session_code_that_tampers_with_kept_output_reaches_nothing() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    let result = client.tool("run_python", json!({"code": "print('x' * 1_000_000)", "max_output_chars": 500}));
+    let task = result.meta["codegen/task_id"].clone();
+    for trap in ["ln -s /etc/passwd", "ln -s ../../../state.db", "mkfifo", "mkdir"] {
+        let command = format!("f=.codegen/output/{}.log; rm -rf $f; {trap} $f", task.as_str().expect("an id"));
+        client.tool("run_shell", json!({"command": command})).ok();
+        let logs = client.tool("task_logs", json!({"task_id": task, "cursor": "c20000", "max_chars": 1_000}));
+        assert!(logs.ok().contains("bytes are not kept") && !logs.text.contains("root:"), "{trap}: {}", logs.text);
+    }
+}
