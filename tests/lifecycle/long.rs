@@ -33,8 +33,11 @@ fn a_task_that_yields_outlives_its_connection_and_is_found_and_read_from_another
     let mut second = installation.client();
     let listed = second.tool("task_list", json!({"session_id": session, "state": "running"}));
     assert_eq!(listed.structured["tasks"][0]["task_id"], task.as_str(), "{listed:?}");
-    let logs = second.tool("task_logs", json!({"task_id": task}));
-    assert!(logs.ok().contains("begun") && logs.text.contains("still running"), "{logs:?}");
+    let logs = poll_until("it says something", Duration::from_secs(10), || {
+        let logs = second.tool("task_logs", json!({"task_id": task}));
+        assert!(logs.ok().contains("still running"), "{logs:?}");
+        logs.text.contains("begun").then_some(logs)
+    });
     second.tool("fs_write", json!({"session_id": session, "path": "go", "contents": ""})).ok();
     let result = second.tool("task_wait", json!({"task_id": task}));
     assert!(result.ok().starts_with("exit 0") && result.text.contains("begun\ngone on"), "{result:?}");

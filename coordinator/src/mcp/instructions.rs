@@ -18,7 +18,7 @@ network inside; pkg_install installs Python packages. run_shell and run_code run
 in the middle; the result says where all of it is. Programs end after 60 seconds unless timeout_seconds says otherwise.
 
 Long work: a call that runs longer than 45 seconds, or with background true, gives a task_id. Go on with task_wait, \
-which gives its result or its output so far, or end it with task_cancel.
+which gives its result or its output so far, task_logs and task_cancel.
 
 Errors: a result with isError begins with a code such as PATH_VIOLATION or TASK_TIMEOUT, what happened and what to do \
 next; code that fails comes back with its traceback. With idempotency_key a call that you repeat runs at most once.";

@@ -68,9 +68,8 @@ impl Charge {
             bytes_in: number("bytes_in"),
             bytes_out: number("bytes_out"),
             packages: packages
-                .filter_map(|(name, version)| {
-                    Some(Package { name: name.clone(), version: version.as_str()?.to_owned() })
-                })
+                .filter_map(|package| package.as_str()?.rsplit_once(' '))
+                .map(|(name, version)| Package { name: name.to_owned(), version: version.to_owned() })
                 .collect(),
             hosts: hosts.filter_map(|host| host.as_str().map(str::to_owned)).collect(),
         })

@@ -28,6 +28,8 @@ pub(super) struct Run {
     pub(super) transcript: Mutex<Transcript>,
     /// Told only when somebody waits; others find the outcome in the store.
     outcome: watch::Sender<Option<TaskOutcome>>,
+    /// Cancelled when it has left, for those that began to wait too late to be told.
+    over: CancellationToken,
 }
 
 /// A place among the running tasks; left when dropped.
@@ -39,6 +41,7 @@ pub(super) struct Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.tasks.by_id.remove(&self.run.task);
+        self.run.over.cancel();
     }
 }
 
@@ -79,8 +82,8 @@ impl Run {
         tool: &'static str,
         cancel: CancellationToken,
     ) -> Self {
-        let (transcript, outcome) = (Mutex::default(), watch::Sender::new(None));
-        Self { principal, session, task, tool, begun_ms: super::now_ms(), cancel, transcript, outcome }
+        let (transcript, outcome, over) = (Mutex::default(), watch::Sender::new(None), CancellationToken::new());
+        Self { principal, session, task, tool, begun_ms: super::now_ms(), cancel, transcript, outcome, over }
     }
 
     /// What is known of it besides its output.
@@ -103,6 +106,36 @@ impl Run {
     /// Waits for its end. `None`: it ended, and its outcome is in the store.
     pub(super) async fn ended(&self) -> Option<TaskOutcome> {
         let mut outcome = self.outcome.subscribe();
-        outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
+        tokio::select! {
+            biased;
+            told = outcome.wait_for(Option::is_some) => told.ok().and_then(|outcome| outcome.clone()),
+            () = self.over.cancelled() => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use codegen_types::{ErrorCode, Failure};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_too_late_to_be_told_waits_no_longer() {
+        let tasks = Arc::new(RunningTasks::default());
+        let (ann, task) = (Principal::os_user("ann"), TaskId::mint());
+        let ids = (ann.clone(), SessionId::mint(), task);
+        let registered = tasks.add(Run::new(ids, "run_shell", CancellationToken::new()));
+        let run = tasks.of(&ann, task).unwrap();
+        assert!(tasks.of(&Principal::os_user("bob"), task).is_none() && tasks.list(&ann, None).len() == 1);
+        let result = Err(Failure::new(ErrorCode::TaskTimeout, "too long"));
+        let outcome = TaskOutcome { task, result, partial: None, audit_seq: None, replayed: false };
+        let (told, ()) = tokio::join!(run.ended(), async { registered.tell(&outcome) });
+        assert_eq!(told, Some(outcome));
+        let late = tasks.of(&ann, task).unwrap();
+        late.outcome.send_replace(None);
+        drop(registered);
+        assert_eq!(late.ended().await, None);
+        assert!(tasks.of(&ann, task).is_none());
     }
 }
