@@ -132,8 +132,8 @@ fn fix_tests(given: &Given<'_>) -> String {
         "Make the tests in {path} of the workspace pass.{session}\n\n\
          1. Run them: run_shell with `python3 -m pytest -q` and that path; pkg_install pytest if it is not there, or use \
          `python3 -m unittest`.\n\
-         2. For one failure at a time, find the cause: fs_read the code, grep for its uses with run_shell.\n\
-         3. Mend the code, not the test, with fs_write; if the test itself is wrong, say why before you change it.\n\
+         2. For one failure at a time, find the cause: fs_read the code, fs_search for its uses.\n\
+         3. Mend the code, not the test, with fs_edit; if the test itself is wrong, say why before you change it.\n\
          4. Run them again after each change, and all of them at the end.\n\
          5. Report what was wrong and what you changed, and which tests still fail, if any."
     )
@@ -143,7 +143,7 @@ fn review_code(given: &Given<'_>) -> String {
     let (path, session) = (given.quoted("path"), given.session());
     format!(
         "Review the code in {path} of the workspace. Change nothing.{session}\n\n\
-         1. fs_list it (recursive) if it is a directory, and fs_read what matters; grep with run_shell finds uses.\n\
+         1. fs_list it (recursive) if it is a directory, and fs_read what matters; fs_search finds uses.\n\
          2. Run its tests if there are any, with run_shell.\n\
          3. Where you suspect a fault, show it: a few lines in run_python that fail.\n\
          4. Report faults in order of weight, each with file and line, what happens, and how to mend it. Say what you \
@@ -157,7 +157,8 @@ fn run_long_job(given: &Given<'_>) -> String {
         "Run this command in the workspace and follow it to its end: {command}.{session}\n\n\
          1. run_shell with background true and a timeout_seconds that is long enough; it answers with a task_id at \
          once.\n\
-         2. task_wait for it, as often as needed; each time it gives the output so far. task_cancel ends it if it goes wrong.\n\
+         2. task_wait for it, as often as needed; between waits, task_logs (with grep, to find errors) shows how far \
+         it is. task_cancel ends it if it goes wrong.\n\
          3. Report its exit code, the files it made, and what its output says; of long output only what matters."
     )
 }
