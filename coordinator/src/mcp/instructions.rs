@@ -10,13 +10,14 @@ the next call starts them again.
 
 Files: paths are relative to the workspace (`data/in.csv`, never `/data` or `../x`), which is the programs' current \
 directory; only files in it last. fs_edit changes a passage, fs_search finds text. Files are resources, too: \
-workspace://SESSION/PATH, which clients can subscribe to. Put what \
-the user wants into artifacts/; artifact_list and artifact_get show it.
+workspace://SESSION/PATH, which clients can subscribe to. Put what the user wants into artifacts/; artifact_list and \
+artifact_get show it.
 
 Running: run_python starts a fresh interpreter, whose variables do not last, unless you name a `kernel`: it keeps variables \
 and imports and shows the last value. matplotlib figures and pictures come back as images by themselves. run_shell and \
-run_code run commands and other languages. There is no network inside; pkg_install installs Python packages. Results have exit code, output and changed files. Long output is cut \
-in the middle; the result says where all of it is. Programs end after 60 seconds unless timeout_seconds says otherwise.
+run_code run commands and other languages. There is no network inside; pkg_install installs Python packages. Results have \
+exit code, output and changed files. Long output is cut in the middle; the result says where all of it is. Programs end \
+after 60 seconds unless timeout_seconds says otherwise.
 
 Long work: a call that runs longer than 45 seconds, or with background true, gives a task_id. Go on with task_wait, read \
 output so far with task_logs (cursor, grep), end it with task_cancel.
