@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use codegen_proto::Secret;
 use codegen_types::Incarnation;
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::files::WorkspaceBase;
 use sandbox::{Backend, ProcessBackend, launcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,6 +32,7 @@ const EVENT_THREADS_MAX: usize = 4;
 
 /// Runs until standard input ends or a signal asks it to stop.
 pub(crate) fn run() -> anyhow::Result<()> {
+    allow_descriptors();
     let launcher = launcher::fork().context("the launcher cannot be started")?;
     // The token that is read next must not be read from this process's memory by others of the same user.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
@@ -43,6 +44,14 @@ pub(crate) fn run() -> anyhow::Result<()> {
     // A blocked disk must not keep the process.
     runtime.shutdown_background();
     ended
+}
+
+/// Raises the soft limit on open files to the hard one, since a session takes five: the usual 1024 are for some 200
+/// sessions. Programs get the limit of their session.
+fn allow_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where that is refused there are fewer sessions, and the one too many is told so.
+    let _kept = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 fn log_to_stderr(level: &str) -> anyhow::Result<()> {

@@ -76,6 +76,16 @@ fn disconnected() -> codegen_proto::v1::worker_client::WorkerClient<tonic::trans
     codegen_proto::v1::worker_client::WorkerClient::new(channel)
 }
 
+#[tokio::test]
+async fn a_worker_may_open_as_many_files_as_its_user_allows() {
+    let bench = Bench::new().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", bench.worker.id())).unwrap();
+    let open_files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let fields: Vec<&str> = open_files.split_whitespace().collect();
+    assert_eq!(fields[3], fields[4], "the soft limit and the hard one: {open_files}");
+    assert_eq!(bench.shell("ulimit -n").await.stdout, "1024\n", "programs have the session's");
+}
+
 #[test]
 fn a_malformed_start_message_is_refused_without_repeating_it() {
     let mut worker = Command::new(worker_program());
