@@ -166,3 +166,52 @@ fn invalid(why: &str) -> Failure {
     let why: String = why.chars().take(FAULT_CHARS_MAX).collect();
     Failure::new(ErrorCode::InvalidArgument, format!("`pattern`: {why}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use codegen_types::WorkspacePath;
+    use std::sync::atomic::AtomicBool;
+    use std::time::{Duration, Instant};
+
+    fn search(pattern: &str) -> Search {
+        let (path, pattern) = (WorkspacePath::root(), pattern.to_owned());
+        Search { path, pattern, literal: false, ignore_case: false, glob: None, context: 0, matches_max: 1 }
+    }
+
+    /// Random letters make every step a new state: as one call of a search engine this line takes minutes.
+    #[test]
+    fn patience_ends_in_the_middle_of_a_line() {
+        let mut random = 12_345_u64;
+        let letters = std::iter::repeat_with(|| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            if random >> 40 & 1 == 1 { b'a' } else { b'b' }
+        });
+        let line: Vec<u8> = letters.take(3 << 20).collect();
+        let begun = Instant::now();
+        let stop = AtomicBool::new(false);
+        let patience = Patience { stop: &stop, until: begun + Duration::from_millis(500) };
+        let pattern = Pattern::compile(&search("(a|b)*a(a|b){1500}c"), &patience).expect("it is small enough");
+        assert_eq!(pattern.find_end(&line), Err(Ended::TimedOut));
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn the_end_of_the_first_complete_match_is_found() {
+        let stop = AtomicBool::new(false);
+        let patience = Patience { stop: &stop, until: Instant::now() + Duration::from_secs(60) };
+        let end = |pattern: &str, line: &str| {
+            let pattern = Pattern::compile(&search(pattern), &patience).expect(pattern);
+            pattern.find_end(line.as_bytes()).expect("patience lasts")
+        };
+        assert_eq!(end("b+", "aabbb"), Some(3));
+        assert_eq!(end("^a|c$", "xac"), Some(3));
+        assert_eq!(end("c$", "xac\r"), Some(3));
+        assert_eq!(end("^$", ""), Some(0));
+        assert_eq!(end("^$", "\r"), Some(0));
+        assert_eq!(end("needle|noodle", "a noodle"), Some(8));
+        assert_eq!(end("needle", "a noodle"), None);
+        assert_eq!(end(r"\bb", "ab b"), Some(4));
+        assert_eq!(end("[^x]", "xxé"), Some(4));
+    }
+}
