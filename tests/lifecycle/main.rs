@@ -1,6 +1,7 @@
 //! How processes, sessions and the log begin and end, seen from outside.
 
 mod audit;
+mod devtools;
 mod kills;
 mod limits;
 mod long;

@@ -9,6 +9,7 @@ mod artifacts;
 mod call;
 mod calls;
 mod connection;
+mod devtools;
 mod echo;
 mod excerpt;
 mod files;

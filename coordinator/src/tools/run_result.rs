@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::excerpt::{self, Whole, excerpt};
 use super::result::{Content, ToolResult};
-use super::{packages, shown, words};
+use super::{devtools, packages, shown, words};
 use crate::session::{Captured, Completed, TaskInfo, TaskOutcome, TaskSeen};
 
 /// The most changed files that are named.
@@ -45,6 +45,8 @@ pub(super) fn render(outcome: &TaskOutcome, output_chars: usize) -> ToolResult {
         Err(failure) => (ToolResult::failure(failure), outcome.partial.as_ref()),
     };
     if let Some(completed) = completed {
+        // What ended a task early is said first, and no report is whole then.
+        let report = if outcome.result.is_ok() { devtools::told(&completed.displays) } else { None };
         if let Some(Content::Text(text)) = result.content.first_mut() {
             if outcome.result.is_err() {
                 used_until_then(text, completed);
@@ -55,10 +57,18 @@ pub(super) fn render(outcome: &TaskOutcome, output_chars: usize) -> ToolResult {
             if let Some(OperationResult::Exec(exit)) = &completed.result {
                 text.push_str(&packages::told(exit));
             }
+            if let Some(report) = &report {
+                text.insert_str(0, &format!("{}\n", report.status));
+                text.push_str(&report.details);
+            }
             let taken = output(text, completed, output_chars);
             shown::values(text, &completed.displays, output_chars.saturating_sub(taken).max(output_chars / 4));
             shown::named(text, &completed.displays);
             changes(text, completed);
+        }
+        if let Some(report) = report {
+            result.is_error |= report.failed;
+            result = result.with_meta(report.fact.0, report.fact.1);
         }
         shown::blocks(&mut result, &completed.displays);
         if let Some(OperationResult::Exec(exit)) = &completed.result {

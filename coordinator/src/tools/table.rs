@@ -1,7 +1,8 @@
 //! The table of tools: a row each, in the order in which clients see them.
 
 use super::{
-    Effect, Tool, artifacts, echo, files, kernels, packages, run, run_code, schema, session, session_view, tasks,
+    Effect, Tool, artifacts, devtools, echo, files, kernels, packages, run, run_code, schema, session, session_view,
+    tasks,
 };
 
 /// Every tool, in the order in which they are listed.
@@ -213,6 +214,26 @@ pub static TOOLS: &[Tool] = &[
         input: schema::of::<run_code::RunCodeInput>,
         output: None,
         run: run_code::run_code,
+    },
+    Tool {
+        name: "test_run",
+        title: "Run tests",
+        description: "Runs the session's Python tests: with pytest when it is installed, else those of unittest. Returns \
+                      counts, and of each failure name, place and message.",
+        effect: Effect::Acts,
+        input: schema::of::<devtools::TestRunInput>,
+        output: None,
+        run: devtools::test_run,
+    },
+    Tool {
+        name: "lint_check",
+        title: "Check Python files",
+        description: "Checks Python files of the workspace with ruff when it is installed, else for broken syntax. \
+                      Returns each finding with file, line and message.",
+        effect: Effect::Acts,
+        input: schema::of::<devtools::LintCheckInput>,
+        output: None,
+        run: devtools::lint_check,
     },
     Tool {
         name: "task_wait",
