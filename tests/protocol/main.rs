@@ -4,6 +4,7 @@ mod bad_input;
 mod demo;
 mod files;
 mod independent_client;
+mod inspector;
 mod readme;
 mod resources;
 mod revisions;
