@@ -163,19 +163,19 @@ mod tests {
     #[test]
     fn an_installation_that_would_show_more_than_itself_is_refused() {
         for (tree, version) in [
-            ("/home/user", "3.2.2"),
-            ("/home/user/.local", "3.2.2"),
+            ("/data/user", "3.2.2"),
+            ("/data/user/.local", "3.2.2"),
             ("/opt", "3.2.2"),
             ("/3.2.2", "3.2.2"),
             ("/srv", "3.2.2"),
-            ("/home/user/.rbenv/versions/3.1.0", "3.2.2"),
+            ("/data/user/.rbenv/versions/3.1.0", "3.2.2"),
         ] {
             assert!(!is_narrow(Path::new(tree), version), "{tree}");
         }
-        for tree in ["/home/user/.rbenv/versions/3.2.2", "/opt/ruby", "/home/u/perl5/perlbrew/perls/perl-3.2.2"] {
+        for tree in ["/data/user/.rbenv/versions/3.2.2", "/opt/ruby", "/data/u/perl5/perlbrew/perls/perl-3.2.2"] {
             assert!(is_narrow(Path::new(tree), "3.2.2"), "{tree}");
         }
         assert!(tree_of(Needs::Executable, Path::new("/tmp/bin/node"), "20.0.0").is_err());
-        assert!(tree_of(Needs::Installation, Path::new("/home/user/ruby"), "3.2.2").is_err());
+        assert!(tree_of(Needs::Installation, Path::new("/data/user/ruby"), "3.2.2").is_err());
     }
 }
