@@ -4,6 +4,8 @@
 Standard library only. Prints what happens; exits non-zero on the first surprise.
 """
 
+import base64
+import io
 import json
 import os
 import queue
@@ -16,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 ANSWER_SECONDS = 30
@@ -180,6 +183,8 @@ def tour(binary, state_dir):
     expect("ZeroDivisionError" in error and "line 4" in error, f"no traceback: {error}")
     show(error)
 
+    toolbox(first, handle)
+
     step("A path that leaves the workspace is refused")
     refused = failed(first.tool("fs_read", session_id=handle, path="../../etc/passwd"))
     expect("PATH_VIOLATION" in refused, f"refused with another code: {refused}")
@@ -225,6 +230,72 @@ def tour(binary, state_dir):
 
     step("The log proves what happened")
     audit(binary, state_dir)
+
+
+# A figure needs no more than this; where matplotlib is installed, that draws it.
+PLOT = """try:
+    import matplotlib.pyplot as plt
+    plt.bar(["a", "b", "c"], numbers)
+except ImportError:
+    class Bars:
+        def _repr_svg_(self):
+            bars = "".join(f'<rect x="{60 * n}" y="{180 - 60 * v}" width="50" height="{60 * v}"/>'
+                           for n, v in enumerate(numbers))
+            return f'<svg xmlns="http://www.w3.org/2000/svg" width="180" height="180">{bars}</svg>'
+    display(Bars())
+"""
+
+
+def toolbox(client, handle):
+    step("A kernel keeps variables between calls")
+    ok(client.tool("run_python", session_id=handle, kernel="main", code="numbers = [1, 2, 3]\ntotal = sum(numbers)"))
+    value = ok(client.tool("run_python", session_id=handle, kernel="main", code="total * 7"))
+    expect("42" in value, f"the value of the last expression is missing: {value}")
+    show(value)
+    show(ok(client.tool("kernel_list", session_id=handle)))
+
+    step("A plot comes back as a picture, and stays in the workspace")
+    plot = client.tool("run_python", session_id=handle, kernel="main", code=PLOT)
+    pictures = [block for block in plot["content"] if block["type"] == "image"]
+    expect(len(pictures) == 1 and pictures[0]["mimeType"] == "image/png", f"no picture came: {text_of(plot)}")
+    show(ok(plot))
+    kept = ok(client.tool("artifact_list", session_id=handle))
+    expect("artifacts/" in kept, f"the picture is not kept: {kept}")
+
+    step("A local wheel is installed without any network")
+    wheel = "wheels/demo_greeting-1.0-py3-none-any.whl"
+    contents = base64.b64encode(greeting_wheel()).decode()
+    ok(client.tool("fs_write", session_id=handle, path=wheel, contents=contents, encoding="base64"))
+    installed = ok(client.tool("pkg_install", session_id=handle, packages=[wheel]))
+    show(installed)
+    greeted = ok(client.tool("run_python", session_id=handle, code="import demo_greeting\ndemo_greeting.hello()"))
+    expect("hello from a wheel" in greeted, f"the package cannot be imported: {greeted}")
+    show(ok(client.tool("pkg_list", session_id=handle)))
+
+    step("A long task yields, goes on, and is waited for")
+    long = "import time\nfor n in range(4):\n    print('part', n)\n    time.sleep(0.4)\n"
+    running = client.tool("run_python", session_id=handle, code=long, yield_after_seconds=0.5)
+    show(ok(running))
+    task = running["_meta"]["codegen/task_id"]
+    done = ok(client.tool("task_wait", task_id=task, timeout_seconds=20))
+    expect("exit 0" in done and "part 3" in done, f"the task's result is missing: {done}")
+    show(done)
+
+
+def greeting_wheel():
+    """A wheel, made here: two files of metadata and a module."""
+    info = "demo_greeting-1.0.dist-info"
+    files = {
+        "demo_greeting.py": "def hello():\n    return 'hello from a wheel'\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: demo-greeting\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: demo\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
+    wheel = io.BytesIO()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return wheel.getvalue()
 
 
 def audit(binary, state_dir):

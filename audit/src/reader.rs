@@ -171,13 +171,20 @@ impl Records {
     /// `None` to go on, else what to give.
     fn behind_rest(&mut self, only_nul_follows: bool) -> io::Result<Option<Option<ReadError>>> {
         let was_last_pass = self.last_pass;
+        // It is in the segment that is being read now.
+        let here = self.place.as_ref().map(|place| ReadError::Bad {
+            file: place.segment.name(),
+            line: place.line + 1,
+            offset: place.offset,
+            bad: BadLine::NotWhole,
+        });
         let more = self.move_on()?;
         if more && !was_last_pass {
             return Ok(None);
         }
         if more || !(only_nul_follows || layout::is_live(&self.dir)) {
             self.damaged = true;
-            return Ok(Some(self.bad(BadLine::NotWhole, 0)));
+            return Ok(Some(here));
         }
         Ok(Some(None))
     }

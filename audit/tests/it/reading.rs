@@ -38,8 +38,8 @@ async fn a_segment_cut_short_within_the_log_ends_the_reading_there() {
     stored.write(&name, &contents[..contents.len() - 10]);
     let mut reader = records(stored.dir(), None);
     let given: Vec<_> = reader.by_ref().collect();
-    let Some((Err(ReadError::Bad { bad, .. }), good)) = given.split_last() else { panic!("{given:?}") };
-    assert_eq!(bad, &BadLine::NotWhole);
+    let Some((Err(ReadError::Bad { bad, file, .. }), good)) = given.split_last() else { panic!("{given:?}") };
+    assert_eq!((bad, file), (&BadLine::NotWhole, &name));
     assert!(good.iter().all(Result::is_ok));
     let next = stored.segments().swap_remove(2).1;
     let last = good.last().unwrap().as_ref().unwrap().seq;

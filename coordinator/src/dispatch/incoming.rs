@@ -20,7 +20,7 @@ pub(super) enum Came {
     /// The worker has the task.
     Opened,
     /// An event.
-    Event(TaskEvent),
+    Event(Box<TaskEvent>),
     /// The worker answered no to ExecuteTask.
     NotExecuted(Status),
     /// The worker answered no to AttachTask.
@@ -66,7 +66,7 @@ impl Incoming {
                 }
             }
             Self::Open(stream) => match stream.message().await {
-                Ok(Some(event)) => Came::Event(event),
+                Ok(Some(event)) => Came::Event(Box::new(event)),
                 Ok(None) => Came::Ended(None),
                 Err(status) => Came::Ended(Some(status)),
             },
