@@ -60,8 +60,8 @@ SPLIT_BYTES_MAX = 64 << 10
 
 # What scripts import most. Those that are missing in a trimmed interpreter are left to the script.
 PRELOADED = """
-abc argparse ast asyncio base64 bisect calendar collections collections.abc concurrent.futures contextlib copy csv
-dataclasses datetime decimal difflib enum fnmatch fractions functools glob gzip hashlib heapq html importlib.util
+abc argparse ast base64 bisect calendar collections collections.abc concurrent.futures contextlib copy csv
+dataclasses datetime decimal difflib enum fnmatch fractions functools glob gzip hashlib heapq importlib.util
 inspect itertools logging math multiprocessing.spawn numbers operator pathlib pickle platform pprint queue random re
 secrets shlex shutil sqlite3 statistics string struct subprocess tempfile textwrap typing unicodedata urllib.parse
 uuid warnings zipfile zlib
