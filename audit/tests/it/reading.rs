@@ -1,5 +1,7 @@
 //! What a reader says of a log that is damaged or not there.
 
+use std::path::Path;
+
 use codegen_audit::{BadLine, ReadError, last_segment_start, records};
 use codegen_types::LogSeq;
 
@@ -39,7 +41,7 @@ async fn a_segment_cut_short_within_the_log_ends_the_reading_there() {
     let mut reader = records(stored.dir(), None);
     let given: Vec<_> = reader.by_ref().collect();
     let Some((Err(ReadError::Bad { bad, file, .. }), good)) = given.split_last() else { panic!("{given:?}") };
-    assert_eq!((bad, file), (&BadLine::NotWhole, &name));
+    assert_eq!((bad, Path::new(file)), (&BadLine::NotWhole, name.as_path()));
     assert!(good.iter().all(Result::is_ok));
     let next = stored.segments().swap_remove(2).1;
     let last = good.last().unwrap().as_ref().unwrap().seq;
