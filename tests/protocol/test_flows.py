@@ -1,9 +1,12 @@
 """The main flows through an independent client (PyPI `mcp`), in every revision that it speaks."""
 
+import base64
 import os
+import shutil
 import signal
 import socket
 import struct
+import sys
 import tempfile
 from contextlib import asynccontextmanager
 from unittest import mock
@@ -39,9 +42,30 @@ def server_pid(state_dir):
         return None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def interpreter():
+    """The environment of this suite, for sessions to run: it has what programs draw and calculate with. A sandbox has a
+    /tmp of its own and cannot show one that is there."""
+    global INTERPRETER_BIN
+    if not sys.prefix.startswith("/tmp/"):
+        yield
+        return
+    cache = os.path.expanduser("~/.cache")
+    os.makedirs(cache, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="codegen-mcp-", dir=cache) as directory:
+        os.chmod(directory, 0o755)
+        shutil.copytree(sys.prefix, f"{directory}/python", symlinks=True)
+        INTERPRETER_BIN = f"{directory}/python/bin"
+        yield
+
+
+INTERPRETER_BIN = f"{sys.prefix}/bin"
+
+
 @asynccontextmanager
 async def connect(state_dir, revision, **options):
-    server = StdioServerParameters(command=os.environ["COORDINATOR"], args=["--state-dir", state_dir])
+    env = {**os.environ, "PATH": f"{INTERPRETER_BIN}:{os.environ['PATH']}"}
+    server = StdioServerParameters(command=os.environ["COORDINATOR"], args=["--state-dir", state_dir], env=env)
     mode = revision if revision >= "2026-07-28" else "legacy"
     with mock.patch("mcp.client.session.LATEST_HANDSHAKE_VERSION", revision):
         async with Client(server, mode=mode, read_timeout_seconds=30, **options) as client:
@@ -193,5 +217,80 @@ def test_prompts_are_filled_in(state_dir, revision):
             assert '"src"' in got.messages[0].content.text
             with pytest.raises(Exception, match="path"):
                 await client.get_prompt("review_code", {"path": "../src"})
+
+    anyio.run(flow)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_kernels_keep_variables_and_show_what_they_draw(state_dir, revision):
+    async def flow():
+        async with connect(state_dir, revision) as client:
+
+            async def kernel(code, **more):
+                return await client.call_tool("run_python", {"kernel": "main", "code": code, **more})
+
+            assert not (await kernel("rows = [{'n': n, 'square': n * n} for n in range(3)]")).is_error
+            value = await kernel("sum(row['square'] for row in rows)")
+            assert "5" in text(value) and not value.is_error
+            frame = await kernel("import pandas\npandas.DataFrame(rows)")
+            assert "square" in text(frame) and "4" in text(frame), text(frame)
+            figure = await kernel("import matplotlib.pyplot as plt\nplt.plot([row['square'] for row in rows])\nplt.show()")
+            images = [block for block in figure.content if block.type == "image"]
+            assert [image.mime_type for image in images] == ["image/png"], text(figure)
+            assert base64.b64decode(images[0].data).startswith(b"\x89PNG")
+            assert figure.structured_content is None, "clients hide pictures beside structure"
+            unasked = await client.call_tool("run_python", {"code": "import matplotlib.pyplot as plt\nplt.bar('ab', [1, 2])"})
+            assert any(block.type == "image" for block in unasked.content), text(unasked)
+            kept = await client.call_tool("artifact_list", {})
+            assert text(kept).count(".png") >= 2, text(kept)
+            interrupted = await kernel("while True: x = 1", timeout_seconds=1)
+            assert interrupted.is_error and "keeps its variables" in text(interrupted), text(interrupted)
+            assert "3" in text(await kernel("len(rows)"))
+            listed = await client.call_tool("kernel_list", {})
+            assert [k["name"] for k in listed.structured_content["kernels"]] == ["main"]
+            await client.call_tool("kernel_restart", {"kernel": "main"})
+            gone = await kernel("rows")
+            assert gone.is_error and "NameError" in text(gone) and "started anew" in text(gone), text(gone)
+
+    anyio.run(flow)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_long_task_yields_and_is_waited_for(state_dir, revision):
+    async def flow():
+        async with connect(state_dir, revision) as client:
+            code = "import time\nfor n in range(8):\n    print('part', n)\n    time.sleep(0.2)"
+            running = await client.call_tool("run_python", {"code": code, "yield_after_seconds": 0.3})
+            assert not running.is_error and "still running" in text(running)
+            task = running.meta["codegen/task_id"]
+            with anyio.fail_after(15):
+                while "part 0" not in text(await client.call_tool("task_logs", {"task_id": task, "grep": "part"})):
+                    await anyio.sleep(0.05)
+            done = await client.call_tool("task_wait", {"task_id": task, "timeout_seconds": 20})
+            assert "part 7" in text(done) and not done.is_error
+            background = await client.call_tool("run_shell", {"command": "sleep 60", "background": True})
+            task = background.meta["codegen/task_id"]
+            await client.call_tool("task_cancel", {"task_id": task})
+            ended = await client.call_tool("task_wait", {"task_id": task, "timeout_seconds": 20})
+            assert ended.is_error and "TASK_CANCELLED" in text(ended)
+            unknown = await client.call_tool("task_wait", {"task_id": "tsk_00000000000000000000000000000000"})
+            assert unknown.is_error and "NOT_FOUND" in text(unknown)
+
+    anyio.run(flow)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_files_are_edited_and_searched(state_dir, revision):
+    async def flow():
+        async with connect(state_dir, revision) as client:
+            await client.call_tool("fs_write", {"path": "src/a.py", "contents": "def one():\n    return 1\n"})
+            edited = await client.call_tool("fs_edit", {"path": "src/a.py", "old": "return 1", "new": "return 2"})
+            assert not edited.is_error, text(edited)
+            found = await client.call_tool("fs_search", {"pattern": r"return \d", "glob": "*.py"})
+            assert "src/a.py:2" in text(found), text(found)
+            missing = await client.call_tool("fs_edit", {"path": "src/a.py", "old": "return 1", "new": "x"})
+            assert missing.is_error and "PRECONDITION_FAILED" in text(missing)
+            info = await client.call_tool("session_info", {})
+            assert "python" in text(info)
 
     anyio.run(flow)

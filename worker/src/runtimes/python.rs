@@ -62,12 +62,13 @@ impl Python {
         if answer.version < VERSION_MIN {
             return Err(format!("{:?} is older than {VERSION_MIN:?}", answer.version));
         }
-        let usable = |path: &Path| path.is_absolute() && path.components().count() > 2;
-        // A prefix of `/` or of a whole top-level directory other than `/usr` would show the host to the sandbox.
+        // A prefix of `/` or of a whole top-level directory other than `/usr` would show the host to the sandbox; one below
+        // `/tmp` would be hidden by the sandbox's own.
+        let usable = |path: &Path| sandbox::may_be_shown(path) && path.components().count() > 2;
         if let Some(prefix) =
             answer.prefixes.iter().find(|prefix| !usable(prefix) && prefix.as_path() != Path::new("/usr"))
         {
-            return Err(format!("its prefix {} is too wide", prefix.display()));
+            return Err(format!("its prefix {} cannot be shown in a sandbox", prefix.display()));
         }
         let [major, minor, patch] = answer.version;
         let version = format!("{major}.{minor}.{patch}");
@@ -191,6 +192,7 @@ mod tests {
         assert!(Python::parse(&answer("[3,8,18]", "/usr")).is_err());
         assert!(Python::parse(&answer("[3,11,2]", "/")).is_err());
         assert!(Python::parse(&answer("[3,11,2]", "/home")).is_err());
+        assert!(Python::parse(&answer("[3,11,2]", "/tmp/venv")).is_err());
         let own = Python::parse(&answer("[3,11,2]", "/opt/python")).unwrap();
         assert_eq!(own.system_paths(), [PathBuf::from("/opt/python")]);
         assert!(Python::parse(&answer("[3,11,2]", "/usr")).unwrap().system_paths().is_empty());
