@@ -66,6 +66,7 @@ pub(super) struct Handler {
 #[derive(Clone, Default)]
 pub(super) struct Calls {
     cancel: CancellationToken,
+    streams_over: CancellationToken,
     tracker: TaskTracker,
 }
 
@@ -73,6 +74,16 @@ impl Calls {
     /// Cancels every running call; each still ends in its own time.
     pub(super) fn cancel(&self) {
         self.cancel.cancel();
+    }
+
+    /// Ends the streams of changes: they have nothing to finish, and would keep a client waiting that closes its side.
+    pub(super) fn end_streams(&self) {
+        self.streams_over.cancel();
+    }
+
+    /// Cancelled when the client has closed its side.
+    pub(super) fn streams_over(&self) -> CancellationToken {
+        self.streams_over.clone()
     }
 
     /// Cancelled when the connection is over.
@@ -87,6 +98,7 @@ impl Calls {
 
     /// Cancels every running call and waits for their ends, but no longer than `deadline`.
     pub(super) async fn end(&self, deadline: Duration) {
+        self.end_streams();
         self.cancel.cancel();
         self.tracker.close();
         if tokio::time::timeout(deadline, self.tracker.wait()).await.is_err() {

@@ -150,6 +150,7 @@ where
     let calls = handler.calls();
     let end_calls = async {
         input_over.cancelled().await;
+        calls.end_streams();
         tokio::time::sleep(options.eof_grace).await;
         calls.cancel();
         std::future::pending().await

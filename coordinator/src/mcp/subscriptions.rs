@@ -105,7 +105,7 @@ impl Handler {
             tells_list: stream.accepted().resources_list_changed == Some(true),
             notices: Notices::default(),
         };
-        let until = self.calls().token();
+        let until = self.calls().streams_over();
         tokio::select! {
             () = follow.run(Way::Stream(stream.sink().clone()), until) => {}
             () = stream.cancelled() => {}

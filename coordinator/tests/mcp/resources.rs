@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use codegen_types::event::{ChangeKind, FileChange};
 use codegen_types::{SessionId, WorkspacePath};
+use coordinator::mcp::Options;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Server, modern_meta};
@@ -189,6 +190,16 @@ async fn listen(client: &mut Client, notifications: Value) -> (u64, Value) {
         client.start("subscriptions/listen", json!({"_meta": modern_meta(), "notifications": notifications})).await;
     let ready = client.message(|message| message["method"] == "notifications/subscriptions/acknowledged").await;
     (id, ready["params"]["notifications"].clone())
+}
+
+#[tokio::test]
+async fn streams_end_with_the_client_s_input_and_do_not_wait_as_calls_may() {
+    let server = Server::with_options(Options { eof_grace: Duration::from_secs(3600), ..Options::default() });
+    let mut client = server.connect();
+    let (id, _) = listen(&mut client, json!({"resourcesListChanged": true})).await;
+    client.close_input();
+    assert_eq!(client.answer_to(id).await["result"]["resultType"], "complete");
+    client.ended().await.expect("a clean end");
 }
 
 #[tokio::test]
