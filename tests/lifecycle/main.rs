@@ -9,3 +9,4 @@ mod packages;
 mod processes;
 mod scripts;
 mod sessions;
+mod tasks;

@@ -6,11 +6,12 @@ use std::time::Duration;
 use codegen_types::{ErrorCode, Failure};
 use rmcp::ServerHandler;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest, CustomResult,
-    ErrorData, GetPromptRequestParams, GetPromptResponse, Implementation, InitializeRequestParams, InitializeResult,
-    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-    ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
-    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+    CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams, CompleteResult, CustomRequest,
+    CustomResult, ErrorData, GetPromptRequestParams, GetPromptResponse, GetTaskParams, GetTaskResult, Implementation,
+    InitializeRequestParams, InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+    ListToolsResult, PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
+    ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+    UpdateTaskParams,
 };
 use rmcp::service::{NotificationContext, RequestContext, RoleServer, SubscriptionContext};
 use serde_json::Value;
@@ -22,30 +23,13 @@ use super::instructions::INSTRUCTIONS;
 use super::progress::{self, Progress};
 use super::quirks::{self, Quirks};
 use super::subscriptions::{self, Subscriptions};
-use super::{Options, convert, prompts, resources};
+use super::{Options, convert, methods, prompts, resources, tasks};
 use crate::caller::Caller;
 use crate::tools::{Connection, Request, ToolResult, UnknownTool};
 
 /// Events of one task that wait to be looked at. Full means that the task's output waits.
 const EVENTS: usize = 64;
 
-/// The methods that are served.
-const METHODS: [&str; 14] = [
-    "completion/complete",
-    "initialize",
-    "ping",
-    "prompts/get",
-    "prompts/list",
-    "resources/list",
-    "resources/read",
-    "resources/subscribe",
-    "resources/templates/list",
-    "resources/unsubscribe",
-    "server/discover",
-    "subscriptions/listen",
-    "tools/call",
-    "tools/list",
-];
 /// What a call is told for which there is no place.
 const TOO_MANY: &str = "too many calls run at once on this connection";
 
@@ -123,7 +107,7 @@ impl Handler {
     }
 
     /// What is known of the client that asks. Those of 2026-07-28 say with each request who they are.
-    fn quirks(&self, context: &RequestContext<RoleServer>) -> Quirks {
+    pub(super) fn quirks(&self, context: &RequestContext<RoleServer>) -> Quirks {
         let client = context.client_info();
         let quirks = quirks::of(client.as_ref().map(|client| client.name.as_str()));
         self.recognised.call_once(|| {
@@ -171,7 +155,7 @@ impl Handler {
     }
 
     /// The tool as it is listed, by either of its names.
-    fn listed(&self, name: &str) -> Option<&Tool> {
+    pub(super) fn listed(&self, name: &str) -> Option<&Tool> {
         let named = crate::tools::find(name)?;
         self.tools.iter().find(|tool| tool.title.as_deref() == Some(named.title))
     }
@@ -230,6 +214,7 @@ impl ServerHandler for Handler {
             .enable_resources_list_changed()
             .enable_prompts()
             .enable_completions()
+            .enable_tasks()
             .build();
         ServerConfig::new(capabilities).with_server_info(name).with_instructions(INSTRUCTIONS)
     }
@@ -241,6 +226,8 @@ impl ServerHandler for Handler {
     ) -> Result<InitializeResult, ErrorData> {
         context.peer.set_peer_info(request.clone());
         let mut hello = self.negotiate_initialize(&request)?;
+        // Handshakes are of earlier revisions than the extension.
+        hello.capabilities.extensions = None;
         if hello.protocol_version == ProtocolVersion::V_2024_11_05 {
             // That revision completes, too, and has no word for being able to.
             hello.capabilities.completions = None;
@@ -270,9 +257,13 @@ impl ServerHandler for Handler {
     ) -> Result<CallToolResponse, ErrorData> {
         let client = self.quirks(&context);
         let tool = self.listed(&request.name);
+        let takes_tasks = tasks::declared(&context);
         let called = self.calls.tracker.track_future(self.call(request, context)).await;
         let result = called.map_err(|unknown| ErrorData::invalid_params(unknown.to_string(), None))?;
-        Ok(convert::result(result, tool, client).into())
+        Ok(match result.goes_on.as_ref().filter(|_| takes_tasks) {
+            Some(task) => tasks::handle(task).into(),
+            None => convert::result(result, tool, client).into(),
+        })
     }
 
     async fn list_resources(
@@ -337,6 +328,30 @@ impl ServerHandler for Handler {
         self.calls.tracker.track_future(self.completions(request, &context)).await
     }
 
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        self.calls.tracker.track_future(self.task(&request.task_id, &context)).await
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.calls.tracker.track_future(self.task_updated(&request.task_id, &context)).await
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.calls.tracker.track_future(self.task_cancelled(&request.task_id, &context)).await
+    }
+
     async fn list_prompts(
         &self,
         request: Option<PaginatedRequestParams>,
@@ -357,16 +372,8 @@ impl ServerHandler for Handler {
     async fn on_custom_request(
         &self,
         request: CustomRequest,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        let method: String = request.method.chars().take(128).collect();
-        if METHODS.contains(&method.as_str()) {
-            let expected = match method.as_str() {
-                "tools/call" => "expected `name`, a string, and `arguments`, an object",
-                _ => "they do not have the shape that the protocol gives them",
-            };
-            return Err(ErrorData::invalid_params(format!("the parameters of {method}: {expected}"), None));
-        }
-        Err(ErrorData::new(rmcp::model::ErrorCode::METHOD_NOT_FOUND, format!("no such method: {method:?}"), None))
+        Err(methods::refusal(&request.method, tasks::declared(&context)))
     }
 }

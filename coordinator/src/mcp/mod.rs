@@ -11,12 +11,14 @@ mod convert;
 mod handler;
 mod instructions;
 mod line;
+mod methods;
 mod progress;
 mod prompts;
 pub(crate) mod quirks;
 mod resources;
 mod stdio;
 mod subscriptions;
+mod tasks;
 mod writer;
 
 use std::sync::Arc;

@@ -37,7 +37,7 @@ use crate::workers::Fleet;
 
 pub use call::{Captured, Completed, CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
 pub use changes::{Changed, Changes, ChangesFollower, News};
-pub use options::{SessionOptions, SessionsDeps};
+pub use options::{OUTCOME_KEPT, SessionOptions, SessionsDeps};
 pub use receipt::Receipt;
 pub use seen::{Launched, TaskInfo, TaskPhase, TaskSeen};
 pub use service::{Sessions, StartError};

@@ -13,6 +13,9 @@ use crate::store::{SessionStore, TaskStore};
 use crate::supervisor::Supervisor;
 use crate::workers::Fleet;
 
+/// How long the outcome of a task is kept unless settings say else.
+pub const OUTCOME_KEPT: Duration = Duration::from_secs(24 * 3600);
+
 /// Settings of the session layer.
 #[derive(Debug, Clone)]
 pub struct SessionOptions {
@@ -49,7 +52,7 @@ impl Default for SessionOptions {
             cleanup_interval: Duration::from_secs(5 * 60),
             retention: Duration::from_secs(7 * 24 * 3600),
             retention_bytes: 20 << 30,
-            outcome_retention: Duration::from_secs(24 * 3600),
+            outcome_retention: OUTCOME_KEPT,
             sessions_max: 1_000,
             sessions_per_principal_max: 256,
             tasks_per_session_max: 8,

@@ -46,6 +46,7 @@ pub use result::{Content, ResourceLink, ToolResult};
 pub use serve::UnknownTool;
 pub use session_keys::SessionKeys;
 pub use table::TOOLS;
+pub use tasks::TaskState;
 
 use call::Run;
 

@@ -4,6 +4,7 @@ use codegen_types::{ErrorCode, Failure, LogSeq, TaskId};
 use serde_json::{Map, Value, json};
 
 use super::resource_uri::WorkspaceUri;
+use crate::session::TaskInfo;
 
 /// What a tool call gave.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,6 +17,8 @@ pub struct ToolResult {
     pub is_error: bool,
     /// Facts about the call for programs: `codegen/task_id`, `codegen/audit_seq`, `codegen/error` and the like.
     pub meta: Map<String, Value>,
+    /// The task of this call, when the call is answered although its task still runs. The content says so, too.
+    pub goes_on: Option<TaskInfo>,
 }
 
 /// One block of a result.

@@ -132,6 +132,9 @@ impl Call<'_> {
     async fn running(&self, session: SessionId, task: TaskId, answering: Answering) -> Result<ToolResult, Refusal> {
         let of_task = |failure| Refusal { failure, session: Some(session), task: Some(task) };
         let seen = self.connection.sessions.task(self.connection.principal.clone(), task).await.map_err(of_task)?;
-        Ok(run_result::render_seen(&seen, answering.output_chars))
+        let result = run_result::render_seen(&seen, answering.output_chars);
+        // It may have ended just now.
+        let goes_on = seen.outcome.is_none().then_some(seen.info);
+        Ok(ToolResult { goes_on, ..result })
     }
 }

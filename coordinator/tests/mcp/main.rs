@@ -10,4 +10,5 @@ mod lines;
 mod quirks;
 mod resources;
 mod running;
+mod tasks;
 mod yielding;

@@ -10,7 +10,7 @@ mod read;
 use std::time::{Duration, Instant};
 
 use codegen_types::{ErrorCode, Failure, Operation, OperationResult, Principal, SessionId, TaskId};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ pub use read::{RESOURCE_BYTES_MAX, ResourceBody, ResourceContents};
 /// How much of an address is recorded and repeated, in characters.
 const URI_CHARS_MAX: usize = 4_096;
 
-/// How a client asked for something of its resources.
+/// How a client asked for something by another method than a tool call.
 #[derive(Debug, Clone)]
 pub struct Asked {
     /// The method.
@@ -86,7 +86,7 @@ impl Connection {
     }
 
     /// Records a refusal; what the client is told.
-    async fn refused(&self, request: &Request, failure: Failure, begun: Instant) -> Failure {
+    pub(in crate::tools) async fn refused(&self, request: &Request, failure: Failure, begun: Instant) -> Failure {
         if failure.code == ErrorCode::AuditUnavailable {
             return failure;
         }
@@ -105,7 +105,12 @@ impl Asked {
             Some(address) => json!({"uri": uri, "session_id": address.session, "path": address.path.to_string()}),
             None => json!({"uri": uri}),
         };
-        // Nobody follows a look at files.
+        self.with_args(args)
+    }
+
+    /// The request with these arguments, for the records.
+    pub(in crate::tools) fn with_args(&self, args: Value) -> Request {
+        // Nobody follows a look.
         let (events, _) = mpsc::channel(1);
         let (trace, cancel) = (self.trace.clone(), self.cancel.clone());
         Request {

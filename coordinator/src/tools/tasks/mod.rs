@@ -2,6 +2,7 @@
 
 mod grep;
 mod logs;
+mod methods;
 mod view;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::result::ToolResult;
 use super::{args, run_result, yielding};
 use crate::session::TaskSeen;
 pub(super) use logs::{TaskLogsInput, logs};
+pub use methods::TaskState;
 use view::Wanted;
 pub(super) use view::{TaskListOutput, TaskView};
 

@@ -1,0 +1,96 @@
+//! Tasks by the protocol's own methods, recorded as calls of the tools are.
+
+use std::time::Instant;
+
+use codegen_types::{ErrorCode, Failure, TaskId};
+use serde_json::json;
+
+use crate::session::{TaskInfo, TaskPhase, TaskSeen};
+use crate::tools::connection::Connection;
+use crate::tools::resources::Asked;
+use crate::tools::result::ToolResult;
+use crate::tools::serve::Record;
+use crate::tools::{run_result, yielding};
+
+/// How much of what should be an id is recorded, in characters.
+const ID_CHARS_MAX: usize = 128;
+
+/// Where a task stands, for clients that follow it by the protocol's own methods.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TaskState {
+    /// It runs.
+    Working,
+    /// It has a result, as its call would have had it: a failed one, too.
+    Completed(Box<ToolResult>),
+    /// It has none: how it ended cannot be known.
+    Failed(Failure),
+    /// It was ended on request.
+    Cancelled,
+}
+
+impl TaskState {
+    fn of(seen: &TaskSeen, output_chars: usize) -> Self {
+        let Some(outcome) = &seen.outcome else { return Self::Working };
+        match (seen.info.phase, &outcome.result) {
+            (TaskPhase::Failed(ErrorCode::TaskCancelled), _) => Self::Cancelled,
+            (TaskPhase::Unknown, Err(failure)) => Self::Failed(failure.clone()),
+            _ => Self::Completed(Box::new(run_result::render(outcome, output_chars))),
+        }
+    }
+}
+
+impl Connection {
+    /// A task of this client's principal. Its result has so many characters of output at most.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` for a foreign task as for an unknown one and for what is no id; `AUDIT_UNAVAILABLE`.
+    pub async fn task(&self, id: &str, output_chars: usize, asked: &Asked) -> Result<(TaskInfo, TaskState), Failure> {
+        let seen =
+            self.recorded(id, asked, async |task| self.sessions.task(self.principal.clone(), task).await).await?;
+        let state = TaskState::of(&seen, output_chars.min(yielding::OUTPUT_CHARS));
+        Ok((seen.info, state))
+    }
+
+    /// Asks a task of this client's principal to end; one that has ended stays as it is.
+    ///
+    /// # Errors
+    /// As of [`task`](Self::task).
+    pub async fn cancel_task(&self, id: &str, asked: &Asked) -> Result<(), Failure> {
+        let cancelled = async |task| {
+            self.sessions.cancel_task(self.principal.clone(), task).await?;
+            self.sessions.task(self.principal.clone(), task).await
+        };
+        self.recorded(id, asked, cancelled).await.map(drop)
+    }
+
+    /// Does something about a task, and records that it was asked for.
+    async fn recorded(
+        &self,
+        id: &str,
+        asked: &Asked,
+        done: impl AsyncFnOnce(TaskId) -> Result<TaskSeen, Failure>,
+    ) -> Result<TaskSeen, Failure> {
+        let begun = Instant::now();
+        let shown: String = id.chars().take(ID_CHARS_MAX).collect();
+        let request = asked.with_args(json!({"task_id": shown}));
+        let found = match id.parse() {
+            Ok(task) => done(task).await,
+            Err(_) => Err(no_such_task()),
+        };
+        match found {
+            Ok(seen) => {
+                self.record(None, &request, Record::served(Some(seen.info.session)), begun).await?;
+                Ok(seen)
+            }
+            Err(failure) => {
+                let failure = if failure.code == ErrorCode::NotFound { no_such_task() } else { failure };
+                Err(self.refused(&request, failure, begun).await)
+            }
+        }
+    }
+}
+
+/// The same for every id that is none of the principal's tasks, whatever the reason.
+fn no_such_task() -> Failure {
+    Failure::new(ErrorCode::NotFound, "there is no such task of yours, or its result is no longer kept")
+}
