@@ -1,8 +1,9 @@
 //! Code that takes more than it may: ended, named, and nobody else notices.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use e2e::{Client, Installation, User, descendants, is_running, poll_until};
+use e2e::{Client, Installation, User, descendants, poll_until, processes_of};
 use serde_json::{Value, json};
 
 /// Runs `code` in one session while another session of the same server must go on working.
@@ -124,14 +125,19 @@ fn daemons_end_with_their_task() {
     for user in User::all() {
         let installation = Installation::for_user(user);
         let mut client = installation.client();
-        client.tool("run_python", json!({"code": "pass"})).ok();
-        let server = installation.server_pid().expect("a server runs");
-        let before = descendants(server);
-        let code = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        os.closerange(0, 64)\n        time.sleep(600)\n    os._exit(0)\nprint('parent done')";
+        let nap = format!("86400.{}{}", std::process::id(), installation.server_pid().unwrap_or_default());
+        let code = format!(
+            "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        os.closerange(0, 64)\n        \
+             os.execvp('sleep', ['sleep', '{nap}'])\n    os._exit(0)\n\
+             def naps(pid):\n    try: return b'{nap}' in open(f'/proc/{{pid}}/cmdline', 'rb').read()\n    \
+             except OSError: return False\n\
+             while not any(naps(pid) for pid in os.listdir('/proc') if pid.isdigit()): time.sleep(0.01)\n\
+             print('parent done')"
+        );
         let answer = client.tool("run_python", json!({"code": code}));
         assert!(answer.text.contains("parent done"), "{}", answer.text);
         poll_until("the daemon is gone", Duration::from_secs(10), || {
-            descendants(server).iter().all(|pid| before.contains(pid) || !is_running(*pid)).then_some(())
+            processes_of(Path::new(&nap)).is_empty().then_some(())
         });
     }
 }

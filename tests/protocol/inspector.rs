@@ -123,33 +123,30 @@ fn together(steps: &[&(dyn Fn() + Sync)]) {
 
 #[test]
 fn the_flows_work_through_the_inspector_with_a_handshake() {
-    flows(&Inspector::of(LEGACY));
+    let inspector = Inspector::of(LEGACY);
+    let session = flows(&inspector);
+    tasks_in_words(&inspector, &session);
 }
 
 #[test]
 fn the_flows_work_through_the_inspector_without_a_handshake() {
-    flows(&Inspector::of(MODERN));
+    let inspector = Inspector::of(MODERN);
+    let session = flows(&inspector);
+    a_task_is_followed(&inspector, &session);
 }
 
-fn flows(inspector: &Inspector) {
+/// The flows that need no task; gives the session they ran in.
+fn flows(inspector: &Inspector) -> String {
     let made = inspector.call("session_create", json!({"name": "inspected"}));
     let session = made["structuredContent"]["session_id"].as_str().expect("a handle");
-    let waits = "import os, time\nprint('begun')\nwhile not os.path.exists('go'): time.sleep(0.05)\nprint(6 * 7)";
-    let ends = json!({"session_id": session, "code": waits, "background": true, "timeout_seconds": 600});
-    let endless = json!({"session_id": session, "command": "sleep 500", "background": true, "timeout_seconds": 600});
-    let (ends, endless) = thread::scope(|scope| {
-        let ends = scope.spawn(|| begun(inspector, "run_python", ends));
-        let endless = scope.spawn(|| begun(inspector, "run_shell", endless));
-        together(&[
-            &|| tools_are_listed(inspector),
-            &|| prompts_are_listed(inspector),
-            &|| a_prompt_is_written(inspector),
-            &|| templates_are_listed(inspector),
-            &|| a_file_is_written(inspector, session, "a/b.txt", "héllo"),
-            &|| drop(inspector.call("run_python", json!({"session_id": session, "code": "x = 40", "kernel": "k"}))),
-        ]);
-        (ends.join().expect("a task"), endless.join().expect("a task"))
-    });
+    together(&[
+        &|| tools_are_listed(inspector),
+        &|| prompts_are_listed(inspector),
+        &|| a_prompt_is_written(inspector),
+        &|| templates_are_listed(inspector),
+        &|| a_file_is_written(inspector, session, "a/b.txt", "héllo"),
+        &|| drop(inspector.call("run_python", json!({"session_id": session, "code": "x = 40", "kernel": "k"}))),
+    ]);
     together(&[
         &|| a_file_is_read_as_a_resource(inspector, session),
         &|| a_program_reads_the_file(inspector, session),
@@ -157,6 +154,28 @@ fn flows(inspector: &Inspector) {
         &|| a_path_is_refused(inspector, session),
         &|| a_resource_of_nobody_is_refused(inspector),
         &|| a_kernel_still_knows_its_variables(inspector, session),
+    ]);
+    session.to_owned()
+}
+
+/// In the Tasks extension the Inspector is given the task and asks for its result until it is there.
+fn a_task_is_followed(inspector: &Inspector, session: &str) {
+    let code = "import time\nprint('begun')\ntime.sleep(0.5)\nprint(6 * 7)";
+    let ended = inspector.call("run_python", json!({"session_id": session, "code": code, "background": true}));
+    says(&ended, "42");
+}
+
+/// Without the extension a task is told of in words, and other tools look after it.
+fn tasks_in_words(inspector: &Inspector, session: &str) {
+    let waits = "import os, time\nprint('begun')\nwhile not os.path.exists('go'): time.sleep(0.05)\nprint(6 * 7)";
+    let ends = json!({"session_id": session, "code": waits, "background": true, "timeout_seconds": 600});
+    let endless = json!({"session_id": session, "command": "sleep 500", "background": true, "timeout_seconds": 600});
+    let (ends, endless) = thread::scope(|scope| {
+        let ends = scope.spawn(|| begun(inspector, "run_python", ends));
+        let endless = scope.spawn(|| begun(inspector, "run_shell", endless));
+        (ends.join().expect("a task"), endless.join().expect("a task"))
+    });
+    together(&[
         &|| a_task_is_waited_for(inspector, &ends),
         &|| a_file_is_written(inspector, session, "go", ""),
         &|| a_task_is_cancelled(inspector, &endless),

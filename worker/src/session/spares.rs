@@ -149,7 +149,8 @@ impl Spares {
             let done = match self.next() {
                 Some(Work::Add) => self.add().await,
                 Some(Work::Prepare(live)) => tokio::select! {
-                    prepared = live.prepare(&self.ground.lull) => prepared,
+                    // One that died meanwhile is replaced at once; only what may fail again needs a rest.
+                    prepared = live.prepare(&self.ground.lull) => prepared || live.is_lost(),
                     () = self.stop.cancelled() => continue,
                 },
                 None => {
