@@ -163,7 +163,9 @@ async fn a_kernel_that_dies_says_why_and_the_next_call_starts_another() {
     assert_eq!(run(&bench, "k", "print(1)").await.stdout, "1\n");
     // One that ends between two calls is noticed at the next.
     run(&bench, "k", "import threading, os; threading.Timer(0.05, lambda: os._exit(4)).start()").await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    while !kernels(&bench, Kernels::List).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
     let ran = run(&bench, "k", "print(1)").await;
     assert!(ran.stdout == "1\n" && notes(&ran).contains("exit code 4"), "{ran:?}");
 }
