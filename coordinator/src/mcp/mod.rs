@@ -6,6 +6,7 @@
 //! *Invariant*: this is the only module that names rmcp, and nothing but whole lines of protocol is ever written to a
 //! client.
 
+mod calls;
 mod completion;
 mod convert;
 mod handler;
@@ -14,6 +15,7 @@ mod line;
 mod methods;
 mod progress;
 mod prompts;
+mod protocol;
 pub(crate) mod quirks;
 mod resources;
 mod stdio;

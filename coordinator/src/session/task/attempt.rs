@@ -1,0 +1,115 @@
+//! The beginning of a task: its attempt in the log, and its row in the store.
+
+use codegen_audit::{AuditUnavailable, Entry, EventKind, Health, Outcome as Verdict, Pending};
+use codegen_types::{ErrorCode, Failure, LogSeq};
+use coordinator_core::task::{TaskInput, TaskState};
+use serde_json::json;
+
+use super::{Runner, stepped};
+use crate::session::call::TaskOutcome;
+use crate::session::owner::Begun;
+use crate::session::receipt::Charge;
+use crate::session::{now_ms, repeat, unavailable};
+use crate::store::{StoreError, TaskRow};
+
+/// The record of an attempt: on disk, or on its way there for calls that change nothing.
+pub(super) enum Attempt {
+    Durable(LogSeq),
+    Queued(Pending),
+    /// The record that closes it is on its way, too.
+    Closed(Pending),
+}
+
+impl Runner {
+    /// Records the attempt; for acting calls it is durable before anything is sent.
+    pub(super) async fn attempt(&self, begun: &Begun) -> Result<Attempt, AuditUnavailable> {
+        let entry = Entry {
+            kind: EventKind::TaskAttempt,
+            called_as: (self.call.called_as != self.call.tool).then(|| self.call.called_as.clone()),
+            args: Some(self.call.args.clone()),
+            trace: self.call.trace.clone(),
+            detail: Some(
+                json!({"operation": self.call.operation.name(), "idempotency_key": self.call.idempotency_key}),
+            ),
+            ..self.entry(begun)
+        };
+        if self.call.read_only {
+            if let Health::Unavailable { why, .. } = &*self.shared.audit.health().borrow() {
+                return Err(AuditUnavailable::Failing(why.clone()));
+            }
+            return Ok(Attempt::Queued(self.shared.audit.queue(entry)));
+        }
+        self.shared.audit.append(entry).await.map(Attempt::Durable)
+    }
+
+    /// Puts the task's row into the store before anything is sent. Calls that change nothing have none.
+    pub(super) async fn remember(&self, begun: &Begun, attempt: &Attempt) -> Result<Option<TaskRow>, Failure> {
+        let Attempt::Durable(attempt) = attempt else { return Ok(None) };
+        let call = &self.call;
+        let row = TaskRow {
+            id: call.task,
+            session: call.session,
+            principal: call.principal.clone(),
+            tool: call.tool.to_owned(),
+            key: call.idempotency_key.clone(),
+            digest: repeat::digest(call),
+            state: stepped(&TaskState::admitted(), &TaskInput::Dispatch { lease: begun.lease.clone() }),
+            attempt: *attempt,
+            outcome_seq: None,
+            begun_ms: now_ms(),
+            ended_ms: None,
+            outcome: None,
+            revision: 1,
+        };
+        match self.shared.tasks.insert_task(row.clone()).await {
+            Ok(()) => Ok(Some(row)),
+            Err(StoreError::Exists) => {
+                Err(Failure::new(ErrorCode::InvalidArgument, "this `idempotency_key` is in use; use a new one"))
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(task = %call.task, error, "a task could not be stored and is not started");
+                Err(Failure::new(ErrorCode::Internal, "the task could not be stored, so it was not started"))
+            }
+        }
+    }
+
+    /// Ends a task that was attempted in the log and sent nowhere.
+    pub(super) async fn fail_recorded(
+        &self,
+        begun: &Begun,
+        attempt: Attempt,
+        failure: Failure,
+    ) -> (TaskOutcome, Option<Charge>) {
+        let mut outcome = self.refused(failure);
+        let mut entry = self.entry(begun);
+        entry.kind = EventKind::TaskOutcome;
+        entry.outcome = Some(Verdict::Failed);
+        entry.code = outcome.result.as_ref().err().map(|failure| failure.code);
+        if let Attempt::Durable(seq) = attempt {
+            entry.cites = Some(seq);
+        }
+        let charge = Charge::of(entry.outcome, None);
+        match self.shared.audit.queue(entry).await {
+            Ok(seq) => outcome.audit_seq = Some(seq),
+            Err(error) => outcome.result = Err(unavailable(&error)),
+        }
+        (outcome, charge)
+    }
+
+    /// Closes the attempt of a placement that came to nothing, so that the next one has an attempt of its own.
+    pub(super) async fn close_unstarted(&self, begun: &Begun, attempt: Attempt, code: ErrorCode) -> Pending {
+        let cites = match attempt {
+            Attempt::Durable(seq) => Some(seq),
+            Attempt::Queued(attempted) | Attempt::Closed(attempted) => attempted.await.ok(),
+        };
+        self.shared.audit.queue(Entry {
+            kind: EventKind::TaskOutcome,
+            cites,
+            outcome: Some(Verdict::Failed),
+            code: Some(code),
+            detail: Some(json!({"not_started": true})),
+            ..self.entry(begun)
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! One task from its attempt to its recorded outcome, in a task of its own: a caller that vanishes loses no outcome.
+
+mod attempt;
+mod conclude;
+mod execute;
+
+use std::sync::Arc;
+
+use codegen_audit::Entry;
+use codegen_types::{ErrorCode, EventBody, Failure};
+use coordinator_core::task::{TaskInput, TaskState};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::call::{TaskCall, TaskOutcome};
+use super::owner::{Begun, Message};
+use super::receipt::Charge;
+use super::running::{Registered, Run};
+use super::{Shared, unavailable};
+
+/// One task while it runs.
+pub(super) struct Runner {
+    pub(super) shared: Arc<Shared>,
+    pub(super) owner: mpsc::Sender<Message>,
+    pub(super) call: TaskCall,
+    /// Follows the task live; what it does not take in time it misses, since no task waits for its watchers.
+    pub(super) events: mpsc::Sender<EventBody>,
+    pub(super) cancel: CancellationToken,
+}
+
+impl Runner {
+    /// Runs the task to its recorded outcome. Whoever waits for its beginning hears of it, or that there is none.
+    pub(super) async fn run(self, begins: oneshot::Sender<()>) -> TaskOutcome {
+        let task = self.call.task;
+        let begun = match self.ask(|reply| Message::Begin { task, reply }).await {
+            Ok(begun) => begun,
+            Err(failure) => return self.refused(failure),
+        };
+        let (outcome, charge) = self.run_begun(begun, begins).await;
+        // An owner that is gone has no use for the news.
+        let _ = self.owner.send(Message::Ended { task, charge }).await;
+        outcome
+    }
+
+    async fn run_begun(&self, begun: Begun, begins: oneshot::Sender<()>) -> (TaskOutcome, Option<Charge>) {
+        let attempt = match self.attempt(&begun).await {
+            Ok(attempt) => attempt,
+            Err(error) => return (self.refused(unavailable(&error)), None),
+        };
+        let row = match self.remember(&begun, &attempt).await {
+            Ok(row) => row,
+            Err(failure) => return self.fail_recorded(&begun, attempt, failure).await,
+        };
+        let registered = self.register();
+        // A caller that is gone does not wait for it.
+        let _ = begins.send(());
+        let ended = self.dispatch(begun, attempt, row, &registered.run.transcript).await;
+        let (outcome, charge) = self.conclude(ended).await;
+        registered.tell(&outcome);
+        (outcome, charge)
+    }
+
+    /// Lets the task be found by its id.
+    fn register(&self) -> Registered {
+        let call = &self.call;
+        let ids = (call.principal.clone(), call.session, call.task);
+        self.shared.running.add(Run::new(ids, call.tool, self.cancel.clone()))
+    }
+
+    /// A failure before there was anything in the log.
+    fn refused(&self, failure: Failure) -> TaskOutcome {
+        TaskOutcome { task: self.call.task, result: Err(failure), partial: None, audit_seq: None, replayed: false }
+    }
+
+    async fn ask<T>(&self, message: impl FnOnce(oneshot::Sender<Result<T, Failure>>) -> Message) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Failure::new(ErrorCode::SessionClosed, "the session is gone");
+        self.owner.send(message(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    fn entry(&self, begun: &Begun) -> Entry {
+        Entry {
+            principal: Some(self.call.principal.clone()),
+            session: Some(self.call.session),
+            task: Some(self.call.task),
+            lease: Some(begun.lease.clone()),
+            level: begun.level,
+            tool: Some(self.call.tool.to_owned()),
+            path: self.call.path.clone(),
+            ..Entry::default()
+        }
+    }
+}
+
+/// The next state; an input that does not fit leaves the state, and is a fault of ours.
+fn stepped(state: &TaskState, input: &TaskInput) -> TaskState {
+    state.step(input).unwrap_or_else(|refusal| {
+        tracing::error!(?input, %refusal, "a task took a step that it cannot take");
+        state.clone()
+    })
+}
