@@ -12,6 +12,7 @@ pub mod config;
 pub mod diagnostics;
 pub mod dispatch;
 pub mod front;
+pub mod identity;
 pub mod mcp;
 pub mod provision;
 pub mod server;

@@ -26,5 +26,5 @@ pub use limits::Limits;
 pub use operation::{Exec, KernelName, Network, Operation, Program};
 pub use packages::{IndexUrl, PackageAccess, Requirement};
 pub use path::WorkspacePath;
-pub use principal::Principal;
+pub use principal::{InvalidPrincipal, Principal};
 pub use worker::{Capabilities, HeldSession, Runtime};

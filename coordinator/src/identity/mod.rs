@@ -1,0 +1,15 @@
+//! Who makes a request, and what it may do: static tokens, JSON Web Tokens of an issuer, scopes.
+//!
+//! A transport hands over the credentials that a request carries and gets an [`Identity`] back, or the reason why there
+//! is none in words of RFC 6750. Over stdio nobody is asked: the operating system says who the user is.
+//!
+//! *Invariant*: no transport and no protocol is named here, and the text of a token is in no value that is kept,
+//! logged, recorded or given back, but for the one answer to whoever made it.
+
+mod authenticator;
+mod refusal;
+mod scopes;
+
+pub use authenticator::{Authenticator, Identity};
+pub use refusal::{InsufficientScope, Unauthenticated};
+pub use scopes::{InvalidScope, Scope, Scopes};
