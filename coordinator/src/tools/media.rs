@@ -1,13 +1,14 @@
-//! Media types of files, by their names.
+//! Media types of files: by their names, and of pictures by their first bytes.
 
 /// Names end with these, in lower case.
 const TYPES: &[(&str, &str)] = &[
-    ("csv", "text/csv"),
     ("css", "text/css"),
+    ("csv", "text/csv"),
     ("gif", "image/gif"),
     ("gz", "application/gzip"),
     ("htm", "text/html"),
     ("html", "text/html"),
+    ("ini", "text/plain"),
     ("ipynb", "application/x-ipynb+json"),
     ("jpeg", "image/jpeg"),
     ("jpg", "image/jpeg"),
@@ -18,6 +19,7 @@ const TYPES: &[(&str, &str)] = &[
     ("md", "text/markdown"),
     ("mp3", "audio/mpeg"),
     ("mp4", "video/mp4"),
+    ("ndjson", "application/jsonl"),
     ("npy", "application/octet-stream"),
     ("parquet", "application/vnd.apache.parquet"),
     ("pdf", "application/pdf"),
@@ -27,6 +29,7 @@ const TYPES: &[(&str, &str)] = &[
     ("sql", "application/sql"),
     ("svg", "image/svg+xml"),
     ("tar", "application/x-tar"),
+    ("tgz", "application/gzip"),
     ("toml", "application/toml"),
     ("ts", "text/x-typescript"),
     ("tsv", "text/tab-separated-values"),
@@ -40,6 +43,9 @@ const TYPES: &[(&str, &str)] = &[
     ("yml", "application/yaml"),
     ("zip", "application/zip"),
 ];
+
+/// What is said of a file of which nothing is known.
+const UNKNOWN: &str = "application/octet-stream";
 
 /// Media types that are text although they do not begin with `text/`.
 const TEXTUAL: &[&str] = &[
@@ -60,13 +66,29 @@ pub(super) fn by_name(path: &str) -> Option<&'static str> {
     TYPES.iter().find(|(known, _)| *known == ending).map(|(_, media)| *media)
 }
 
+/// What a file of that name is said to be where something has to be said.
+pub(super) fn of_name(path: &str) -> &'static str {
+    by_name(path).unwrap_or(UNKNOWN)
+}
+
 /// The media type of a file whose contents are text, or are not. A name that says otherwise is not believed.
 pub(super) fn of_contents(path: &str, is_text: bool) -> &'static str {
     let textual = |media: &str| media.starts_with("text/") || TEXTUAL.contains(&media);
     match by_name(path).filter(|media| textual(media) == is_text) {
         Some(media) => media,
         None if is_text => "text/plain",
-        None => "application/octet-stream",
+        None => UNKNOWN,
+    }
+}
+
+/// The media type of a picture that clients show, whatever its name says.
+pub(super) fn of_picture(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Some("image/png"),
+        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some("image/gif"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
+        _ => None,
     }
 }
 
@@ -80,9 +102,26 @@ mod tests {
         for nothing in ["", "a", "a.b/c", "x.", "x.unheard-of", ".png/x"] {
             assert_eq!(by_name(nothing), None, "{nothing}");
         }
+        assert_eq!(of_name("artifacts/a.png/README"), UNKNOWN);
         assert_eq!(of_contents("a.png", false), "image/png");
         assert_eq!(of_contents("a.png", true), "text/plain");
         assert_eq!(of_contents("a.svg", true), "image/svg+xml");
         assert_eq!(of_contents("a.csv", false), "application/octet-stream");
+    }
+
+    #[test]
+    fn a_picture_is_known_by_its_bytes() {
+        assert_eq!(of_picture(b"\x89PNG\r\n\x1a\nrest"), Some("image/png"));
+        assert_eq!(of_picture(b"\xff\xd8\xff\xe0"), Some("image/jpeg"));
+        assert_eq!(of_picture(b"GIF89a"), Some("image/gif"));
+        assert_eq!(of_picture(b"RIFF\0\0\0\0WEBPVP8 "), Some("image/webp"));
+        for none in [&b""[..], b"\x89PNG", b"RIFF\0\0\0\0WAVE", b"GIF88a", b"<svg/>"] {
+            assert_eq!(of_picture(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_names_nothing_twice() {
+        assert!(TYPES.is_sorted_by(|(one, _), (next, _)| one < next));
     }
 }

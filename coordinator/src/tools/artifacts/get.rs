@@ -8,11 +8,10 @@ use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::media;
 use crate::tools::call::{Answer, Call};
 use crate::tools::files::{file_reply, line};
 use crate::tools::result::{Content, ResourceLink, ToolResult};
-use crate::tools::{WorkspaceUri, args, words};
+use crate::tools::{WorkspaceUri, args, media, words};
 
 /// The largest picture that a result holds, in bytes.
 const PICTURE_BYTES_MAX: u64 = 1 << 20;

@@ -11,10 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::media;
 use crate::tools::call::{Answer, Call, Reply};
 use crate::tools::result::ToolResult;
-use crate::tools::{WorkspaceUri, args, words};
+use crate::tools::{WorkspaceUri, args, media, words};
 
 /// Artifacts that one call lists.
 const PAGE: usize = 100;

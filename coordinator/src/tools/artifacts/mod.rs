@@ -2,7 +2,6 @@
 
 mod get;
 mod list;
-mod media;
 
 pub(super) use get::{ArtifactGetInput, get};
 pub(super) use list::{ArtifactListInput, ArtifactListOutput, list};
