@@ -15,8 +15,8 @@ artifact_get show it.
 
 Running: run_python starts a fresh interpreter, whose variables do not last, unless you name a `kernel`: it keeps variables \
 and imports and shows the last value. matplotlib figures and pictures come back as images by themselves. run_shell and \
-run_code run commands and other languages. There is no network inside; pkg_install installs Python packages. Results have \
-exit code, output and changed files. Long output is cut in the middle; the result says where all of it is. Programs end \
+run_code run commands and other languages. test_run runs Python tests and lint_check checks files: both list what is wrong \
+with its place. There is no network inside; pkg_install installs Python packages. Results have exit code, output and changed files. Long output is cut in the middle; the result says where all of it is. Programs end \
 after 60 seconds unless timeout_seconds says otherwise.
 
 Long work: a call that runs longer than 45 seconds, or with background true, gives a task_id. Go on with task_wait, read \

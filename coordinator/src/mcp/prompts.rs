@@ -130,11 +130,12 @@ fn fix_tests(given: &Given<'_>) -> String {
     let (path, session) = (given.quoted("path"), given.session());
     format!(
         "Make the tests in {path} of the workspace pass.{session}\n\n\
-         1. Run them: run_shell with `python3 -m pytest -q` and that path; pkg_install pytest if it is not there, or use \
-         `python3 -m unittest`.\n\
+         1. Run them with test_run and that path: it names each failure with its place. It uses unittest where pytest is \
+         not there; pkg_install pytest if the tests need it.\n\
          2. For one failure at a time, find the cause: fs_read the code, fs_search for its uses.\n\
          3. Mend the code, not the test, with fs_edit; if the test itself is wrong, say why before you change it.\n\
-         4. Run them again after each change, and all of them at the end.\n\
+         4. Run test_run again after each change, for one test as file.py::name, and for all of them at the end; \
+         lint_check what you changed.\n\
          5. Report what was wrong and what you changed, and which tests still fail, if any."
     )
 }
@@ -144,7 +145,7 @@ fn review_code(given: &Given<'_>) -> String {
     format!(
         "Review the code in {path} of the workspace. Change nothing.{session}\n\n\
          1. fs_list it (recursive) if it is a directory, and fs_read what matters; fs_search finds uses.\n\
-         2. Run its tests if there are any, with run_shell.\n\
+         2. lint_check it if it is Python, and run its tests, if there are any, with test_run.\n\
          3. Where you suspect a fault, show it: a few lines in run_python that fail.\n\
          4. Report faults in order of weight, each with file and line, what happens, and how to mend it. Say what you \
          did not look at."
