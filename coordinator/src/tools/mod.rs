@@ -21,6 +21,7 @@ mod resources;
 mod result;
 mod run;
 mod run_code;
+mod run_input;
 mod run_result;
 mod schema;
 mod serve;

@@ -5,64 +5,39 @@ use std::collections::BTreeMap;
 use codegen_types::{Exec, Operation, Program};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use super::call::{Act, Answer, Call, Reply};
+use super::run_input::run_input;
 use super::yielding::AnswerArgs;
 use super::{args, kernels};
 
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RunPythonInput {
-    /// Session handle; left out: the connection's default session.
-    session_id: Option<String>,
-    /// Python source text, run as `__main__`. Give either this or `file`. Print what you want to see.
-    code: Option<String>,
-    /// A Python file of the workspace to run instead of `code`.
-    file: Option<String>,
-    /// Run in the kernel of this name, which keeps variables and imports between calls; made when first needed. Left
-    /// out: a fresh interpreter.
-    kernel: Option<String>,
-    /// The program's arguments, `sys.argv[1:]`.
-    args: Option<Vec<String>>,
-    /// Text given on standard input.
-    stdin: Option<String>,
-    /// Environment variables to add.
-    env: Option<BTreeMap<String, String>>,
-    /// Wall time after which the program is ended; fractions are allowed. Default 60.
-    timeout_seconds: Option<f64>,
-    /// Answer with the task's id if it still runs after so many seconds. Default 45.
-    yield_after_seconds: Option<f64>,
-    /// Answer at once with the task's id. Its wall time is then the longest allowed unless `timeout_seconds` says else.
-    background: Option<bool>,
-    /// Characters of output shown, 200 to 100000. Default 20000.
-    max_output_chars: Option<u64>,
-    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result and runs nothing.
-    idempotency_key: Option<String>,
+run_input! {
+    pub(super) struct RunPythonInput {
+        /// Python source text, run as `__main__`. Give either this or `file`. Print what you want to see.
+        code: Option<String>,
+        /// A Python file of the workspace to run instead of `code`.
+        file: Option<String>,
+        /// Run in the kernel of this name, which keeps variables and imports between calls; made when first needed. Left
+        /// out: a fresh interpreter.
+        kernel: Option<String>,
+        /// The program's arguments, `sys.argv[1:]`.
+        args: Option<Vec<String>>,
+        /// Text given on standard input.
+        stdin: Option<String>,
+        /// Environment variables to add.
+        env: Option<BTreeMap<String, String>>,
+    }
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RunShellInput {
-    /// Session handle; left out: the connection's default session.
-    session_id: Option<String>,
-    /// The command line, run by bash (by sh where there is none) in the workspace.
-    command: String,
-    /// Text given on standard input.
-    stdin: Option<String>,
-    /// Environment variables to add.
-    env: Option<BTreeMap<String, String>>,
-    /// Wall time after which the program is ended; fractions are allowed. Default 60.
-    timeout_seconds: Option<f64>,
-    /// Answer with the task's id if it still runs after so many seconds. Default 45.
-    yield_after_seconds: Option<f64>,
-    /// Answer at once with the task's id. Its wall time is then the longest allowed unless `timeout_seconds` says else.
-    background: Option<bool>,
-    /// Characters of output shown, 200 to 100000. Default 20000.
-    max_output_chars: Option<u64>,
-    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result and runs nothing.
-    idempotency_key: Option<String>,
+run_input! {
+    pub(super) struct RunShellInput {
+        /// The command line, run by bash (by sh where there is none) in the workspace.
+        command: String,
+        /// Text given on standard input.
+        stdin: Option<String>,
+        /// Environment variables to add.
+        env: Option<BTreeMap<String, String>>,
+    }
 }
 
 /// What the tools that run programs share.
@@ -79,6 +54,7 @@ pub(super) struct Run {
 pub(super) fn run_python<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
     async move {
         let input: RunPythonInput = call.input()?;
+        let answer = input.answer();
         let args = input.args.unwrap_or_default();
         args::program_args(&args)?;
         let program = match (input.code, input.file) {
@@ -96,12 +72,7 @@ pub(super) fn run_python<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             kernel: input.kernel,
             stdin: input.stdin,
             env: input.env,
-            answer: AnswerArgs {
-                timeout_seconds: input.timeout_seconds,
-                yield_after_seconds: input.yield_after_seconds,
-                background: input.background,
-                max_output_chars: input.max_output_chars,
-            },
+            answer,
             idempotency_key: input.idempotency_key,
         };
         exec(call, run).await
@@ -112,6 +83,7 @@ pub(super) fn run_python<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
 pub(super) fn run_shell<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
     async move {
         let input: RunShellInput = call.input()?;
+        let answer = input.answer();
         args::bounded("command", &input.command, args::COMMAND_BYTES_MAX)?;
         args::without_nul("command", &input.command)?;
         let run = Run {
@@ -120,12 +92,7 @@ pub(super) fn run_shell<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             kernel: None,
             stdin: input.stdin,
             env: input.env,
-            answer: AnswerArgs {
-                timeout_seconds: input.timeout_seconds,
-                yield_after_seconds: input.yield_after_seconds,
-                background: input.background,
-                max_output_chars: input.max_output_chars,
-            },
+            answer,
             idempotency_key: input.idempotency_key,
         };
         exec(call, run).await

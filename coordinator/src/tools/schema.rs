@@ -43,6 +43,10 @@ fn normalise(schema: &mut Value) {
     if object.get("default").is_some_and(Value::is_null) {
         object.remove("default");
     }
+    if let Some(Value::String(text)) = object.get_mut("description") {
+        // Where a line of the source ends says nothing.
+        *text = text.replace('\n', " ");
+    }
     drop_null_type(object);
     drop_null_branch(object);
     for (word, value) in object.iter_mut() {
@@ -91,7 +95,8 @@ mod tests {
     #[schemars(deny_unknown_fields)]
     #[expect(dead_code, reason = "only its schema is used")]
     struct Sample {
-        /// A name.
+        /// A name,
+        /// over two lines.
         title: Option<String>,
         count: Option<u64>,
         kind: Option<Kind>,
@@ -117,7 +122,7 @@ mod tests {
         let expected = json!({
             "type": "object",
             "properties": {
-                "title": {"description": "A name.", "type": "string"},
+                "title": {"description": "A name, over two lines.", "type": "string"},
                 "count": {"type": "integer", "minimum": 0},
                 "kind": {"type": "string", "enum": ["one", "two"]},
                 "inner": {"type": "array", "items": {

@@ -236,26 +236,6 @@ pub static TOOLS: &[Tool] = &[
         run: devtools::lint_check,
     },
     Tool {
-        name: "task_wait",
-        title: "Wait for a task",
-        description: "Waits for a task that was answered with its id, and gives what its own call would have given; if \
-                      it still runs then, its output so far. Results are kept for a day.",
-        effect: Effect::Reads,
-        input: schema::of::<tasks::TaskWaitInput>,
-        output: None,
-        run: tasks::wait,
-    },
-    Tool {
-        name: "task_logs",
-        title: "Read a task's output",
-        description: "Shows what a task wrote, both streams in the order of arrival, while it runs and afterwards; grep \
-                      picks lines. next_cursor of the answer goes on where it ended.",
-        effect: Effect::Reads,
-        input: schema::of::<tasks::TaskLogsInput>,
-        output: None,
-        run: tasks::logs,
-    },
-    Tool {
         name: "pkg_install",
         title: "Install packages",
         description: "Installs Python packages into the session, where they stay: by requirement (name and versions, \
@@ -274,6 +254,26 @@ pub static TOOLS: &[Tool] = &[
         input: schema::of::<packages::PkgListInput>,
         output: Some(schema::of_output::<packages::PkgListOutput>),
         run: packages::list,
+    },
+    Tool {
+        name: "task_wait",
+        title: "Wait for a task",
+        description: "Waits for a task that was answered with its id, and gives what its own call would have given; if \
+                      it still runs then, its output so far. Results are kept for a day.",
+        effect: Effect::Reads,
+        input: schema::of::<tasks::TaskWaitInput>,
+        output: None,
+        run: tasks::wait,
+    },
+    Tool {
+        name: "task_logs",
+        title: "Read a task's output",
+        description: "Shows what a task wrote, both streams in the order of arrival, while it runs and afterwards; grep \
+                      picks lines. next_cursor of the answer goes on where it ended.",
+        effect: Effect::Reads,
+        input: schema::of::<tasks::TaskLogsInput>,
+        output: None,
+        run: tasks::logs,
     },
     Tool {
         name: "task_status",
