@@ -98,6 +98,12 @@ words! {
         CallRefused = "call.refused",
         /// A message of a lower lease epoch was rejected.
         LeaseStale = "lease.stale",
+        /// A static token is about to be made; `detail` says for whom and what for.
+        TokenCreated = "token.created",
+        /// A static token is about to be revoked.
+        TokenRevoked = "token.revoked",
+        /// A request was not let in for its credentials, or for having none; `detail` says why.
+        AuthenticationRefused = "authentication.refused",
     }
 }
 

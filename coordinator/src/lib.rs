@@ -15,6 +15,7 @@ pub mod front;
 pub mod identity;
 pub mod mcp;
 pub mod provision;
+mod refusals;
 pub mod server;
 pub mod session;
 pub mod store;

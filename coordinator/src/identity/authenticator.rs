@@ -1,14 +1,22 @@
 //! From the credentials of a request to an identity.
 
-use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use codegen_types::Principal;
-use parking_lot::RwLock;
-use sha2::{Digest as _, Sha256};
+use codegen_audit::{Audit, Entry, EventKind, Outcome};
+use codegen_types::{ErrorCode, Principal};
+use parking_lot::Mutex;
+use serde_json::json;
 
 use super::refusal::Unauthenticated;
 use super::scopes::Scopes;
+use super::token::{self, TokenId};
+use super::tokens::Tokens;
+use crate::refusals::{Refusals, Verdict};
+
+/// The longest credentials that are looked at, in bytes.
+const CREDENTIALS_BYTES_MAX: usize = 8 << 10;
 
 /// Who makes a request and what the request may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,28 +27,49 @@ pub struct Identity {
     pub scopes: Scopes,
 }
 
+/// Whether requests need credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requirement {
+    /// They do once a token was made or an issuer is configured; until then whoever reaches the port is let in.
+    Auto,
+    /// They do.
+    Required,
+    /// They do not.
+    Open,
+}
+
 /// Says who makes a request. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Authenticator {
-    open: bool,
-    tokens: Arc<RwLock<HashMap<[u8; 32], Identity>>>,
+#[derive(Clone)]
+pub struct Authenticator(Arc<Inner>);
+
+struct Inner {
+    tokens: Tokens,
+    requirement: Requirement,
+    audit: Audit,
+    refusals: Mutex<Refusals>,
+    began: Instant,
 }
 
 impl Authenticator {
-    /// Lets everybody in, as one principal. Only ever for the loopback interface.
-    pub fn open() -> Self {
-        Self { open: true, tokens: Arc::default() }
+    /// Checks against these tokens. Refusals are recorded in `audit`, a flood of them in part.
+    pub fn new(tokens: Tokens, requirement: Requirement, audit: Audit) -> Self {
+        let (refusals, began) = (Mutex::default(), Instant::now());
+        Self(Arc::new(Inner { tokens, requirement, audit, refusals, began }))
     }
 
-    /// Lets in whoever has one of these tokens.
-    pub fn with_tokens<'a>(tokens: impl IntoIterator<Item = (&'a str, Identity)>) -> Self {
-        let by_digest = tokens.into_iter().map(|(token, identity)| (Sha256::digest(token).into(), identity)).collect();
-        Self { open: false, tokens: Arc::new(RwLock::new(by_digest)) }
-    }
-
-    /// Whether requests without credentials are let in (as the principal `http:local`).
+    /// Whether requests without credentials are let in (as the principal `http:local`). Only ever on the loopback
+    /// interface: whoever binds another address asks first. Once false, it stays so, unless the operator said otherwise.
     pub fn is_open(&self) -> bool {
-        self.open
+        match self.0.requirement {
+            Requirement::Auto => !self.0.tokens.any(),
+            Requirement::Required => false,
+            Requirement::Open => true,
+        }
+    }
+
+    /// The static tokens.
+    pub fn tokens(&self) -> &Tokens {
+        &self.0.tokens
     }
 
     /// Who makes a request. `bearer`: the credentials of an `Authorization: Bearer` header, without the scheme.
@@ -48,13 +77,152 @@ impl Authenticator {
     /// # Errors
     /// Why the request is not let in.
     pub async fn authenticate(&self, bearer: Option<&str>) -> Result<Identity, Unauthenticated> {
-        match bearer {
-            None if self.open => Ok(Identity { principal: Principal::http_local(), scopes: Scopes::USER }),
-            None => Err(Unauthenticated::Missing),
-            Some(token) => {
-                let digest: [u8; 32] = Sha256::digest(token).into();
-                self.tokens.read().get(&digest).cloned().ok_or(Unauthenticated::Invalid)
+        self.authenticate_from(bearer, None).await
+    }
+
+    /// The same, with the address that the request came from, for the record of a refusal.
+    ///
+    /// # Errors
+    /// Why the request is not let in.
+    pub async fn authenticate_from(
+        &self,
+        bearer: Option<&str>,
+        peer: Option<IpAddr>,
+    ) -> Result<Identity, Unauthenticated> {
+        let (checked, token) = match bearer {
+            None if self.is_open() => {
+                return Ok(Identity { principal: Principal::http_local(), scopes: Scopes::USER });
             }
+            None => (Err(Unauthenticated::Missing), None),
+            Some(credentials) if credentials.len() > CREDENTIALS_BYTES_MAX => (Err(Unauthenticated::Invalid), None),
+            Some(credentials) if token::is_static(credentials) => self.0.tokens.check(credentials),
+            Some(_) => (Err(Unauthenticated::Invalid), None),
+        };
+        if let Err(why) = checked {
+            self.record(why, token, peer).await;
+        }
+        checked
+    }
+
+    /// Records a refusal, unless there were too many just now.
+    async fn record(&self, why: Unauthenticated, token: Option<TokenId>, peer: Option<IpAddr>) {
+        let Verdict::Record { suppressed } = self.0.refusals.lock().count(self.0.began.elapsed()) else {
+            return;
+        };
+        let entry = Entry {
+            kind: EventKind::AuthenticationRefused,
+            outcome: Some(Outcome::Refused),
+            code: Some(ErrorCode::Unauthenticated),
+            detail: Some(json!({"why": why.as_str(), "id": token, "peer": peer, "suppressed": suppressed})),
+            ..Entry::default()
+        };
+        // The request is refused in any case.
+        if let Err(error) = self.0.audit.append(entry).await {
+            tracing::warn!(%error, "a refused authentication is not in the log");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{NewToken, Scope};
+    use crate::store::{Memory, TokenRow, TokenStore as _};
+
+    struct Bench {
+        authenticator: Authenticator,
+        audit: Audit,
+        operator: Principal,
+    }
+
+    impl Bench {
+        async fn new(requirement: Requirement) -> Self {
+            let audit = Audit::in_memory();
+            let tokens = Tokens::load(Arc::new(Memory::default()), audit.clone()).await.unwrap();
+            let authenticator = Authenticator::new(tokens, requirement, audit.clone());
+            Self { authenticator, audit, operator: Principal::os_user("op") }
+        }
+
+        async fn token(&self, principal: &str) -> (TokenId, String) {
+            let new = NewToken {
+                principal: principal.to_owned(),
+                scopes: Scope::Tools.into(),
+                lifetime_seconds: None,
+                note: None,
+            };
+            let (view, text) = self.authenticator.tokens().create(new, &self.operator).await.unwrap();
+            (view.id, text.expose().to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_lets_its_principal_in_until_it_is_revoked() {
+        let bench = Bench::new(Requirement::Auto).await;
+        let ((id, text), (_, other)) = (bench.token("alice").await, bench.token("alice").await);
+        let identity = Identity { principal: "alice".parse().unwrap(), scopes: Scope::Tools.into() };
+        assert_eq!(bench.authenticator.authenticate(Some(&text)).await, Ok(identity.clone()));
+        bench.authenticator.tokens().revoke(&id, &bench.operator).await.unwrap();
+        assert_eq!(bench.authenticator.authenticate(Some(&text)).await, Err(Unauthenticated::Revoked));
+        assert_eq!(bench.authenticator.authenticate(Some(&other)).await, Ok(identity));
+    }
+
+    #[tokio::test]
+    async fn an_expired_token_and_a_changed_one_are_refused() {
+        let (store, audit) = (Memory::default(), Audit::in_memory());
+        let id = TokenId::mint();
+        let text = crate::identity::TokenText::mint(&id);
+        let (digest, principal) = (crate::identity::TokenDigest::of(text.expose()), "alice".parse().unwrap());
+        let (scopes, note, revoked_ms) = (Scopes::USER, None, None);
+        let row = TokenRow { id, digest, principal, scopes, note, created_ms: 1, expires_ms: Some(2), revoked_ms };
+        store.insert_token(row.clone()).await.unwrap();
+        let tokens = Tokens::load(Arc::new(store), audit.clone()).await.unwrap();
+        let authenticator = Authenticator::new(tokens, Requirement::Auto, audit);
+        assert_eq!(authenticator.authenticate(Some(text.expose())).await, Err(Unauthenticated::Expired));
+        let forged = crate::identity::TokenText::mint(&row.id);
+        for bad in [forged.expose(), "cgm_", "", "Bearer", &"x".repeat(CREDENTIALS_BYTES_MAX + 1)] {
+            assert_eq!(authenticator.authenticate(Some(bad)).await, Err(Unauthenticated::Invalid), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_is_open_until_it_has_a_token_and_stays_closed_then() {
+        let bench = Bench::new(Requirement::Auto).await;
+        let local = bench.authenticator.authenticate(None).await.unwrap();
+        assert_eq!((local.principal.as_str(), local.scopes), ("http:local", Scopes::USER));
+        let (id, _) = bench.token("alice").await;
+        assert_eq!(bench.authenticator.authenticate(None).await, Err(Unauthenticated::Missing));
+        bench.authenticator.tokens().revoke(&id, &bench.operator).await.unwrap();
+        assert!(!bench.authenticator.is_open());
+        assert!(!Bench::new(Requirement::Required).await.authenticator.is_open());
+    }
+
+    #[tokio::test]
+    async fn a_lost_store_leaves_a_server_closed_and_nobody_a_token() {
+        let bench = Bench::new(Requirement::Auto).await;
+        bench.authenticator.tokens().note_loss(&bench.operator).await.unwrap();
+        assert!(!bench.authenticator.is_open());
+        assert!(bench.authenticator.tokens().list().iter().all(|token| token.revoked.is_some()));
+    }
+
+    #[tokio::test]
+    async fn refusals_are_recorded_in_part_and_no_record_has_a_tokens_text() {
+        let bench = Bench::new(Requirement::Required).await;
+        let (id, text) = bench.token("alice").await;
+        bench.authenticator.tokens().revoke(&id, &bench.operator).await.unwrap();
+        for _ in 0..100 {
+            bench.authenticator.authenticate(Some(&text)).await.unwrap_err();
+        }
+        let records = bench.audit.memory_records();
+        let refused = records.iter().filter(|record| record.kind == EventKind::AuthenticationRefused);
+        let details: Vec<_> = refused.map(|record| record.detail.clone().unwrap()).collect();
+        assert_eq!(details.len(), 10);
+        assert_eq!((&details[0]["why"], &details[0]["id"]), (&json!("revoked"), &json!(id)));
+        let secret = text.rsplit('_').next().unwrap();
+        assert!(records.iter().all(|record| !record.line.contains(secret)));
+        for kind in [EventKind::TokenCreated, EventKind::TokenRevoked] {
+            assert!(
+                records.iter().any(|record| record.kind == kind && record.principal == Some(bench.operator.clone()))
+            );
         }
     }
 }

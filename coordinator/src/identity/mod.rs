@@ -9,7 +9,11 @@
 mod authenticator;
 mod refusal;
 mod scopes;
+mod token;
+mod tokens;
 
-pub use authenticator::{Authenticator, Identity};
+pub use authenticator::{Authenticator, Identity, Requirement};
 pub use refusal::{InsufficientScope, Unauthenticated};
-pub use scopes::{InvalidScope, Scope, Scopes};
+pub use scopes::{InvalidScope, SCOPE_PREFIX, Scope, Scopes};
+pub use token::{InvalidTokenId, TokenDigest, TokenId, TokenText};
+pub use tokens::{NewToken, TOKENS_MAX, TokenState, TokenView, Tokens};

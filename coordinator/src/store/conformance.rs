@@ -1,4 +1,4 @@
-//! One suite for every store: what [`SessionStore`] and [`TaskStore`] promise.
+//! One suite for every store: what [`SessionStore`], [`TaskStore`] and [`TokenStore`] promise.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,11 @@ use coordinator_core::task::TaskState;
 use serde_json::json;
 
 use super::*;
+use crate::identity::{Scope, Scopes, TokenDigest, TokenId};
 use crate::session::{Captured, Completed, Receipt};
 
-trait Store: SessionStore + TaskStore {}
-impl<T: SessionStore + TaskStore> Store for T {}
+trait Store: SessionStore + TaskStore + TokenStore {}
+impl<T: SessionStore + TaskStore + TokenStore> Store for T {}
 
 /// A store to test, and what keeps its file.
 struct Subject {
@@ -250,5 +251,35 @@ async fn what_was_written_survives_the_process() {
         // A crash: nobody closes the first one.
         let again = Sqlite::open(&dir.path().join("state.db")).await.unwrap();
         assert_eq!(again.sessions().await.unwrap(), [row]);
+    }
+}
+
+fn token(created_ms: i64) -> TokenRow {
+    TokenRow {
+        id: TokenId::mint(),
+        digest: TokenDigest([9; 32]),
+        principal: "alice".parse().unwrap(),
+        scopes: Scopes::USER.with(Scope::Admin),
+        note: Some("the build".to_owned()),
+        created_ms,
+        expires_ms: Some(created_ms + 1_000),
+        revoked_ms: None,
+    }
+}
+
+#[tokio::test]
+async fn a_token_reads_back_as_it_was_written_and_is_revoked_once() {
+    for Subject { store, .. } in subjects().await {
+        let (young, old) = (token(200), TokenRow { note: None, expires_ms: None, ..token(100) });
+        store.insert_token(young.clone()).await.unwrap();
+        store.insert_token(old.clone()).await.unwrap();
+        assert!(matches!(store.insert_token(old.clone()).await, Err(StoreError::Exists)));
+        assert_eq!(store.tokens().await.unwrap(), [old.clone(), young.clone()]);
+        store.revoke_token(old.id.clone(), 300).await.unwrap();
+        assert!(matches!(store.revoke_token(old.id.clone(), 400).await, Err(StoreError::Conflict)));
+        assert!(matches!(store.revoke_token(TokenId::mint(), 400).await, Err(StoreError::Conflict)));
+        store.remove_token(young.id.clone()).await.unwrap();
+        assert!(matches!(store.remove_token(young.id).await, Err(StoreError::Conflict)));
+        assert_eq!(store.tokens().await.unwrap(), [TokenRow { revoked_ms: Some(300), ..old }]);
     }
 }

@@ -6,7 +6,8 @@ use codegen_types::{LogSeq, Principal, SessionId, TaskId};
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use parking_lot::Mutex;
 
-use super::{Progress, SessionRow, SessionStore, StoreError, StoreResult, TaskRow, TaskStore};
+use super::{Progress, SessionRow, SessionStore, StoreError, StoreResult, TaskRow, TaskStore, TokenRow, TokenStore};
+use crate::identity::TokenId;
 
 /// A store that is gone when the process ends.
 #[derive(Debug, Default)]
@@ -20,6 +21,7 @@ struct Tables {
     sessions: HashMap<SessionId, SessionRow>,
     tasks: HashMap<TaskId, TaskRow>,
     by_key: HashMap<(SessionId, String), TaskId>,
+    tokens: HashMap<TokenId, TokenRow>,
 }
 
 impl Tables {
@@ -171,5 +173,32 @@ impl TaskStore for Memory {
 
     fn prune_tasks(&self, ended_before_ms: i64, bytes_max: u64) -> BoxFuture<'_, StoreResult<u64>> {
         done(Ok(self.tables.lock().prune(ended_before_ms, bytes_max)))
+    }
+}
+
+impl TokenStore for Memory {
+    fn insert_token(&self, row: TokenRow) -> BoxFuture<'_, StoreResult<()>> {
+        let mut tables = self.tables.lock();
+        if tables.tokens.contains_key(&row.id) {
+            return ready(Err(StoreError::Exists)).boxed();
+        }
+        tables.tokens.insert(row.id.clone(), row);
+        ready(Ok(())).boxed()
+    }
+
+    fn revoke_token(&self, token: TokenId, revoked_ms: i64) -> BoxFuture<'_, StoreResult<()>> {
+        let mut tables = self.tables.lock();
+        let row = tables.tokens.get_mut(&token).filter(|row| row.revoked_ms.is_none());
+        ready(row.map(|row| row.revoked_ms = Some(revoked_ms)).ok_or(StoreError::Conflict)).boxed()
+    }
+
+    fn remove_token(&self, token: TokenId) -> BoxFuture<'_, StoreResult<()>> {
+        ready(self.tables.lock().tokens.remove(&token).map(drop).ok_or(StoreError::Conflict)).boxed()
+    }
+
+    fn tokens(&self) -> BoxFuture<'_, StoreResult<Vec<TokenRow>>> {
+        let mut rows: Vec<TokenRow> = self.tables.lock().tokens.values().cloned().collect();
+        rows.sort_by_key(|row| (row.created_ms, row.id.clone()));
+        ready(Ok(rows)).boxed()
     }
 }

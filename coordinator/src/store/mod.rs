@@ -1,4 +1,4 @@
-//! What is remembered of sessions and tasks: two traits, in memory and in SQLite.
+//! What is remembered of sessions, tasks and tokens: three traits, in memory and in SQLite.
 //!
 //! The log is the truth and the store a view of it that is quick to read: every write carries the number of the record
 //! that it follows, so that a start can tell which of the two is behind.
@@ -8,10 +8,12 @@ mod conformance;
 pub mod memory;
 mod rows;
 pub mod sqlite;
+mod tokens;
 
 pub use memory::Memory;
 pub use rows::{OUTCOME_BYTES_MAX, SessionRow, StoredOutcome, TaskRow};
 pub use sqlite::Sqlite;
+pub use tokens::{TokenRow, TokenStore};
 
 use codegen_types::{LogSeq, Principal, SessionId, TaskId};
 use futures::future::BoxFuture;

@@ -19,11 +19,11 @@ use super::fleet::WorkerEvent;
 use super::link::{Link, LinkState};
 use super::options::WorkersOptions;
 use super::reaper;
-use super::refusals::Refusals;
 use super::registry::{Change, Registry, WorkerRefused};
 use super::secrets::Tokens;
 use super::snapshot::WorkerSnapshot;
 use super::socket::Listener;
+use crate::refusals::Refusals;
 use crate::supervisor::{OnEnd, Supervisor};
 
 /// The name of the worker that the coordinator starts by itself.

@@ -15,10 +15,10 @@ use tonic::{Request, Response, Status};
 
 use super::clock::since_boot;
 use super::handle::Inner;
-use super::refusals::Verdict;
 use super::registry::{Issued, WorkerRefused};
 use super::secrets::{self, TokenRefused};
 use super::socket::Peer;
+use crate::refusals::Verdict;
 
 /// The metadata key that carries the worker session.
 const SESSION_KEY: &str = "codegen-worker-session";

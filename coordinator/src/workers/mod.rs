@@ -13,7 +13,6 @@ mod link;
 mod opening;
 mod options;
 mod reaper;
-mod refusals;
 mod registry;
 mod secrets;
 mod sessions;

@@ -10,6 +10,7 @@ mod statements;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};

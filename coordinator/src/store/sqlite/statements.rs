@@ -44,6 +44,14 @@ pub(super) const EMPTY_LARGE_TASKS: &str = concat!(
 );
 pub(super) const PRUNE_LARGE_TASKS: &str = concat!("DELETE FROM tasks WHERE key IS NULL AND ", too_large!());
 
+pub(super) const INSERT_TOKEN: &str = "INSERT INTO tokens \
+    (id, digest, principal, scopes, note, created_ms, expires_ms, revoked_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+pub(super) const REVOKE_TOKEN: &str = "UPDATE tokens SET revoked_ms = ?2 WHERE id = ?1 AND revoked_ms IS NULL";
+pub(super) const REMOVE_TOKEN: &str = "DELETE FROM tokens WHERE id = ?1";
+pub(super) const TOKENS: &str = "SELECT * FROM tokens ORDER BY created_ms, id";
+pub(super) const WAIT_FOR_DISK: &str = "PRAGMA synchronous = FULL";
+pub(super) const WAIT_NO_MORE: &str = "PRAGMA synchronous = NORMAL";
+
 #[cfg(test)]
 pub(super) const ALL: &[&str] = &[
     SET_META,
@@ -61,4 +69,10 @@ pub(super) const ALL: &[&str] = &[
     PRUNE_OLD_TASKS,
     EMPTY_LARGE_TASKS,
     PRUNE_LARGE_TASKS,
+    INSERT_TOKEN,
+    REVOKE_TOKEN,
+    REMOVE_TOKEN,
+    TOKENS,
+    WAIT_FOR_DISK,
+    WAIT_NO_MORE,
 ];

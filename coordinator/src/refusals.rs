@@ -1,4 +1,4 @@
-//! How many refused registrations are recorded: enough to see an attack, too few to be one on the log.
+//! How many refused registrations and authentications are recorded: enough to see an attack, too few to be one on the log.
 
 use std::time::Duration;
 
