@@ -89,7 +89,9 @@ fn pytest_is_used_where_a_session_has_it() {
     let installation = Installation::new();
     let mut client = installation.client();
     shadow(&mut client);
-    install(&installation, &mut client, &pytest_packages());
+    let pytest = TestPackages::of("pytest");
+    let packages = ["pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py.py"];
+    install(&installation, &mut client, |python| pytest.copy_to(python, &packages));
     let tests = "import pytest\n\
                  @pytest.mark.parametrize('n', [1, 2, 3])\n\
                  def test_each(n): assert n < 3\n\
@@ -134,39 +136,85 @@ fn broken_syntax_is_found_without_a_linter() {
     }
 }
 
-/// Where the tests' own Python keeps pytest, and its version as directories name it.
-fn pytest_packages() -> (PathBuf, String) {
-    let python = env::var_os("CODEGEN_TEST_PYTHON");
-    let python = python.expect("CODEGEN_TEST_PYTHON names a Python with pytest; `make test` sets it");
-    let question = "import sys, os, pytest; print(os.path.dirname(os.path.dirname(pytest.__file__))); \
-                    print('python%d.%d' % sys.version_info[:2])";
-    let output = Command::new(python).args(["-c", question]).output().expect("the tests' Python starts");
-    let said = String::from_utf8(output.stdout).expect("paths are UTF-8");
-    let [site, version] = said.lines().collect::<Vec<_>>()[..] else { panic!("it has no pytest: {said}") };
-    (site.into(), version.to_owned())
+#[test]
+fn ruff_is_used_where_a_session_has_it() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    shadow(&mut client);
+    let ruff = TestPackages::of("ruff");
+    install(&installation, &mut client, |python| {
+        ruff.copy_to(python, &["ruff"]);
+        fs::create_dir_all(python.join("bin")).expect("a directory");
+        fs::copy(ruff.program(), python.join("bin/ruff")).expect("a copy");
+    });
+    write(&mut client, "src/good.py", "x = 1\n");
+    let clean = client.tool("lint_check", json!({"path": "src"}));
+    assert!(clean.ok().starts_with("nothing found") && clean.text.contains("(ruff "), "{}", clean.text);
+    write(&mut client, "src/bad.py", "import os\nimport sys\n\nprint(sys.path)\nprint(undefined_name)\n");
+    write(&mut client, "src/broken.py", "def f(:\n    pass\n");
+    let found = client.tool("lint_check", json!({"path": "src"}));
+    let text = found.failed();
+    assert!(text.contains("(ruff "), "{text}");
+    assert!(text.contains("\nsrc/bad.py:1:8 F401 "), "an unused import: {text}");
+    assert!(text.contains("\nsrc/bad.py:5:7 F821 "), "a name that is nothing: {text}");
+    assert!(text.contains("\nsrc/broken.py:1:7 invalid-syntax "), "broken syntax: {text}");
+    assert!(!text.contains("stood in for") && !text.contains("files changed"), "{text}");
+    let alone = client.tool("lint_check", json!({"path": "src/bad.py"}));
+    assert!(alone.failed().starts_with("2 findings") && !alone.text.contains("broken.py"), "{}", alone.text);
 }
 
-/// Puts pytest where a session's own packages are, as an installation from an index would.
-fn install(installation: &Installation, client: &mut Client, (site, version): &(PathBuf, String)) {
+/// A package that the tests' own Python has.
+struct TestPackages {
+    site: PathBuf,
+    /// Its version of Python, as directories name it.
+    version: String,
+    program: PathBuf,
+}
+
+impl TestPackages {
+    fn of(package: &str) -> Self {
+        let python = env::var_os("CODEGEN_TEST_PYTHON");
+        let python = python.expect("CODEGEN_TEST_PYTHON names a prepared Python; `make test` sets it");
+        let question = format!(
+            "import sys, os, {package}; print(os.path.dirname(os.path.dirname({package}.__file__))); \
+             print('python%d.%d' % sys.version_info[:2])"
+        );
+        let output = Command::new(&python).args(["-c", &question]).output().expect("the tests' Python starts");
+        let said = String::from_utf8(output.stdout).expect("paths are UTF-8");
+        let [site, version] = said.lines().collect::<Vec<_>>()[..] else { panic!("it has no {package}: {said}") };
+        let program = Path::new(&python).with_file_name(package);
+        Self { site: site.into(), version: version.to_owned(), program }
+    }
+
+    /// Copies modules into the place of a session's own packages.
+    fn copy_to(&self, python: &Path, modules: &[&str]) {
+        let into = python.join(format!("lib/{}/site-packages", self.version));
+        for module in modules {
+            copy(&self.site.join(module), &into.join(module));
+        }
+    }
+
+    fn program(&self) -> &Path {
+        &self.program
+    }
+}
+
+/// Puts packages where a session's own are, as an installation from an index would.
+fn install(installation: &Installation, client: &mut Client, fill: impl FnOnce(&Path)) {
     let session = client.tool("session_info", json!({})).structured["session_id"].as_str().expect("an id").to_owned();
     let workspace = installation.state_dir().join("workspaces").join(session);
-    let into = workspace.join(format!(".codegen/python/lib/{version}/site-packages"));
-    for package in ["pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments"] {
-        copy(&site.join(package), &into.join(package));
-    }
-    fs::copy(site.join("py.py"), into.join("py.py")).expect("a copy");
+    fill(&workspace.join(".codegen/python"));
     give(&workspace.join(".codegen"), &fs::metadata(&workspace).expect("a workspace"));
 }
 
 fn copy(from: &Path, to: &Path) {
+    if from.is_file() {
+        fs::copy(from, to).expect("a copy");
+        return;
+    }
     fs::create_dir_all(to).expect("a directory");
     for entry in fs::read_dir(from).expect("an installed package").map(|entry| entry.expect("an entry")) {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("a copy");
-        }
+        copy(&entry.path(), &to.join(entry.file_name()));
     }
 }
 
