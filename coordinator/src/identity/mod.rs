@@ -7,12 +7,14 @@
 //! logged, recorded or given back, but for the one answer to whoever made it.
 
 mod authenticator;
+mod needed;
 mod refusal;
 mod scopes;
 mod token;
 mod tokens;
 
 pub use authenticator::{Authenticator, Identity, Requirement};
+pub use needed::{needed_scopes, permit};
 pub use refusal::{InsufficientScope, Unauthenticated};
 pub use scopes::{InvalidScope, SCOPE_PREFIX, Scope, Scopes};
 pub use token::{InvalidTokenId, TokenDigest, TokenId, TokenText};

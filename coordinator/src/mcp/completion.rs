@@ -25,12 +25,12 @@ impl Handler {
     ) -> Result<CompleteResult, ErrorData> {
         let _place = self.place()?;
         let begun = params.argument.value.as_str();
+        let asked = self.asked("completion/complete", context);
         let found = match completable(&params.r#ref, &params.argument.name)? {
-            Completable::Session => self.connection().complete_session(begun),
+            Completable::Session => self.connection().complete_session(begun, &asked),
             Completable::Path => {
                 let known = params.context.as_ref();
                 let session = ["session", "session_id"].iter().find_map(|name| known?.get_argument(name));
-                let asked = self.asked("completion/complete", context);
                 self.connection().complete_path(session.map(String::as_str), begun, &asked).await
             }
             Completable::Nothing => Completions::default(),

@@ -16,6 +16,7 @@ use super::quirks::{self, Quirks};
 use super::subscriptions::{self, Subscriptions};
 use super::{Options, convert, resources};
 use crate::caller::Caller;
+use crate::identity::Scopes;
 use crate::tools::{Connection, Request, ToolResult, UnknownTool};
 
 /// Events of one task that wait to be looked at. Full means that the task's output waits.
@@ -90,6 +91,11 @@ impl Handler {
         self.places.try_acquire().map_err(|_| resources::error(&Failure::new(ErrorCode::RateLimited, TOO_MANY)))
     }
 
+    /// What the credentials of a request permit: those of the connection.
+    pub(super) fn scopes(&self, _context: &RequestContext<RoleServer>) -> Scopes {
+        self.caller.scopes
+    }
+
     /// W3C trace context of a request, or of the connection.
     pub(super) fn trace(&self, context: &RequestContext<RoleServer>) -> Option<String> {
         context.meta.get_traceparent().map(str::to_owned).or_else(|| self.caller.trace.clone())
@@ -128,6 +134,7 @@ impl Handler {
         let request = Request {
             tool: params.name.into_owned(),
             args: Value::Object(params.arguments.unwrap_or_default()),
+            scopes: self.scopes(&context),
             trace: self.trace(&context),
             events,
             cancel: cancel.clone(),

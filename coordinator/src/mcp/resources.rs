@@ -49,7 +49,8 @@ impl Handler {
 
     /// How a client asked, for the records.
     pub(super) fn asked(&self, method: &'static str, context: &RequestContext<RoleServer>) -> Asked {
-        Asked { method, trace: self.trace(context), cancel: self.calls().token() }
+        let (scopes, trace) = (self.scopes(context), self.trace(context));
+        Asked { method, scopes, trace, cancel: self.calls().token() }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::caller::Caller;
 use crate::config::ToolNames;
 use crate::diagnostics::Taps;
 use crate::front::handover::End;
+use crate::identity::Scopes;
 use crate::mcp::{self, Services};
 use crate::supervisor::Supervisor;
 
@@ -38,7 +39,7 @@ impl McpClients {
         };
         tracing::info!(pid, "a client connected");
         let options = mcp::Options { tool_names: listed(tool_names), ..self.services.options().clone() };
-        let caller = Caller { principal: self.principal.clone(), client: None, trace: None };
+        let caller = Caller { principal: self.principal.clone(), scopes: Scopes::ALL, client: None, trace: None };
         let served = mcp::serve_stdio(self.services.with_options(options), caller, input, output, cancel).await;
         Ok(match served {
             Ok(()) => {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Connection;
 use super::result::ToolResult;
 use super::{Effect, Tool, args};
+use crate::identity::Scopes;
 use crate::session::{Launched, TaskCall, TaskOutcome};
 
 /// The longest path that a record repeats as the client sent it, in characters.
@@ -23,6 +24,8 @@ pub struct Request {
     pub tool: String,
     /// Its arguments, a JSON object.
     pub args: Value,
+    /// What the request's credentials permit.
+    pub scopes: Scopes,
     /// W3C trace context, when the client sent one.
     pub trace: Option<String>,
     /// Where the events of its task go. Full means that the task waits.

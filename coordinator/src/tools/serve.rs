@@ -9,6 +9,7 @@ use super::call::{Call, Refusal, Reply, Request};
 use super::connection::Connection;
 use super::result::ToolResult;
 use super::{Tool, find};
+use crate::identity;
 
 /// The longest name of a tool that is repeated, in characters.
 const NAME_CHARS_MAX: usize = 128;
@@ -35,6 +36,10 @@ impl Connection {
                 Err(unavailable) => Ok(ToolResult::failure(&unavailable)),
             };
         };
+        if let Err(insufficient) = identity::permit(request.scopes, identity::needed_scopes(tool.name)) {
+            let failure = Failure::from(insufficient);
+            return Ok(self.refuse(Some(tool), &request, failure.into(), begun).await);
+        }
         let call = Call { connection: self, tool, request: &request };
         Ok(match (tool.run)(&call).await {
             Ok(Reply::Recorded(result)) => result,

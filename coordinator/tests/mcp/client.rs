@@ -6,6 +6,7 @@ use std::time::Duration;
 use codegen_audit::Audit;
 use codegen_types::Principal;
 use coordinator::caller::Caller;
+use coordinator::identity::Scopes;
 use coordinator::mcp::{Options, ServeError, Services, serve_stdio};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines};
@@ -43,9 +44,14 @@ impl Server {
     }
 
     pub fn connect_as(&self, user: &str) -> Client {
+        self.connect_with(user, Scopes::ALL)
+    }
+
+    /// A connection whose credentials permit so much.
+    pub fn connect_with(&self, user: &str, scopes: Scopes) -> Client {
         let (to_server, input) = tokio::io::duplex(1 << 16);
         let (output, from_server) = tokio::io::duplex(1 << 16);
-        let caller = Caller { principal: Principal::os_user(user), client: None, trace: None };
+        let caller = Caller { principal: Principal::os_user(user), scopes, client: None, trace: None };
         let served = tokio::spawn(serve_stdio(self.services.clone(), caller, input, output, self.stop.child_token()));
         let lines = BufReader::new(from_server).lines();
         Client { input: Some(to_server), lines, served, last_id: 0, seen: Vec::new() }

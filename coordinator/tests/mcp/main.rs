@@ -10,5 +10,6 @@ mod lines;
 mod quirks;
 mod resources;
 mod running;
+mod scopes;
 mod tasks;
 mod yielding;

@@ -27,7 +27,10 @@ pub struct Completions {
 
 impl Connection {
     /// Handles of the principal's open sessions that begin so.
-    pub fn complete_session(&self, begun: &str) -> Completions {
+    pub fn complete_session(&self, begun: &str, asked: &Asked) -> Completions {
+        if asked.permitted().is_err() {
+            return Completions::default();
+        }
         let sessions = self.sessions.list(&self.principal, false);
         let usable = sessions.iter().filter(|session| !matches!(session.state, "closing" | "lost"));
         Completions::of(usable.map(|session| session.id.to_string()).filter(|id| id.starts_with(begun)).collect())

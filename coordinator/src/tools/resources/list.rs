@@ -45,14 +45,16 @@ impl Connection {
     /// (`.git`) or `__pycache__`, and no more than the first thousand of a session.
     ///
     /// # Errors
-    /// `AUDIT_UNAVAILABLE`. A session that cannot be looked at just now is left out.
+    /// `PERMISSION_DENIED`; `AUDIT_UNAVAILABLE`. A session that cannot be looked at just now is left out.
     pub async fn list_resources(&self, after: Option<&WorkspaceUri>, asked: &Asked) -> Result<ResourcePage, Failure> {
         let mut page = ResourcePage::default();
         let mut sessions = self.sessions_in_use();
         sessions.sort_unstable();
         for session in sessions.into_iter().filter(|session| after.is_none_or(|after| *session >= after.session)) {
             let files = match self.files_of(session, asked).await {
-                Err(failure) if failure.code == ErrorCode::AuditUnavailable => return Err(failure),
+                Err(failure) if matches!(failure.code, ErrorCode::AuditUnavailable | ErrorCode::PermissionDenied) => {
+                    return Err(failure);
+                }
                 Err(failure) => {
                     tracing::debug!(%session, %failure, "a session's files are not listed");
                     continue;

@@ -18,6 +18,7 @@ use super::call::{Refusal, Request};
 use super::connection::Connection;
 use super::resource_uri::WorkspaceUri;
 use super::serve::Record;
+use crate::identity::{self, InsufficientScope, Scope, Scopes};
 use crate::session::TaskCall;
 
 pub use completion::{COMPLETIONS_MAX, Completions};
@@ -32,6 +33,8 @@ const URI_CHARS_MAX: usize = 4_096;
 pub struct Asked {
     /// The method.
     pub method: &'static str,
+    /// What the request's credentials permit.
+    pub scopes: Scopes,
     /// W3C trace context, when the client sent one.
     pub trace: Option<String>,
     /// Cancelled when nobody wants the answer any more.
@@ -43,10 +46,10 @@ impl Connection {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` and `PATH_VIOLATION` for what is no address; `SESSION_NOT_FOUND` for a foreign session as for
-    /// an unknown one; `AUDIT_UNAVAILABLE`.
+    /// an unknown one; `PERMISSION_DENIED`; `AUDIT_UNAVAILABLE`.
     pub async fn follow_resource(&self, uri: &str, asked: &Asked) -> Result<WorkspaceUri, Failure> {
         let begun = Instant::now();
-        match self.own_resource(uri) {
+        match asked.permitted().map_err(Failure::from).and_then(|()| self.own_resource(uri)) {
             Ok(address) => {
                 let request = asked.request(Some(&address), uri);
                 self.record(None, &request, Record::served(Some(address.session)), begun).await?;
@@ -76,6 +79,9 @@ impl Connection {
     ) -> Result<OperationResult, Failure> {
         let begun = Instant::now();
         let request = asked.request(Some(address), uri);
+        if let Err(insufficient) = asked.permitted() {
+            return Err(self.refused(&request, insufficient.into(), begun).await);
+        }
         let call = task_call(&self.principal, address.session, &request, asked.method, operation);
         let outcome = self.sessions.launch(call, request.events.clone(), asked.cancel.clone()).await.outcome.await;
         match outcome.result {
@@ -98,6 +104,11 @@ impl Connection {
 }
 
 impl Asked {
+    /// Lets the request go on when its credentials permit the use of tools, which looking at files and tasks is.
+    pub(in crate::tools) fn permitted(&self) -> Result<(), InsufficientScope> {
+        identity::permit(self.scopes, Scope::Tools.into())
+    }
+
     /// The request as records tell it.
     fn request(&self, address: Option<&WorkspaceUri>, uri: &str) -> Request {
         let uri: String = uri.chars().take(URI_CHARS_MAX).collect();
@@ -116,6 +127,7 @@ impl Asked {
         Request {
             tool: self.method.to_owned(),
             args,
+            scopes: self.scopes,
             trace,
             events,
             cancel,

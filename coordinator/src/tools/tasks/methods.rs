@@ -73,9 +73,10 @@ impl Connection {
         let begun = Instant::now();
         let shown: String = id.chars().take(ID_CHARS_MAX).collect();
         let request = asked.with_args(json!({"task_id": shown}));
-        let found = match id.parse() {
-            Ok(task) => done(task).await,
-            Err(_) => Err(no_such_task()),
+        let found = match (asked.permitted(), id.parse()) {
+            (Err(insufficient), _) => Err(insufficient.into()),
+            (Ok(()), Ok(task)) => done(task).await,
+            (Ok(()), Err(_)) => Err(no_such_task()),
         };
         match found {
             Ok(seen) => {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use codegen_audit::Audit;
 use codegen_types::Principal;
 use coordinator::caller::Caller;
+use coordinator::identity::Scopes;
 use coordinator::mcp::{self, Services};
 use coordinator::server::client_io::{ClientInput, ClientOutput};
 use coordinator::session::{SessionOptions, Sessions, SessionsDeps};
@@ -33,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
     })
     .await?;
     let services = Services::new(Arc::new(sessions), audit, mcp::Options::default());
-    let caller = Caller { principal: Principal::os_user("bench"), client: None, trace: None };
+    let caller = Caller { principal: Principal::os_user("bench"), scopes: Scopes::ALL, client: None, trace: None };
     let input = ClientInput::new(rustix::stdio::stdin().as_fd().try_clone_to_owned()?)?;
     let output = ClientOutput::new(rustix::stdio::stdout().as_fd().try_clone_to_owned()?)?;
     mcp::serve_stdio(services, caller, input, output, CancellationToken::new()).await?;
