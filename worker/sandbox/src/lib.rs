@@ -26,5 +26,6 @@ pub use backend::{Backend, BoxFuture, Sandbox, SandboxEnd, SandboxError, Sandbox
 pub use child::{Child, ChildEnd, SupervisorLost};
 pub use fake::FakeBackend;
 pub use init::may_be_shown;
+pub use layers::computing::only_computing;
 pub use layers::landlock::without_files;
 pub use process::ProcessBackend;

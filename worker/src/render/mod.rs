@@ -1,14 +1,14 @@
 //! Pictures that programs show, made fit for a model: checked, scaled and encoded again in a process of its own.
 //!
 //! What a program calls a picture is the session's own, hostile word. It is decoded by a short-lived process without
-//! files, environment or a user of its own, under limits of memory and processor time: a picture that is a trap costs
-//! that process.
+//! files, environment or a user of its own, under limits of memory and processor time, and killed at the first system
+//! call that decoding does not need: a picture that is a trap costs that process.
 
 mod picture;
 mod process;
 
 use std::io;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -74,7 +74,12 @@ async fn draw(mime: &str, data: Vec<u8>) -> Result<Picture, NoPicture> {
     let mut complaints = stderr.take(REFUSAL_BYTES_MAX);
     let ((), read, _) = tokio::join!(feed, bounded.read_to_end(&mut drawn), complaints.read_to_string(&mut refusal));
     read?;
-    if !child.wait().await?.success() {
+    let status = child.wait().await?;
+    if status.signal() == Some(libc::SIGSYS) {
+        tracing::warn!(mime, "a picture made its decoder ask for what no picture needs");
+        return Err(NoPicture::Refused("it made its decoder do what no picture needs".to_owned()));
+    }
+    if !status.success() {
         let why = refusal.trim();
         return Err(NoPicture::Refused(if why.is_empty() {
             "it is too large to draw".to_owned()

@@ -36,5 +36,6 @@ fn confine() -> io::Result<()> {
     setrlimit(Resource::Cpu, limit(CPU_SECONDS_MAX))?;
     setrlimit(Resource::Fsize, limit(0))?;
     setrlimit(Resource::Core, limit(0))?;
-    sandbox::without_files()
+    sandbox::without_files()?;
+    sandbox::only_computing()
 }

@@ -14,9 +14,9 @@ use seccompiler::{
 use crate::layers::rlimits::MemoryBound;
 
 #[cfg(target_arch = "x86_64")]
-const ARCH: TargetArch = TargetArch::x86_64;
+pub(super) const ARCH: TargetArch = TargetArch::x86_64;
 #[cfg(target_arch = "aarch64")]
-const ARCH: TargetArch = TargetArch::aarch64;
+pub(super) const ARCH: TargetArch = TargetArch::aarch64;
 
 /// The last system call that was looked at when this list was written; newer ones do not exist inside.
 const LAST_KNOWN: u32 = 469;
@@ -131,14 +131,21 @@ fn shared_anonymous() -> Result<SeccompRule, seccompiler::BackendError> {
     all_of([SeccompCondition::new(3, SeccompCmpArgLen::Dword, flags, SHARED_ANONYMOUS)])
 }
 
-fn all_of<const N: usize>(
+/// A rule that holds when every condition does.
+pub(super) fn all_of<const N: usize>(
     conditions: [Result<SeccompCondition, seccompiler::BackendError>; N],
 ) -> Result<SeccompRule, seccompiler::BackendError> {
     SeccompRule::new(conditions.into_iter().collect::<Result<_, _>>()?)
 }
 
 /// Compares the low 32 bits of an argument, which is all that the kernel looks at where this is used.
-fn argument(index: u8, op: SeccompCmpOp, value: i32) -> Result<SeccompCondition, seccompiler::BackendError> {
+pub(super) fn argument(index: u8, op: SeccompCmpOp, value: i32) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, op, u64::from(value as u32))
+}
+
+/// Compares those of the low 32 bits that the mask names.
+pub(super) fn masked(index: u8, mask: i32, value: i32) -> Result<SeccompCondition, seccompiler::BackendError> {
+    let op = SeccompCmpOp::MaskedEq(u64::from(mask as u32));
     SeccompCondition::new(index, SeccompCmpArgLen::Dword, op, u64::from(value as u32))
 }
 
