@@ -12,6 +12,7 @@ pub mod config;
 pub mod diagnostics;
 pub mod dispatch;
 pub mod front;
+pub mod http;
 pub mod identity;
 pub mod mcp;
 pub mod provision;

@@ -71,6 +71,18 @@ struct SettingFlags {
     /// Where workers register, on the loopback interface [default: 50050, or none when it is taken] [env: GRPC_PORT]
     #[arg(long, value_name = "PORT", global = true, help_heading = "Settings")]
     grpc_port: Option<String>,
+
+    /// Serve HTTP at this address, such as 127.0.0.1:8080 (with `serve`) [env: HTTP_LISTEN, or HTTP_PORT for 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS:PORT", global = true, help_heading = "Settings")]
+    http: Option<String>,
+
+    /// A host that HTTP requests may name besides localhost; may be repeated [env: HTTP_ALLOWED_HOSTS]
+    #[arg(long, value_name = "HOST", global = true, help_heading = "Settings")]
+    http_allowed_host: Vec<String>,
+
+    /// An origin whose pages may make HTTP requests; may be repeated [env: HTTP_ALLOWED_ORIGINS]
+    #[arg(long, value_name = "ORIGIN", global = true, help_heading = "Settings")]
+    http_allowed_origin: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -194,10 +206,18 @@ impl SettingFlags {
             ("--isolation-minimum", self.isolation_minimum.clone()),
             ("--tool-names", self.tool_names.clone()),
             ("--grpc-port", self.grpc_port.clone()),
+            ("--http", self.http.clone()),
+            ("--http-allowed-host", listed(&self.http_allowed_host)),
+            ("--http-allowed-origin", listed(&self.http_allowed_origin)),
         ];
         let values: BTreeMap<_, _> = given.into_iter().filter_map(|(flag, value)| Some((flag, value?))).collect();
         Flags { values, file: self.config.as_deref().map(absolute) }
     }
+}
+
+/// A flag that may be repeated, as the one text that the other layers have.
+fn listed(values: &[String]) -> Option<String> {
+    (!values.is_empty()).then(|| values.join(","))
 }
 
 /// Paths on the command line are relative to where it was typed; a server runs elsewhere.

@@ -50,6 +50,9 @@ pub(super) fn serve(given: Given, on_demand: bool) -> ExitCode {
             Ok(server) => server,
             Err(error) => return refuse_to_start(&error, role),
         };
+        if let Some(address) = server.http_address() {
+            eprintln!("coordinator: serving MCP over HTTP at http://{address}/mcp");
+        }
         if role == Role::OnDemand
             && let Err(error) = say_ready()
         {

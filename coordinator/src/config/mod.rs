@@ -1,5 +1,6 @@
 //! Configuration: flags, environment and a TOML file, in that order of precedence, with the source of each value.
 
+mod http;
 mod layers;
 mod packages;
 mod settings;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use codegen_types::{IsolationLevel, Limits, PackageAccess};
 
+pub use http::{AllowedHost, AllowedOrigin, HttpConfig};
 pub use layers::{ConfigError, Environment, Flags, Source};
 use layers::{Layers, Row};
 pub use settings::{KEYS, Key};
@@ -40,8 +42,8 @@ pub struct Config {
     pub yield_after: Duration,
     /// Where workers register, on the loopback interface.
     pub grpc_port: GrpcPort,
-    /// Reserved for the HTTP transports.
-    pub http_port: u16,
+    /// How HTTP is served, if it is.
+    pub http: Option<HttpConfig>,
     /// Sessions that may be open at once.
     pub max_sessions: u32,
     /// Below this isolation no session is run.
@@ -100,7 +102,7 @@ impl Config {
             linger: layers.require(&settings::LINGER, values::seconds(0, DAY))?,
             yield_after: layers.require(&settings::YIELD_AFTER, values::seconds(1, 3600))?,
             grpc_port: grpc_port(&mut layers)?,
-            http_port: layers.require(&settings::HTTP_PORT, values::port)?,
+            http: http::read(&mut layers)?,
             max_sessions: layers.require(&settings::MAX_SESSIONS, values::count(1, 4096))?,
             isolation_minimum: layers.require(&settings::ISOLATION_MINIMUM, values::isolation)?,
             packages: packages::access(&mut layers, environment)?,

@@ -43,7 +43,17 @@ settings! {
         "a duration such as `45s`, from 1s to 1h; clients that are known to wait less get their task sooner" }
     GRPC_PORT { "grpc_port", "GRPC_PORT", Some("--grpc-port"), Some("50050"),
         "a port from 0 to 65535 (0: the system chooses)" }
-    HTTP_PORT { "http_port", "HTTP_PORT", None, Some("8080"), "a port from 0 to 65535" }
+    HTTP { "http", "HTTP_LISTEN", Some("--http"), None,
+        "an address and a port such as `127.0.0.1:8080` or `[::1]:8080` (port 0: the system chooses)" }
+    HTTP_PORT { "http_port", "HTTP_PORT", None, None, "a port from 0 to 65535, on 127.0.0.1" }
+    HTTP_ALLOWED_HOSTS { "http_allowed_hosts", "HTTP_ALLOWED_HOSTS", Some("--http-allowed-host"), None,
+        "names or addresses, with or without a port, separated by commas, such as `code.example` or `10.0.0.5:8080`" }
+    HTTP_ALLOWED_ORIGINS { "http_allowed_origins", "HTTP_ALLOWED_ORIGINS", Some("--http-allowed-origin"), None,
+        "origins separated by commas, such as `https://app.example` or `http://app.example:3000`" }
+    HTTP_CONNECTIONS_MAX { "http_connections_max", "HTTP_CONNECTIONS_MAX", None, Some("4096"),
+        "a number from 1 to 1000000" }
+    HTTP_CONNECTIONS_PER_ADDRESS_MAX { "http_connections_per_address_max", "HTTP_CONNECTIONS_PER_ADDRESS_MAX", None,
+        Some("2048"), "a number from 1 to 1000000" }
     MAX_SESSIONS { "max_sessions", "MAX_SESSIONS", None, Some("256"), "a number from 1 to 4096" }
     ISOLATION_MINIMUM { "isolation_minimum", "ISOLATION_MINIMUM", Some("--isolation-minimum"), Some("full"),
         "reduced, portable or full" }

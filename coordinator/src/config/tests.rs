@@ -48,6 +48,22 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
 }
 
 #[test]
+fn http_is_served_where_the_stronger_of_its_settings_says() {
+    let listen = |flags: &Flags, pairs: &[(&str, &str)]| {
+        let config = Config::load(flags, &environment(pairs)).unwrap();
+        config.http.map(|http| http.listen.to_string())
+    };
+    assert_eq!(listen(&Flags::default(), &[]), None);
+    assert_eq!(listen(&Flags::default(), &[("HTTP_PORT", "8080")]).as_deref(), Some("127.0.0.1:8080"));
+    let flags = flags(&[("--http", "[::1]:9000")]);
+    assert_eq!(listen(&flags, &[("HTTP_PORT", "8080")]).as_deref(), Some("[::1]:9000"));
+    let (_dir, file) = file("http = '127.0.0.1:1'\n");
+    assert_eq!(listen(&file, &[]).as_deref(), Some("127.0.0.1:1"));
+    assert_eq!(listen(&file, &[("HTTP_PORT", "2")]).as_deref(), Some("127.0.0.1:2"));
+    assert!(Config::load(&Flags::default(), &environment(&[("HTTP_LISTEN", "localhost")])).is_err());
+}
+
+#[test]
 fn a_bad_value_is_named_with_its_source_and_what_is_allowed() {
     let error = Config::load(&Flags::default(), &environment(&[("SESSION_MAX_AGE", "30")])).unwrap_err().to_string();
     for part in ["SESSION_MAX_AGE", "`30`", "environment SESSION_MAX_AGE", "a duration such as `30m`"] {

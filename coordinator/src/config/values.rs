@@ -86,7 +86,7 @@ pub(super) fn hosts(text: &str) -> Result<Vec<HostPort>, Why> {
     listed(text).map(|host| HostPort::parse(host, 443).map_err(|error| error.to_string())).collect()
 }
 
-fn listed(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn listed(text: &str) -> impl Iterator<Item = &str> {
     let text = if text.trim() == "none" { "" } else { text };
     text.split(',').map(str::trim).filter(|one| !one.is_empty())
 }

@@ -14,6 +14,15 @@ pub(super) struct Calls {
 }
 
 impl Calls {
+    /// Calls that end with those of `self`, and can be ended before them.
+    pub(super) fn part(&self) -> Self {
+        Self {
+            cancel: self.cancel.child_token(),
+            streams_over: self.streams_over.child_token(),
+            tracker: self.tracker.clone(),
+        }
+    }
+
     /// Cancels every running call; each still ends in its own time.
     pub(super) fn cancel(&self) {
         self.cancel.cancel();

@@ -1,6 +1,6 @@
 //! Tools and their results in the protocol's terms.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +12,16 @@ use super::quirks::Quirks;
 use crate::tools::{Content, Effect, ResourceLink, TOOLS, Tool, ToolResult};
 
 /// Every tool as it is listed: the same for every connection with these names.
-pub(super) fn tools(names: ToolNames) -> Vec<WireTool> {
+pub(super) fn tools(names: ToolNames) -> Arc<[WireTool]> {
+    static UNDERSCORED: LazyLock<Arc<[WireTool]>> = LazyLock::new(|| wire_tools(ToolNames::Underscored));
+    static DOTTED: LazyLock<Arc<[WireTool]>> = LazyLock::new(|| wire_tools(ToolNames::Dotted));
+    match names {
+        ToolNames::Underscored => Arc::clone(&UNDERSCORED),
+        ToolNames::Dotted => Arc::clone(&DOTTED),
+    }
+}
+
+fn wire_tools(names: ToolNames) -> Arc<[WireTool]> {
     TOOLS.iter().map(|tool| wire_tool(tool, names)).collect()
 }
 

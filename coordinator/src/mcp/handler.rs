@@ -25,31 +25,46 @@ const EVENTS: usize = 64;
 /// What a call is told for which there is no place.
 const TOO_MANY: &str = "too many calls run at once on this connection";
 
-/// One connection's handler.
+/// One connection's handler; over HTTP also that of a single request.
 pub(super) struct Handler {
-    connection: Arc<Connection>,
+    room: Room,
     caller: Caller,
-    tools: Vec<Tool>,
+    tools: Arc<[Tool]>,
     yield_after: Duration,
-    places: Semaphore,
-    calls: Calls,
     recognised: Once,
     subscriptions: Subscriptions,
-    streams: Semaphore,
+}
+
+/// What the requests of one connection share, or over HTTP the requests of one principal. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Room {
+    pub(super) connection: Arc<Connection>,
+    pub(super) calls: Calls,
+    places: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+}
+
+impl Room {
+    /// A room with places for so many calls at once.
+    pub(super) fn new(connection: Connection, calls: Calls, calls_max: usize) -> Self {
+        Self {
+            connection: Arc::new(connection),
+            calls,
+            places: Arc::new(Semaphore::new(calls_max)),
+            streams: Arc::new(Semaphore::new(subscriptions::STREAMS_MAX)),
+        }
+    }
 }
 
 impl Handler {
-    pub(super) fn new(connection: Connection, caller: Caller, options: &Options) -> Self {
+    pub(super) fn new(room: Room, caller: Caller, options: &Options) -> Self {
         Self {
-            connection: Arc::new(connection),
+            room,
             caller,
             tools: convert::tools(options.tool_names),
             yield_after: options.yield_after,
-            places: Semaphore::new(options.calls_max),
-            calls: Calls::default(),
             recognised: Once::new(),
             subscriptions: Subscriptions::default(),
-            streams: Semaphore::new(subscriptions::STREAMS_MAX),
         }
     }
 
@@ -74,7 +89,7 @@ impl Handler {
     }
 
     pub(super) fn connection(&self) -> &Arc<Connection> {
-        &self.connection
+        &self.room.connection
     }
 
     pub(super) fn subscriptions(&self) -> &Subscriptions {
@@ -83,12 +98,12 @@ impl Handler {
 
     /// The places of streams that tell of changes.
     pub(super) fn streams(&self) -> &Semaphore {
-        &self.streams
+        &self.room.streams
     }
 
     /// A place among the calls of this connection.
     pub(super) fn place(&self) -> Result<SemaphorePermit<'_>, ErrorData> {
-        self.places.try_acquire().map_err(|_| resources::error(&Failure::new(ErrorCode::RateLimited, TOO_MANY)))
+        self.room.places.try_acquire().map_err(|_| resources::error(&Failure::new(ErrorCode::RateLimited, TOO_MANY)))
     }
 
     /// What the credentials of a request permit: those of the connection.
@@ -103,12 +118,12 @@ impl Handler {
 
     /// The running calls, for whoever ends the connection.
     pub(super) fn calls(&self) -> Calls {
-        self.calls.clone()
+        self.room.calls.clone()
     }
 
     /// Has `work` counted among the running calls.
     pub(super) fn tracked<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
-        self.calls.track(work)
+        self.room.calls.track(work)
     }
 
     /// The tools as they are listed.
@@ -130,7 +145,7 @@ impl Handler {
     ) -> Result<ToolResult, UnknownTool> {
         let (events, received) = mpsc::channel(EVENTS);
         let quirks = self.quirks(&context);
-        let cancel = self.calls.token();
+        let cancel = self.room.calls.token();
         let request = Request {
             tool: params.name.into_owned(),
             args: Value::Object(params.arguments.unwrap_or_default()),
@@ -141,14 +156,14 @@ impl Handler {
             yield_after: self.yield_after.min(quirks.yield_after()),
             output_chars: quirks.result_chars_max,
         };
-        let Ok(_place) = self.places.try_acquire() else {
+        let Ok(_place) = self.room.places.try_acquire() else {
             let failure = Failure::new(ErrorCode::RateLimited, TOO_MANY);
-            return Ok(self.connection.refuse_unserved(&request, failure).await);
+            return Ok(self.room.connection.refuse_unserved(&request, failure).await);
         };
         let served = CancellationToken::new();
         let serve = async {
             let _guard = served.clone().drop_guard();
-            self.connection.serve(request).await
+            self.room.connection.serve(request).await
         };
         let tell = async {
             match context.meta.get_progress_token() {

@@ -1,4 +1,4 @@
-//! The front door: the Model Context Protocol over one pair of byte streams, in both of its eras.
+//! The front door: the Model Context Protocol over a pair of byte streams or over HTTP, in both of its eras.
 //!
 //! Clients of 2024-11-05 to 2025-11-25 begin with `initialize`; those of 2026-07-28 send what the server must know with
 //! each request and may begin with `server/discover`. Both are served on the same connection.
@@ -19,6 +19,7 @@ mod protocol;
 pub(crate) mod quirks;
 mod resources;
 mod stdio;
+mod streamable;
 mod subscriptions;
 mod tasks;
 mod writer;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::Audit;
-use codegen_types::{IndexUrl, Limits};
+use codegen_types::{IndexUrl, Limits, Principal};
 use rmcp::service::ServerInitializeError;
 use rmcp::transport::DynamicTransportError;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -36,7 +37,9 @@ use tokio_util::sync::CancellationToken;
 use crate::caller::Caller;
 use crate::tools::{Connection, SessionCalls, SessionKeys};
 
-use handler::Handler;
+use calls::Calls;
+use handler::{Handler, Room};
+pub use streamable::StreamableHttp;
 
 /// The longest line that a client may send, in bytes: a file of 64 MiB in base64, and room for the rest of the call.
 pub const LINE_BYTES_MAX: usize = 96 << 20;
@@ -60,6 +63,13 @@ impl Services {
     #[must_use]
     pub fn with_options(&self, options: Options) -> Self {
         Self { options, ..self.clone() }
+    }
+
+    fn connection(&self, principal: &Principal) -> Connection {
+        let Self { sessions, audit, session_keys, options } = self;
+        let (sessions, audit, session_keys) = (Arc::clone(sessions), audit.clone(), Arc::clone(session_keys));
+        Connection::new(sessions, audit, options.limits, principal.clone(), session_keys)
+            .permitting(Arc::clone(&options.package_indexes))
     }
 
     /// The options of connections made with these services.
@@ -144,10 +154,10 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let Services { sessions, audit, session_keys, options } = services;
-    let connection = Connection::new(sessions, audit, options.limits, caller.principal.clone(), session_keys)
-        .permitting(Arc::clone(&options.package_indexes));
-    let handler = Handler::new(connection, caller, &options);
+    let connection = services.connection(&caller.principal);
+    let options = services.options;
+    let room = Room::new(connection, Calls::default(), options.calls_max);
+    let handler = Handler::new(room, caller, &options);
     let (lines, writer) = writer::writer(output);
     let input_over = CancellationToken::new();
     let transport = stdio::Stdio::new(input, lines, input_over.clone());

@@ -13,10 +13,12 @@ use tokio::sync::mpsc;
 use super::client::McpClients;
 use super::fronts::ServeClient;
 use super::listeners::{ListenError, Listeners};
+use super::readiness::Parts;
 use super::state_dir::LockedStateDir;
 use crate::config::Config;
 use crate::diagnostics::{Diagnostics, DiagnosticsError};
 use crate::front::handover::VERSION;
+use crate::http::HttpServices;
 use crate::mcp::{self, Services};
 use crate::provision::embedded::{Embedded, EmbeddedOptions};
 use crate::session::{SessionOptions, Sessions, SessionsDeps, StartError};
@@ -71,6 +73,7 @@ pub(super) struct Bound {
 /// Everything, running.
 pub(super) struct Running {
     service: Arc<McpClients>,
+    services: Services,
     sessions: Sessions,
     embedded: Embedded,
     workers: Workers,
@@ -142,9 +145,10 @@ impl Bound {
         let package_indexes = Arc::clone(&rest.package_indexes);
         let options = mcp::Options { limits: rest.limits, yield_after, package_indexes, ..mcp::Options::default() };
         let services = Services::new(Arc::new(sessions.clone()), rest.audit.clone(), options);
-        let service = Arc::new(McpClients::new(services, rest.diagnostics.taps().clone(), rest.clients.clone()));
+        let service =
+            Arc::new(McpClients::new(services.clone(), rest.diagnostics.taps().clone(), rest.clients.clone()));
         tracing::info!(version = VERSION, state = %rest.state.path().display(), "serving");
-        Ok(Running { service, sessions, embedded, workers, store, rest })
+        Ok(Running { service, services, sessions, embedded, workers, store, rest })
     }
 }
 
@@ -152,6 +156,12 @@ impl Running {
     /// What serves clients.
     pub(super) fn service(&self) -> Arc<dyn ServeClient> {
         Arc::clone(&self.service) as Arc<dyn ServeClient>
+    }
+
+    /// What serves clients over HTTP.
+    pub(super) fn http_services(&self) -> HttpServices {
+        let (store, audit, workers) = (self.store.clone(), self.rest.audit.clone(), self.workers.clone());
+        HttpServices { mcp: self.services.clone(), readiness: Arc::new(Parts { store, audit, workers }) }
     }
 
     /// What runs the connections of clients.

@@ -9,11 +9,13 @@ pub mod client_io;
 pub mod fronts;
 mod listeners;
 pub mod presence;
+mod readiness;
 pub mod signals;
 pub mod standalone;
 pub mod state_dir;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,6 +30,8 @@ use signals::Signals;
 use state_dir::{StateDir, StateDirError};
 
 use crate::config::Config;
+use crate::http::{HttpError, HttpServer};
+use crate::identity::Authenticator;
 use crate::supervisor::OnEnd;
 
 /// How long a server waits for one that is just ending here.
@@ -59,6 +63,9 @@ pub enum BuildError {
         /// Why.
         source: io::Error,
     },
+    /// Clients could not reach it over HTTP.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// It could not be asked to stop.
     #[error("signals cannot be listened for")]
     Signals(#[source] io::Error),
@@ -68,6 +75,7 @@ pub enum BuildError {
 pub struct Server {
     running: Running,
     listener: UnixListener,
+    http: Option<HttpServer>,
     signals: Signals,
     role: Role,
     config: Config,
@@ -89,17 +97,27 @@ impl Server {
         let path = state.front_socket();
         let bound = Bound::build(&config, state).await?;
         let listener = UnixListener::bind(&path).map_err(|source| BuildError::Bind { path, source })?;
+        let http = bind_http(&config, role).await?;
         let running = bound.start().await?;
-        Ok(Self { running, listener, signals, role, config })
+        Ok(Self { running, listener, http, signals, role, config })
+    }
+
+    /// Where HTTP is served, if it is.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(HttpServer::address)
     }
 
     /// Takes clients until it is to stop, then drains.
     pub async fn run(self) {
-        let Self { running, listener, mut signals, role, config } = self;
+        let Self { running, listener, http, mut signals, role, config } = self;
         let presence = Presence::default();
         let clients = running.clients().clone();
         let fronts = Fronts::new(running.service(), presence.clone(), clients.clone(), config.isolation_minimum);
         clients.spawn("accept fronts", OnEnd::Ignore, fronts.accept(listener));
+        if let Some(http) = http {
+            tracing::info!(address = %http.address(), "serving HTTP");
+            clients.spawn("HTTP", OnEnd::Ignore, http.run(running.http_services(), clients.token()));
+        }
         let why = tokio::select! {
             () = signals.next() => "signal",
             () = running.failed() => "a part of the process ended",
@@ -110,6 +128,14 @@ impl Server {
             () = running.stop(why) => {}
             () = signals.next() => tracing::warn!("a second signal: ending at once"),
         }
+    }
+}
+
+/// HTTP is for servers that an operator starts: one that is started on demand ends when no front needs it.
+async fn bind_http(config: &Config, role: Role) -> Result<Option<HttpServer>, HttpError> {
+    match (role, &config.http) {
+        (Role::Explicit, Some(http)) => HttpServer::bind(http.clone(), Authenticator::open()).await.map(Some),
+        (Role::Explicit, None) | (Role::OnDemand, _) => Ok(None),
     }
 }
 

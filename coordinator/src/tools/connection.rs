@@ -15,6 +15,16 @@ use crate::session::{ChangesFollower, CreateSession};
 /// Sessions of one connection whose files are listed and whose changes are told unasked.
 const NAMED_MAX: usize = 16;
 
+/// Whether calls must name their session.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Handles {
+    /// A call that names none means the connection's default session.
+    #[default]
+    Optional,
+    /// A call that names none is refused: over HTTP some clients make a new connection for each call.
+    Required,
+}
+
 /// One client connection. Closing it leaves its sessions alone: they end by their own idle time.
 pub struct Connection {
     pub(super) sessions: Arc<dyn SessionCalls>,
@@ -24,6 +34,7 @@ pub struct Connection {
     pub(super) session_keys: Arc<SessionKeys>,
     /// Package indexes that calls may name, the default first.
     pub(super) package_indexes: Arc<[IndexUrl]>,
+    handles: Handles,
     /// Held while the session is made, so that calls that arrive together share one.
     default_session: tokio::sync::Mutex<Option<SessionId>>,
     /// Sessions that calls named or made, the latest last; not all of them need be the principal's.
@@ -39,8 +50,8 @@ impl Connection {
         principal: Principal,
         session_keys: Arc<SessionKeys>,
     ) -> Self {
-        let (package_indexes, default_session, named) = Default::default();
-        Self { sessions, audit, limits, principal, session_keys, package_indexes, default_session, named }
+        let (package_indexes, handles, default_session, named) = Default::default();
+        Self { sessions, audit, limits, principal, session_keys, package_indexes, handles, default_session, named }
     }
 
     /// The same, permitting these package indexes.
@@ -49,13 +60,20 @@ impl Connection {
         Self { package_indexes, ..self }
     }
 
+    /// The same, with calls that must or need not name their session.
+    #[must_use]
+    pub fn with_handles(self, handles: Handles) -> Self {
+        Self { handles, ..self }
+    }
+
     /// The session that a call means: the one it names, else the connection's default session, made on first need.
     ///
     /// # Errors
-    /// `SESSION_NOT_FOUND` when the text is no handle; whatever making the default session gives.
+    /// `SESSION_NOT_FOUND` when the text is no handle; `INVALID_ARGUMENT` when there must be one; whatever making the default session gives.
     pub(super) async fn session(&self, named: Option<&str>) -> Result<SessionId, Failure> {
         let session = match named {
             Some(text) => text.parse().map_err(|_| not_a_handle(text))?,
+            None if self.handles == Handles::Required => return Err(handle_required()),
             None => self.default_session().await?,
         };
         self.note(session);
@@ -125,6 +143,11 @@ impl Connection {
         *default = Some(made.id);
         Ok(made.id)
     }
+}
+
+fn handle_required() -> Failure {
+    let message = "session_id is required over HTTP; call session_create, and pass the session_id that it gives";
+    Failure::new(ErrorCode::InvalidArgument, message)
 }
 
 fn not_a_handle(text: &str) -> Failure {

@@ -38,7 +38,7 @@ use serde_json::Value;
 
 pub use call::Request;
 pub use calls::SessionCalls;
-pub use connection::Connection;
+pub use connection::{Connection, Handles};
 pub use resource_uri::{InvalidWorkspaceUri, WorkspaceUri};
 pub use resources::{
     Asked, COMPLETIONS_MAX, Completions, RESOURCE_BYTES_MAX, ResourceBody, ResourceContents, ResourceFile, ResourcePage,

@@ -1,0 +1,74 @@
+//! Who makes a request: the `Authorization` header, looked at before anything else of the request is.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use codegen_types::ErrorCode;
+
+use super::error::ApiError;
+use crate::identity::{Authenticator, Identity, InsufficientScope, Scopes, Unauthenticated};
+
+/// How requests are authenticated. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Authentication {
+    authenticator: Authenticator,
+    /// The address of the metadata of the protected resource, where there is an issuer.
+    metadata: Option<Arc<str>>,
+}
+
+impl Authentication {
+    pub(super) fn new(authenticator: Authenticator, metadata: Option<Arc<str>>) -> Self {
+        Self { authenticator, metadata }
+    }
+
+    async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Unauthenticated> {
+        self.authenticator.authenticate(bearer(headers)?).await
+    }
+
+    fn refuse(&self, why: Unauthenticated) -> Response {
+        tracing::info!(why = why.as_str(), "a request is not let in");
+        if why == Unauthenticated::KeysUnavailable {
+            return ApiError::busy(why.to_string()).into_response();
+        }
+        let error = ApiError::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated, why.to_string());
+        error.challenging(&why.challenge(self.metadata.as_deref()))
+    }
+
+    /// The refusal of a request whose credentials permit too little.
+    pub(super) fn step_up(&self, needed: Scopes) -> Response {
+        let why = InsufficientScope { needed };
+        ApiError::forbidden(why.to_string()).challenging(&why.challenge(self.metadata.as_deref()))
+    }
+}
+
+/// The credentials of a bearer. Any other scheme, or more than one header, is none of ours.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Unauthenticated> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(first) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err(Unauthenticated::Invalid);
+    }
+    let text = first.to_str().map_err(|_| Unauthenticated::Invalid)?;
+    let (scheme, credentials) = text.split_once(' ').ok_or(Unauthenticated::Invalid)?;
+    let credentials = credentials.trim();
+    if scheme.eq_ignore_ascii_case("bearer") && !credentials.is_empty() {
+        Ok(Some(credentials))
+    } else {
+        Err(Unauthenticated::Invalid)
+    }
+}
+
+/// Lets a request through with its identity, and without its credentials: nothing further in needs them.
+pub(super) async fn authenticate(State(by): State<Authentication>, mut request: Request, next: Next) -> Response {
+    match by.identify(request.headers()).await {
+        Ok(identity) => {
+            request.headers_mut().remove(header::AUTHORIZATION);
+            request.extensions_mut().insert(identity);
+            next.run(request).await
+        }
+        Err(why) => by.refuse(why),
+    }
+}

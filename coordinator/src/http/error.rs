@@ -1,0 +1,63 @@
+//! The one shape of what goes wrong: `{"error":{"code","message","details"}}`.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use codegen_types::ErrorCode;
+use serde_json::{Value, json};
+
+/// A refusal over HTTP.
+#[derive(Debug, Clone)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    code: ErrorCode,
+    message: String,
+    details: Value,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), details: json!({}) }
+    }
+
+    /// The request is not understood.
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidArgument, message)
+    }
+
+    /// The request is understood and not permitted.
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::PermissionDenied, message)
+    }
+
+    /// There is nothing at this path.
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is nothing at this path")
+    }
+
+    /// There is no room just now.
+    pub(super) fn busy(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message)
+    }
+
+    /// The same with a header that says how to ask for credentials.
+    pub(super) fn challenging(self, challenge: &str) -> Response {
+        let mut response = self.into_response();
+        if let Ok(value) = HeaderValue::from_str(challenge) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+        }
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Self { status, code, message, details } = self;
+        let body = json!({"error": {"code": code, "message": message, "details": details}});
+        let mut response = (status, Json(body)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,188 @@
+//! Accepting connections, within bounds in number and in time.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::stall::Stalling;
+use crate::config::HttpConfig;
+
+/// How long the head of a request may take, and how long a connection may be idle.
+const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+/// The largest head of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// The most headers of a request.
+const HEADERS_MAX: usize = 100;
+/// How long accepting rests when the process is out of descriptors.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// What a connection is told for which there is no room.
+const NO_ROOM: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Accepts connections.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: TcpListener,
+    room: Room,
+}
+
+impl Listener {
+    pub(super) fn new(socket: TcpListener, config: &HttpConfig) -> Self {
+        let (most, most_of_one) = (config.connections_max, config.connections_per_address_max);
+        Self { socket, room: Room { most, most_of_one, taken: Arc::default() } }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("a bound socket has an address")
+    }
+
+    /// Serves until `drain`; then lets what was begun end, until `force`. Returns when no connection is left.
+    pub(super) async fn run(self, router: Router, drain: CancellationToken, force: CancellationToken) {
+        let Self { socket, room } = self;
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = drain.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => match room.enter(peer.ip()) {
+                    Some(place) => {
+                        let serve = serve(stream, router.clone(), drain.clone(), force.clone());
+                        connections.spawn(async move {
+                            serve.await;
+                            drop(place);
+                        });
+                    }
+                    None => refuse(&stream, peer),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+        }
+        drop(socket);
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+async fn serve(stream: TcpStream, router: Router, drain: CancellationToken, force: CancellationToken) {
+    // Without it answers in two parts would wait for the client's acknowledgement.
+    let _best_effort = stream.set_nodelay(true);
+    let io = TokioIo::new(Stalling::new(stream));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(io, TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                () = force.cancelled() => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// Says without waiting that there is no room.
+fn refuse(stream: &TcpStream, peer: SocketAddr) {
+    tracing::warn!(%peer, "too many connections: one more is refused");
+    let _unheard: io::Result<usize> = stream.try_write(NO_ROOM);
+}
+
+/// Room for connections.
+#[derive(Debug, Clone)]
+struct Room {
+    most: u32,
+    most_of_one: u32,
+    taken: Arc<Mutex<Taken>>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: u32,
+    by_address: HashMap<IpAddr, u32>,
+}
+
+/// One connection's place, until it is dropped.
+struct Place {
+    address: IpAddr,
+    taken: Arc<Mutex<Taken>>,
+}
+
+impl Room {
+    fn enter(&self, peer: IpAddr) -> Option<Place> {
+        let address = counted_as(peer);
+        let mut taken = self.taken.lock();
+        let of_one = taken.by_address.get(&address).copied().unwrap_or(0);
+        if taken.all >= self.most || of_one >= self.most_of_one {
+            return None;
+        }
+        taken.all += 1;
+        taken.by_address.insert(address, of_one + 1);
+        Some(Place { address, taken: Arc::clone(&self.taken) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock();
+        taken.all -= 1;
+        if let Some(count) = taken.by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                taken.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Whoever has one IPv6 address has the 2^64 beside it.
+fn counted_as(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_leaves_room_for_others_and_gives_back_what_it_had() {
+        let room = Room { most: 3, most_of_one: 2, taken: Arc::default() };
+        let [near, far, third]: [IpAddr; 3] = ["2001:db8::1", "2001:db8::2", "192.0.2.1"].map(|ip| ip.parse().unwrap());
+        let first = room.enter(near);
+        assert!(first.is_some());
+        let second = room.enter(far);
+        assert!(second.is_some() && room.enter(near).is_none(), "both are of one network");
+        let third_place = room.enter(third);
+        assert!(third_place.is_some() && room.enter(third).is_none(), "there is no room for more");
+        drop(first);
+        assert!(room.enter(third).is_some());
+        drop((second, third_place));
+        assert!(room.taken.lock().by_address.is_empty());
+    }
+}

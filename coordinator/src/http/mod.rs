@@ -1,0 +1,111 @@
+//! HTTP: where connections come in, who is let through, and which path leads where.
+//!
+//! A request is looked at from the outside in: bounds of the connection, `Host` and `Origin`, credentials, body. Only
+//! then does it reach what serves it.
+//!
+//! *Invariant*: no decision about sessions is made here, and nothing that a client sent is held without a bound.
+
+mod authentication;
+mod bodies;
+mod error;
+mod guard;
+mod health;
+mod listener;
+mod router;
+mod stall;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::HttpConfig;
+use crate::identity::Authenticator;
+use crate::mcp::{Services, StreamableHttp};
+
+pub use health::{Check, Readiness};
+use listener::Listener;
+
+/// How long calls that run when the server stops may take to end.
+const CALLS_PATIENCE: Duration = Duration::from_secs(7);
+/// How long their answers may then take to be written.
+const ANSWERS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why HTTP cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// Anybody on the network could run code.
+    #[error(
+        "HTTP at {0} would let in anybody who reaches it; listen on 127.0.0.1 or [::1], or make tokens or name an \
+         issuer first"
+    )]
+    Unauthenticated(SocketAddr),
+    /// The address cannot be had.
+    #[error("HTTP cannot listen on {address}; free the port or choose another with --http")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// HTTP, bound and not yet accepting.
+#[derive(Debug)]
+pub struct HttpServer {
+    listener: Listener,
+    config: HttpConfig,
+    authenticator: Authenticator,
+}
+
+/// What requests are served with.
+pub struct HttpServices {
+    /// What MCP needs.
+    pub mcp: Services,
+    /// Whether everything works that calls need.
+    pub readiness: Arc<dyn Readiness>,
+}
+
+impl HttpServer {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// The address is taken, or it can be reached from elsewhere and nobody would be asked who they are.
+    pub async fn bind(config: HttpConfig, authenticator: Authenticator) -> Result<Self, HttpError> {
+        let address = config.listen;
+        if authenticator.is_open() && !address.ip().is_loopback() {
+            return Err(HttpError::Unauthenticated(address));
+        }
+        let listener = TcpListener::bind(address).await.map_err(|source| HttpError::Bind { address, source })?;
+        let listener = Listener::new(listener, &config);
+        Ok(Self { listener, config, authenticator })
+    }
+
+    /// Where connections are accepted.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// Serves until `stop`, then drains: no connection is accepted any more, running calls are cancelled and answered,
+    /// and what is still open after a few seconds is closed.
+    pub async fn run(self, services: HttpServices, stop: CancellationToken) {
+        let mcp = StreamableHttp::new(services.mcp);
+        let router = router::router(&self.config, self.authenticator, mcp.clone(), services.readiness);
+        let (drain, force) = (CancellationToken::new(), CancellationToken::new());
+        let end = async {
+            stop.cancelled().await;
+            drain.cancel();
+            mcp.end(CALLS_PATIENCE).await;
+            tokio::time::sleep(ANSWERS_PATIENCE).await;
+            force.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.listener.run(router, drain.clone(), force.clone()) => {}
+            () = end => {}
+        }
+    }
+}

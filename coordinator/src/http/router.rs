@@ -1,0 +1,52 @@
+//! Which path leads where, and what a request passes on its way.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Extension, Request, State};
+use axum::middleware::from_fn_with_state;
+use axum::response::Response;
+use axum::routing::{any, get};
+
+use super::authentication::{self, Authentication};
+use super::bodies::{self, Bodies};
+use super::error::ApiError;
+use super::guard::{self, Guard};
+use super::health::{self, Readiness};
+use crate::config::HttpConfig;
+use crate::identity::{Authenticator, Identity, Scope};
+use crate::mcp::StreamableHttp;
+
+/// The whole of HTTP.
+pub(super) fn router(
+    config: &HttpConfig,
+    authenticator: Authenticator,
+    mcp: StreamableHttp,
+    readiness: Arc<dyn Readiness>,
+) -> Router {
+    let guard = Guard::new(config);
+    let authentication = Authentication::new(authenticator, None);
+    let for_clients = Router::new()
+        .route("/mcp", any(streamable))
+        .with_state((mcp, authentication.clone()))
+        .layer(from_fn_with_state(Bodies::default(), bodies::read))
+        .layer(from_fn_with_state(authentication, authentication::authenticate));
+    // Whoever probes the server names it as it likes, and learns nothing.
+    let for_anybody = Router::new().route("/healthz", get(health::live)).route("/readyz", get(health::ready));
+    for_clients
+        .fallback(|| async { ApiError::not_found() })
+        .layer(guard.cors())
+        .layer(from_fn_with_state(guard, guard::check))
+        .merge(for_anybody.with_state(readiness))
+}
+
+async fn streamable(
+    State((mcp, authentication)): State<(StreamableHttp, Authentication)>,
+    Extension(identity): Extension<Identity>,
+    request: Request,
+) -> Response {
+    if !identity.scopes.has(Scope::Tools) {
+        return authentication.step_up(Scope::Tools.into());
+    }
+    mcp.serve(identity.principal, request).await
+}
