@@ -1,5 +1,6 @@
 //! Who makes a request: the `Authorization` header, looked at before anything else of the request is.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -9,10 +10,11 @@ use axum::response::{IntoResponse as _, Response};
 use codegen_types::ErrorCode;
 
 use super::error::ApiError;
+use super::listener::Peer;
 use crate::identity::{Authenticator, Identity, InsufficientScope, Scopes, Unauthenticated};
 
 /// How requests are authenticated. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Authentication {
     authenticator: Authenticator,
     /// The address of the metadata of the protected resource, where there is an issuer.
@@ -24,8 +26,8 @@ impl Authentication {
         Self { authenticator, metadata }
     }
 
-    async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Unauthenticated> {
-        self.authenticator.authenticate(bearer(headers)?).await
+    async fn identify(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<Identity, Unauthenticated> {
+        self.authenticator.authenticate_from(bearer(headers)?, peer).await
     }
 
     fn refuse(&self, why: Unauthenticated) -> Response {
@@ -62,12 +64,14 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Unauthenticated> {
 }
 
 /// Lets a request through with its identity, and without its credentials: nothing further in needs them.
-pub(super) async fn authenticate(State(by): State<Authentication>, mut request: Request, next: Next) -> Response {
-    match by.identify(request.headers()).await {
+pub(super) async fn authenticate(State(by): State<Authentication>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    match by.identify(&parts.headers, peer).await {
         Ok(identity) => {
-            request.headers_mut().remove(header::AUTHORIZATION);
-            request.extensions_mut().insert(identity);
-            next.run(request).await
+            parts.headers.remove(header::AUTHORIZATION);
+            parts.extensions.insert(identity);
+            next.run(Request::from_parts(parts, body)).await
         }
         Err(why) => by.refuse(why),
     }

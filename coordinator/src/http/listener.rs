@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -29,6 +29,10 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// What a connection is told for which there is no room.
 const NO_ROOM: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// The address that a request came from, in its extensions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// Accepts connections.
 #[derive(Debug)]
@@ -59,7 +63,8 @@ impl Listener {
             match accepted {
                 Ok((stream, peer)) => match room.enter(peer.ip()) {
                     Some(place) => {
-                        let serve = serve(stream, router.clone(), drain.clone(), force.clone());
+                        let router = router.clone().layer(Extension(Peer(peer.ip().to_canonical())));
+                        let serve = serve(stream, router, drain.clone(), force.clone());
                         connections.spawn(async move {
                             serve.await;
                             drop(place);

@@ -54,7 +54,6 @@ pub enum HttpError {
 }
 
 /// HTTP, bound and not yet accepting.
-#[derive(Debug)]
 pub struct HttpServer {
     listener: Listener,
     config: HttpConfig,

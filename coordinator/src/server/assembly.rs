@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::diagnostics::{Diagnostics, DiagnosticsError};
 use crate::front::handover::VERSION;
 use crate::http::HttpServices;
+use crate::identity::{Authenticator, Requirement, Tokens};
 use crate::mcp::{self, Services};
 use crate::provision::embedded::{Embedded, EmbeddedOptions};
 use crate::session::{SessionOptions, Sessions, SessionsDeps, StartError};
@@ -88,6 +89,7 @@ struct Rest {
     /// Runs everything that the clients' calls need.
     core: Supervisor,
     audit: Audit,
+    authenticator: Authenticator,
     limits: Limits,
     package_indexes: Arc<[IndexUrl]>,
     diagnostics: Diagnostics,
@@ -107,6 +109,8 @@ impl Bound {
         if let Some(aside) = damaged {
             tracing::error!(aside = %aside.display(), "the store was damaged and set aside; sessions come back from the log");
         }
+        let tokens = Tokens::load(Arc::new(store.clone()), audit.clone()).await?;
+        let authenticator = Authenticator::new(tokens, Requirement::Auto, audit.clone());
         let listeners = Listeners::bind(&state, config.grpc_port).await?;
         let timing = Timing { prune_after: config.worker_heartbeat_timeout, ..Timing::default() };
         let options = WorkersOptions { timing, ..WorkersOptions::default() };
@@ -114,9 +118,15 @@ impl Bound {
         let embedded = embedded_options(config, &state);
         let sessions = session_options(config);
         let package_indexes = config.packages.indexes.clone().into();
-        let rest = Rest { clients, core, audit, limits: config.limits, package_indexes, diagnostics, state };
+        let rest =
+            Rest { clients, core, audit, authenticator, limits: config.limits, package_indexes, diagnostics, state };
         let yield_after = config.yield_after;
         Ok(Self { listeners, workers, events, embedded, store, sessions, yield_after, rest })
+    }
+
+    /// What says who makes a request over HTTP.
+    pub(super) fn authenticator(&self) -> &Authenticator {
+        &self.rest.authenticator
     }
 
     /// Brings the sessions back, and sets everything going.

@@ -97,7 +97,7 @@ impl Server {
         let path = state.front_socket();
         let bound = Bound::build(&config, state).await?;
         let listener = UnixListener::bind(&path).map_err(|source| BuildError::Bind { path, source })?;
-        let http = bind_http(&config, role).await?;
+        let http = bind_http(&config, role, bound.authenticator()).await?;
         let running = bound.start().await?;
         Ok(Self { running, listener, http, signals, role, config })
     }
@@ -132,9 +132,13 @@ impl Server {
 }
 
 /// HTTP is for servers that an operator starts: one that is started on demand ends when no front needs it.
-async fn bind_http(config: &Config, role: Role) -> Result<Option<HttpServer>, HttpError> {
+async fn bind_http(
+    config: &Config,
+    role: Role,
+    authenticator: &Authenticator,
+) -> Result<Option<HttpServer>, HttpError> {
     match (role, &config.http) {
-        (Role::Explicit, Some(http)) => HttpServer::bind(http.clone(), Authenticator::open()).await.map(Some),
+        (Role::Explicit, Some(http)) => HttpServer::bind(http.clone(), authenticator.clone()).await.map(Some),
         (Role::Explicit, None) | (Role::OnDemand, _) => Ok(None),
     }
 }
