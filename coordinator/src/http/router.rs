@@ -48,5 +48,5 @@ async fn streamable(
     if !identity.scopes.has(Scope::Tools) {
         return authentication.step_up(Scope::Tools.into());
     }
-    mcp.serve(identity.principal, request).await
+    mcp.serve(identity, request).await
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use codegen_types::Principal;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +15,7 @@ use super::calls::Calls;
 use super::handler::{Handler, Room};
 use super::{LINE_BYTES_MAX, Services};
 use crate::caller::Caller;
+use crate::identity::Identity;
 use crate::tools::Handles;
 
 /// How often a stream that has nothing to say sends a comment, so that nobody on its way takes it for dead.
@@ -45,10 +45,10 @@ impl StreamableHttp {
         Self { services, calls: Calls::default(), sessions: Arc::default(), config, streams_over }
     }
 
-    /// Serves one request on behalf of `principal`.
-    pub async fn serve(&self, principal: Principal, request: Request) -> Response {
+    /// Serves one request on behalf of `identity`.
+    pub async fn serve(&self, identity: Identity, request: Request) -> Response {
         let made = self.clone();
-        let make = move || Ok(made.handler(&principal));
+        let make = move || Ok(made.handler(&identity));
         let service = StreamableHttpService::new(make, Arc::clone(&self.sessions), self.config.clone());
         match service.oneshot(request).await {
             Ok(response) => response.map(Body::new).into_response(),
@@ -56,10 +56,10 @@ impl StreamableHttp {
         }
     }
 
-    fn handler(&self, principal: &Principal) -> Handler {
+    fn handler(&self, Identity { principal, scopes }: &Identity) -> Handler {
         let connection = self.services.connection(principal).with_handles(Handles::Required);
         let options = self.services.options();
-        let caller = Caller { principal: principal.clone(), client: None, trace: None };
+        let caller = Caller { principal: principal.clone(), scopes: *scopes, client: None, trace: None };
         Handler::new(Room::new(connection, self.calls.part(), options.calls_max), caller, options)
     }
 
