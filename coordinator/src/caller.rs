@@ -16,3 +16,12 @@ pub struct Caller {
     /// W3C trace context, when the client sent one.
     pub trace: Option<String>,
 }
+
+/// The user of this process, by name where the id has one.
+pub(crate) fn this_user() -> Principal {
+    let uid = nix::unistd::geteuid();
+    match nix::unistd::User::from_uid(uid) {
+        Ok(Some(user)) => Principal::os_user(&user.name),
+        Ok(None) | Err(_) => Principal::os_user(&uid.to_string()),
+    }
+}

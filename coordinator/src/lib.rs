@@ -9,6 +9,7 @@
 pub mod caller;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod diagnostics;
 pub mod dispatch;
 pub mod front;

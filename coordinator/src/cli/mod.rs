@@ -8,6 +8,7 @@ mod doctor;
 mod install;
 mod pages;
 mod roles;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -83,6 +84,11 @@ struct SettingFlags {
     /// An origin whose pages may make HTTP requests; may be repeated [env: HTTP_ALLOWED_ORIGINS]
     #[arg(long, value_name = "ORIGIN", global = true, help_heading = "Settings")]
     http_allowed_origin: Vec<String>,
+
+    /// Whether requests over HTTP need credentials: auto, required or open [default: auto, which is: once there is a token
+    /// or an issuer] [env: HTTP_AUTH]
+    #[arg(long, value_name = "WHEN", global = true, help_heading = "Settings")]
+    http_auth: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,6 +109,11 @@ enum Command {
     Audit {
         #[command(subcommand)]
         command: audit::AuditCommand,
+    },
+    /// Make, list and revoke the tokens by which clients are known over HTTP
+    Tokens {
+        #[command(subcommand)]
+        command: tokens::TokensCommand,
     },
     /// Find out whether this machine can run sessions well, and what to do where it cannot
     Doctor {
@@ -169,6 +180,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Serve { on_demand }) => with(&|given| roles::serve(given, *on_demand)),
         Some(Command::Worker { .. }) => complain(&Misplaced, USAGE),
         Some(Command::Audit { command }) => with(&|given| audit::run(command, &given.config.state_dir.join(AUDIT_DIR))),
+        Some(Command::Tokens { command }) => with(&|given| tokens::run(command, &given.config.state_dir)),
         Some(Command::Doctor { json }) => with(&|given| doctor::run(&given, *json)),
         Some(Command::Config { command: ConfigCommand::Show { json } }) => {
             with(&|given| config_show::run(&given.config, *json))
@@ -209,6 +221,7 @@ impl SettingFlags {
             ("--http", self.http.clone()),
             ("--http-allowed-host", listed(&self.http_allowed_host)),
             ("--http-allowed-origin", listed(&self.http_allowed_origin)),
+            ("--http-auth", self.http_auth.clone()),
         ];
         let values: BTreeMap<_, _> = given.into_iter().filter_map(|(flag, value)| Some((flag, value?))).collect();
         Flags { values, file: self.config.as_deref().map(absolute) }

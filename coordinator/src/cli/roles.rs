@@ -65,7 +65,7 @@ pub(super) fn serve(given: Given, on_demand: bool) -> ExitCode {
 }
 
 /// Runs a role to its end. Fails when there can be no runtime.
-fn run_on<T>(mut builder: tokio::runtime::Builder, role: impl Future<Output = T>) -> std::io::Result<T> {
+pub(super) fn run_on<T>(mut builder: tokio::runtime::Builder, role: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = builder.enable_all().build()?;
     let value = runtime.block_on(role);
     runtime.shutdown_timeout(BLOCKING_PATIENCE);

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use codegen_types::{IsolationLevel, Limits, PackageAccess};
 
+use crate::identity::Requirement;
+
 pub use http::{AllowedHost, AllowedOrigin, HttpConfig};
 pub use layers::{ConfigError, Environment, Flags, Source};
 use layers::{Layers, Row};
@@ -44,6 +46,8 @@ pub struct Config {
     pub grpc_port: GrpcPort,
     /// How HTTP is served, if it is.
     pub http: Option<HttpConfig>,
+    /// Whether requests over HTTP need credentials.
+    pub http_auth: Requirement,
     /// Sessions that may be open at once.
     pub max_sessions: u32,
     /// Below this isolation no session is run.
@@ -103,6 +107,7 @@ impl Config {
             yield_after: layers.require(&settings::YIELD_AFTER, values::seconds(1, 3600))?,
             grpc_port: grpc_port(&mut layers)?,
             http: http::read(&mut layers)?,
+            http_auth: layers.require(&settings::HTTP_AUTH, values::requirement)?,
             max_sessions: layers.require(&settings::MAX_SESSIONS, values::count(1, 4096))?,
             isolation_minimum: layers.require(&settings::ISOLATION_MINIMUM, values::isolation)?,
             packages: packages::access(&mut layers, environment)?,

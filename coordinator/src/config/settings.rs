@@ -54,6 +54,8 @@ settings! {
         "a number from 1 to 1000000" }
     HTTP_CONNECTIONS_PER_ADDRESS_MAX { "http_connections_per_address_max", "HTTP_CONNECTIONS_PER_ADDRESS_MAX", None,
         Some("2048"), "a number from 1 to 1000000" }
+    HTTP_AUTH { "http_auth", "HTTP_AUTH", Some("--http-auth"), Some("auto"),
+        "auto (required once there is a token or an issuer), required, or open (on the loopback interface alone)" }
     MAX_SESSIONS { "max_sessions", "MAX_SESSIONS", None, Some("256"), "a number from 1 to 4096" }
     ISOLATION_MINIMUM { "isolation_minimum", "ISOLATION_MINIMUM", Some("--isolation-minimum"), Some("full"),
         "reduced, portable or full" }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use codegen_types::packages::HostPort;
 use codegen_types::{IndexUrl, IsolationLevel};
 
+use crate::identity::Requirement;
+
 /// Why a text is not the value wanted, in a few words.
 pub(super) type Why = String;
 
@@ -59,6 +61,15 @@ pub(super) fn tool_names(text: &str) -> Result<ToolNames, Why> {
         "underscored" => Ok(ToolNames::Underscored),
         "dotted" => Ok(ToolNames::Dotted),
         _ => Err("no such spelling".to_owned()),
+    }
+}
+
+pub(super) fn requirement(text: &str) -> Result<Requirement, Why> {
+    match text {
+        "auto" => Ok(Requirement::Auto),
+        "required" => Ok(Requirement::Required),
+        "open" => Ok(Requirement::Open),
+        _ => Err("no such requirement".to_owned()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, OpenError, Options as AuditOptions};
-use codegen_types::{IndexUrl, Limits};
+use codegen_types::{Failure, IndexUrl, Limits};
 use coordinator_core::worker::{InvalidTiming, Timing};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -15,11 +15,13 @@ use super::fronts::ServeClient;
 use super::listeners::{ListenError, Listeners};
 use super::readiness::Parts;
 use super::state_dir::LockedStateDir;
+use crate::caller;
 use crate::config::Config;
+use crate::control::Control;
 use crate::diagnostics::{Diagnostics, DiagnosticsError};
 use crate::front::handover::VERSION;
 use crate::http::HttpServices;
-use crate::identity::{Authenticator, Requirement, Tokens};
+use crate::identity::{Authenticator, Tokens};
 use crate::mcp::{self, Services};
 use crate::provision::embedded::{Embedded, EmbeddedOptions};
 use crate::session::{SessionOptions, Sessions, SessionsDeps, StartError};
@@ -57,6 +59,9 @@ pub enum AssemblyError {
     /// The times of the configuration contradict each other.
     #[error("the times for workers are not in order")]
     Timing(#[from] InvalidTiming),
+    /// That the tokens are lost could not be noted.
+    #[error("the tokens are lost with the store, and that cannot be noted: {0}")]
+    Tokens(Failure),
 }
 
 /// All parts that others reach, built and bound; nothing runs yet.
@@ -106,11 +111,14 @@ impl Bound {
             tracing::warn!(?recovered, "the log's last writer was interrupted; its unfinished record was set aside");
         }
         let (store, damaged) = Sqlite::open_or_replace(&state.database()).await?;
-        if let Some(aside) = damaged {
+        if let Some(aside) = &damaged {
             tracing::error!(aside = %aside.display(), "the store was damaged and set aside; sessions come back from the log");
         }
         let tokens = Tokens::load(Arc::new(store.clone()), audit.clone()).await?;
-        let authenticator = Authenticator::new(tokens, Requirement::Auto, audit.clone());
+        if damaged.is_some() {
+            tokens.note_loss(&caller::this_user()).await.map_err(AssemblyError::Tokens)?;
+        }
+        let authenticator = Authenticator::new(tokens, config.http_auth, audit.clone());
         let listeners = Listeners::bind(&state, config.grpc_port).await?;
         let timing = Timing { prune_after: config.worker_heartbeat_timeout, ..Timing::default() };
         let options = WorkersOptions { timing, ..WorkersOptions::default() };
@@ -151,6 +159,8 @@ impl Bound {
         if let Some(remote) = listeners.remote {
             workers.serve_listener(remote);
         }
+        let control = Control::new(rest.authenticator.tokens().clone(), caller::this_user());
+        rest.clients.spawn("commands", OnEnd::Ignore, control.accept(listeners.control, rest.clients.clone()));
         let embedded = Embedded::start(embedded, workers.clone(), &rest.core);
         let package_indexes = Arc::clone(&rest.package_indexes);
         let options = mcp::Options { limits: rest.limits, yield_after, package_indexes, ..mcp::Options::default() };

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client_io::{ClientInput, ClientOutput};
 use super::fronts::{Client, ServeClient};
-use crate::caller::Caller;
+use crate::caller::{self, Caller};
 use crate::config::ToolNames;
 use crate::diagnostics::Taps;
 use crate::front::handover::End;
@@ -26,7 +26,7 @@ pub(super) struct McpClients {
 
 impl McpClients {
     pub(super) fn new(services: Services, taps: Taps, supervisor: Supervisor) -> Self {
-        Self { services, principal: this_user(), taps, supervisor }
+        Self { services, principal: caller::this_user(), taps, supervisor }
     }
 
     async fn converse(&self, client: Client, cancel: CancellationToken) -> io::Result<End> {
@@ -68,14 +68,5 @@ fn listed(names: ToolNames) -> mcp::ToolNames {
     match names {
         ToolNames::Underscored => mcp::ToolNames::Underscored,
         ToolNames::Dotted => mcp::ToolNames::Dotted,
-    }
-}
-
-/// The user of this process, by name where the id has one.
-fn this_user() -> Principal {
-    let uid = nix::unistd::geteuid();
-    match nix::unistd::User::from_uid(uid) {
-        Ok(Some(user)) => Principal::os_user(&user.name),
-        Ok(None) | Err(_) => Principal::os_user(&uid.to_string()),
     }
 }

@@ -1,4 +1,4 @@
-//! The sockets on which workers join.
+//! The sockets on which workers join and commands ask.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -9,10 +9,10 @@ use tokio::net::{TcpListener, UnixListener};
 use super::state_dir::LockedStateDir;
 use crate::config::GrpcPort;
 
-/// Why workers could not join.
+/// Why workers could not join, or commands not ask.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The embedded worker's socket cannot be bound.
+    /// The socket of the embedded worker, or of commands, cannot be bound.
     #[error("the socket {path} cannot be bound")]
     Socket {
         /// The socket.
@@ -34,16 +34,20 @@ pub enum ListenError {
 #[derive(Debug)]
 pub(super) struct Listeners {
     pub(super) embedded: UnixListener,
+    pub(super) control: UnixListener,
     /// Absent when the default port is taken.
     pub(super) remote: Option<TcpListener>,
 }
 
 impl Listeners {
     pub(super) async fn bind(state: &LockedStateDir, port: GrpcPort) -> Result<Self, ListenError> {
-        let path = state.worker_socket();
-        let embedded = UnixListener::bind(&path).map_err(|source| ListenError::Socket { path, source })?;
-        Ok(Self { embedded, remote: bind_port(port).await? })
+        let (embedded, control) = (bind_socket(state.worker_socket())?, bind_socket(state.control_socket())?);
+        Ok(Self { embedded, control, remote: bind_port(port).await? })
     }
+}
+
+fn bind_socket(path: PathBuf) -> Result<UnixListener, ListenError> {
+    UnixListener::bind(&path).map_err(|source| ListenError::Socket { path, source })
 }
 
 /// A default port that is taken is no reason not to serve; one that the operator chose is.

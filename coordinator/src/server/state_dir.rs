@@ -115,6 +115,11 @@ impl StateDir {
         self.socket("server.sock")
     }
 
+    /// Where the operator's commands find the server.
+    pub fn control_socket(&self) -> PathBuf {
+        self.socket("control.sock")
+    }
+
     /// Where this process listens for the embedded worker.
     pub fn worker_socket(&self) -> PathBuf {
         self.socket("worker.sock")
@@ -223,7 +228,7 @@ impl LockedStateDir {
 
     /// Removes the sockets. Done while the lock is held, so that those of the next server are never hit.
     pub fn remove_sockets(&self) {
-        for socket in [self.dir.front_socket(), self.dir.worker_socket()] {
+        for socket in [self.dir.front_socket(), self.dir.control_socket(), self.dir.worker_socket()] {
             match fs::remove_file(&socket) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

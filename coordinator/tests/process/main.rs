@@ -7,3 +7,4 @@ mod install;
 mod operator;
 mod streams;
 mod togetherness;
+mod tokens;

@@ -1,0 +1,57 @@
+//! What the operator's commands ask of whoever holds the state directory: over a Unix socket of the running server, or,
+//! when none runs, done by the command itself while it holds the lock.
+//!
+//! Either way the log has one writer and the store one process. Who may ask is whoever may use the state directory: its
+//! owner, by the kernel's word.
+
+mod asking;
+mod serving;
+
+use codegen_types::Failure;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::identity::{NewToken, TokenId};
+
+pub use asking::{AskError, ask};
+pub use serving::Control;
+
+/// The longest question, in bytes.
+const ASK_BYTES_MAX: u64 = 64 << 10;
+/// The longest answer, in bytes: every token there can be, and room to spare.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Ask {
+    /// To make a token.
+    TokensCreate(NewToken),
+    /// To list the tokens.
+    TokensList,
+    /// To revoke a token.
+    TokensRevoke {
+        /// Which.
+        id: TokenId,
+    },
+}
+
+/// A question with the release of whoever asks; only the same release is answered.
+#[derive(Debug, Serialize, Deserialize)]
+struct Envelope<T> {
+    version: String,
+    #[serde(flatten)]
+    body: T,
+}
+
+/// What is answered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    /// It was done.
+    Done(Value),
+    /// It was not done.
+    Refused(Failure),
+    /// The server is of another release.
+    OtherVersion(String),
+}
