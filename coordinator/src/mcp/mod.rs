@@ -22,6 +22,7 @@ mod stdio;
 mod streamable;
 mod subscriptions;
 mod tasks;
+mod unanswered;
 mod writer;
 
 use std::sync::Arc;
@@ -132,6 +133,8 @@ pub enum ServeError {
     Task(#[from] tokio::task::JoinError),
 }
 
+/// How long calls that were cancelled when their client had closed its side may still be answered.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// How long what is still to be written may take once the connection is over.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 /// How long cancelled calls may take to end once the connection is over; their outcomes are recorded in any case.
@@ -160,7 +163,7 @@ where
     let handler = Handler::new(room, caller, &options);
     let (lines, writer) = writer::writer(output);
     let input_over = CancellationToken::new();
-    let transport = stdio::Stdio::new(input, lines, input_over.clone());
+    let transport = stdio::Stdio::new(input, lines, input_over.clone(), options.eof_grace + LAST_ANSWERS);
     let calls = handler.calls();
     let end_calls = async {
         input_over.cancelled().await;

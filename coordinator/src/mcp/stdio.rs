@@ -1,9 +1,13 @@
 //! The transport: lines in, messages to rmcp; messages from rmcp, lines out.
 //!
-//! rmcp's own drops what is no JSON without an answer, knows no batches, and may leave half a line behind; hence this.
+//! rmcp's own drops what is no JSON without an answer, knows no batches, and may leave half a line behind; hence this. It
+//! also passes no notice on once its transport has ended, and lets whoever sends one wait; so this one ends only when
+//! every request was answered.
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io::ErrorKind;
+use std::time::Duration;
 
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -15,10 +19,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::io::AsyncRead;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::LINE_BYTES_MAX;
 use super::line::{Line, LineReader};
+use super::unanswered::Unanswered;
 use super::writer::{Lines, OutputClosed};
 
 /// The most messages in one batch.
@@ -36,12 +42,26 @@ pub(super) struct Stdio<R> {
     begun: bool,
     /// Cancelled when the client has closed its side.
     input_over: CancellationToken,
+    unanswered: Unanswered,
+    /// How long requests may be answered that are open when the client closes its side.
+    last_answers: Duration,
+    /// When that is over, once it has.
+    ends_at: Option<Instant>,
 }
 
 impl<R: AsyncRead + Send + Unpin> Stdio<R> {
-    pub(super) fn new(input: R, output: Lines, input_over: CancellationToken) -> Self {
-        let input = LineReader::new(input, LINE_BYTES_MAX);
-        Self { input, output, messages: VecDeque::new(), refusals: VecDeque::new(), begun: false, input_over }
+    pub(super) fn new(input: R, output: Lines, input_over: CancellationToken, last_answers: Duration) -> Self {
+        Self {
+            input: LineReader::new(input, LINE_BYTES_MAX),
+            output,
+            messages: VecDeque::new(),
+            refusals: VecDeque::new(),
+            begun: false,
+            input_over,
+            unanswered: Unanswered::default(),
+            last_answers,
+            ends_at: None,
+        }
     }
 
     async fn receive_or_end(&mut self) -> Result<Option<ClientJsonRpcMessage>, OutputClosed> {
@@ -52,6 +72,10 @@ impl<R: AsyncRead + Send + Unpin> Stdio<R> {
             }
             if let Some(message) = self.messages.pop_front() {
                 return Ok(Some(message));
+            }
+            if let Some(at) = self.ends_at {
+                self.answers_are_out(at).await?;
+                return Ok(None);
             }
             self.output.ready().await?;
             let line = tokio::select! {
@@ -64,12 +88,26 @@ impl<R: AsyncRead + Send + Unpin> Stdio<R> {
                     let fault = format!("the line is longer than {LINE_BYTES_MAX} bytes and was skipped");
                     self.refuse(None, ErrorData::invalid_request(fault, None));
                 }
-                Ok(Line::End) => return Ok(None),
+                Ok(Line::End) => self.end_input(),
                 Err(error) => {
                     tracing::info!(%error, "the client's input cannot be read any more");
-                    return Ok(None);
+                    self.end_input();
                 }
             }
+        }
+    }
+
+    fn end_input(&mut self) {
+        self.input_over.cancel();
+        self.ends_at = Some(Instant::now() + self.last_answers);
+    }
+
+    /// Waits until no request is open any more, but no longer than until `at`.
+    async fn answers_are_out(&mut self, at: Instant) -> Result<(), OutputClosed> {
+        tokio::select! {
+            () = self.unanswered.none() => Ok(()),
+            () = tokio::time::sleep_until(at) => Ok(()),
+            () = self.output.closed() => Err(OutputClosed),
         }
     }
 
@@ -147,13 +185,26 @@ impl<R: AsyncRead + Send + Unpin> Transport<RoleServer> for Stdio<R> {
         item: TxJsonRpcMessage<RoleServer>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
         let sent = serde_json::to_vec(&item).map(|line| self.output.send(line));
-        async move { sent?.await.map_err(|closed| std::io::Error::new(std::io::ErrorKind::BrokenPipe, closed)) }
+        let (unanswered, answered) = (self.unanswered.clone(), Unanswered::answered(&item));
+        async move {
+            let sent = match sent {
+                Ok(sending) => sending.await.map_err(|closed| std::io::Error::new(ErrorKind::BrokenPipe, closed)),
+                Err(error) => Err(error.into()),
+            };
+            if let Some(id) = answered {
+                unanswered.settle(&id);
+            }
+            sent
+        }
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         let received = self.receive_or_end().await;
         match received {
-            Ok(Some(message)) => Some(message),
+            Ok(Some(message)) => {
+                self.unanswered.asked(&message);
+                Some(message)
+            }
             Ok(None) | Err(OutputClosed) => {
                 self.input_over.cancel();
                 None

@@ -153,7 +153,10 @@ async fn program(
         }
         ("wait", _) => {
             tokio::select! {
-                () = double.go.notified() => Ok(completed(exited(0), "let go\n")),
+                () = double.go.notified() => {
+                    say("let go\n").await;
+                    Ok(completed(exited(0), "let go\n"))
+                }
                 () = cancel.cancelled() => Err(Failure::new(ErrorCode::TaskCancelled, "cancelled")),
             }
         }

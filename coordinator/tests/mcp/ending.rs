@@ -32,6 +32,20 @@ async fn a_call_that_is_nearly_done_is_still_answered_after_the_input_ends() {
 }
 
 #[tokio::test]
+async fn progress_after_the_input_ended_is_told_and_keeps_no_answer_back() {
+    let server = Server::new();
+    let mut client = server.client().await;
+    let call = json!({"name": "run_python", "arguments": {"code": "wait"}, "_meta": {"progressToken": "p"}});
+    let id = client.start("tools/call", call).await;
+    until("it runs", || server.double.running.load(Ordering::Relaxed) == 1).await;
+    client.close_input();
+    server.double.go.notify_one();
+    assert!(text(&client.answer_to(id).await["result"]).contains("let go"));
+    assert!(client.seen.iter().any(|message| message["method"] == "notifications/progress"), "{:?}", client.seen);
+    client.ended().await.expect("a clean end");
+}
+
+#[tokio::test]
 async fn a_last_line_without_a_newline_counts() {
     let server = Server::new();
     let mut client = server.client().await;

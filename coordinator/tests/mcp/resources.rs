@@ -203,6 +203,18 @@ async fn streams_end_with_the_client_s_input_and_do_not_wait_as_calls_may() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_asked_for_as_the_last_word_begins_and_ends() {
+    let server = Server::with_options(Options { eof_grace: Duration::from_secs(3600), ..Options::default() });
+    let mut client = server.connect();
+    let wanted = json!({"_meta": modern_meta(), "notifications": {"resourcesListChanged": true}});
+    let id = client.start("subscriptions/listen", wanted).await;
+    client.close_input();
+    assert_eq!(client.answer_to(id).await["result"]["resultType"], "complete");
+    assert_eq!(client.seen.remove(0)["method"], "notifications/subscriptions/acknowledged");
+    client.ended().await.expect("a clean end");
+}
+
+#[tokio::test]
 async fn the_stateless_era_is_told_on_streams() {
     let server = Server::new();
     let mut client = server.connect();
