@@ -9,12 +9,13 @@ use crate::tree;
 /// its library does not name the worker is a rule of its own.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("codegen-types", &[]),
+    ("codegen-pattern", &[]),
     ("codegen-proto", &["codegen-types"]),
     ("codegen-audit", &["codegen-types"]),
     ("coordinator-core", &["codegen-types"]),
-    ("sandbox", &["codegen-types"]),
+    ("sandbox", &["codegen-types", "codegen-pattern"]),
     ("worker", &["codegen-types", "codegen-proto", "sandbox"]),
-    ("coordinator", &["codegen-types", "codegen-proto", "codegen-audit", "coordinator-core", "worker"]),
+    ("coordinator", &["codegen-types", "codegen-pattern", "codegen-proto", "codegen-audit", "coordinator-core", "worker"]),
     (
         "e2e",
         &["codegen-types", "codegen-proto", "codegen-audit", "coordinator-core", "sandbox", "worker", "coordinator"],

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::grep::{Grep, Lines};
+use super::grep::Grep;
 use crate::session::{Captured, TaskPhase, TaskSeen};
 use crate::tools::args;
 use crate::tools::call::{Answer, Call, Refusal, Reply};
@@ -43,7 +43,6 @@ pub(in crate::tools) fn logs<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let input: TaskLogsInput = call.input()?;
         let task = super::handle(&input.task_id)?;
         let from = input.cursor.as_deref().map_or(Ok(0), position)?;
-        let grep = input.grep.as_deref().map(Grep::new).transpose()?;
         let chars = match input.max_chars {
             None => CHARS.min(call.request.output_chars),
             Some(chars) if CHARS_ALLOWED.contains(&chars) => usize::try_from(chars).unwrap_or(CHARS),
@@ -52,11 +51,11 @@ pub(in crate::tools) fn logs<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let seen = call.seen(task).await?;
         let log = Log::new(call, &seen);
         let from = from.min(log.end());
-        let shown = match &grep {
+        let shown = match input.grep.as_deref() {
             None => log.text(from, chars).await?,
-            Some(grep) => log.lines(from, chars, grep).await?,
+            Some(pattern) => log.lines(from, Grep::new(pattern, from, chars)?).await?,
         };
-        Ok(Reply::Unrecorded(answer(&seen, from, &shown, grep.is_some()), Some(seen.info.session)))
+        Ok(Reply::Unrecorded(answer(&seen, from, &shown, input.grep.is_some()), Some(seen.info.session)))
     }
     .boxed()
 }
@@ -176,28 +175,37 @@ impl<'a> Log<'a> {
         Ok(Shown { text: String::from_utf8_lossy(&bytes).into_owned(), until: at - cut as u64 })
     }
 
-    /// The matching lines from a position on, at most so many characters.
-    async fn lines(&self, from: u64, chars: usize, grep: &Grep) -> Result<Shown, Refusal> {
-        let mut lines = Lines::new(grep, from, chars);
+    /// The matching lines from a position on, until the client wants them no more.
+    async fn lines(&self, from: u64, mut grep: Grep) -> Result<Shown, Refusal> {
+        let cancelled = || Failure::new(ErrorCode::TaskCancelled, "It was cancelled.").into();
+        tokio::select! {
+            biased;
+            () = self.call.request.cancel.cancelled() => return Err(cancelled()),
+            looked = self.look(from, &mut grep) => looked?,
+        }
+        let (text, until) = grep.into_shown()?;
+        Ok(Shown { text, until })
+    }
+
+    async fn look(&self, from: u64, grep: &mut Grep) -> Result<(), Refusal> {
         let mut at = from;
-        while !lines.is_full() && at < self.end() && at - from < SCANNED_BYTES_MAX {
+        while grep.wants_more() && at < self.end() && at - from < SCANNED_BYTES_MAX {
             match self.piece(at, CHUNK_BYTES).await? {
                 Piece::Bytes(piece) if piece.is_empty() => break,
                 Piece::Bytes(piece) => {
                     at += piece.len() as u64;
-                    lines.take(&piece);
+                    grep.take(piece).await?;
                 }
                 Piece::Lost { until, why } => {
-                    lines.skip_to(until, &gap(until - at, &why));
+                    grep.skip_to(until, gap(until - at, &why)).await?;
                     at = until;
                 }
             }
         }
         if at >= self.end() && self.seen.info.phase != TaskPhase::Running {
-            lines.finish();
+            grep.finish().await?;
         }
-        let (text, until) = lines.into_shown();
-        Ok(Shown { text, until })
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use codegen_types::event::FileKind;
@@ -12,6 +13,8 @@ use super::describe::{Node, kind_of};
 use super::{names, resolve};
 
 const BUFFER_BYTES: usize = 32 << 10;
+/// The paths of directories that are still to be read, in bytes.
+const PENDING_BYTES_MAX: usize = 32 << 20;
 
 /// How far a walk goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,11 +61,26 @@ pub(super) fn walk(
     entries_max: usize,
     mut visit: impl FnMut(&Met<'_>),
 ) -> Result<bool, Errno> {
-    let mut walk = Walk { reach, left: entries_max, complete: true, pending: Vec::new(), path: Vec::new() };
+    walk_while(start, reach, entries_max, |met| {
+        visit(met);
+        ControlFlow::Continue(())
+    })
+}
+
+/// The same until `visit` breaks it off, which is not all either.
+pub(super) fn walk_while(
+    start: BorrowedFd<'_>,
+    reach: Reach,
+    entries_max: usize,
+    mut visit: impl FnMut(&Met<'_>) -> ControlFlow<()>,
+) -> Result<bool, Errno> {
+    let (pending, path) = (Vec::new(), Vec::new());
+    let mut walk = Walk { reach, left: entries_max, complete: true, pending, pending_bytes: 0, path };
     // A descriptor of its own, since walks that share one would share its reading position.
     let top = resolve::directory_without_links(start, c".")?;
     walk.directory(top.as_fd(), &[], &mut visit)?;
     while let Some(path) = walk.pending.pop() {
+        walk.pending_bytes -= path.len();
         let opened = CString::new(path.as_slice()).map_err(|_| Errno::INVAL);
         let read = opened.and_then(|name| resolve::directory_without_links(start, &name));
         match read.and_then(|directory| walk.directory(directory.as_fd(), &path, &mut visit)) {
@@ -82,6 +100,7 @@ struct Walk {
     left: usize,
     complete: bool,
     pending: Vec<Vec<u8>>,
+    pending_bytes: usize,
     path: Vec<u8>,
 }
 
@@ -90,7 +109,7 @@ impl Walk {
         &mut self,
         directory: BorrowedFd<'_>,
         at: &[u8],
-        visit: &mut impl FnMut(&Met<'_>),
+        visit: &mut impl FnMut(&Met<'_>) -> ControlFlow<()>,
     ) -> Result<(), Errno> {
         let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
         let mut entries = RawDir::new(directory, &mut buffer);
@@ -118,12 +137,21 @@ impl Walk {
                 self.path.push(b'/');
             }
             self.path.extend_from_slice(name.to_bytes());
-            visit(&Met { directory, name, path: &self.path, kind });
+            if visit(&Met { directory, name, path: &self.path, kind }).is_break() {
+                self.break_off();
+                return Ok(());
+            }
             if kind == FileKind::Directory {
                 self.descend();
             }
         }
         Ok(())
+    }
+
+    fn break_off(&mut self) {
+        self.complete = false;
+        self.left = 0;
+        self.pending.clear();
     }
 
     /// Remembers a directory for later, unless it is out of reach.
@@ -133,7 +161,9 @@ impl Walk {
             Reach::TreeWithout { left_out, .. } if self.path == left_out.as_bytes() => return,
             Reach::Tree { components_max } | Reach::TreeWithout { components_max, .. } => components_max,
         };
-        if self.path.iter().filter(|byte| **byte == b'/').count() + 1 < components_max {
+        let near = self.path.iter().filter(|byte| **byte == b'/').count() + 1 < components_max;
+        if near && self.pending_bytes + self.path.len() <= PENDING_BYTES_MAX {
+            self.pending_bytes += self.path.len();
             self.pending.push(self.path.clone());
         } else {
             self.complete = false;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use std::thread;
 
 use codegen_types::event::{Edited, FileStat, Found};
@@ -149,7 +149,7 @@ impl Fixture {
     }
 
     pub fn search(&self, search: &Search) -> Result<Found, Failure> {
-        match self.workspace.search(search, &AtomicBool::new(false))? {
+        match self.workspace.search(search, &Arc::default())? {
             OperationResult::Search(found) => Ok(found),
             other => panic!("not a search: {other:?}"),
         }

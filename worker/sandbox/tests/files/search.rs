@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -101,10 +102,25 @@ fn a_pattern_that_explodes_is_refused_or_followed_in_little_time() {
 fn a_search_that_is_stopped_gives_nothing() {
     let f = Fixture::new();
     f.write("file", b"x").expect("written");
-    let stop = AtomicBool::new(true);
+    let stop = Arc::new(AtomicBool::new(true));
     assert_eq!(code(f.workspace.search(&search_of("x"), &stop)), ErrorCode::TaskCancelled);
     stop.store(false, Ordering::Relaxed);
     assert!(f.workspace.search(&search_of("x"), &stop).is_ok());
+}
+
+#[test]
+fn the_walk_to_the_files_is_stopped_and_bounded_too() {
+    let f = Fixture::new();
+    f.write("a/b/c/file", b"x").expect("written");
+    let none = Search { glob: Some("nothing".into()), ..search_of("x") };
+    assert_eq!(code(f.workspace.search(&none, &Arc::new(AtomicBool::new(true)))), ErrorCode::TaskCancelled);
+    let deep = vec!["d".repeat(240); 16].join("/");
+    for n in 0..4_400 {
+        f.write(&format!("{deep}/{n}"), b"x").expect("written");
+    }
+    let found = f.search(&Search { matches_max: 1_000_000, ..search_of("y") }).expect("a search");
+    assert_eq!(found.cut, Some(SearchCut::Files), "{}", found.files_searched);
+    assert!(found.files_searched > 4_000, "{}", found.files_searched);
 }
 
 #[test]

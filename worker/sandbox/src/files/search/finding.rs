@@ -2,10 +2,9 @@
 
 use std::io;
 
+use codegen_pattern::Pattern;
 use codegen_types::event::{FoundLine, SearchCut};
 use grep_searcher::{Searcher, Sink, SinkContext, SinkContextKind, SinkFinish, SinkMatch};
-
-use super::pattern::Pattern;
 
 /// Bytes of a line that are shown.
 pub(super) const LINE_BYTES_MAX: usize = 1_000;
@@ -33,7 +32,7 @@ impl Budget {
 
 /// The lines found in one file.
 pub(super) struct Finding<'a> {
-    pub(super) pattern: &'a Pattern<'a>,
+    pub(super) pattern: &'a Pattern,
     pub(super) budget: &'a mut Budget,
     pub(super) lines: Vec<FoundLine>,
     pub(super) binary: bool,

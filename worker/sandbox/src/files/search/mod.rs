@@ -1,15 +1,16 @@
 //! Searching the contents of files, by descriptor and within bounds.
 
 mod finding;
-mod patience;
-mod pattern;
 
 use std::ffi::CString;
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use codegen_pattern::{Ended, Patience, Patient, Pattern, Wanted};
 use codegen_types::event::{FileKind, FileMatches, Found, SearchCut};
 use codegen_types::path::COMPONENTS_MAX;
 use codegen_types::{ErrorCode, Failure, OperationResult, operation};
@@ -20,17 +21,17 @@ use rustix::io::Errno;
 use super::describe::Node;
 use super::list::compile;
 use super::names::OURS;
-use super::walk::{Reach, walk};
+use super::walk::{Reach, walk_while};
 use super::workspace::Workspace;
 use super::{fault, resolve};
 use finding::{Budget, Finding};
-use patience::{Ended, Patience, Patient};
-use pattern::Pattern;
 
 /// Things that one search looks at, whether or not they are searched.
 const VISITED_MAX: usize = 100_000;
 /// The longest line that is searched, in bytes.
 const LINE_BYTES_MAX: usize = 4 << 20;
+/// The paths that one search remembers, in bytes.
+const PATHS_BYTES_MAX: usize = 16 << 20;
 /// How long one search takes at most.
 const TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -41,9 +42,8 @@ impl Workspace {
     /// # Errors
     /// `INVALID_ARGUMENT` for a bad pattern or glob; `NOT_FOUND`, `PATH_VIOLATION`, `PERMISSION_DENIED`; for a path that
     /// names a file also `FILE_TOO_LARGE`; `TASK_CANCELLED` when it was stopped.
-    pub fn search(&self, search: &operation::Search, stop: &AtomicBool) -> Result<OperationResult, Failure> {
-        let patience = Patience { stop, until: Instant::now() + TIME_MAX };
-        let pattern = Pattern::compile(search, &patience)?;
+    pub fn search(&self, search: &operation::Search, stop: &Arc<AtomicBool>) -> Result<OperationResult, Failure> {
+        let pattern = pattern(search, Patience { stop: stop.clone(), until: Instant::now() + TIME_MAX })?;
         let glob = search.glob.as_deref().map(Glob::compile).transpose()?;
         let _identity = self.assume()?;
         let fault = |errno| fault::of_errno(errno, &search.path);
@@ -67,7 +67,7 @@ impl Workspace {
 
 /// A search under way.
 struct Work<'a> {
-    pattern: &'a Pattern<'a>,
+    pattern: &'a Pattern,
     searcher: Searcher,
     file_bytes_max: u64,
     budget: Budget,
@@ -75,7 +75,7 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn of(pattern: &'a Pattern<'a>, search: &operation::Search, file_bytes_max: u64) -> Self {
+    fn of(pattern: &'a Pattern, search: &operation::Search, file_bytes_max: u64) -> Self {
         let context = usize::try_from(search.context).unwrap_or(usize::MAX);
         let searcher = SearcherBuilder::new()
             .line_number(true)
@@ -93,19 +93,7 @@ impl<'a> Work<'a> {
         search: &operation::Search,
         glob: Option<&Glob>,
     ) -> Result<(), Failure> {
-        let components_max = COMPONENTS_MAX;
-        let reach = match search.path.is_root() {
-            true => Reach::TreeWithout { components_max, left_out: OURS },
-            false => Reach::Tree { components_max },
-        };
-        let mut paths = Vec::new();
-        let complete = walk(start, reach, VISITED_MAX, |met| {
-            if met.kind == FileKind::File && glob.is_none_or(|glob| glob.is_match(met.path)) {
-                paths.push(met.path.to_vec());
-            }
-        });
-        let complete = complete.map_err(|errno| fault::of_errno(errno, &search.path))?;
-        paths.sort_unstable();
+        let (paths, complete) = self.paths(start, search, glob)?;
         for path in paths {
             let below = String::from_utf8_lossy(&path).into_owned();
             let shown = if search.path.is_root() { below } else { format!("{}/{below}", search.path) };
@@ -118,9 +106,48 @@ impl<'a> Work<'a> {
             }
         }
         if !complete {
-            self.budget.cut = Some(SearchCut::Files);
+            self.budget.cut = self.budget.cut.or(Some(SearchCut::Files));
         }
         Ok(())
+    }
+
+    /// The files to be searched, sorted, and whether those are all.
+    fn paths(
+        &mut self,
+        start: BorrowedFd<'_>,
+        search: &operation::Search,
+        glob: Option<&Glob>,
+    ) -> Result<(Vec<Vec<u8>>, bool), Failure> {
+        let components_max = COMPONENTS_MAX;
+        let reach = match search.path.is_root() {
+            true => Reach::TreeWithout { components_max, left_out: OURS },
+            false => Reach::Tree { components_max },
+        };
+        let (mut paths, mut room) = (Vec::new(), PATHS_BYTES_MAX);
+        let patience = self.pattern.patience();
+        let mut patient = Ok(());
+        let complete = walk_while(start, reach, VISITED_MAX, |met| {
+            patient = patience.look();
+            if patient.is_err() {
+                return ControlFlow::Break(());
+            }
+            if met.kind == FileKind::File && glob.is_none_or(|glob| glob.is_match(met.path)) {
+                let Some(left) = room.checked_sub(met.path.len()) else { return ControlFlow::Break(()) };
+                room = left;
+                paths.push(met.path.to_vec());
+            }
+            ControlFlow::Continue(())
+        });
+        let complete = complete.map_err(|errno| fault::of_errno(errno, &search.path))?;
+        match patient {
+            Ok(()) => paths.sort_unstable(),
+            Err(Ended::Stopped) => return Err(stopped()),
+            Err(Ended::TimedOut | Ended::Broken) => {
+                self.budget.cut = Some(SearchCut::Time);
+                paths.clear();
+            }
+        }
+        Ok((paths, complete))
     }
 
     /// Opens a file that was met, unless it is out of reach or too large, which is counted.
@@ -185,6 +212,13 @@ impl Glob {
         let name = path.rsplit('/').next().unwrap_or(&path);
         self.matcher.is_match(if self.of_name { name } else { &path })
     }
+}
+
+fn pattern(search: &operation::Search, patience: Patience) -> Result<Pattern, Failure> {
+    let operation::Search { pattern, literal, ignore_case, .. } = search;
+    let wanted = Wanted { pattern, literal: *literal, ignore_case: *ignore_case };
+    Pattern::compile(&wanted, patience)
+        .map_err(|why| Failure::new(ErrorCode::InvalidArgument, format!("`pattern`: {why}")))
 }
 
 fn stopped() -> Failure {

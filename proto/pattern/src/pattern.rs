@@ -5,9 +5,8 @@
 //! 1 MiB, `(a|b)*a(a|b){2000}c` kept one busy for 79 s. So we take the steps ourselves and look up between them.
 
 use std::cell::RefCell;
+use std::time::Instant;
 
-use codegen_types::operation::Search;
-use codegen_types::{ErrorCode, Failure};
 use grep_matcher::{Match, Matcher, NoCaptures};
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson;
@@ -31,55 +30,77 @@ const FAULT_CHARS_MAX: usize = 1_500;
 /// Steps between two looks at the clock. One step of the largest pattern takes about a millisecond.
 const STEPS_PER_LOOK: usize = 128;
 
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// A regular expression, 1 to 4096 bytes.
+    pub pattern: &'a str,
+    /// Whether the pattern is plain text.
+    pub literal: bool,
+    /// Whether letters match those of the other case.
+    pub ignore_case: bool,
+}
+
+/// Why a pattern is not used, in words for whoever wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(String);
+
 /// A compiled pattern, which says where in a line it is found.
-pub(super) struct Pattern<'a> {
+#[derive(Debug)]
+pub struct Pattern {
     automaton: DFA,
     cache: RefCell<Cache>,
     /// Finds quickly where a match could begin, when all begin with one of a few texts.
     beginnings: Option<Prefilter>,
-    patience: &'a Patience<'a>,
+    patience: Patience,
 }
 
-impl<'a> Pattern<'a> {
+impl Pattern {
     /// Compiles what a search looks for.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` with an explanation.
-    pub(super) fn compile(search: &Search, patience: &'a Patience<'a>) -> Result<Self, Failure> {
-        if search.pattern.is_empty() || search.pattern.len() > PATTERN_BYTES_MAX {
-            return Err(invalid(&format!("it must have from 1 to {PATTERN_BYTES_MAX} bytes")));
+    /// It is none, or costs too much.
+    pub fn compile(wanted: &Wanted<'_>, patience: Patience) -> Result<Self, Refused> {
+        if wanted.pattern.is_empty() || wanted.pattern.len() > PATTERN_BYTES_MAX {
+            return Err(refused(&format!("it must have from 1 to {PATTERN_BYTES_MAX} bytes")));
         }
         let syntax =
-            syntax::Config::new().case_insensitive(search.ignore_case).utf8(false).nest_limit(NESTING_MAX).octal(false);
-        let parsed = match search.literal {
-            true => syntax::parse_with(&regex_syntax::escape(&search.pattern), &syntax),
-            false => syntax::parse_with(&search.pattern, &syntax),
+            syntax::Config::new().case_insensitive(wanted.ignore_case).utf8(false).nest_limit(NESTING_MAX).octal(false);
+        let parsed = match wanted.literal {
+            true => syntax::parse_with(&regex_syntax::escape(wanted.pattern), &syntax),
+            false => syntax::parse_with(wanted.pattern, &syntax),
         };
-        let lines = of_lines(&parsed.map_err(|error| invalid(&error.to_string()))?)?;
+        let lines = of_lines(&parsed.map_err(|error| refused(&error.to_string()))?)?;
         let beginnings = Prefilter::from_hir_prefix(MatchKind::All, &lines);
         let limits = thompson::Config::new().utf8(false).nfa_size_limit(Some(COMPILED_BYTES_MAX));
         let compiled = thompson::Compiler::new().configure(limits).build_from_hir(&lines);
         let compiled = compiled.map_err(|_| {
-            invalid("compiled, it is too large; repeat less, or use `[a-z]` and the like in place of `\\w` or `\\p{…}`")
+            refused("compiled, it is too large; repeat less, or use `[a-z]` and the like in place of `\\w` or `\\p{…}`")
         })?;
         // Earliest matches are enough, so no alternative needs to be preferred.
         let settings = DFA::config().match_kind(MatchKind::All).cache_capacity(CACHE_BYTES_MAX);
         let automaton = DFA::builder().configure(settings).build_from_nfa(compiled);
-        let automaton = automaton.map_err(|error| invalid(&error.to_string()))?;
+        let automaton = automaton.map_err(|error| refused(&error.to_string()))?;
         let cache = RefCell::new(automaton.create_cache());
         Ok(Self { automaton, cache, beginnings, patience })
     }
 
     /// How long whoever searches goes on.
-    pub(super) const fn patience(&self) -> &'a Patience<'a> {
-        self.patience
+    pub const fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
+    /// Goes on until then.
+    pub const fn until(&mut self, until: Instant) {
+        self.patience.until = until;
     }
 
     /// Where the first match that is complete ends in a line without its end.
     ///
     /// # Errors
     /// Patience ended.
-    pub(super) fn find_end(&self, line: &[u8]) -> Result<Option<usize>, Ended> {
+    pub fn find_end(&self, line: &[u8]) -> Result<Option<usize>, Ended> {
         self.patience.look()?;
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let begin = match &self.beginnings {
@@ -116,7 +137,7 @@ impl<'a> Pattern<'a> {
     }
 }
 
-impl Matcher for Pattern<'_> {
+impl Matcher for Pattern {
     type Captures = NoCaptures;
     type Error = Ended;
 
@@ -136,11 +157,11 @@ impl Matcher for Pattern<'_> {
 
 /// The pattern as it is matched with single lines: what names a line's end is refused, since it would never match, and
 /// the automaton knows word boundaries between ASCII characters only.
-fn of_lines(hir: &Hir) -> Result<Hir, Failure> {
+fn of_lines(hir: &Hir) -> Result<Hir, Refused> {
     let each = |parts: &[Hir]| parts.iter().map(of_lines).collect::<Result<Vec<_>, _>>();
     Ok(match hir.kind() {
         HirKind::Literal(literal) if literal.0.contains(&b'\n') => {
-            return Err(invalid("it names the end of a line, and lines are searched one by one; use ^ or $"));
+            return Err(refused("it names the end of a line, and lines are searched one by one; use ^ or $"));
         }
         HirKind::Look(look) => Hir::look(match look {
             Look::WordUnicode => Look::WordAscii,
@@ -162,21 +183,18 @@ fn of_lines(hir: &Hir) -> Result<Hir, Failure> {
     })
 }
 
-fn invalid(why: &str) -> Failure {
-    let why: String = why.chars().take(FAULT_CHARS_MAX).collect();
-    Failure::new(ErrorCode::InvalidArgument, format!("`pattern`: {why}"))
+fn refused(why: &str) -> Refused {
+    Refused(why.chars().take(FAULT_CHARS_MAX).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use codegen_types::WorkspacePath;
-    use std::sync::atomic::AtomicBool;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
-    fn search(pattern: &str) -> Search {
-        let (path, pattern) = (WorkspacePath::root(), pattern.to_owned());
-        Search { path, pattern, literal: false, ignore_case: false, glob: None, context: 0, matches_max: 1 }
+    fn compiled(pattern: &str, time: Duration) -> Pattern {
+        let patience = Patience { stop: Default::default(), until: Instant::now() + time };
+        Pattern::compile(&Wanted { pattern, literal: false, ignore_case: false }, patience).expect(pattern)
     }
 
     /// Random letters make every step a new state: as one call of a search engine this line takes minutes.
@@ -189,20 +207,15 @@ mod tests {
         });
         let line: Vec<u8> = letters.take(3 << 20).collect();
         let begun = Instant::now();
-        let stop = AtomicBool::new(false);
-        let patience = Patience { stop: &stop, until: begun + Duration::from_millis(500) };
-        let pattern = Pattern::compile(&search("(a|b)*a(a|b){1500}c"), &patience).expect("it is small enough");
+        let pattern = compiled("(a|b)*a(a|b){1500}c", Duration::from_millis(500));
         assert_eq!(pattern.find_end(&line), Err(Ended::TimedOut));
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 
     #[test]
     fn the_end_of_the_first_complete_match_is_found() {
-        let stop = AtomicBool::new(false);
-        let patience = Patience { stop: &stop, until: Instant::now() + Duration::from_secs(60) };
         let end = |pattern: &str, line: &str| {
-            let pattern = Pattern::compile(&search(pattern), &patience).expect(pattern);
-            pattern.find_end(line.as_bytes()).expect("patience lasts")
+            compiled(pattern, Duration::from_secs(60)).find_end(line.as_bytes()).expect("patience lasts")
         };
         assert_eq!(end("b+", "aabbb"), Some(3));
         assert_eq!(end("^a|c$", "xac"), Some(3));

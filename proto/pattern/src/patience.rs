@@ -1,19 +1,22 @@
 //! How long a search goes on.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// Until when a search goes on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience<'a> {
-    pub(super) stop: &'a AtomicBool,
-    pub(super) until: Instant,
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// Set when whoever asked for it does not want it any more.
+    pub stop: Arc<AtomicBool>,
+    /// The end of its time.
+    pub until: Instant,
 }
 
 /// Why a search does not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Ended {
+pub enum Ended {
     /// Whoever asked for it does not want it any more.
     #[error("the search was stopped")]
     Stopped,
@@ -25,9 +28,12 @@ pub(super) enum Ended {
     Broken,
 }
 
-impl Patience<'_> {
+impl Patience {
     /// Whether the search goes on.
-    pub(super) fn look(&self) -> Result<(), Ended> {
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn look(&self) -> Result<(), Ended> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Ended::Stopped);
         }
@@ -36,11 +42,14 @@ impl Patience<'_> {
 }
 
 /// A file that is read only while patience lasts.
-pub(super) struct Patient<'a, R> {
-    pub(super) from: R,
-    pub(super) patience: &'a Patience<'a>,
+#[derive(Debug)]
+pub struct Patient<'a, R> {
+    /// The file.
+    pub from: R,
+    /// How long it is read.
+    pub patience: &'a Patience,
     /// Whether the file itself could not be read.
-    pub(super) failed: bool,
+    pub failed: bool,
 }
 
 impl<R: io::Read> io::Read for Patient<'_, R> {
