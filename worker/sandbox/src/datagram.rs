@@ -1,6 +1,7 @@
 //! Datagrams with descriptors over `SOCK_SEQPACKET` socket pairs: blocking for the launcher and everything below it,
 //! asynchronous for the worker.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +16,11 @@ use tokio::io::unix::AsyncFd;
 pub(crate) const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 /// Descriptors in one datagram, at most.
 pub(crate) const DESCRIPTORS_MAX: usize = 72;
+
+thread_local! {
+    /// Where a datagram is received, so that none costs room for the longest one.
+    static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; DATAGRAM_BYTES_MAX]);
+}
 
 /// One datagram, and the descriptors that came with it.
 #[derive(Debug)]
@@ -59,11 +65,14 @@ fn send_with(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>
 }
 
 fn recv_with(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Option<Datagram>> {
-    let mut bytes = vec![0; DATAGRAM_BYTES_MAX];
+    ROOM.with_borrow_mut(|room| recv_into(room, socket, flags))
+}
+
+fn recv_into(room: &mut [u8], socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Option<Datagram>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     loop {
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
+        let received = match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(room)], &mut control, flags) {
             Ok(received) => received,
             // A peer that closed with something unread is said so once, before what it had sent; then the kernel goes on.
             Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => continue,
@@ -75,11 +84,8 @@ fn recv_with(socket: BorrowedFd<'_>, flags: RecvFlags) -> io::Result<Option<Data
                 descriptors.extend(received);
             }
         }
-        if received.bytes == 0 {
-            return Ok(None);
-        }
-        bytes.truncate(received.bytes);
-        return Ok(Some(Datagram { bytes, descriptors }));
+        let bytes = room[..received.bytes].to_vec();
+        return Ok((!bytes.is_empty()).then_some(Datagram { bytes, descriptors }));
     }
 }
 
@@ -116,6 +122,8 @@ impl AsyncSocket {
     /// # Errors
     /// When the socket fails.
     pub async fn recv(&self) -> io::Result<Option<Datagram>> {
+        // A peer that never stops sending must not keep whoever receives from its time limits.
+        tokio::task::coop::consume_budget().await;
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         loop {
             let mut ready = self.0.readable().await?;
@@ -142,6 +150,20 @@ mod tests {
         assert_eq!(other.recv().await.unwrap().unwrap().bytes, b"second");
         drop(one);
         assert!(other.recv().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_never_empty_lets_time_limits_pass() {
+        let (one, other) = pair().unwrap();
+        let other = AsyncSocket::new(other).unwrap();
+        let flood = async {
+            loop {
+                send(&one, b"x", &[]).unwrap();
+                other.recv().await.unwrap().unwrap();
+            }
+        };
+        let limit = std::time::Duration::from_millis(10);
+        assert!(tokio::time::timeout(limit, flood).await.is_err());
     }
 
     #[test]

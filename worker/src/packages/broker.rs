@@ -81,7 +81,7 @@ impl Broker {
     pub async fn serve(self, channel: AsyncSocket) {
         let meter = Arc::new(Meter::default());
         let mut pumps = JoinSet::new();
-        let mut asked = 0;
+        let (mut asked, mut junk) = (0, 0);
         // An error is the end of the channel, too.
         while let Ok(Some(datagram)) = channel.recv().await {
             match serde_json::from_slice(&datagram.bytes) {
@@ -103,7 +103,14 @@ impl Broker {
                     }
                 }
                 Ok(Said::Report(report)) => self.take(report),
-                Err(error) => tracing::warn!(%error, "an installation said something that means nothing"),
+                Err(error) if junk > 0 => {
+                    tracing::warn!(%error, "an installation says what means nothing; it is heard no more");
+                    return;
+                }
+                Err(error) => {
+                    junk += 1;
+                    tracing::warn!(%error, "an installation said something that means nothing");
+                }
             }
         }
     }
