@@ -62,6 +62,22 @@ impl Ending {
         }
     }
 
+    /// Why a kernel is no more that was killed for this reason, as a sentence goes on after a colon.
+    pub fn of_a_kernel(self) -> &'static str {
+        match self {
+            Self::TimedOut(_) => "its call ran out of time and did not react to the interrupt",
+            Self::Cancelled { .. } => "its call was cancelled and did not react to the interrupt",
+            Self::SessionClosed => "the session was closed",
+            Self::WorkerStops => "the worker stopped",
+            Self::KernelRestarted => "it was restarted",
+            Self::Output(_) => "its call wrote too much and did not react to the interrupt",
+            Self::Disk(_) | Self::Files(_) => {
+                "the workspace grew too large and its call did not react to the interrupt"
+            }
+            Self::Memory(_) => "its call used too much memory and did not react to the interrupt",
+        }
+    }
+
     /// The last event of a task that was ended for this reason.
     pub fn failed(self, exit: Option<Exit>) -> EventBody {
         EventBody::Failed { failure: self.failure(), exit }

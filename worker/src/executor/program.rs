@@ -8,7 +8,6 @@ use sandbox::files::USAGE_ENTRIES_MAX;
 use sandbox::{ChildEnd, SandboxEnd};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -154,14 +153,11 @@ async fn watch(
     clock: Clock,
 ) -> (Option<Ended>, Option<Ending>) {
     let limits = session.limits();
-    let restarts = match subject {
-        Subject::Call(turn) => Some(turn.restarts()),
-        Subject::Program(_) => None,
-    };
+    let restarted = subject.restarted();
     let must_end = async {
         tokio::select! {
             ending = stopped(task, clock) => ending,
-            () = restarted(restarts) => Ending::KernelRestarted,
+            () = restarted => Ending::KernelRestarted,
             () = output.exceeded() => Ending::Output(limits.output_bytes),
             of = files::outgrown(session.workspace(), limits.workspace_bytes) => match of {
                 Outgrown::Bytes => Ending::Disk(limits.workspace_bytes),
@@ -174,25 +170,14 @@ async fn watch(
         ending = must_end => ending,
     };
     if let Some(grace) = ending.grace(subject.outlives_its_task()) {
-        subject.interrupt().await;
         // A session that is closed meanwhile destroys the sandbox, which ends the wait.
-        if let Ok(end) = tokio::time::timeout(grace, subject.wait()).await {
+        if let Ok(end) = tokio::time::timeout(grace, subject.end_by_interrupt()).await {
             return (end.ok(), Some(ending));
         }
     }
-    subject.kill().await;
+    subject.kill(ending).await;
     let end = tokio::time::timeout(KILL_DEADLINE, subject.wait()).await;
     (end.ok().and_then(Result::ok), Some(ending))
-}
-
-/// Waits until the kernel is to be restarted; for ever when there is none.
-async fn restarted(restarts: Option<watch::Receiver<u64>>) {
-    if let Some(mut restarts) = restarts
-        && restarts.changed().await.is_ok()
-    {
-        return;
-    }
-    std::future::pending().await
 }
 
 async fn write_stdin(feed: Option<pipe::Sender>, bytes: Vec<u8>, exited: &CancellationToken) {

@@ -1,13 +1,18 @@
 //! What a task runs: a program of its own, or a call on a kernel that outlives it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use codegen_types::{ErrorCode, Failure};
 use sandbox::{Child, ChildEnd, SupervisorLost};
 
+use super::ending::Ending;
 use super::stdio::Stdio;
 use crate::runtimes::{CallEnd, Prepared, StartError};
-use crate::session::{Live, Session, Turn, how};
+use crate::session::{Live, Session, Turn};
+
+/// How soon a kernel is interrupted again: an interrupt that comes between two steps of a call is not heard.
+const INTERRUPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// What runs.
 #[derive(Debug)]
@@ -68,8 +73,7 @@ impl Subject {
                 let kernel = turn.kernel().ok_or(SupervisorLost)?;
                 match kernel.wait().await {
                     Ok(CallEnd::Returned(end)) => Ok(Ended { note: kept(turn, &end), end }),
-                    Ok(CallEnd::Died(end)) => {
-                        let why = how(&end);
+                    Ok(CallEnd::Died(end, why)) => {
                         let note = format!(
                             "Kernel `{}` is gone and its variables with it: {why}. The next call starts a new one.",
                             turn.name()
@@ -86,26 +90,45 @@ impl Subject {
         }
     }
 
-    /// Interrupts it.
-    pub async fn interrupt(&mut self) {
+    /// Interrupts it and waits for its end. A program is interrupted once, lest it is disturbed while it tidies up; a
+    /// kernel passes no more than one interrupt to a call, but may miss one.
+    pub async fn end_by_interrupt(&mut self) -> Result<Ended, SupervisorLost> {
+        if let Self::Program(child) = self {
+            child.interrupt().await;
+        }
+        while let Self::Call(turn) = self {
+            if let Some(kernel) = turn.kernel() {
+                kernel.interrupt().await;
+            }
+            if let Ok(end) = tokio::time::timeout(INTERRUPT_AGAIN, self.wait()).await {
+                return end;
+            }
+        }
+        self.wait().await
+    }
+
+    /// Kills it with every process of it; a kernel is killed with its call.
+    pub async fn kill(&mut self, ending: Ending) {
         match self {
-            Self::Program(child) => child.interrupt().await,
+            Self::Program(child) => child.kill().await,
             Self::Call(turn) => {
                 if let Some(kernel) = turn.kernel() {
-                    kernel.interrupt().await;
+                    kernel.kill(ending.of_a_kernel()).await;
                 }
             }
         }
     }
 
-    /// Kills it with every process of it; a kernel is killed with its call.
-    pub async fn kill(&mut self) {
-        match self {
-            Self::Program(child) => child.kill().await,
-            Self::Call(turn) => {
-                if let Some(kernel) = turn.kernel() {
-                    kernel.kill().await;
-                }
+    /// Waits until its kernel is to be restarted; for ever when it has none.
+    pub fn restarted(&self) -> impl Future<Output = ()> + use<> {
+        let order = match self {
+            Self::Call(turn) => Some(turn.restarted()),
+            Self::Program(_) => None,
+        };
+        async move {
+            match order {
+                Some(order) => order.await,
+                None => std::future::pending().await,
             }
         }
     }

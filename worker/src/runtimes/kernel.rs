@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sandbox::datagram::{self, AsyncSocket};
 use sandbox::{Child, ChildEnd, SupervisorLost};
@@ -24,15 +24,26 @@ pub(crate) struct Kernel {
     call: u64,
     started_ms: i64,
     memory_bytes: u64,
+    /// Datagrams that meant nothing.
+    junk: u32,
+    /// Whether its call was interrupted, so that an interrupt may still be on its way.
+    interrupted: bool,
+    /// Why it was killed.
+    killed: Option<&'static str>,
 }
+
+/// Datagrams without meaning that a kernel may send in its life.
+const JUNK_MAX: u32 = 1;
+/// How long a kernel that takes no calls any more may take to end.
+const OWN_END: Duration = Duration::from_millis(250);
 
 /// How a call on a kernel ended.
 #[derive(Debug)]
 pub(crate) enum CallEnd {
     /// The kernel said so, and waits for the next one. What it says of itself is the session's own word.
     Returned(ChildEnd),
-    /// The kernel is gone, and every process of it.
-    Died(ChildEnd),
+    /// The kernel is gone, and every process of it; with the reason, as a sentence goes on after a colon.
+    Died(ChildEnd, String),
 }
 
 /// What a kernel says at the end of a call.
@@ -56,7 +67,8 @@ impl Kernel {
         let calls = AsyncSocket::new(calls).map_err(StartError::Descriptors)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-        Ok(Self { child, calls, live: live.clone(), call: 0, started_ms, memory_bytes: 0 })
+        let live = Arc::clone(live);
+        Ok(Self { child, calls, live, call: 0, started_ms, memory_bytes: 0, junk: 0, interrupted: false, killed: None })
     }
 
     /// The life of the sandbox that it runs in.
@@ -85,55 +97,77 @@ impl Kernel {
         let job = job_file(job)?;
         let passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, shown, &job].map(AsFd::as_fd);
         self.call += 1;
-        let header = format!("{{\"call\":{}}}", self.call);
+        let after_interrupt = std::mem::take(&mut self.interrupted);
+        let header = format!("{{\"call\":{},\"after_interrupt\":{after_interrupt}}}", self.call);
         self.calls.send(header.as_bytes(), &passed).await.map_err(|_| StartError::InterpreterLost)
     }
 
     /// Interrupts what it runs.
-    pub async fn interrupt(&self) {
+    pub async fn interrupt(&mut self) {
+        self.interrupted = true;
         self.child.interrupt().await;
     }
 
-    /// Kills it and every process of it.
-    pub async fn kill(&self) {
+    /// Kills it and every process of it, for this reason.
+    pub async fn kill(&mut self, why: &'static str) {
+        self.killed.get_or_insert(why);
         self.child.kill().await;
     }
 
     /// Waits for the end of the call, or of the kernel. Cancel-safe.
     pub async fn wait(&mut self) -> Result<CallEnd, SupervisorLost> {
-        loop {
-            tokio::select! {
+        while self.killed.is_none() {
+            let said = tokio::select! {
                 biased;
-                said = self.calls.recv() => match said {
-                    Ok(Some(said)) => match serde_json::from_slice::<Report>(&said.bytes) {
-                        Ok(report) if report.call == self.call => return Ok(CallEnd::Returned(self.returned(&report))),
-                        // Code of the session may write here, too.
-                        Ok(_) | Err(_) => {}
-                    },
-                    // It closed its end, which it does only when it ends.
-                    Ok(None) | Err(_) => return self.died().await,
-                },
-                end = self.child.wait() => return end.map(CallEnd::Died),
+                said = self.calls.recv() => said,
+                end = self.child.wait() => return end.map(|end| self.died(end)),
+            };
+            let Ok(Some(said)) = said else {
+                // It closed its end, which it does only when it ends.
+                match tokio::time::timeout(OWN_END, self.child.wait()).await {
+                    Ok(end) => return end.map(|end| self.died(end)),
+                    Err(_) => self.kill("it took no more calls, but did not end").await,
+                }
+                break;
+            };
+            match serde_json::from_slice::<Report>(&said.bytes) {
+                Ok(report) if report.call == self.call => return Ok(CallEnd::Returned(self.returned(&report))),
+                // Code of the session may write here, too, but a kernel that does nothing else must not keep the worker
+                // at work.
+                Ok(_) | Err(_) => self.junk += 1,
+            }
+            if self.junk > JUNK_MAX {
+                self.kill("its code wrote to the descriptor through which it gets its calls").await;
             }
         }
+        let end = self.child.wait().await?;
+        Ok(self.died(end))
     }
 
-    /// Waits for the kernel's own end. A kernel that takes no calls any more, but runs on, is ended.
-    async fn died(&mut self) -> Result<CallEnd, SupervisorLost> {
-        let end = tokio::time::timeout(std::time::Duration::from_millis(250), self.child.wait()).await;
-        match end {
-            Ok(end) => end.map(CallEnd::Died),
-            Err(_) => {
-                self.child.kill().await;
-                self.child.wait().await.map(CallEnd::Died)
-            }
-        }
-    }
-
-    /// The end of a kernel that ended while nobody looked.
-    pub fn ended_unseen(&mut self) -> Option<Result<ChildEnd, SupervisorLost>> {
+    /// Why it ended, if it did so while nobody looked.
+    pub fn ended_unseen(&mut self) -> Option<String> {
         use futures::FutureExt;
-        self.child.wait().now_or_never()
+        let end = self.child.wait().now_or_never()?;
+        Some(match end {
+            Ok(end) => self.how(&end),
+            Err(SupervisorLost) => "its processes were killed".to_owned(),
+        })
+    }
+
+    fn died(&self, end: ChildEnd) -> CallEnd {
+        let why = self.how(&end);
+        CallEnd::Died(end, why)
+    }
+
+    /// How it ended, in words.
+    fn how(&self, end: &ChildEnd) -> String {
+        match (end.signal, end.code) {
+            _ if end.memory_limit_hit => "it was killed for using more memory than the session may".to_owned(),
+            (Some(libc::SIGKILL), _) if let Some(why) = self.killed => why.to_owned(),
+            (Some(signal), _) => format!("it was killed by signal {signal}"),
+            (None, Some(code)) => format!("it ended with exit code {code}"),
+            (None, None) => "it ended".to_owned(),
+        }
     }
 
     fn returned(&mut self, report: &Report) -> ChildEnd {

@@ -9,7 +9,6 @@ use codegen_types::event::KernelInfo;
 use codegen_types::operation::Kernels as Asked;
 use codegen_types::{ErrorCode, Failure, KernelName, OperationResult};
 use parking_lot::Mutex;
-use sandbox::{ChildEnd, SupervisorLost};
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::Live;
@@ -25,23 +24,28 @@ const WAITING_MAX: u32 = 32;
 const RESTART_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The kernels of one session.
-#[derive(Debug, Default)]
-pub(crate) struct Kernels(Mutex<BTreeMap<KernelName, Arc<Cell>>>);
+#[derive(Debug)]
+pub(crate) struct Kernels {
+    cells: Mutex<BTreeMap<KernelName, Arc<Cell>>>,
+    /// Whether the session may have had kernels before this worker opened it.
+    reopened: bool,
+}
 
 #[derive(Debug)]
 struct Cell {
     name: KernelName,
     seat: Arc<tokio::sync::Mutex<Seat>>,
     waiting: AtomicU32,
-    /// Counts the orders to end what runs.
-    restarts: watch::Sender<u64>,
-    facts: Mutex<Facts>,
+    /// Kernels up to this one are to end.
+    doomed: watch::Sender<u64>,
+    facts: watch::Sender<Facts>,
 }
 
 /// What is known of a kernel without waiting for it.
 #[derive(Debug, Default, Clone, Copy)]
 struct Facts {
-    alive: bool,
+    /// Which kernel of this name it is, counted from 1; 0: there is none.
+    kernel: u64,
     busy: bool,
     calls: u64,
     started_ms: i64,
@@ -51,6 +55,8 @@ struct Facts {
 #[derive(Debug, Default)]
 struct Seat {
     kernel: Option<Kernel>,
+    /// Kernels of this name so far.
+    started: u64,
     /// Why the last one is no more.
     ended: Option<String>,
 }
@@ -60,20 +66,23 @@ struct Seat {
 pub(crate) struct Turn {
     cell: Arc<Cell>,
     seat: OwnedMutexGuard<Seat>,
-    restarts: watch::Receiver<u64>,
+    reopened: bool,
 }
 
 impl Kernels {
+    /// None yet. A session that is opened again may have had some.
+    pub fn new(reopened: bool) -> Self {
+        Self { cells: Mutex::default(), reopened }
+    }
+
     /// Waits for a kernel's turn; turns are given in the order in which they were asked for.
     pub async fn turn(&self, name: &KernelName) -> Result<Turn, Failure> {
         let cell = self.cell(name);
         let waiting = Waiting::enter(&cell)?;
         let seat = cell.seat.clone().lock_owned().await;
         drop(waiting);
-        cell.facts.lock().busy = true;
-        let mut restarts = cell.restarts.subscribe();
-        restarts.mark_unchanged();
-        Ok(Turn { cell, seat, restarts })
+        cell.facts.send_modify(|facts| facts.busy = true);
+        Ok(Turn { cell, seat, reopened: self.reopened })
     }
 
     /// Lists them, or ends one.
@@ -85,51 +94,53 @@ impl Kernels {
     }
 
     fn list(&self) -> Vec<KernelInfo> {
-        let cells: Vec<Arc<Cell>> = self.0.lock().values().cloned().collect();
+        let cells: Vec<Arc<Cell>> = self.cells.lock().values().cloned().collect();
         cells.iter().filter_map(|cell| cell.info()).collect()
     }
 
     async fn restart(&self, name: &KernelName) -> Result<(), Failure> {
         let unknown = || Failure::new(ErrorCode::NotFound, format!("There is no kernel `{name}` in this session."));
-        let cell = self.0.lock().get(name).cloned().ok_or_else(unknown)?;
-        if let Ok(mut seat) = cell.seat.try_lock() {
-            seat.end("it was restarted".to_owned());
-            cell.note(&seat, false);
-            return Ok(());
+        let cell = self.cells.lock().get(name).cloned().ok_or_else(unknown)?;
+        let Facts { kernel, busy, .. } = *cell.facts.borrow();
+        if kernel == 0 {
+            return if busy { Err(unknown()) } else { Ok(()) };
         }
-        if !cell.facts.lock().alive {
-            return Err(unknown());
-        }
-        let mut restarts = cell.restarts.subscribe();
-        let order = *restarts.borrow_and_update();
-        cell.restarts.send_modify(|count| *count += 1);
-        // The call that is ended counts once more when its kernel is gone.
-        let gone = restarts.wait_for(|count| *count >= order + 2);
-        if tokio::time::timeout(RESTART_DEADLINE, gone).await.is_err() {
-            return Err(Failure::new(ErrorCode::Internal, "The kernel did not end in time; close the session."));
-        }
-        Ok(())
+        cell.doomed.send_modify(|upto| *upto = kernel.max(*upto));
+        let mut facts = cell.facts.subscribe();
+        let gone = async {
+            tokio::select! {
+                // Whoever has the turn, or gets it next, obeys; a cell that is kept here always has facts.
+                _ = facts.wait_for(|facts| facts.kernel != kernel) => {}
+                mut seat = cell.seat.lock() => {
+                    seat.obey(&cell);
+                    cell.note(&seat, false);
+                }
+            }
+        };
+        tokio::time::timeout(RESTART_DEADLINE, gone)
+            .await
+            .map_err(|_| Failure::new(ErrorCode::Internal, "The kernel did not end in time; close the session."))
     }
 
     fn cell(&self, name: &KernelName) -> Arc<Cell> {
-        let mut cells = self.0.lock();
+        let mut cells = self.cells.lock();
         if cells.len() >= NAMES_MAX {
-            cells.retain(|_, cell| Arc::strong_count(cell) > 1 || cell.facts.lock().alive);
+            cells.retain(|_, cell| Arc::strong_count(cell) > 1 || cell.facts.borrow().kernel != 0);
         }
         let new = || Cell {
             name: name.clone(),
             seat: Arc::default(),
             waiting: AtomicU32::new(0),
-            restarts: watch::Sender::new(0),
-            facts: Mutex::default(),
+            doomed: watch::Sender::new(0),
+            facts: watch::Sender::default(),
         };
         cells.entry(name.clone()).or_insert_with(|| Arc::new(new())).clone()
     }
 
     /// Refuses a further kernel when there are as many as may be.
     pub fn check_room(&self, turn: &Turn) -> Result<(), Failure> {
-        let cells = self.0.lock();
-        let others = cells.values().filter(|cell| !Arc::ptr_eq(cell, &turn.cell) && cell.facts.lock().alive);
+        let cells = self.cells.lock();
+        let others = cells.values().filter(|cell| !Arc::ptr_eq(cell, &turn.cell) && cell.facts.borrow().kernel != 0);
         let names: Vec<&str> = others.map(|cell| cell.name.as_str()).collect();
         if names.len() < LIVING_MAX {
             return Ok(());
@@ -149,8 +160,8 @@ impl Cell {
             seat.look();
             self.note(&seat, false);
         }
-        let facts = *self.facts.lock();
-        facts.alive.then(|| KernelInfo {
+        let facts = *self.facts.borrow();
+        (facts.kernel != 0).then(|| KernelInfo {
             name: self.name.clone(),
             busy: facts.busy,
             waiting: self.waiting.load(Ordering::Relaxed),
@@ -161,16 +172,16 @@ impl Cell {
     }
 
     fn note(&self, seat: &Seat, busy: bool) {
-        *self.facts.lock() = match &seat.kernel {
+        self.facts.send_replace(match &seat.kernel {
             Some(kernel) => Facts {
-                alive: true,
+                kernel: seat.started,
                 busy,
                 calls: kernel.calls(),
                 started_ms: kernel.started_ms(),
                 memory_bytes: kernel.memory_bytes(),
             },
             None => Facts { busy, ..Facts::default() },
-        };
+        });
     }
 }
 
@@ -181,16 +192,20 @@ impl Seat {
         }
     }
 
+    /// Ends the kernel if that was ordered.
+    fn obey(&mut self, cell: &Cell) {
+        if self.started <= *cell.doomed.borrow() {
+            self.end("it was restarted".to_owned());
+        }
+    }
+
     /// Notices that the kernel ended while nobody used it.
     fn look(&mut self) {
         let Some(kernel) = &mut self.kernel else { return };
         if kernel.live().is_lost() {
             self.end("the session's sandbox was replaced".to_owned());
-        } else if let Some(end) = kernel.ended_unseen() {
-            self.end(match end {
-                Ok(end) => how(&end),
-                Err(SupervisorLost) => "its processes were killed".to_owned(),
-            });
+        } else if let Some(why) = kernel.ended_unseen() {
+            self.end(why);
         }
     }
 }
@@ -204,24 +219,32 @@ impl Turn {
     /// The kernel, started in this life of the sandbox when there is none, and a sentence about that.
     pub async fn ready(&mut self, live: &Arc<Live>) -> Result<(&mut Kernel, Option<String>), StartError> {
         self.seat.look();
+        self.seat.obey(&self.cell);
         if self.seat.kernel.as_ref().is_some_and(|kernel| !Arc::ptr_eq(kernel.live(), live)) {
             self.seat.end("the session's sandbox was replaced".to_owned());
         }
-        let news = match &self.seat.kernel {
-            Some(_) => None,
-            None => {
-                let fresh = Kernel::start(live).await?;
-                self.seat.kernel = Some(fresh);
-                self.cell.note(&self.seat, true);
-                Some(match self.seat.ended.take() {
-                    Some(why) => {
-                        format!("Kernel `{}` was started anew, so earlier variables are gone: {why}.", self.cell.name)
-                    }
-                    None => format!("Kernel `{}` was started.", self.cell.name),
-                })
-            }
-        };
+        let mut news = None;
+        if self.seat.kernel.is_none() {
+            let fresh = Kernel::start(live).await?;
+            self.seat.kernel = Some(fresh);
+            self.seat.started += 1;
+            self.cell.note(&self.seat, true);
+            news = Some(self.news());
+        }
         Ok((self.seat.kernel.as_mut().expect("it was there or was just started"), news))
+    }
+
+    /// What the client should know of a kernel that was just started.
+    fn news(&mut self) -> String {
+        let name = &self.cell.name;
+        match self.seat.ended.take() {
+            Some(why) => format!("Kernel `{name}` was started anew, so earlier variables are gone: {why}."),
+            None if self.reopened && self.seat.started == 1 => format!(
+                "Kernel `{name}` was started. The session was reopened since it was created, which ended its processes: \
+                 variables that a kernel of this name had before are gone."
+            ),
+            None => format!("Kernel `{name}` was started."),
+        }
     }
 
     /// The kernel, once it is ready.
@@ -229,9 +252,15 @@ impl Turn {
         self.seat.kernel.as_mut()
     }
 
-    /// Changes when somebody orders the kernel to be restarted.
-    pub fn restarts(&self) -> watch::Receiver<u64> {
-        self.restarts.clone()
+    /// Waits until it is ordered that the kernel be restarted.
+    pub fn restarted(&self) -> impl Future<Output = ()> + use<> {
+        let (mut doomed, kernel) = (self.cell.doomed.subscribe(), self.seat.started);
+        async move {
+            if doomed.wait_for(|upto| *upto >= kernel).await.is_err() {
+                // The session is gone, and with it whoever might order that.
+                std::future::pending().await
+            }
+        }
     }
 
     /// Gives the kernel up, for this reason.
@@ -242,20 +271,9 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        // An order that came when the call was over is obeyed here.
+        self.seat.obey(&self.cell);
         self.cell.note(&self.seat, false);
-        if self.restarts.has_changed().unwrap_or(false) {
-            self.cell.restarts.send_modify(|count| *count += 1);
-        }
-    }
-}
-
-/// How a kernel ended, in words.
-pub(crate) fn how(end: &ChildEnd) -> String {
-    match (end.signal, end.code) {
-        _ if end.memory_limit_hit => "it was killed for using more memory than the session may".to_owned(),
-        (Some(signal), _) => format!("it was killed by signal {signal}"),
-        (None, Some(code)) => format!("it ended with exit code {code}"),
-        (None, None) => "it ended".to_owned(),
     }
 }
 

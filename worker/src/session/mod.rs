@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use crate::runtimes::Runtimes;
-pub(crate) use kernels::{Kernels, Turn, how};
+pub(crate) use kernels::{Kernels, Turn};
 pub(crate) use live::Live;
 use lull::Lull;
 pub(crate) use owners::Owners;

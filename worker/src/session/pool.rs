@@ -154,7 +154,7 @@ impl Pool {
             backend: self.backend.clone(),
             runtimes: self.runtimes.clone(),
             live: tokio::sync::Mutex::new(live.clone()),
-            kernels: Kernels::default(),
+            kernels: Kernels::new(!created),
             slots: Semaphore::new(PARALLEL_MAX as usize),
             waiting: AtomicUsize::new(0),
             closed: CancellationToken::new(),

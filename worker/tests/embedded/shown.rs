@@ -1,8 +1,10 @@
 //! What programs show beside their output.
 
-use codegen_types::{Display, EventBody};
+use std::time::Duration;
 
-use crate::bench::{Bench, Ran};
+use codegen_types::{Display, ErrorCode, EventBody, Exec, Operation, TaskId};
+
+use crate::bench::{Bench, Ran, python};
 
 fn shown(ran: &Ran) -> Vec<&Display> {
     let displays = ran.events.iter().filter_map(|event| match &event.body {
@@ -96,6 +98,85 @@ async fn values_are_shown_as_text_within_bounds_and_reports_are_passed_on() {
     assert_eq!((shown(&ran)[0].mime.as_str(), shown(&ran)[0].data.as_slice()), ("application/x+json", &b"{}"[..]));
     let ran = bench.python("for n in range(1000): display(n)").await;
     assert_eq!(shown(&ran).len(), 64, "what is shown is bounded");
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_say_how_it_looks_is_shown_by_its_text() {
+    let bench = Bench::new().await;
+    let class = |body: &str| format!("class C:\n    def __repr__(self): return 'text'\n    {body}\nC()");
+    let silent = [
+        "class C(dict):\n    __getattr__ = dict.__getitem__\n    __repr__ = lambda self: 'text'\nC()".to_owned(),
+        class("def __getattr__(self, name): raise RuntimeError(name)"),
+        class("def __getattr__(self, name): return lambda: 1 / 0"),
+        class("__class__ = property(lambda self: 1 / 0)"),
+        class("def _repr_png_(self): raise NotImplementedError"),
+    ];
+    for code in &silent {
+        let ran = bench.python(code).await;
+        assert!(ran.exit_code() == Some(0) && ran.stderr.is_empty(), "{code}: {ran:?}");
+        assert_eq!(shown(&ran)[0].data, b"text", "{code}");
+    }
+    let told =
+        ["def _repr_png_(self): raise ValueError('why')", "def _repr_mimebundle_(self): raise ValueError('why')"];
+    for body in told {
+        let ran = bench.python(&class(body)).await;
+        assert!(ran.exit_code() == Some(0) && ran.stderr.contains("ValueError: why"), "{body}: {ran:?}");
+        assert!(!ran.stderr.contains("template"), "nothing of ours: {}", ran.stderr);
+        assert_eq!(shown(&ran)[0].data, b"text", "{body}");
+    }
+    let other = class(
+        "def _repr_png_(self): raise ValueError\n    def _repr_svg_(self): return \"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>\"",
+    );
+    assert_eq!(shown(&bench.python(&other).await)[0].mime, "image/png", "another representation takes its place");
+}
+
+#[tokio::test]
+async fn threads_that_show_things_do_not_mix_them() {
+    let bench = Bench::new().await;
+    let code = "import codegen_display, threading\ndef show(n):\n    \
+                for _ in range(8): codegen_display.publish('application/x', bytes([n]) * 50_000)\n\
+                threads = [threading.Thread(target=show, args=(n,)) for n in range(8)]\n\
+                for thread in threads: thread.start()\nfor thread in threads: thread.join()";
+    let ran = bench.python(code).await;
+    let displays = shown(&ran);
+    assert_eq!(displays.len(), 64, "{:?}", ran.exit);
+    for Display { data, .. } in displays {
+        assert!(data.len() == 50_000 && data.iter().all(|byte| *byte == data[0]));
+    }
+}
+
+#[tokio::test]
+async fn an_interrupt_does_not_cut_what_is_being_shown() {
+    let bench = Bench::new().await;
+    // Pictures keep the worker at work for a while, so that what follows them waits in the pipe.
+    let code = "import codegen_display\nclass S:\n    def _repr_svg_(self):\n        return \
+                \"<svg xmlns='http://www.w3.org/2000/svg' width='1500' height='1500'/>\"\nfor _ in range(4): display(S())\n\
+                try:\n    while True: codegen_display.publish('application/x', b'x' * (1 << 20))\n\
+                except KeyboardInterrupt:\n    display('after')\n    raise";
+    for kernel in [None, Some("k".to_owned().try_into().expect("a kernel's name"))] {
+        let operation = Operation::Exec(Exec { kernel, ..Exec::of(python(code)) });
+        let mut request = bench.request(TaskId::mint(), operation);
+        request.timeout = Duration::from_millis(500);
+        let ran = bench.run(request).await;
+        assert_eq!(ran.code, Some(ErrorCode::TaskTimeout), "{:?}", ran.exit);
+        let displays = shown(&ran);
+        assert_eq!(displays.last().map(|display| display.data.as_slice()), Some(&b"'after'"[..]), "{:?}", ran.exit);
+        assert!(displays.iter().all(|display| display.mime != "application/x" || display.data.len() == 1 << 20));
+    }
+}
+
+#[tokio::test]
+async fn what_a_kernel_shows_after_its_call_goes_nowhere() {
+    let bench = Bench::new().await;
+    let late = "import os, threading, time\ndef late():\n    \
+                while os.readlink('/proc/self/fd/1') != '/dev/null': time.sleep(0.01)\n    time.sleep(0.05)\n    \
+                # They take the number that the place to show things had.\n    \
+                files = [open(f'file{n}', 'wb') for n in range(8)]\n    display('late')\n    open('over', 'w')\n\
+                threading.Thread(target=late).start()";
+    let exec = Exec { kernel: Some("k".to_owned().try_into().expect("a kernel's name")), ..Exec::of(python(late)) };
+    bench.run(bench.request(TaskId::mint(), Operation::Exec(exec))).await;
+    while bench.shell("test -e over").await.exit_code() != Some(0) {}
+    assert_eq!(bench.shell("cat file*").await.stdout, "");
 }
 
 #[tokio::test]

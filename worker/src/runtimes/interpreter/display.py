@@ -13,22 +13,62 @@ class Showing:
 
     def __init__(self, descriptor):
         self.descriptor = descriptor
+        # Threads take turns; a handler that shows something in the midst of it goes first, rather than waits for ever.
+        self.turn = threading.RLock()
         Showing.now = self
 
     def publish(self, mime, data):
         header = json.dumps({"mime": mime}).encode()
-        frame = memoryview(struct.pack(">II", len(header), len(data)) + header + data)
-        try:
-            while frame:
-                frame = frame[os.write(self.descriptor, frame) :]
-        except OSError:
-            # The worker takes no more, or the program closed the descriptor.
-            pass
+        with self.turn:
+            if self.descriptor is not None:
+                write_whole(self.descriptor, struct.pack(">II", len(header), len(data)), header, data)
 
     def finish(self):
         """Shows the figures that are still open."""
         if "matplotlib.pyplot" in sys.modules:
             attempt(show_figures, show_figures)
+
+    def close(self):
+        """Shows nothing more, once what is being shown is written."""
+        Showing.now = None
+        with self.turn:
+            descriptor, self.descriptor = self.descriptor, None
+            quietly(os.close, descriptor)
+
+
+def write_whole(descriptor, *parts):
+    """Writes a frame to its end whatever is raised meanwhile, since a part of one would spoil those after it."""
+    raised = None
+    try:
+        raw = io.FileIO(descriptor, "wb", closefd=False)
+    except OSError:
+        # The program closed the descriptor.
+        return
+    # It has room for all, and so keeps an exact account of what was written when a signal's handler raises something.
+    stream = io.BufferedWriter(raw, 1 + sum(map(len, parts)))
+    for part in parts:
+        stream.write(part)
+    while True:
+        try:
+            stream.flush()
+            break
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                # The worker takes no more. What is left must not be tried again when the stream goes.
+                raw.close()
+                break
+            raised = error
+    if raised is not None:
+        try:
+            raise raised
+        finally:
+            raised = None
+
+
+def renew_turn():
+    """A thread that had its turn is not there in a forked process."""
+    if Showing.now is not None:
+        Showing.now.turn = threading.RLock()
 
 
 def offer_display():
@@ -38,6 +78,7 @@ def offer_display():
     module.publish = publish
     sys.modules[module.__name__] = module
     sys.meta_path.insert(0, FiguresFinder())
+    os.register_at_fork(after_in_child=renew_turn)
 
 
 def display(*things):
@@ -50,8 +91,9 @@ def publish(mime, data):
     """Shows bytes of a media type."""
     if not isinstance(mime, str):
         raise TypeError("the media type must be a string")
-    if Showing.now is not None:
-        Showing.now.publish(mime, bytes(data))
+    showing = Showing.now
+    if showing is not None:
+        showing.publish(mime, bytes(data))
 
 
 def show_value(value):
@@ -70,18 +112,41 @@ def show(thing):
 
 def picture_of(thing):
     """A media type and bytes, when the thing has a picture of itself."""
-    if isinstance(thing, type):
+    # Whether something is of a kind is asked of its type, since things may lie about their class, or fail to name it.
+    kind = type(thing)
+    if issubclass(kind, type):
         return None
-    figure = sys.modules.get("matplotlib.figure")
-    if figure is not None and isinstance(thing, figure.Figure):
-        return "image/png", drawn(thing)
+    figure = getattr(sys.modules.get("matplotlib.figure"), "Figure", None)
+    if figure is not None and issubclass(kind, figure):
+        data = unless_it_fails("savefig", drawn, thing)
+        return ("image/png", data) if data else None
+    if method_of(thing, "_there_is_no_such_representation_") is not None:
+        # It has every method that it is asked for.
+        return None
     for mime, name in PICTURES:
-        method = getattr(thing, name, None)
-        data = bytes_of(method()) if callable(method) else None
+        data = unless_it_fails(name, represented, thing, name)
         if data:
             return mime, data
-    bundle = getattr(thing, "_repr_mimebundle_", None)
-    bundle = bundle() if callable(bundle) else None
+    return unless_it_fails("_repr_mimebundle_", picture_in_bundle, thing)
+
+
+def method_of(thing, name):
+    try:
+        method = getattr(thing, name, None)
+        return method if callable(method) else None
+    except Exception:
+        # Its attributes are made by code that knows nothing of this one.
+        return None
+
+
+def represented(thing, name):
+    method = method_of(thing, name)
+    return bytes_of(method()) if method is not None else None
+
+
+def picture_in_bundle(thing):
+    method = method_of(thing, "_repr_mimebundle_")
+    bundle = method() if method is not None else None
     bundle = bundle[0] if isinstance(bundle, tuple) else bundle
     if isinstance(bundle, dict):
         for mime, _ in PICTURES:
@@ -89,6 +154,18 @@ def picture_of(thing):
             if data:
                 return mime, data
     return None
+
+
+def unless_it_fails(name, step, *arguments):
+    """What a step gives. Code is not wrong because a picture of its value cannot be made: that is told, no more."""
+    try:
+        return step(*arguments)
+    except NotImplementedError:
+        return None
+    except Exception as error:
+        quietly(print, f"Exception ignored in: {name}", file=sys.stderr)
+        quietly(show_exception, type(error), error, without_first(error.__traceback__, 2))
+        return None
 
 
 def bytes_of(data):
@@ -107,15 +184,24 @@ def bytes_of(data):
 
 def is_part_of_figure(thing):
     """Whether its text says less than the figure that is shown anyway."""
-    if isinstance(thing, (list, tuple)) and thing:
-        thing = thing[0]
-    return "matplotlib.pyplot" in sys.modules and type(thing).__module__.startswith("matplotlib.")
+    if "matplotlib.pyplot" not in sys.modules:
+        return False
+    try:
+        if issubclass(type(thing), (list, tuple)) and len(thing) > 0:
+            thing = thing[0]
+        return type(thing).__module__.startswith("matplotlib.")
+    except Exception:
+        return False
 
 
 def text_of(thing):
     text = repr(thing)
-    if isinstance(thing, (dict, list, tuple, set, frozenset)) and 100 < len(text) < 20_000:
-        text = pprint.pformat(thing, width=100, compact=True)
+    if issubclass(type(thing), (dict, list, tuple, set, frozenset)) and 100 < len(text) < 20_000:
+        try:
+            text = pprint.pformat(thing, width=100, compact=True)
+        except Exception:
+            # Its own text will do.
+            pass
     if len(text) > SHOWN_TEXT_CHARS_MAX:
         text = f"{text[:SHOWN_TEXT_CHARS_MAX]}\n[… {len(text) - SHOWN_TEXT_CHARS_MAX} characters left out]"
     return text

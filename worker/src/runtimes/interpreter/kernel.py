@@ -2,20 +2,56 @@
 
 # --- The kernel -----------------------------------------------------------------------------------------------------
 
+import weakref
+
 CALL_BYTES_MAX = 256
 SOURCES_MAX = 1000
 
 
+# How long an interrupt that was meant for the call before may still be on its way.
+LATE_INTERRUPT_S = 0.1
+# How long code may tidy up after an interrupt, before the next one reaches it.
+SPARED_S = 1.0
+
+
 class Interrupts:
-    """Lets an interrupt reach the code of a call, and nothing else."""
+    """Lets an interrupt reach the code of a call, and nothing else. The worker repeats one that had no effect."""
+
+    clock = staticmethod(time.monotonic)
 
     def __init__(self):
         self.allowed = False
+        self.spared_until = 0.0
 
     def __call__(self, number, frame):
-        if self.allowed:
-            self.allowed = False
+        if self.allowed and self.clock() >= self.spared_until:
+            self.spare(SPARED_S)
             raise KeyboardInterrupt
+
+    def spare(self, seconds):
+        """Lets none through for so long."""
+        self.spared_until = self.clock() + seconds
+
+    def guard(self, step, *arguments):
+        """Does a step of a call: what it gives, and what it raised. An interrupt that comes between two lines of this is
+        caught by the outer block, and another does not follow so soon."""
+        value = raised = None
+        try:
+            try:
+                self.allowed = True
+                value = step(*arguments)
+            except BaseException as error:
+                self.allowed = False
+                raised = error
+            self.allowed = False
+        except BaseException as error:
+            self.allowed = False
+            raised = error
+        try:
+            return value, raised
+        finally:
+            # The frames of an error refer to this one, and must not find the error there.
+            value = raised = None
 
 
 def run_kernel():
@@ -26,29 +62,32 @@ def run_kernel():
     calls = socket.socket(fileno=EXTRA_FD)
     interrupts = Interrupts()
     signal.signal(signal.SIGINT, interrupts)
-    streams = sys.stdin, sys.stdout, sys.stderr
-    kernel, sources = os.getpid(), []
+    kernel, sources, streams = os.getpid(), [], weakref.WeakSet()
     while True:
         message = next_call(calls)
         if message is None:
             finalise(main, 0)
-        number, job, shown = message
-        # What an earlier call put in their place must not swallow this one's output.
-        sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)
-        _, sys.stdout, sys.stderr = streams
-        signal.signal(signal.SIGINT, interrupts)
-        used = cpu_ms()
-        status = run_call(job, main, f"<call {number}>", sources, Showing(shown), interrupts)
-        flush_all(streams)
+        header, job, shown = message
+        renew_streams(streams)
+        interrupts.spare(LATE_INTERRUPT_S if header["after_interrupt"] else 0)
+        used, showing = cpu_ms(), Showing(shown)
+        status = run_call(job, main, f"<call {header['call']}>", sources, interrupts)
+        # The code may have put a handler of its own in the place of ours.
+        interrupts.guard(signal.signal, signal.SIGINT, interrupts)
+        interrupts.guard(showing.finish)
+        interrupts.guard(flush_all, streams)
         if os.getpid() != kernel:
             # A process that the code forked came here, too.
             os._exit(status if status is not None else 1)
-        end_streams(streams, shown)
-        end_call(calls, number, status, used)
+        interrupts.guard(showing.close)
+        end_streams()
+        # What this call could not write must not come out in the next one.
+        interrupts.guard(flush_all, streams)
+        end_call(calls, header["call"], status, used)
 
 
 def next_call(calls):
-    """The number of the next call, its job and where it shows things; None when there will be no more."""
+    """What the worker says of the next call, its job and where it shows things; None when there will be no more."""
     try:
         data, descriptors, _, _ = socket.recv_fds(calls, CALL_BYTES_MAX, 5, socket.MSG_CMSG_CLOEXEC)
     except OSError:
@@ -61,52 +100,68 @@ def next_call(calls):
         os.dup2(descriptor, number)
         os.close(descriptor)
     with open(job, "rb") as file:
-        return json.loads(data)["call"], json.loads(file.read()), shown
+        return json.loads(data), json.loads(file.read()), shown
 
 
-def run_call(job, main, name, sources, showing, interrupts):
+def renew_streams(streams):
+    """Gives a call streams of its own: an earlier one may have closed, wrapped or replaced those that it had."""
+    open_standard_streams()
+    for stream in (sys.stdout, sys.stderr):
+        streams.add(stream)
+        streams.add(stream.buffer)
+
+
+def run_call(job, main, name, sources, interrupts):
     """Runs one call; its exit status, or None when it was interrupted."""
-    try:
-        ours = OURS_WHILE_LOADING
-        interrupts.allowed = True
-        take_environment(job["env"])
-        see_packages()
-        importlib.invalidate_caches()
-        source = job["code"]
-        if source is None:
-            name = os.path.join(WORKSPACE, job["path"])
-            source = read_script(name)
-        else:
-            remember_source(source, name, sources)
-        if job["args"]:
-            sys.argv = ["", *job["args"]]
-        code, last = split(source, name)
-        ours = 1
-        exec(code, main.__dict__)
-        if last is not None:
-            ours = 2
-            value = evaluate(last, main.__dict__)
-            if value is not None:
-                main.__dict__["_"] = value
-            show_value(value)
-        status = 0
-    except BaseException as error:
-        interrupts.allowed = False
-        status = told(error.with_traceback(without_first(error.__traceback__, ours)))
-        # What a failed call had at hand must not be kept for its traceback's sake.
-        sys.last_traceback = None
-    interrupts.allowed = status is not None
-    showing.finish()
-    interrupts.allowed = False
+    loaded, error = interrupts.guard(load_call, job, name, sources)
+    if error is not None:
+        # No code of the user ran.
+        error = error.with_traceback(None)
+    else:
+        _, error = interrupts.guard(execute, *loaded, main.__dict__)
+    if error is None:
+        return 0
+    error = error.with_traceback(without_ours(error.__traceback__))
+    status, trouble = interrupts.guard(status_of, error)
+    if trouble is not None:
+        status = None if isinstance(error, KeyboardInterrupt) or isinstance(trouble, KeyboardInterrupt) else 1
+    # What a failed call had at hand must not be kept for its traceback's sake.
+    error = trouble = None
+    for last in ("last_type", "last_value", "last_traceback", "last_exc"):
+        sys.__dict__.pop(last, None)
     return status
 
 
-def told(error):
-    """Like `status_of`, also when nobody takes what is said."""
-    try:
-        return status_of(error)
-    except BaseException:
-        return 1
+def load_call(job, name, sources):
+    """The compiled statements of a call, and its last expression."""
+    take_environment(job["env"])
+    see_packages()
+    importlib.invalidate_caches()
+    source = job["code"]
+    if source is None:
+        name = os.path.join(WORKSPACE, job["path"])
+        source = read_script(name)
+    else:
+        remember_source(source, name, sources)
+    if job["args"]:
+        sys.argv = ["", *job["args"]]
+    return split(source, name)
+
+
+def execute(code, last, names):
+    exec(code, names)
+    if last is not None:
+        value = evaluate(last, names)
+        if value is not None:
+            names["_"] = value
+        show_value(value)
+
+
+def without_ours(trace):
+    """The part of a traceback that is of the user's own script."""
+    while trace is not None and trace.tb_frame.f_code.co_filename == without_ours.__code__.co_filename:
+        trace = trace.tb_next
+    return trace
 
 
 def remember_source(source, name, sources):
@@ -118,19 +173,21 @@ def remember_source(source, name, sources):
 
 
 def flush_all(streams):
-    for stream in streams[1:]:
-        quietly(flush, stream)
+    """Writes out what is left in the streams of all calls, and in whatever the code put in their place."""
+    for stream in (getattr(sys, "stdout", None), getattr(sys, "stderr", None), *streams):
+        try:
+            flush(stream)
+        except Exception:
+            # It is closed, or takes no more.
+            pass
 
 
-def end_streams(streams, shown):
+def end_streams():
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
         os.dup2(null, descriptor)
     if null > 2:
         os.close(null)
-    quietly(os.close, shown)
-    # What this call could not write must not come out in the next one.
-    flush_all(streams)
 
 
 def end_call(calls, number, status, used):
