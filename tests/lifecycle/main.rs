@@ -6,6 +6,7 @@ mod kills;
 mod limits;
 mod long;
 mod packages;
+mod pip;
 mod processes;
 mod scripts;
 mod sessions;

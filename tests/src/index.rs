@@ -23,10 +23,25 @@ impl Index {
     /// # Panics
     /// When no port can be had.
     pub fn serve(far_host: &str) -> Self {
+        Self::serve_with(far_host, &[])
+    }
+
+    /// The same, and wheels that are made elsewhere, by their file names.
+    ///
+    /// # Panics
+    /// When no port can be had.
+    pub fn serve_with(far_host: &str, wheels: &[(&str, Vec<u8>)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-        let answers = Arc::new(answers(far_host));
+        let mut answers = answers(far_host);
+        for (file, contents) in wheels {
+            let name = file.split('-').next().unwrap_or_default();
+            let page = format!("<a href=\"../../files/{file}#sha256=00\">{file}</a>");
+            answers.insert(format!("/simple/{name}/"), ("200 OK", page.into_bytes()));
+            answers.insert(format!("/files/{file}"), ("200 OK", contents.clone()));
+        }
+        let answers = Arc::new(answers);
         let heard = asked.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {

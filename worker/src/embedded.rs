@@ -67,7 +67,7 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage) -> anyho
     let search_path = start.search_path.unwrap_or_else(|| SYSTEM_PATH.to_owned());
     let (backend, runtimes) = tokio::join!(ProcessBackend::start(launcher), Runtimes::find(search_path.as_ref()));
     let backend = backend.context("no sandbox can be made")?;
-    let runtimes = runtimes.with_packages(start.packages, search_path.as_ref());
+    let runtimes = runtimes.with_packages(start.packages, search_path.as_ref(), &start.base_workspace);
     let (isolation, listed) = (backend.report().clone(), runtimes.listed());
     tracing::info!(level = %isolation.level, runtimes = ?listed, "probed");
     let backend: Arc<dyn Backend> = Arc::new(backend);

@@ -2,7 +2,7 @@
 
 Started by `python -I -c`: neither the workspace nor `PYTHON*` variables nor packages of the user have a part in what is
 imported here. Descriptors: 3 is a SOCK_SEQPACKET socket to the worker, 4 the job (JSON), 5 certificates if there are any,
-6 pip itself as a wheel if the host has none installed.
+6 a file for pip itself as a wheel if the host has none: with it in there, or empty until it was fetched.
 
 The worker trusts nothing that is said here: it decides about every connection, and checks the report.
 """
@@ -19,6 +19,9 @@ import threading
 CHANNEL_FD, JOB_FD, CERTIFICATES_FD, WHEEL_FD = 3, 4, 5, 6
 PR_SET_DUMPABLE = 4
 REPORT_BYTES_MAX = 60_000
+PAGE_BYTES_MAX = 8 << 20
+REDIRECTS_MAX = 5
+FETCH_TIMEOUT = 60
 
 
 class Nothing:
@@ -64,13 +67,15 @@ def main():
             os.set_inheritable(descriptor, False)
         except OSError:
             pass
+    channel = Channel()
+    if job["fetch"]:
+        fetch_pip(channel, job["fetch"])
     if job["wheel"]:
         sys.path.insert(0, job["wheel"])
     packages = show_packages_of_the_session()
     # One installation of a session at a time; the lock goes with the process.
     lock = os.open(os.path.join(os.environ["PYTHONUSERBASE"], ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    channel = Channel()
     before = versions([packages])
     status = run_pip(channel, job["args"])
     after = versions([packages])
@@ -83,6 +88,87 @@ def main():
         ],
     })
     sys.exit(status)
+
+
+def fetch_pip(channel, wanted):
+    """Puts the one wheel of pip that the worker knows into the file that it gave; whoever serves it, the digest decides."""
+    import hashlib
+    import http.client
+
+    try:
+        url, page = fetch(channel, wanted["page"], PAGE_BYTES_MAX, wanted["certificates"])
+        link = find_link(url, page.decode("utf-8", "replace"), wanted["file"])
+        if link is None:
+            sys.exit(f"the index has no {wanted['file']}")
+        _, wheel = fetch(channel, link, wanted["bytes"], wanted["certificates"])
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        sys.exit(f"{wanted['file']} could not be fetched: {error}")
+    digest = hashlib.sha256(wheel).hexdigest()
+    if digest != wanted["sha256"]:
+        sys.exit(f"{wanted['file']} is not what it should be and was not used: its SHA-256 is {digest}, not {wanted['sha256']}")
+    written = 0
+    while written < len(wheel):
+        written += os.pwrite(WHEEL_FD, wheel[written:], written)
+
+
+def fetch(channel, url, bytes_max, certificates):
+    """What a URL leads to, and where that is in the end."""
+    from urllib.parse import urljoin, urlsplit
+
+    for _ in range(REDIRECTS_MAX + 1):
+        parts = urlsplit(url)
+        connection = connect(channel, parts, certificates)
+        path = parts.path or "/"
+        connection.request("GET", f"{path}?{parts.query}" if parts.query else path, headers={"Accept": "text/html"})
+        answer = connection.getresponse()
+        place = answer.getheader("Location")
+        if answer.status in (301, 302, 303, 307, 308) and place:
+            connection.close()
+            url = urljoin(url, place)
+            continue
+        if answer.status != 200:
+            raise ValueError(f"{parts.hostname} answered {answer.status}")
+        body = answer.read(bytes_max + 1)
+        connection.close()
+        if len(body) > bytes_max:
+            raise ValueError(f"{parts.hostname} gave more than {bytes_max} bytes")
+        return url, body
+    raise ValueError("too many redirects")
+
+
+def connect(channel, parts, certificates):
+    import http.client
+    import ssl
+
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("its address is none of http or https")
+    connection = http.client.HTTPConnection(parts.netloc.rpartition("@")[2])
+    stream = channel.connect(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+    stream.settimeout(FETCH_TIMEOUT)
+    if parts.scheme == "https":
+        # Where the host names no certificates, those that pip would bring are what is being fetched. What comes is public,
+        # and is used only when its digest is the one that the worker knows.
+        context = ssl.create_default_context(cafile=certificates) if certificates else ssl._create_unverified_context()
+        stream = context.wrap_socket(stream, server_hostname=parts.hostname)
+    connection.sock = stream
+    return connection
+
+
+def find_link(url, page, file):
+    """The address of a file on a page of an index (PEP 503)."""
+    from html.parser import HTMLParser
+    from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+    found = []
+
+    class Links(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            target = dict(attributes).get("href") if tag == "a" else None
+            if target and unquote(urlsplit(target).path).rpartition("/")[2] == file:
+                found.append(urldefrag(urljoin(url, target)).url)
+
+    Links().feed(page)
+    return found[0] if found else None
 
 
 def show_packages_of_the_session():
@@ -128,6 +214,8 @@ def run_pip(channel, arguments):
     connection.create_connection = socket.create_connection = create_connection
     # The packages of a session lie outside any virtual environment that the host's interpreter may belong to.
     install.virtualenv_no_global = lambda: False
+    # Newer releases refuse `--user` when the interpreter itself was told to leave those packages out.
+    site.ENABLE_USER_SITE = True
     command, rest = arguments[0], arguments[1:]
     if hasattr(cmdoptions, "override_externally_managed"):
         rest = ["--break-system-packages", *rest]

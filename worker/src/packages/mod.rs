@@ -3,6 +3,7 @@
 
 mod broker;
 mod gate;
+mod pinned;
 mod pip;
 mod upstream;
 
@@ -24,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use broker::{Broker, Told};
 use gate::Gate;
+use pinned::{Fetch, PinnedPip, Wheel};
 use pip::{Pip, PipFinder};
 
 use crate::executor::stdio::Stdio;
@@ -36,9 +38,14 @@ const SOURCE: &str = include_str!("bootstrap.py");
 const CHANNEL_FD: i32 = 3;
 const JOB_FD: i32 = 4;
 const CERTIFICATES_FD: i32 = 5;
+const CERTIFICATES: &str = "/proc/self/fd/5";
+const WHEEL_FD: i32 = 6;
+const WHEEL: &str = "/proc/self/fd/6";
 const SOURCE_FD: i32 = 7;
 /// The longest file of certificates, in bytes.
 const CERTIFICATES_BYTES_MAX: u64 = 4 << 20;
+/// What is to be done when pip did not come from the index.
+const NOT_FETCHED: &str = "The worker's Python has no pip, and the one that is known could not be fetched from the index, so nothing was installed; the operator installs `python3-pip`.";
 /// How long what an installation said last may take to be read.
 const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -46,6 +53,7 @@ const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(2);
 pub(crate) struct Packages {
     access: Arc<PackageAccess>,
     pip: PipFinder,
+    pinned: PinnedPip,
 }
 
 /// An installation that was checked and can be started.
@@ -53,12 +61,23 @@ pub(crate) struct Installation {
     access: Arc<PackageAccess>,
     gate: Gate,
     python: PathBuf,
-    pip: Pip,
+    pip: Source,
+    pinned: PinnedPip,
     requirements: Vec<Requirement>,
     upgrade: bool,
     certificates: Option<Vec<u8>>,
     told: Arc<Mutex<Told>>,
     broker: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Where an installation gets pip.
+enum Source {
+    /// Where the interpreter finds it.
+    Installed,
+    /// From a wheel of the host.
+    Bundled(String),
+    /// From the wheel that this worker keeps or that is to be fetched.
+    Pinned(Wheel),
 }
 
 /// What the bootstrap reads.
@@ -67,6 +86,7 @@ struct Job<'a> {
     args: Vec<String>,
     names: Vec<String>,
     wheel: Option<&'a str>,
+    fetch: Option<Fetch<'a>>,
 }
 
 /// What an installation is asked to do.
@@ -78,9 +98,10 @@ pub(crate) struct Wanted {
 }
 
 impl Packages {
-    /// Installs for an interpreter of the host.
-    pub fn new(access: PackageAccess, python: &Path, search_path: OsString) -> Self {
-        Self { access: Arc::new(access), pip: PipFinder::new(python, search_path) }
+    /// Installs for an interpreter of the host. What is fetched for all sessions is kept beside their workspaces.
+    pub fn new(access: PackageAccess, python: &Path, search_path: OsString, base_workspace: &Path) -> Self {
+        let pinned = PinnedPip::below(base_workspace);
+        Self { access: Arc::new(access), pip: PipFinder::new(python, search_path), pinned }
     }
 
     /// Checks everything again that the coordinator checked.
@@ -104,11 +125,27 @@ impl Packages {
         if gate.index.is_none() && requirements.iter().any(|one| matches!(one, Requirement::Named { .. })) {
             return Err(invalid("Without network only wheels of the workspace can be installed.".to_owned()));
         }
-        let (python, pip) = self.pip.find().await?;
+        let (python, found) = self.pip.find().await?;
+        let pip = self.source(found, &gate).await?;
+        let pinned = self.pinned.clone();
         let access = Arc::clone(&self.access);
         let certificates = if gate.index.is_some() { certificates(&access).await? } else { None };
         let (told, broker) = (Arc::default(), Mutex::new(None));
-        Ok(Installation { access, gate, python, pip, requirements, upgrade, certificates, told, broker })
+        Ok(Installation { access, gate, python, pip, pinned, requirements, upgrade, certificates, told, broker })
+    }
+
+    async fn source(&self, found: Pip, gate: &Gate) -> Result<Source, Failure> {
+        match found {
+            Pip::Installed => Ok(Source::Installed),
+            Pip::Bundled(wheel) => Ok(Source::Bundled(wheel)),
+            Pip::Missing => {
+                let wheel = self.pinned.wheel().await.map_err(|error| error.failure())?;
+                if wheel.is_missing() && gate.index.is_none() {
+                    return Err(no_pip());
+                }
+                Ok(Source::Pinned(wheel))
+            }
+        }
     }
 }
 
@@ -116,12 +153,15 @@ impl Installation {
     /// Starts pip and what serves its connections.
     pub async fn start(&self, live: &Live, stdio: Stdio) -> Result<Child, StartError> {
         let (ours, theirs) = datagram::pair().map_err(StartError::Descriptors)?;
-        let job = Job { args: self.pip_arguments(), names: self.names(), wheel: self.pip.wheel() };
+        let job = Job { args: self.pip_arguments(), names: self.names(), wheel: self.pip.path(), fetch: self.fetch() };
         let job = serde_json::to_vec(&job).map_err(|error| StartError::Descriptors(error.into()))?;
         let mut extra =
             vec![(theirs, CHANNEL_FD), (memory_file(&job)?, JOB_FD), (memory_file(SOURCE.as_bytes())?, SOURCE_FD)];
         if let Some(certificates) = &self.certificates {
             extra.push((memory_file(certificates)?, CERTIFICATES_FD));
+        }
+        if let Source::Pinned(wheel) = &self.pip {
+            extra.push((wheel.share().map_err(StartError::Descriptors)?, WHEEL_FD));
         }
         let Stdio { stdin, stdout, stderr } = stdio;
         let spawn =
@@ -145,8 +185,30 @@ impl Installation {
         exit.hosts = hosts.into_iter().collect();
         exit.packages = packages;
         exit.notes.extend(notes);
+        let fetched = self.keep_pip().await;
+        if fetched == Some(true) {
+            exit.notes.push(format!("The worker's Python has no pip, so {} was fetched and is kept.", pinned::FILE));
+        }
         if exit.code.is_some_and(|code| code != 0) {
-            exit.notes.push(self.hint().to_owned());
+            exit.notes.push(if fetched == Some(false) { NOT_FETCHED } else { self.hint() }.to_owned());
+        }
+    }
+
+    /// Keeps a pip that this installation had to fetch; says whether it came.
+    async fn keep_pip(&self) -> Option<bool> {
+        match &self.pip {
+            Source::Pinned(wheel) if wheel.is_missing() => Some(self.pinned.keep(wheel).await),
+            Source::Pinned(_) | Source::Installed | Source::Bundled(_) => None,
+        }
+    }
+
+    /// Whence pip is to be fetched, if it is.
+    fn fetch(&self) -> Option<Fetch<'_>> {
+        match (&self.pip, &self.gate.index) {
+            (Source::Pinned(wheel), Some(index)) if wheel.is_missing() => {
+                Some(Fetch::from(index.as_str(), self.certificates.as_ref().map(|_| CERTIFICATES)))
+            }
+            _ => None,
         }
     }
 
@@ -202,7 +264,7 @@ impl Installation {
             None => args.push("--no-index".to_owned()),
         }
         if self.certificates.is_some() {
-            args.extend(["--cert".to_owned(), format!("/proc/self/fd/{CERTIFICATES_FD}")]);
+            args.extend(["--cert".to_owned(), CERTIFICATES.to_owned()]);
         }
         if self.upgrade {
             args.push("--upgrade".to_owned());
@@ -230,6 +292,17 @@ impl Installation {
     }
 }
 
+impl Source {
+    /// The wheel to import it from, by its path inside the sandbox.
+    fn path(&self) -> Option<&str> {
+        match self {
+            Self::Installed => None,
+            Self::Bundled(wheel) => Some(wheel),
+            Self::Pinned(_) => Some(WHEEL),
+        }
+    }
+}
+
 impl Drop for Installation {
     fn drop(&mut self) {
         if let Some(broker) = self.broker.lock().take() {
@@ -250,6 +323,13 @@ impl std::fmt::Debug for Installation {
         // What is left out may hold the password of a proxy.
         f.debug_struct("Installation").field("requirements", &self.requirements).finish_non_exhaustive()
     }
+}
+
+fn no_pip() -> Failure {
+    Failure::new(
+        ErrorCode::NotFound,
+        "The worker's Python has no pip, and without network none can be fetched: install something from the package index first, which fetches it, or the operator installs `python3-pip`.",
+    )
 }
 
 /// Nothing that a session could have put somewhere is read: no configuration, no `.netrc`, no cache.

@@ -1,4 +1,4 @@
-//! The pip of the host: installed beside the interpreter, or bundled with it.
+//! The pip of the host, if it has one: installed beside the interpreter, or bundled with it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::runtimes::find;
 const QUESTION: &str = r#"
 import glob, importlib.util, json, os, sysconfig
 found = importlib.util.find_spec("pip")
-places = ["/usr/share/python-wheels", sysconfig.get_config_var("WHEEL_PKG_DIR") or ""]
+places = [sysconfig.get_config_var("WHEEL_PKG_DIR") or ""]
 bundle = importlib.util.find_spec("ensurepip")
 if bundle is not None and bundle.origin:
     places.insert(0, os.path.join(os.path.dirname(bundle.origin), "_bundled"))
@@ -28,16 +28,8 @@ pub(super) enum Pip {
     Installed,
     /// In a wheel of the host that sandboxes show.
     Bundled(String),
-}
-
-impl Pip {
-    /// The wheel to import it from, by its path inside the sandbox.
-    pub fn wheel(&self) -> Option<&str> {
-        match self {
-            Self::Installed => None,
-            Self::Bundled(wheel) => Some(wheel),
-        }
-    }
+    /// Nowhere.
+    Missing,
 }
 
 /// Looks for pip when it is first needed.
@@ -73,18 +65,12 @@ impl PipFinder {
         match answer {
             Ok(Answer { installed: true, .. }) => Ok(Pip::Installed),
             Ok(Answer { wheel: Some(wheel), .. }) => Ok(Pip::Bundled(wheel.to_string_lossy().into_owned())),
-            Ok(Answer { wheel: None, .. }) => Err(no_pip()),
+            Ok(Answer { wheel: None, .. }) => Ok(Pip::Missing),
             Err(why) => {
                 tracing::warn!(why, python = %self.python.display(), "the interpreter does not say where its pip is");
-                Err(no_pip())
+                let text = "The worker's Python does not say whether it has pip; nothing was run.";
+                Err(Failure::new(ErrorCode::Internal, text))
             }
         }
     }
-}
-
-fn no_pip() -> Failure {
-    Failure::new(
-        ErrorCode::NotFound,
-        "The worker's Python has neither pip nor ensurepip; the operator installs one of them (`python3-pip`).",
-    )
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use codegen_types::operation::ScriptSource;
@@ -128,9 +128,11 @@ impl Runtimes {
 
     /// The same, able to install packages for its Python.
     #[must_use]
-    pub fn with_packages(self, access: PackageAccess, search_path: &OsStr) -> Self {
-        let packages =
-            self.python.as_ref().map(|python| Packages::new(access, python.executable(), search_path.into()));
+    pub fn with_packages(self, access: PackageAccess, search_path: &OsStr, base_workspace: &Path) -> Self {
+        let packages = self
+            .python
+            .as_ref()
+            .map(|python| Packages::new(access, python.executable(), search_path.into(), base_workspace));
         Self { packages: packages.map(Arc::new), ..self }
     }
 
