@@ -1,6 +1,7 @@
 //! How HTTP is served: where, to whom, and within which bounds.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use axum::http::Uri;
 use axum::http::uri::Authority;
@@ -18,10 +19,27 @@ pub struct HttpConfig {
     pub allowed_hosts: Vec<AllowedHost>,
     /// What a request's `Origin` may be besides those of the loopback interface.
     pub allowed_origins: Vec<AllowedOrigin>,
+    /// How long clients may take.
+    pub patience: Patience,
     /// Connections that are open at once.
     pub connections_max: u32,
     /// Connections that are open at once from one address.
     pub connections_per_address_max: u32,
+}
+
+/// How long clients may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For the head of a request, and to be idle between two.
+    pub head: Duration,
+    /// Without sending any of a body that is not over.
+    pub body: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(30), body: Duration::from_secs(10) }
+    }
 }
 
 impl HttpConfig {
@@ -31,6 +49,7 @@ impl HttpConfig {
             listen,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            patience: Patience::default(),
             connections_max: 4096,
             connections_per_address_max: 2048,
         }
@@ -94,6 +113,7 @@ pub(super) fn read(layers: &mut Layers) -> Result<Option<HttpConfig>, ConfigErro
         listen,
         allowed_hosts,
         allowed_origins,
+        patience: Patience::default(),
         connections_max,
         connections_per_address_max,
     }))

@@ -13,7 +13,7 @@ use codegen_types::{IsolationLevel, Limits, PackageAccess};
 
 use crate::identity::Requirement;
 
-pub use http::{AllowedHost, AllowedOrigin, HttpConfig};
+pub use http::{AllowedHost, AllowedOrigin, HttpConfig, Patience};
 pub use layers::{ConfigError, Environment, Flags, Source};
 use layers::{Layers, Row};
 pub use settings::{KEYS, Key};

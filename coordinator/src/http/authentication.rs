@@ -11,7 +11,7 @@ use codegen_types::ErrorCode;
 
 use super::error::ApiError;
 use super::listener::Peer;
-use crate::identity::{Authenticator, Identity, InsufficientScope, Scopes, Unauthenticated};
+use crate::identity::{Authenticator, Identity, InsufficientScope, Unauthenticated};
 
 /// How requests are authenticated. Cheap to clone.
 #[derive(Clone)]
@@ -40,8 +40,7 @@ impl Authentication {
     }
 
     /// The refusal of a request whose credentials permit too little.
-    pub(super) fn step_up(&self, needed: Scopes) -> Response {
-        let why = InsufficientScope { needed };
+    pub(super) fn step_up(&self, why: InsufficientScope) -> Response {
         ApiError::forbidden(why.to_string()).challenging(&why.challenge(self.metadata.as_deref()))
     }
 }

@@ -20,8 +20,6 @@ use crate::mcp::LINE_BYTES_MAX;
 pub(super) const BODY_BYTES_MAX: usize = LINE_BYTES_MAX;
 /// Bytes of all bodies that are being read or served. Full means that a request is refused and may be repeated.
 const TOGETHER_BYTES_MAX: usize = 8 * BODY_BYTES_MAX;
-/// How long nothing of a body may come.
-const SILENCE: Duration = Duration::from_secs(10);
 /// How long a body may take that comes as slowly as it may.
 const WHOLE: Duration = Duration::from_secs(120);
 /// Room for bodies is counted in pieces of so many bytes.
@@ -34,9 +32,10 @@ pub(super) struct Bodies {
     silence: Duration,
 }
 
-impl Default for Bodies {
-    fn default() -> Self {
-        Self { room: Arc::new(Semaphore::new(TOGETHER_BYTES_MAX / PIECE_BYTES)), silence: SILENCE }
+impl Bodies {
+    /// Room for bodies of which nothing may come for so long.
+    pub(super) fn new(silence: Duration) -> Self {
+        Self { room: Arc::new(Semaphore::new(TOGETHER_BYTES_MAX / PIECE_BYTES)), silence }
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use codegen_types::ErrorCode;
+use codegen_types::{ErrorCode, Failure};
 use serde_json::{Value, json};
 
 /// A refusal over HTTP.
@@ -47,6 +47,20 @@ impl ApiError {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
         }
         response
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        let status = match failure.code {
+            ErrorCode::NotFound | ErrorCode::SessionNotFound => StatusCode::NOT_FOUND,
+            ErrorCode::PermissionDenied => StatusCode::FORBIDDEN,
+            ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
+            ErrorCode::RateLimited | ErrorCode::NoCapacity => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::InvalidArgument => StatusCode::BAD_REQUEST,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, failure.code, failure.message)
     }
 }
 

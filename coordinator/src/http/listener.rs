@@ -11,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,10 +19,9 @@ use tokio_util::task::TaskTracker;
 use super::stall::Stalling;
 use crate::config::HttpConfig;
 
-/// How long the head of a request may take, and how long a connection may be idle.
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
-/// The largest head of a request, in bytes.
-const HEAD_BYTES_MAX: usize = 64 << 10;
+/// How much is read ahead, in bytes. hyper refuses the head of a request that is longer, at the latest when it is twice
+/// as long.
+const BUFFER_BYTES_MAX: usize = 32 << 10;
 /// The most headers of a request.
 const HEADERS_MAX: usize = 100;
 /// How long accepting rests when the process is out of descriptors.
@@ -39,12 +39,14 @@ pub(super) struct Peer(pub(super) IpAddr);
 pub(super) struct Listener {
     socket: TcpListener,
     room: Room,
+    head_patience: Duration,
 }
 
 impl Listener {
     pub(super) fn new(socket: TcpListener, config: &HttpConfig) -> Self {
         let (most, most_of_one) = (config.connections_max, config.connections_per_address_max);
-        Self { socket, room: Room { most, most_of_one, taken: Arc::default() } }
+        let room = Room { most, most_of_one, taken: Arc::default() };
+        Self { socket, room, head_patience: config.patience.head }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -53,7 +55,8 @@ impl Listener {
 
     /// Serves until `drain`; then lets what was begun end, until `force`. Returns when no connection is left.
     pub(super) async fn run(self, router: Router, drain: CancellationToken, force: CancellationToken) {
-        let Self { socket, room } = self;
+        let Self { socket, room, head_patience } = self;
+        let serving = Serving { router, head_patience, drain: drain.clone(), force };
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -63,10 +66,9 @@ impl Listener {
             match accepted {
                 Ok((stream, peer)) => match room.enter(peer.ip()) {
                     Some(place) => {
-                        let router = router.clone().layer(Extension(Peer(peer.ip().to_canonical())));
-                        let serve = serve(stream, router, drain.clone(), force.clone());
+                        let serving = serving.clone();
                         connections.spawn(async move {
-                            serve.await;
+                            serving.serve(stream, peer.ip().to_canonical()).await;
                             drop(place);
                         });
                     }
@@ -84,29 +86,44 @@ impl Listener {
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, drain: CancellationToken, force: CancellationToken) {
-    // Without it answers in two parts would wait for the client's acknowledgement.
-    let _best_effort = stream.set_nodelay(true);
-    let io = TokioIo::new(Stalling::new(stream));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(io, TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection => ended,
-                () = force.cancelled() => Ok(()),
+/// How connections are served.
+#[derive(Clone)]
+struct Serving {
+    router: Router,
+    head_patience: Duration,
+    drain: CancellationToken,
+    force: CancellationToken,
+}
+
+impl Serving {
+    async fn serve(self, stream: TcpStream, peer: IpAddr) {
+        // Without it answers in two parts would wait for the client's acknowledgement.
+        let _best_effort = stream.set_nodelay(true);
+        self.converse(stream, peer).await;
+    }
+
+    async fn converse(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: IpAddr) {
+        let router = self.router.layer(Extension(Peer(peer)));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.head_patience)
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(Stalling::new(stream)), TowerToHyperService::new(router));
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = self.drain.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = self.force.cancelled() => Ok(()),
+                }
             }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection broke");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke");
     }
 }
 

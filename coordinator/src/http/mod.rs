@@ -13,6 +13,7 @@ mod health;
 mod listener;
 mod router;
 mod stall;
+mod step_up;
 
 use std::io;
 use std::net::SocketAddr;
@@ -99,12 +100,14 @@ impl HttpServer {
             drain.cancel();
             mcp.end(CALLS_PATIENCE).await;
             tokio::time::sleep(ANSWERS_PATIENCE).await;
+            mcp.cut();
             force.cancel();
             std::future::pending::<()>().await;
         };
         tokio::select! {
             () = self.listener.run(router, drain.clone(), force.clone()) => {}
             () = end => {}
+            () = mcp.sweep() => {}
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Extension, Request, State};
 use axum::middleware::from_fn_with_state;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 
 use super::authentication::{self, Authentication};
@@ -13,8 +13,9 @@ use super::bodies::{self, Bodies};
 use super::error::ApiError;
 use super::guard::{self, Guard};
 use super::health::{self, Readiness};
+use super::step_up;
 use crate::config::HttpConfig;
-use crate::identity::{Authenticator, Identity, Scope};
+use crate::identity::{Authenticator, Identity};
 use crate::mcp::StreamableHttp;
 
 /// The whole of HTTP.
@@ -28,8 +29,9 @@ pub(super) fn router(
     let authentication = Authentication::new(authenticator, None);
     let for_clients = Router::new()
         .route("/mcp", any(streamable))
-        .with_state((mcp, authentication.clone()))
-        .layer(from_fn_with_state(Bodies::default(), bodies::read))
+        .with_state(mcp)
+        .layer(from_fn_with_state(authentication.clone(), step_up::step_up))
+        .layer(from_fn_with_state(Bodies::new(config.patience.body), bodies::read))
         .layer(from_fn_with_state(authentication, authentication::authenticate));
     // Whoever probes the server names it as it likes, and learns nothing.
     let for_anybody = Router::new().route("/healthz", get(health::live)).route("/readyz", get(health::ready));
@@ -41,12 +43,9 @@ pub(super) fn router(
 }
 
 async fn streamable(
-    State((mcp, authentication)): State<(StreamableHttp, Authentication)>,
+    State(mcp): State<StreamableHttp>,
     Extension(identity): Extension<Identity>,
     request: Request,
 ) -> Response {
-    if !identity.scopes.has(Scope::Tools) {
-        return authentication.step_up(Scope::Tools.into());
-    }
-    mcp.serve(identity, request).await
+    mcp.serve(identity, request).await.unwrap_or_else(|failure| ApiError::from(failure).into_response())
 }

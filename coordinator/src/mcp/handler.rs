@@ -3,6 +3,7 @@
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use axum::http::request::Parts;
 use codegen_types::{ErrorCode, Failure};
 use rmcp::model::{CallToolRequestParams, ErrorData, Tool};
 use rmcp::service::{RequestContext, RoleServer};
@@ -16,14 +17,14 @@ use super::quirks::{self, Quirks};
 use super::subscriptions::{self, Subscriptions};
 use super::{Options, convert, resources};
 use crate::caller::Caller;
-use crate::identity::Scopes;
+use crate::identity::{Identity, Scopes};
 use crate::tools::{Connection, Request, ToolResult, UnknownTool};
 
 /// Events of one task that wait to be looked at. Full means that the task's output waits.
 const EVENTS: usize = 64;
 
 /// What a call is told for which there is no place.
-const TOO_MANY: &str = "too many calls run at once on this connection";
+const TOO_MANY: &str = "too many calls run at once";
 
 /// One connection's handler; over HTTP also that of a single request.
 pub(super) struct Handler {
@@ -38,8 +39,8 @@ pub(super) struct Handler {
 /// What the requests of one connection share, or over HTTP the requests of one principal. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Room {
-    pub(super) connection: Arc<Connection>,
-    pub(super) calls: Calls,
+    connection: Arc<Connection>,
+    calls: Calls,
     places: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
@@ -53,6 +54,22 @@ impl Room {
             places: Arc::new(Semaphore::new(calls_max)),
             streams: Arc::new(Semaphore::new(subscriptions::STREAMS_MAX)),
         }
+    }
+
+    /// The same places, with calls that can be ended before the others.
+    pub(super) fn part(&self) -> Self {
+        Self { calls: self.calls.part(), ..self.clone() }
+    }
+
+    /// The same places for calls, and everything else of its own.
+    pub(super) fn apart(&self, connection: Connection) -> Self {
+        let streams = Arc::new(Semaphore::new(subscriptions::STREAMS_MAX));
+        Self { connection: Arc::new(connection), streams, ..self.part() }
+    }
+
+    /// Whether anybody else has the room, too.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.connection) > 1
     }
 }
 
@@ -107,8 +124,10 @@ impl Handler {
     }
 
     /// What the credentials of a request permit: those of the connection.
-    pub(super) fn scopes(&self, _context: &RequestContext<RoleServer>) -> Scopes {
-        self.caller.scopes
+    pub(super) fn scopes(&self, context: &RequestContext<RoleServer>) -> Scopes {
+        // Over HTTP each request of a session has credentials of its own.
+        let identity = context.extensions.get::<Parts>().and_then(|parts| parts.extensions.get::<Identity>());
+        identity.map_or(self.caller.scopes, |identity| identity.scopes)
     }
 
     /// W3C trace context of a request, or of the connection.

@@ -1,0 +1,156 @@
+//! The protocol over Streamable HTTP: sessions of the protocol for clients of 2025, single requests for those of 2026.
+//!
+//! rmcp reads requests and says which era they are of. What it keeps of sessions is ours: whose each is, how much of it
+//! is kept, when it ends.
+
+mod event_log;
+mod kept;
+mod rooms;
+mod session;
+mod table;
+mod visit;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::Response;
+use codegen_types::{ErrorCode, Failure};
+use rmcp::model::ProtocolVersion;
+use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::calls::Calls;
+use super::handler::Handler;
+use super::{LINE_BYTES_MAX, Services};
+use crate::caller::Caller;
+use crate::identity::Identity;
+use crate::tools::Handles;
+
+use rooms::Rooms;
+use session::Refused;
+use table::Table;
+use visit::Visit;
+
+/// How often a stream that has nothing to say sends a comment, so that nobody on its way takes it for dead.
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How often idle sessions are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Serves the protocol over Streamable HTTP. Cheap to clone.
+#[derive(Clone)]
+pub struct StreamableHttp {
+    services: Services,
+    calls: Calls,
+    table: Arc<Table>,
+    rooms: Arc<Rooms>,
+    config: StreamableHttpServerConfig,
+    streams_over: CancellationToken,
+}
+
+impl StreamableHttp {
+    /// Serves with these services.
+    pub fn new(services: Services) -> Self {
+        let streams_over = CancellationToken::new();
+        // Host, Origin and the size of bodies were looked at before a request comes here. Events that begin a stream come
+        // from its session, which knows whether the client understands them.
+        let config = StreamableHttpServerConfig::default()
+            .with_json_response(true)
+            .with_sse_keep_alive(Some(KEEP_ALIVE))
+            .with_sse_retry(None)
+            .with_max_request_body_bytes(LINE_BYTES_MAX)
+            .disable_allowed_hosts()
+            .with_cancellation_token(streams_over.clone());
+        let (calls, table, rooms) = Default::default();
+        Self { services, calls, table, rooms, config, streams_over }
+    }
+
+    /// Serves one request on behalf of `identity`.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub async fn serve(&self, identity: Identity, request: Request) -> Result<Response, Failure> {
+        let ends_session = request.method() == Method::DELETE;
+        let era = Era::of(request.headers());
+        let visit = Visit::new(self.clone(), identity, era);
+        let by = Arc::clone(&visit);
+        let service = StreamableHttpService::new(move || by.handler(), Arc::clone(&visit), self.config.clone());
+        let Ok(response) = service.oneshot(request).await;
+        if let Some(refused) = visit.refused() {
+            return Err(refused.into());
+        }
+        let mut response = response.map(Body::new);
+        if ends_session && response.status() == StatusCode::ACCEPTED {
+            // Clients take 202 for a failure to end the session.
+            *response.status_mut() = StatusCode::NO_CONTENT;
+        }
+        Ok(response)
+    }
+
+    /// A handler for one request of 2026, or for a session that begins.
+    fn handler(&self, identity: &Identity, era: Era) -> Handler {
+        let connection = || self.services.connection(&identity.principal).with_handles(Handles::Required);
+        let room = self.rooms.room(&identity.principal, || (connection(), self.calls.clone()));
+        let room = match era {
+            Era::Requests => room.part(),
+            Era::Sessions => room.apart(connection()),
+        };
+        let caller =
+            Caller { principal: identity.principal.clone(), scopes: identity.scopes, client: None, trace: None };
+        Handler::new(room, caller, self.services.options())
+    }
+
+    /// Ends idle sessions from time to time, for ever.
+    pub async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+            self.table.sweep(Instant::now());
+            self.rooms.sweep(Instant::now());
+        }
+    }
+
+    /// Cancels running calls and waits until they have ended, but no longer than `deadline`; then ends every session and
+    /// every stream that waits for something.
+    pub async fn end(&self, deadline: Duration) {
+        self.calls.end(deadline).await;
+        self.table.end();
+    }
+
+    /// Ends every stream, also those with something left to say.
+    pub fn cut(&self) {
+        self.streams_over.cancel();
+    }
+}
+
+/// What a client keeps between requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Era {
+    /// A session of the protocol.
+    Sessions,
+    /// Nothing: since 2026-07-28 each request stands alone.
+    Requests,
+}
+
+impl Era {
+    /// The era as the client says it, which rmcp then holds the request to.
+    fn of(headers: &HeaderMap) -> Self {
+        let version = headers.get("mcp-protocol-version").and_then(|version| version.to_str().ok());
+        let is_stateless = version.is_some_and(|version| version >= ProtocolVersion::V_2026_07_28.as_str());
+        if is_stateless { Self::Requests } else { Self::Sessions }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        let code = match refused {
+            Refused::NoRoom | Refused::TooMany => ErrorCode::RateLimited,
+            Refused::DuplicateId => ErrorCode::InvalidArgument,
+            Refused::Unknown | Refused::Ended | Refused::UnknownEvent(_) => ErrorCode::NotFound,
+        };
+        Self::new(code, refused.to_string())
+    }
+}

@@ -1,0 +1,326 @@
+//! One session of the protocol, for a client of the older era: which answer belongs on which stream.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_types::Principal;
+use futures::{Stream, StreamExt as _};
+use parking_lot::Mutex;
+use rmcp::RoleServer;
+use rmcp::model::{
+    ClientJsonRpcMessage, ClientNotification, GetExtensions as _, GetMeta as _, JsonRpcMessage, ProgressToken,
+    ProtocolVersion, RequestId, ServerJsonRpcMessage, ServerNotification, ServerResult,
+};
+use rmcp::service::OriginatingRequestId;
+use rmcp::transport::Transport;
+use rmcp::transport::streamable_http_server::session::ServerSseMessage;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::event_log::{Begin, EventId, EventLog, UnknownEvent};
+use super::kept::Kept;
+use crate::mcp::calls::Calls;
+
+/// Messages that wait to be handled. Full means that the request that brings one more waits.
+const INBOX: usize = 32;
+/// Requests of one session that are being served.
+const REQUESTS_MAX: usize = 256;
+/// The stream that belongs to no request.
+const STANDALONE: u64 = 0;
+/// After how long a client should resume a stream that broke off.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a session does not take a message.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    /// There is no such session, or it is somebody else's.
+    #[error("there is no such session")]
+    Unknown,
+    /// The session has ended.
+    #[error("the session has ended")]
+    Ended,
+    /// A request with this id is being served.
+    #[error("a request with that id is being served")]
+    DuplicateId,
+    /// Too many requests of the session are being served.
+    #[error("{REQUESTS_MAX} requests of this session are being served, the most there may be")]
+    TooMany,
+    /// There is no room for another session.
+    #[error("there is no room for another session")]
+    NoRoom,
+    /// What was asked for is not kept.
+    #[error(transparent)]
+    UnknownEvent(#[from] UnknownEvent),
+}
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct ProtocolSession {
+    pub(super) principal: Principal,
+    /// Absent once the session has ended.
+    inbox: Mutex<Option<mpsc::Sender<ClientJsonRpcMessage>>>,
+    routes: Mutex<Routes>,
+    kept: Arc<Kept>,
+}
+
+#[derive(Debug)]
+struct Routes {
+    streams: HashMap<u64, Arc<EventLog>>,
+    requests: HashMap<RequestId, Route>,
+    tokens: HashMap<ProgressToken, u64>,
+    last_stream: u64,
+    /// Whether the client knows events without a message.
+    primes: bool,
+    used: Instant,
+}
+
+#[derive(Debug)]
+struct Route {
+    stream: u64,
+    token: Option<ProgressToken>,
+}
+
+impl ProtocolSession {
+    /// A session and what rmcp reads from and writes to. The session's `calls` end with the latter.
+    pub(super) fn new(principal: Principal, kept: Arc<Kept>, calls: Calls) -> (Arc<Self>, SessionTransport) {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let routes = Routes {
+            streams: HashMap::from([(STANDALONE, EventLog::new(STANDALONE))]),
+            requests: HashMap::new(),
+            tokens: HashMap::new(),
+            last_stream: STANDALONE,
+            primes: false,
+            used: Instant::now(),
+        };
+        let session = Arc::new(Self { principal, inbox: Mutex::new(Some(sender)), routes: Mutex::new(routes), kept });
+        let transport = SessionTransport { session: Arc::clone(&session), inbox, calls };
+        (session, transport)
+    }
+
+    /// Takes nothing any more and cancels what is served, which is still answered; then the session ends.
+    pub(super) fn retire(&self) {
+        drop(self.inbox.lock().take());
+        if let Some(standalone) = self.routes.lock().streams.get(&STANDALONE) {
+            standalone.end();
+        }
+    }
+
+    /// Ends the session: its streams end, and nothing is taken any more.
+    fn end(&self) {
+        drop(self.inbox.lock().take());
+        let mut routes = self.routes.lock();
+        routes.requests.clear();
+        routes.tokens.clear();
+        routes.streams.drain().for_each(|(_, log)| log.end());
+    }
+
+    /// Notes that the session is used.
+    pub(super) fn touch(&self) {
+        self.routes.lock().used = Instant::now();
+    }
+
+    /// Since when nobody uses the session; `None` while a request is served or a connection waits for notices.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let routes = self.routes.lock();
+        let is_read = routes.streams.get(&STANDALONE).is_some_and(|log| log.is_read());
+        (routes.requests.is_empty() && !is_read).then_some(routes.used)
+    }
+
+    /// Serves the first request, and gives its answer.
+    pub(super) async fn initialize(
+        self: &Arc<Self>,
+        message: ClientJsonRpcMessage,
+    ) -> Result<ServerJsonRpcMessage, Refused> {
+        let answer = std::pin::pin!(self.request(message).await?).next().await.ok_or(Refused::Ended)?;
+        let answer = answer.message.ok_or(Refused::Ended)?;
+        if let JsonRpcMessage::Response(response) = answer.as_ref()
+            && let ServerResult::InitializeResult(hello) = &response.result
+        {
+            self.routes.lock().primes = hello.protocol_version >= ProtocolVersion::V_2025_11_25;
+        }
+        Ok(Arc::unwrap_or_clone(answer))
+    }
+
+    /// Serves a request, and gives the stream of its answer.
+    pub(super) async fn request(
+        self: &Arc<Self>,
+        message: ClientJsonRpcMessage,
+    ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + use<>, Refused> {
+        let log = self.routes.lock().open(&message)?;
+        let stream = log.read(Begin::WhereOthersEnd);
+        self.put(message).await?;
+        Ok(stream)
+    }
+
+    /// Takes a message that gets no answer.
+    pub(super) async fn accept(&self, message: ClientJsonRpcMessage) -> Result<(), Refused> {
+        let cancelled = match &message {
+            JsonRpcMessage::Notification(notification) => match &notification.notification {
+                ClientNotification::CancelledNotification(cancelled) => cancelled.params.request_id.clone(),
+                _ => None,
+            },
+            _ => None,
+        };
+        self.put(message).await?;
+        // A request that was cancelled is not answered.
+        if let Some(id) = cancelled {
+            let log = self.routes.lock().close(&id);
+            log.into_iter().for_each(|log| log.end());
+        }
+        Ok(())
+    }
+
+    async fn put(&self, message: ClientJsonRpcMessage) -> Result<(), Refused> {
+        let inbox = self.inbox.lock().clone().ok_or(Refused::Ended)?;
+        inbox.send(message).await.map_err(|_| Refused::Ended)
+    }
+
+    /// The stream that belongs to no request.
+    pub(super) fn standalone(&self) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + use<>, Refused> {
+        let routes = self.routes.lock();
+        let log = routes.streams.get(&STANDALONE).ok_or(Refused::Ended)?;
+        if routes.primes {
+            log.prime(RETRY);
+        }
+        Ok(log.read(Begin::WhereOthersEnd))
+    }
+
+    /// What came after an event on its stream.
+    pub(super) fn resume(
+        &self,
+        last: &str,
+    ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + use<>, Refused> {
+        let EventId { stream, index } = last.parse()?;
+        let routes = self.routes.lock();
+        let log = routes.streams.get(&stream).ok_or(UnknownEvent)?;
+        Ok(log.read(Begin::At(index.saturating_add(1))))
+    }
+
+    /// Puts a message on the stream where it belongs.
+    fn route(self: &Arc<Self>, message: ServerJsonRpcMessage) {
+        let mut routes = self.routes.lock();
+        let answered = match &message {
+            JsonRpcMessage::Response(response) => Some(response.id.clone()),
+            JsonRpcMessage::Error(error) => error.id.clone(),
+            JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
+        };
+        if let Some(id) = answered {
+            let stream = routes.requests.get(&id).map(|route| route.stream);
+            let Some(log) = routes.close(&id) else { return };
+            drop(routes);
+            self.kept.keep(self, stream.unwrap_or(STANDALONE), &message);
+            log.push(message);
+            log.end();
+            return;
+        }
+        let stream = routes.stream_of(&message);
+        if let Some(log) = routes.streams.get(&stream) {
+            log.push(message);
+        }
+    }
+
+    /// Forgets a stream that has ended.
+    pub(super) fn forget(&self, stream: u64) {
+        self.routes.lock().streams.remove(&stream);
+    }
+}
+
+impl Routes {
+    /// Opens the stream of a request.
+    fn open(&mut self, message: &ClientJsonRpcMessage) -> Result<Arc<EventLog>, Refused> {
+        let JsonRpcMessage::Request(request) = message else { return Err(Refused::Ended) };
+        if self.requests.contains_key(&request.id) {
+            return Err(Refused::DuplicateId);
+        }
+        if self.requests.len() >= REQUESTS_MAX {
+            return Err(Refused::TooMany);
+        }
+        self.last_stream += 1;
+        self.used = Instant::now();
+        let stream = self.last_stream;
+        let log = EventLog::new(stream);
+        if self.primes {
+            log.prime(RETRY);
+        }
+        let token = request.request.get_meta().get_progress_token();
+        if let Some(token) = &token {
+            self.tokens.insert(token.clone(), stream);
+        }
+        self.streams.insert(stream, Arc::clone(&log));
+        self.requests.insert(request.id.clone(), Route { stream, token });
+        Ok(log)
+    }
+
+    /// Ends the route of a request, and gives its stream.
+    fn close(&mut self, id: &RequestId) -> Option<Arc<EventLog>> {
+        let Route { stream, token } = self.requests.remove(id)?;
+        self.used = Instant::now();
+        if let Some(token) = token
+            && self.tokens.get(&token) == Some(&stream)
+        {
+            self.tokens.remove(&token);
+        }
+        self.streams.get(&stream).cloned()
+    }
+
+    /// The stream of a message that is no answer.
+    fn stream_of(&self, message: &ServerJsonRpcMessage) -> u64 {
+        let stream = match message {
+            JsonRpcMessage::Notification(notification) => match &notification.notification {
+                ServerNotification::ProgressNotification(progress) => {
+                    self.tokens.get(&progress.params.progress_token).copied()
+                }
+                _ => None,
+            },
+            JsonRpcMessage::Request(request) => {
+                let cause = request.request.extensions().get::<OriginatingRequestId>();
+                cause.and_then(|cause| self.requests.get(&cause.0)).map(|route| route.stream)
+            }
+            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => None,
+        };
+        stream.unwrap_or(STANDALONE)
+    }
+}
+
+/// What rmcp reads from and writes to. Its end is the session's, and cancels the calls.
+pub(super) struct SessionTransport {
+    session: Arc<ProtocolSession>,
+    inbox: mpsc::Receiver<ClientJsonRpcMessage>,
+    calls: Calls,
+}
+
+impl Transport<RoleServer> for SessionTransport {
+    type Error = std::convert::Infallible;
+
+    /// Nothing waits for a client: what it does not fetch is bounded where it is kept.
+    fn send(
+        &mut self,
+        message: ServerJsonRpcMessage,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
+        self.session.route(message);
+        std::future::ready(Ok(()))
+    }
+
+    async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
+        let message = self.inbox.recv().await;
+        if message.is_none() {
+            self.calls.end_streams();
+            self.calls.cancel();
+        }
+        message
+    }
+
+    async fn close(&mut self) -> Result<(), Self::Error> {
+        self.session.end();
+        Ok(())
+    }
+}
+
+impl Drop for SessionTransport {
+    fn drop(&mut self) {
+        self.calls.end_streams();
+        self.calls.cancel();
+        self.session.end();
+    }
+}

@@ -1,0 +1,95 @@
+//! Both eras of the protocol, and what differs between them.
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use crate::rig::{Rig, text_of, until};
+
+#[tokio::test]
+async fn a_client_of_each_revision_makes_a_session_and_runs_a_program() {
+    let rig = Rig::new().await;
+    for revision in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
+        let session = rig.session(revision, None).await;
+        let handle = session.handle().await;
+        let ran = session.tool(1, "run_python", json!({"session_id": handle, "code": "say hi"})).send().await;
+        assert!(text_of(&ran.answer().await).contains("hi"), "{revision}");
+        assert_eq!(session.delete().send().await.status, StatusCode::NO_CONTENT);
+        let gone = session.tool(2, "echo", json!({"message": "x"})).send().await;
+        assert_eq!(gone.status, StatusCode::NOT_FOUND, "{revision}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_2026_needs_no_session_of_the_protocol() {
+    let rig = Rig::new().await;
+    let found = rig.stateless("server/discover", json!({})).send().await.answer().await;
+    assert!(found["result"]["supportedVersions"].as_array().unwrap().contains(&json!("2026-07-28")));
+    let made = rig.stateless_tool("session_create", json!({})).send().await;
+    assert!(!made.headers.contains_key("mcp-session-id"));
+    let made = made.answer().await;
+    let handle = &made["result"]["structuredContent"]["session_id"];
+    let mut ran = rig.stateless_tool("run_python", json!({"session_id": handle, "code": "count 3"})).send().await;
+    let first = ran.message().await.unwrap();
+    assert_eq!(first["method"], "notifications/progress");
+    assert!(text_of(&ran.answer().await).contains("counted"));
+    let listed = rig.stateless("resources/list", json!({})).send().await.answer().await;
+    assert!(listed["result"]["resources"].is_array(), "the sessions of the principal are known: {listed}");
+}
+
+#[tokio::test]
+async fn headers_that_contradict_the_body_are_refused() {
+    let rig = Rig::new().await;
+    let params = json!({"name": "echo", "arguments": {"message": "x"}, "_meta": {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }});
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    for (method, name) in [("tools/list", "echo"), ("tools/call", "run_shell")] {
+        let asked = rig.post(&call).header("mcp-protocol-version", "2026-07-28");
+        let reply = asked.header("mcp-method", method).header("mcp-name", name).send().await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST, "{method} {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_must_name_its_session_in_every_era() {
+    let rig = Rig::new().await;
+    let session = rig.session("2025-06-18", None).await;
+    let arguments = json!({"code": "say hi"});
+    let old = session.tool(1, "run_python", arguments.clone()).send().await.answer().await;
+    let new = rig.stateless_tool("run_python", arguments).send().await.answer().await;
+    for answer in [old, new] {
+        assert_eq!(answer["result"]["isError"], true);
+        let said = text_of(&answer);
+        assert!(said.starts_with("INVALID_ARGUMENT") && said.contains("session_create"), "{said}");
+    }
+    assert!(rig.double.calls.lock().is_empty());
+}
+
+#[tokio::test]
+async fn closing_the_stream_cancels_a_call_of_2026_and_none_of_2025() {
+    let rig = Rig::new().await;
+    let session = rig.session("2025-11-25", None).await;
+    let handle = session.handle().await;
+    let arguments = json!({"session_id": handle, "code": "for ever"});
+    let running = || rig.double.running.load(std::sync::atomic::Ordering::Relaxed);
+
+    let mut reply = rig.stateless_tool("run_python", arguments.clone()).send().await;
+    assert_eq!(reply.message().await.unwrap()["method"], "notifications/progress");
+    assert_eq!(running(), 1);
+    drop(reply);
+    until("the call is cancelled", || running() == 0).await;
+
+    let mut reply = session.tool(5, "run_python", arguments).send().await;
+    assert_eq!(reply.message().await.unwrap()["method"], "notifications/progress");
+    drop(reply);
+    // What is served after it shows that the end of the connection was seen.
+    for id in 10..20 {
+        session.tool(id, "echo", json!({"message": "x"})).send().await.answer().await;
+    }
+    assert_eq!(running(), 1);
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}});
+    assert_eq!(session.post(&cancel).send().await.status, StatusCode::ACCEPTED);
+    until("the call is cancelled", || running() == 0).await;
+}

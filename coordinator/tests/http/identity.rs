@@ -1,0 +1,99 @@
+//! Who is let in, and how the others are told.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use codegen_audit::Audit;
+use coordinator::config::HttpConfig;
+use coordinator::http::{HttpError, HttpServer};
+use coordinator::identity::{Authenticator, Requirement, Scope, Scopes, Tokens};
+use coordinator::store::Memory;
+use hyper::StatusCode;
+use serde_json::json;
+
+use crate::rig::Rig;
+
+#[tokio::test]
+async fn without_a_valid_token_nothing_is_served_and_no_body_is_read() {
+    let rig = Rig::new().await;
+    let good = rig.token("ann", Scopes::USER).await;
+    let bad = ["Bearer x", "Bearer ", "Basic YTpi", "Bearer cgm_forged", "bearer"];
+    for value in bad {
+        let reply = rig.stateless("tools/list", json!({})).header("authorization", value).send().await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{value}");
+        assert!(reply.headers["www-authenticate"].to_str().unwrap().contains("invalid_token"), "{value}");
+        assert_eq!(reply.refusal().await, "UNAUTHENTICATED");
+    }
+    let missing = rig.stateless("tools/list", json!({})).send().await;
+    assert_eq!(missing.status, StatusCode::UNAUTHORIZED);
+    assert!(!missing.headers["www-authenticate"].to_str().unwrap().contains("error"));
+    let twice = rig.stateless("tools/list", json!({})).bearer(Some(&good)).bearer(Some("x")).send().await;
+    assert_eq!(twice.status, StatusCode::UNAUTHORIZED);
+    // The body is announced and never sent.
+    let unread = rig.request("POST", "/mcp").header("content-length", "1000000").send();
+    assert_eq!(unread.await.status, StatusCode::UNAUTHORIZED);
+    let in_query = rig.request("GET", &format!("/mcp?access_token={good}")).send().await;
+    assert_eq!(in_query.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(rig.stateless("tools/list", json!({})).bearer(Some(&good)).send().await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn no_record_has_a_token() {
+    let rig = Rig::new().await;
+    let token = rig.token("ann", Scopes::USER).await;
+    let session = rig.session("2025-06-18", Some(&token)).await;
+    session.handle().await;
+    rig.stateless_tool("echo", json!({"message": "x"})).bearer(Some(&token)).send().await.answer().await;
+    rig.stateless("tools/list", json!({})).bearer(Some(&format!("{token}x"))).send().await;
+    let records = rig.audit.memory_records();
+    let secret = token.rsplit('_').next().unwrap();
+    assert!(records.len() >= 3 && records.iter().all(|record| !record.line.contains(secret)));
+}
+
+#[tokio::test]
+async fn credentials_that_permit_too_little_are_told_which_scope_to_ask_for() {
+    let rig = Rig::new().await;
+    let none = rig.token("ann", Scope::Worker.into()).await;
+    let reply = rig.stateless("tools/list", json!({})).bearer(Some(&none)).send().await;
+    assert_eq!(reply.status, StatusCode::FORBIDDEN);
+    let challenge = reply.headers["www-authenticate"].to_str().unwrap().to_owned();
+    assert!(challenge.contains("insufficient_scope") && challenge.contains("codegen:tools"), "{challenge}");
+    let tools = rig.token("ann", Scope::Tools.into()).await;
+    let echo = rig.stateless_tool("echo", json!({"message": "x"})).bearer(Some(&tools)).send().await;
+    assert_eq!(echo.status, StatusCode::OK);
+    let create = rig.stateless_tool("session_create", json!({})).bearer(Some(&tools)).send().await;
+    assert_eq!(create.status, StatusCode::FORBIDDEN);
+    let challenge = create.headers["www-authenticate"].to_str().unwrap().to_owned();
+    assert!(challenge.contains("insufficient_scope") && challenge.contains("codegen:sessions"), "{challenge}");
+}
+
+#[tokio::test]
+async fn a_session_of_the_protocol_gives_no_request_more_than_its_own_credentials() {
+    let rig = Rig::new().await;
+    let (user, tools) = (rig.token("ann", Scopes::USER).await, rig.token("ann", Scope::Tools.into()).await);
+    let session = rig.session("2025-06-18", Some(&user)).await;
+    session.handle().await;
+    let create = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call",
+        "params": {"name": "session_create", "arguments": {}}});
+    let asked = rig.post(&create).header("mcp-session-id", &session.id).bearer(Some(&tools));
+    assert_eq!(asked.send().await.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn other_addresses_than_loopback_are_served_only_when_somebody_is_asked_who_they_are() {
+    let audit = Audit::in_memory();
+    let tokens = Tokens::load(Arc::new(Memory::default()), audit.clone()).await.unwrap();
+    let bind = async |address: &str, requirement| {
+        let config = HttpConfig::at(address.parse::<SocketAddr>().unwrap());
+        HttpServer::bind(config, Authenticator::new(tokens.clone(), requirement, audit.clone())).await
+    };
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        for requirement in [Requirement::Auto, Requirement::Open] {
+            let refused = bind(address, requirement).await.err().expect(address);
+            assert!(matches!(refused, HttpError::Unauthenticated(_)), "{address}");
+            assert!(refused.to_string().contains("token"));
+        }
+    }
+    assert!(bind("0.0.0.0:0", Requirement::Required).await.is_ok());
+    assert!(bind("127.0.0.1:0", Requirement::Open).await.is_ok());
+}

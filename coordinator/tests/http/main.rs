@@ -1,0 +1,12 @@
+//! HTTP over real sockets: raw requests on one side, a double of the session layer on the other.
+
+mod bounds;
+mod draining;
+mod eras;
+mod guard;
+mod identity;
+mod rig;
+mod sessions;
+
+#[path = "../mcp/double.rs"]
+mod double;

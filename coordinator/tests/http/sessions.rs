@@ -1,0 +1,108 @@
+//! Sessions of the protocol: whose they are, and what a lost connection costs.
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use coordinator::identity::Scopes;
+
+use crate::rig::{Rig, text_of, until};
+
+#[tokio::test]
+async fn a_session_of_somebody_else_is_as_unknown_as_one_that_never_was() {
+    let rig = Rig::new().await;
+    let (ann, eve) = (rig.token("ann", Scopes::USER).await, rig.token("eve", Scopes::USER).await);
+    let session = rig.session("2025-06-18", Some(&ann)).await;
+    let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+    for id in [session.id.as_str(), "00000000-0000-4000-8000-000000000000"] {
+        let as_eve = |asked: crate::rig::Asked| asked.header("mcp-session-id", id).bearer(Some(&eve));
+        let post = as_eve(rig.post(&list)).send().await;
+        let get = as_eve(rig.request("GET", "/mcp")).send().await;
+        let resumed = as_eve(rig.request("GET", "/mcp")).header("last-event-id", "0-0").send().await;
+        assert_eq!([post.status, get.status, resumed.status], [StatusCode::NOT_FOUND; 3]);
+        assert_eq!(post.text().await, get.text().await);
+        as_eve(rig.request("DELETE", "/mcp")).send().await;
+    }
+    let mine = session.post(&list).send().await;
+    assert_eq!(mine.status, StatusCode::OK, "nobody else ends it");
+}
+
+#[tokio::test]
+async fn a_handle_of_somebody_else_is_unknown() {
+    let rig = Rig::new().await;
+    let (ann, eve) = (rig.token("ann", Scopes::USER).await, rig.token("eve", Scopes::USER).await);
+    let handle = rig.session("2025-06-18", Some(&ann)).await.handle().await;
+    let (old, new) = (rig.session("2025-06-18", Some(&eve)).await, json!({"session_id": handle, "code": "say hi"}));
+    let old = old.tool(1, "run_python", new.clone()).send().await.answer().await;
+    let new = rig.stateless_tool("run_python", new).bearer(Some(&eve)).send().await.answer().await;
+    for answer in [old, new] {
+        assert!(text_of(&answer).starts_with("SESSION_NOT_FOUND"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_on_its_way_is_had_by_resuming() {
+    let rig = Rig::new().await;
+    let session = rig.session("2025-11-25", None).await;
+    let handle = session.handle().await;
+    let mut reply = session.tool(1, "run_python", json!({"session_id": handle, "code": "wait"})).send().await;
+    let primed = reply.event().await.unwrap();
+    assert!(primed.data.is_empty());
+    let last = primed.id.expect("an id to resume from");
+    drop(reply);
+    rig.double.go.notify_one();
+    until("the program has ended", || rig.double.running.load(std::sync::atomic::Ordering::Relaxed) == 0).await;
+    for _again in 0..2 {
+        let resumed = session.get().header("last-event-id", &last).send().await;
+        assert_eq!(resumed.status, StatusCode::OK);
+        assert!(text_of(&resumed.answer().await).contains("let go"));
+    }
+    let unknown = session.get().header("last-event-id", "77-0").send().await;
+    assert_eq!(unknown.text().await, "");
+}
+
+#[tokio::test]
+async fn only_clients_that_know_events_without_a_message_get_them() {
+    let rig = Rig::new().await;
+    let session = rig.session("2025-06-18", None).await;
+    let mut reply = session.tool(1, "echo", json!({"message": "x"})).send().await;
+    let first = reply.event().await.unwrap();
+    assert!(!first.data.is_empty() && first.id.is_some());
+}
+
+#[tokio::test]
+async fn changes_are_told_on_the_standalone_stream_and_on_streams_of_2026() {
+    use codegen_types::event::{ChangeKind, FileChange};
+    use codegen_types::{SessionId, WorkspacePath};
+    let rig = Rig::new().await;
+    let session = rig.session("2025-11-25", None).await;
+    let handle = session.handle().await;
+    let uri = format!("workspace://{handle}/a.txt");
+    let subscribe = json!({"jsonrpc": "2.0", "id": 3, "method": "resources/subscribe", "params": {"uri": uri}});
+    let subscribed = session.post(&subscribe).send().await.answer().await;
+    assert!(subscribed.get("result").is_some(), "{subscribed}");
+    let mut old = session.get().send().await;
+    let filter = json!({"notifications": {"resourceSubscriptions": [uri]}});
+    let mut new = rig.stateless("subscriptions/listen", filter).send().await;
+    let acknowledged = new.message().await.unwrap();
+    assert_eq!(acknowledged["method"], "notifications/subscriptions/acknowledged", "{acknowledged}");
+    let id: SessionId = handle.parse().unwrap();
+    let change = FileChange { path: WorkspacePath::parse("a.txt").unwrap(), change: ChangeKind::Modified, size: 1 };
+    rig.double.changes.tell(id, Some(vec![change]));
+    for stream in [&mut old, &mut new] {
+        let told = stream.message().await.unwrap();
+        assert_eq!(told["method"], "notifications/resources/updated", "{told}");
+        assert_eq!(told["params"]["uri"], uri);
+    }
+}
+
+#[tokio::test]
+async fn two_requests_with_one_id_are_not_mixed_up() {
+    let rig = Rig::new().await;
+    let session = rig.session("2025-06-18", None).await;
+    let handle = session.handle().await;
+    let mut first = session.tool(1, "run_python", json!({"session_id": handle, "code": "for ever"})).send().await;
+    first.message().await.unwrap();
+    let second = session.tool(1, "echo", json!({"message": "x"})).send().await;
+    assert_eq!(second.status, StatusCode::BAD_REQUEST);
+    assert_eq!(second.refusal().await, "INVALID_ARGUMENT");
+}
