@@ -89,6 +89,22 @@ struct SettingFlags {
     /// or an issuer] [env: HTTP_AUTH]
     #[arg(long, value_name = "WHEN", global = true, help_heading = "Settings")]
     http_auth: Option<String>,
+
+    /// An OAuth issuer whose tokens are let in, by its https URL; needs --oauth-audience [env: OAUTH_ISSUER]
+    #[arg(long, value_name = "URL", global = true, help_heading = "Settings")]
+    oauth_issuer: Option<String>,
+
+    /// What the issuer's tokens must be for: the URL by which clients know this server [env: OAUTH_AUDIENCE]
+    #[arg(long, value_name = "AUDIENCE", global = true, help_heading = "Settings")]
+    oauth_audience: Option<String>,
+
+    /// Where the issuer's keys are [default: where its metadata say] [env: OAUTH_JWKS_URL]
+    #[arg(long, value_name = "URL", global = true, help_heading = "Settings")]
+    oauth_jwks_url: Option<String>,
+
+    /// The claim that names the user [default: sub] [env: OAUTH_PRINCIPAL_CLAIM]
+    #[arg(long, value_name = "CLAIM", global = true, help_heading = "Settings")]
+    oauth_principal_claim: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -222,6 +238,10 @@ impl SettingFlags {
             ("--http-allowed-host", listed(&self.http_allowed_host)),
             ("--http-allowed-origin", listed(&self.http_allowed_origin)),
             ("--http-auth", self.http_auth.clone()),
+            ("--oauth-issuer", self.oauth_issuer.clone()),
+            ("--oauth-audience", self.oauth_audience.clone()),
+            ("--oauth-jwks-url", self.oauth_jwks_url.clone()),
+            ("--oauth-principal-claim", self.oauth_principal_claim.clone()),
         ];
         let values: BTreeMap<_, _> = given.into_iter().filter_map(|(flag, value)| Some((flag, value?))).collect();
         Flags { values, file: self.config.as_deref().map(absolute) }

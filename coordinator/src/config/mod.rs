@@ -2,6 +2,7 @@
 
 mod http;
 mod layers;
+mod oauth;
 mod packages;
 mod settings;
 mod values;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use codegen_types::{IsolationLevel, Limits, PackageAccess};
 
-use crate::identity::Requirement;
+use crate::identity::{IssuerConfig, Requirement};
 
 pub use http::{AllowedHost, AllowedOrigin, HttpConfig, Patience};
 pub use layers::{ConfigError, Environment, Flags, Source};
@@ -48,6 +49,8 @@ pub struct Config {
     pub http: Option<HttpConfig>,
     /// Whether requests over HTTP need credentials.
     pub http_auth: Requirement,
+    /// Whose tokens are let in over HTTP besides our own.
+    pub oauth: Option<IssuerConfig>,
     /// Sessions that may be open at once.
     pub max_sessions: u32,
     /// Below this isolation no session is run.
@@ -108,6 +111,7 @@ impl Config {
             grpc_port: grpc_port(&mut layers)?,
             http: http::read(&mut layers)?,
             http_auth: layers.require(&settings::HTTP_AUTH, values::requirement)?,
+            oauth: oauth::read(&mut layers)?,
             max_sessions: layers.require(&settings::MAX_SESSIONS, values::count(1, 4096))?,
             isolation_minimum: layers.require(&settings::ISOLATION_MINIMUM, values::isolation)?,
             packages: packages::access(&mut layers, environment)?,

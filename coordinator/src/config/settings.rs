@@ -56,6 +56,14 @@ settings! {
         Some("2048"), "a number from 1 to 1000000" }
     HTTP_AUTH { "http_auth", "HTTP_AUTH", Some("--http-auth"), Some("auto"),
         "auto (required once there is a token or an issuer), required, or open (on the loopback interface alone)" }
+    OAUTH_ISSUER { "oauth_issuer", "OAUTH_ISSUER", Some("--oauth-issuer"), None,
+        "the issuer's https URL, exactly as its tokens name it" }
+    OAUTH_AUDIENCE { "oauth_audience", "OAUTH_AUDIENCE", Some("--oauth-audience"), None,
+        "what tokens must be for: the URL by which clients know this server, or its name with the issuer" }
+    OAUTH_JWKS_URL { "oauth_jwks_url", "OAUTH_JWKS_URL", Some("--oauth-jwks-url"), None,
+        "the https URL of the issuer's keys" }
+    OAUTH_PRINCIPAL_CLAIM { "oauth_principal_claim", "OAUTH_PRINCIPAL_CLAIM", Some("--oauth-principal-claim"),
+        Some("sub"), "the name of a claim, of 1 to 64 letters, digits or `_-`" }
     MAX_SESSIONS { "max_sessions", "MAX_SESSIONS", None, Some("256"), "a number from 1 to 4096" }
     ISOLATION_MINIMUM { "isolation_minimum", "ISOLATION_MINIMUM", Some("--isolation-minimum"), Some("full"),
         "reduced, portable or full" }

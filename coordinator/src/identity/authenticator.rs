@@ -9,7 +9,9 @@ use codegen_types::{ErrorCode, Principal};
 use parking_lot::Mutex;
 use serde_json::json;
 
+use super::issuer::{Issuer, Refused};
 use super::refusal::Unauthenticated;
+use super::resource::ProtectedResourceMetadata;
 use super::scopes::Scopes;
 use super::token::{self, TokenId};
 use super::tokens::Tokens;
@@ -44,27 +46,45 @@ pub struct Authenticator(Arc<Inner>);
 
 struct Inner {
     tokens: Tokens,
+    issuer: Option<Issuer>,
     requirement: Requirement,
     audit: Audit,
     refusals: Mutex<Refusals>,
     began: Instant,
 }
 
+/// What is recorded of a refusal.
+struct Evidence {
+    why: Unauthenticated,
+    /// What was wrong with a token, in a word of ours.
+    about: Option<&'static str>,
+    /// Which static token it was, as far as that is known.
+    token: Option<TokenId>,
+}
+
 impl Authenticator {
-    /// Checks against these tokens. Refusals are recorded in `audit`, a flood of them in part.
-    pub fn new(tokens: Tokens, requirement: Requirement, audit: Audit) -> Self {
+    /// Checks against these tokens, and those of the issuer if there is one. Refusals are recorded in `audit`, a flood
+    /// of them in part.
+    pub fn new(tokens: Tokens, issuer: Option<Issuer>, requirement: Requirement, audit: Audit) -> Self {
         let (refusals, began) = (Mutex::default(), Instant::now());
-        Self(Arc::new(Inner { tokens, requirement, audit, refusals, began }))
+        Self(Arc::new(Inner { tokens, issuer, requirement, audit, refusals, began }))
     }
 
     /// Whether requests without credentials are let in (as the principal `http:local`). Only ever on the loopback
     /// interface: whoever binds another address asks first. Once false, it stays so, unless the operator said otherwise.
     pub fn is_open(&self) -> bool {
         match self.0.requirement {
-            Requirement::Auto => !self.0.tokens.any(),
+            Requirement::Auto => self.0.issuer.is_none() && !self.0.tokens.any(),
             Requirement::Required => false,
             Requirement::Open => true,
         }
+    }
+
+    /// What clients are told of the issuer (RFC 9728), when there is one. `reached_at` is the URL by which the client
+    /// knows this server.
+    pub fn metadata(&self, reached_at: &str) -> Option<ProtectedResourceMetadata> {
+        let issuer = self.0.issuer.as_ref()?;
+        Some(ProtectedResourceMetadata::new(issuer.config(), reached_at))
     }
 
     /// The static tokens.
@@ -89,23 +109,37 @@ impl Authenticator {
         bearer: Option<&str>,
         peer: Option<IpAddr>,
     ) -> Result<Identity, Unauthenticated> {
-        let (checked, token) = match bearer {
+        let refused = match bearer {
             None if self.is_open() => {
                 return Ok(Identity { principal: Principal::http_local(), scopes: Scopes::USER });
             }
-            None => (Err(Unauthenticated::Missing), None),
-            Some(credentials) if credentials.len() > CREDENTIALS_BYTES_MAX => (Err(Unauthenticated::Invalid), None),
-            Some(credentials) if token::is_static(credentials) => self.0.tokens.check(credentials),
-            Some(_) => (Err(Unauthenticated::Invalid), None),
+            None => Evidence { why: Unauthenticated::Missing, about: None, token: None },
+            Some(credentials) => match self.check(credentials).await {
+                Ok(identity) => return Ok(identity),
+                Err(refused) => refused,
+            },
         };
-        if let Err(why) = checked {
-            self.record(why, token, peer).await;
+        let why = refused.why;
+        self.record(refused, peer).await;
+        Err(why)
+    }
+
+    async fn check(&self, credentials: &str) -> Result<Identity, Evidence> {
+        let invalid = |about| Evidence { why: Unauthenticated::Invalid, about: Some(about), token: None };
+        if credentials.len() > CREDENTIALS_BYTES_MAX {
+            return Err(invalid("length"));
         }
-        checked
+        if token::is_static(credentials) {
+            let (checked, token) = self.0.tokens.check(credentials);
+            return checked.map_err(|why| Evidence { why, about: None, token });
+        }
+        let Some(issuer) = &self.0.issuer else { return Err(invalid("form")) };
+        let checked = issuer.check(credentials).await;
+        checked.map_err(|Refused { why, about }| Evidence { why, about: Some(about), token: None })
     }
 
     /// Records a refusal, unless there were too many just now.
-    async fn record(&self, why: Unauthenticated, token: Option<TokenId>, peer: Option<IpAddr>) {
+    async fn record(&self, refused: Evidence, peer: Option<IpAddr>) {
         let Verdict::Record { suppressed } = self.0.refusals.lock().count(self.0.began.elapsed()) else {
             return;
         };
@@ -113,7 +147,10 @@ impl Authenticator {
             kind: EventKind::AuthenticationRefused,
             outcome: Some(Outcome::Refused),
             code: Some(ErrorCode::Unauthenticated),
-            detail: Some(json!({"why": why.as_str(), "id": token, "peer": peer, "suppressed": suppressed})),
+            detail: Some(json!({
+                "why": refused.why.as_str(), "about": refused.about, "id": refused.token, "peer": peer,
+                "suppressed": suppressed,
+            })),
             ..Entry::default()
         };
         // The request is refused in any case.
@@ -139,7 +176,7 @@ mod tests {
         async fn new(requirement: Requirement) -> Self {
             let audit = Audit::in_memory();
             let tokens = Tokens::load(Arc::new(Memory::default()), audit.clone()).await.unwrap();
-            let authenticator = Authenticator::new(tokens, requirement, audit.clone());
+            let authenticator = Authenticator::new(tokens, None, requirement, audit.clone());
             Self { authenticator, audit, operator: Principal::os_user("op") }
         }
 
@@ -176,7 +213,7 @@ mod tests {
         let row = TokenRow { id, digest, principal, scopes, note, created_ms: 1, expires_ms: Some(2), revoked_ms };
         store.insert_token(row.clone()).await.unwrap();
         let tokens = Tokens::load(Arc::new(store), audit.clone()).await.unwrap();
-        let authenticator = Authenticator::new(tokens, Requirement::Auto, audit);
+        let authenticator = Authenticator::new(tokens, None, Requirement::Auto, audit);
         assert_eq!(authenticator.authenticate(Some(text.expose())).await, Err(Unauthenticated::Expired));
         let forged = crate::identity::TokenText::mint(&row.id);
         for bad in [forged.expose(), "cgm_", "", "Bearer", &"x".repeat(CREDENTIALS_BYTES_MAX + 1)] {

@@ -7,15 +7,19 @@
 //! logged, recorded or given back, but for the one answer to whoever made it.
 
 mod authenticator;
+mod issuer;
 mod needed;
 mod refusal;
+mod resource;
 mod scopes;
 mod token;
 mod tokens;
 
 pub use authenticator::{Authenticator, Identity, Requirement};
+pub use issuer::{Endpoint, InvalidEndpoint, Issuer, IssuerConfig, NoTrustedRoots};
 pub use needed::{needed_scopes, permit};
 pub use refusal::{InsufficientScope, Unauthenticated};
+pub use resource::ProtectedResourceMetadata;
 pub use scopes::{InvalidScope, SCOPE_PREFIX, Scope, Scopes};
 pub use token::{InvalidTokenId, TokenDigest, TokenId, TokenText};
 pub use tokens::{NewToken, TOKENS_MAX, TokenState, TokenView, Tokens};

@@ -21,7 +21,7 @@ use crate::control::Control;
 use crate::diagnostics::{Diagnostics, DiagnosticsError};
 use crate::front::handover::VERSION;
 use crate::http::HttpServices;
-use crate::identity::{Authenticator, Tokens};
+use crate::identity::{Authenticator, Issuer, NoTrustedRoots, Tokens};
 use crate::mcp::{self, Services};
 use crate::provision::embedded::{Embedded, EmbeddedOptions};
 use crate::session::{SessionOptions, Sessions, SessionsDeps, StartError};
@@ -59,6 +59,9 @@ pub enum AssemblyError {
     /// The times of the configuration contradict each other.
     #[error("the times for workers are not in order")]
     Timing(#[from] InvalidTiming),
+    /// The issuer of tokens could not be known from anybody else.
+    #[error(transparent)]
+    Issuer(#[from] NoTrustedRoots),
     /// That the tokens are lost could not be noted.
     #[error("the tokens are lost with the store, and that cannot be noted: {0}")]
     Tokens(Failure),
@@ -118,7 +121,8 @@ impl Bound {
         if damaged.is_some() {
             tokens.note_loss(&caller::this_user()).await.map_err(AssemblyError::Tokens)?;
         }
-        let authenticator = Authenticator::new(tokens, config.http_auth, audit.clone());
+        let issuer = config.oauth.clone().map(Issuer::new).transpose()?;
+        let authenticator = Authenticator::new(tokens, issuer, config.http_auth, audit.clone());
         let listeners = Listeners::bind(&state, config.grpc_port).await?;
         let timing = Timing { prune_after: config.worker_heartbeat_timeout, ..Timing::default() };
         let options = WorkersOptions { timing, ..WorkersOptions::default() };
