@@ -85,7 +85,7 @@ async fn other_addresses_than_loopback_are_served_only_when_somebody_is_asked_wh
     let tokens = Tokens::load(Arc::new(Memory::default()), audit.clone()).await.unwrap();
     let bind = async |address: &str, requirement| {
         let config = HttpConfig::at(address.parse::<SocketAddr>().unwrap());
-        HttpServer::bind(config, Authenticator::new(tokens.clone(), requirement, audit.clone())).await
+        HttpServer::bind(config, Authenticator::new(tokens.clone(), None, requirement, audit.clone())).await
     };
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
         for requirement in [Requirement::Auto, Requirement::Open] {

@@ -56,7 +56,7 @@ impl Rig {
         adjust(&mut config);
         let (double, audit) = (Arc::<Double>::default(), Audit::in_memory());
         let tokens = Tokens::load(Arc::new(Memory::default()), audit.clone()).await.expect("the rig works");
-        let authenticator = Authenticator::new(tokens.clone(), Requirement::Auto, audit.clone());
+        let authenticator = Authenticator::new(tokens.clone(), None, Requirement::Auto, audit.clone());
         let server = HttpServer::bind(config, authenticator).await.expect("the rig works");
         let address = server.address();
         let mcp = Services::new(Arc::new(Sessions(Arc::clone(&double))), audit.clone(), Options::default());
