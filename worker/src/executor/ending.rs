@@ -1,5 +1,6 @@
 //! Why a program is ended before it ends by itself, and what the client is told.
 
+use std::fmt::Write;
 use std::time::Duration;
 
 use codegen_types::{ErrorCode, EventBody, Exit, Failure};
@@ -11,11 +12,14 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The longest grace that a cancellation may ask for.
 const GRACE_MAX: Duration = Duration::from_secs(10);
 
+/// From how long on it is told that a task waited for its turn.
+const WAITING_TOLD: Duration = Duration::from_secs(1);
+
 /// Why a program is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// It was given this much time.
-    TimedOut(Duration),
+    /// Its time is over; of what it was given it waited so much for its turn.
+    TimedOut { given: Duration, waited: Duration },
     /// The coordinator cancelled it.
     Cancelled { grace: Duration },
     /// Its session is closed.
@@ -49,7 +53,7 @@ impl Ending {
     /// its call keeps its variables, so it is interrupted first also when it used too much.
     pub fn grace(self, outlives_its_task: bool) -> Option<Duration> {
         match self {
-            Self::TimedOut(_) => Some(GRACE),
+            Self::TimedOut { .. } => Some(GRACE),
             Self::Cancelled { grace } => Some(grace.min(GRACE_MAX)),
             Self::Output(_) | Self::Disk(_) | Self::Files(_) | Self::Memory(_) if outlives_its_task => Some(GRACE),
             Self::SessionClosed
@@ -65,7 +69,7 @@ impl Ending {
     /// Why a kernel is no more that was killed for this reason, as a sentence goes on after a colon.
     pub fn of_a_kernel(self) -> &'static str {
         match self {
-            Self::TimedOut(_) => "its call ran out of time and did not react to the interrupt",
+            Self::TimedOut { .. } => "its call ran out of time and did not react to the interrupt",
             Self::Cancelled { .. } => "its call was cancelled and did not react to the interrupt",
             Self::SessionClosed => "the session was closed",
             Self::WorkerStops => "the worker stopped",
@@ -83,10 +87,31 @@ impl Ending {
         EventBody::Failed { failure: self.failure(), exit }
     }
 
+    /// The last event of a task that still waited for something when it was ended.
+    pub fn before_it_ran(self, awaited: &str) -> EventBody {
+        let message = match self {
+            Self::TimedOut { given, .. } => {
+                let seconds = given.as_secs_f64();
+                format!("it waited {seconds} s, the time it was given, for {awaited}; nothing was run")
+            }
+            Self::Cancelled { .. } => format!("It was cancelled while it waited for {awaited}; nothing was run."),
+            Self::SessionClosed => format!("Its session was closed while it waited for {awaited}; nothing was run."),
+            Self::WorkerStops => format!("The worker stopped while it waited for {awaited}; nothing was run."),
+            Self::KernelRestarted | Self::Output(_) | Self::Disk(_) | Self::Files(_) | Self::Memory(_) => {
+                return self.failed(None);
+            }
+        };
+        EventBody::Failed { failure: Failure::new(self.failure().code, message), exit: None }
+    }
+
     fn failure(self) -> Failure {
         let (code, message) = match self {
-            Self::TimedOut(given) => {
-                (ErrorCode::TaskTimeout, format!("it was ended after {} s, the time it was given", given.as_secs_f64()))
+            Self::TimedOut { given, waited } => {
+                let mut message = format!("it was ended after {} s, the time it was given", given.as_secs_f64());
+                if waited >= WAITING_TOLD {
+                    let _ = write!(message, ", of which it waited {:.1} s for its turn", waited.as_secs_f64());
+                }
+                (ErrorCode::TaskTimeout, message)
             }
             Self::Cancelled { .. } => (ErrorCode::TaskCancelled, "It was cancelled and ended.".to_owned()),
             Self::SessionClosed => (ErrorCode::TaskCancelled, "Its session was closed, so it was ended.".to_owned()),
@@ -109,5 +134,17 @@ impl Ending {
             }
         };
         Failure::new(code, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_was_spent_waiting_is_told() {
+        let message = |waited| Ending::TimedOut { given: Duration::from_secs(60), waited }.failure().message;
+        assert_eq!(message(Duration::from_millis(2)), "it was ended after 60 s, the time it was given");
+        assert!(message(Duration::from_secs(55)).ends_with(", of which it waited 55.0 s for its turn"));
     }
 }

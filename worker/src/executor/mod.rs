@@ -13,13 +13,11 @@ use std::sync::Arc;
 
 use codegen_proto::ExecuteTask;
 use codegen_types::{ErrorCode, EventBody, Exec, Failure, Operation, OperationResult};
-use tokio::time::Instant;
 
 use crate::files;
-use crate::session::Session;
+use crate::session::{Session, Turn};
 use crate::tasks::{Task, Tasks};
-use ending::Ending;
-use program::Clock;
+use program::{Clock, stopped};
 
 /// Runs a task that was just admitted. Its last event comes in any case.
 pub(crate) async fn run(tasks: Arc<Tasks>, task: Arc<Task>, session: Arc<Session>, request: ExecuteTask) {
@@ -30,15 +28,13 @@ pub(crate) async fn run(tasks: Arc<Tasks>, task: Arc<Task>, session: Arc<Session
 }
 
 async fn perform(task: &Arc<Task>, session: &Arc<Session>, request: ExecuteTask) -> EventBody {
-    let deadline = Instant::now() + request.timeout.min(session.task_time_max());
-    let clock = Clock { deadline, given: request.timeout };
+    let clock = Clock::start(request.timeout.min(session.task_time_max()));
     // A call waits for its kernel before it takes one of the session's slots, so that a queue holds up nobody else.
-    let turn = match &request.operation {
+    let mut turn = match &request.operation {
         Operation::Exec(Exec { kernel: Some(name), .. }) => {
             let turn = tokio::select! {
                 turn = session.kernels().turn(name) => turn,
-                why = task.stopped() => return Ending::from(why).failed(None),
-                () = tokio::time::sleep_until(deadline) => return Ending::TimedOut(request.timeout).failed(None),
+                ending = stopped(task, clock) => return ending.before_it_ran(&format!("earlier calls on kernel `{name}`")),
             };
             match turn {
                 Ok(turn) => Some(turn),
@@ -49,24 +45,33 @@ async fn perform(task: &Arc<Task>, session: &Arc<Session>, request: ExecuteTask)
     };
     let slot = tokio::select! {
         slot = session.slot() => slot,
-        why = task.stopped() => return Ending::from(why).failed(None),
-        () = tokio::time::sleep_until(deadline) => return Ending::TimedOut(request.timeout).failed(None),
+        ending = stopped(task, clock) => return ending.before_it_ran("other tasks of its session"),
+        () = heed(turn.as_mut()) => Err(Failure::new(ErrorCode::Internal, "A kernel's turn ended by itself.")),
     };
     let _slot = match slot {
         Ok(slot) => slot,
         Err(failure) => return EventBody::Failed { failure, exit: None },
     };
+    let clock = clock.after_waiting();
     task.push(EventBody::Started);
     match request.operation {
         Operation::Exec(exec) => program::run(task, session, exec, turn, clock).await,
         Operation::Kernels(asked) => last_event(session.kernels().perform(&asked).await),
         Operation::Search(_) => tokio::select! {
             result = files::perform(session.workspace(), request.operation) => last_event(result),
-            why = task.stopped() => Ending::from(why).failed(None),
-            () = tokio::time::sleep_until(deadline) => Ending::TimedOut(request.timeout).failed(None),
+            ending = stopped(task, clock) => ending.failed(None),
         },
         operation => last_event(files::perform(session.workspace(), operation).await),
     }
+}
+
+/// Lets a kernel be restarted while the call that has it waits; never ends.
+async fn heed(turn: Option<&mut Turn>) {
+    if let Some(turn) = turn {
+        turn.restarted().await;
+        turn.obey();
+    }
+    std::future::pending().await
 }
 
 fn last_event(result: Result<OperationResult, Failure>) -> EventBody {

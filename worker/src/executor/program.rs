@@ -42,11 +42,26 @@ pub(crate) async fn run(
     }
 }
 
-/// When a program's time is up.
+/// When a task's time is up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     pub deadline: Instant,
     pub given: Duration,
+    /// How much of the time was over when it began.
+    waited: Duration,
+}
+
+impl Clock {
+    /// Gives so much time from now.
+    pub fn start(given: Duration) -> Self {
+        Self { deadline: Instant::now() + given, given, waited: Duration::ZERO }
+    }
+
+    /// The same, for a task that waited until now for its turn.
+    pub fn after_waiting(self) -> Self {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        Self { waited: self.given.saturating_sub(left), ..self }
+    }
 }
 
 async fn start_and_watch(
@@ -137,10 +152,10 @@ async fn start_and_watch(
 }
 
 /// Waits until the task must end for a reason that has nothing to do with its program.
-async fn stopped(task: &Task, clock: Clock) -> Ending {
+pub(super) async fn stopped(task: &Task, clock: Clock) -> Ending {
     tokio::select! {
         why = task.stopped() => why.into(),
-        () = tokio::time::sleep_until(clock.deadline) => Ending::TimedOut(clock.given),
+        () = tokio::time::sleep_until(clock.deadline) => Ending::TimedOut { given: clock.given, waited: clock.waited },
     }
 }
 

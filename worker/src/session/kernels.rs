@@ -263,6 +263,12 @@ impl Turn {
         }
     }
 
+    /// Ends the kernel if that was ordered.
+    pub fn obey(&mut self) {
+        self.seat.obey(&self.cell);
+        self.cell.note(&self.seat, true);
+    }
+
     /// Gives the kernel up, for this reason.
     pub fn end(&mut self, why: String) {
         self.seat.end(why);

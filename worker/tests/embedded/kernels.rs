@@ -120,6 +120,28 @@ async fn calls_on_one_kernel_run_in_order_and_hold_up_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_call_whose_time_passes_while_it_waits_says_that_nothing_was_run() {
+    let bench = Bench::new().await;
+    let first = "import os, time; x = 1\nwhile not os.path.exists('go'): time.sleep(0.01)";
+    let stream = bench.stream(bench.request(TaskId::mint(), call("k", first))).await;
+    while kernels(&bench, Kernels::List).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let ran = run_for(&bench, "k", "x = 2", Duration::from_millis(100)).await;
+    let Some(EventBody::Failed { failure, exit: None }) = ran.events.last().map(|event| &event.body) else {
+        panic!("{ran:?}")
+    };
+    assert_eq!(failure.code, ErrorCode::TaskTimeout);
+    assert_eq!(
+        failure.message,
+        "it waited 0.1 s, the time it was given, for earlier calls on kernel `k`; nothing was run"
+    );
+    bench.write("go", "").await;
+    collect(stream).await;
+    assert_eq!(run(&bench, "k", "print(x)").await.stdout, "1\n");
+}
+
+#[tokio::test]
 async fn kernels_are_listed_and_restarted_also_while_they_run() {
     let bench = Bench::new().await;
     assert_eq!(kernels(&bench, Kernels::List).await, Ok(vec![]));
