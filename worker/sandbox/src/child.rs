@@ -122,7 +122,8 @@ impl Child {
         serde_json::from_slice(&datagram.bytes).map_err(|_| SupervisorLost)
     }
 
-    fn judged(&self, mut end: ChildEnd) -> ChildEnd {
+    /// An end that was learnt in another way, with what is known here of the memory limit.
+    pub fn judged(&self, mut end: ChildEnd) -> ChildEnd {
         if let Some((counter, before)) = &self.oom {
             end.memory_limit_hit |= counter.kills() > *before;
         }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::{ErrorCode, Failure};
-use sandbox::{Child, ChildEnd, SupervisorLost};
+use sandbox::{ChildEnd, SupervisorLost};
 
 use super::ending::Ending;
 use super::stdio::Stdio;
-use crate::runtimes::{CallEnd, Prepared, StartError};
+use crate::runtimes::{CallEnd, Prepared, Process, StartError};
 use crate::session::{Live, Session, Turn};
 
 /// How soon a kernel is interrupted again: an interrupt that comes between two steps of a call is not heard.
@@ -18,7 +18,7 @@ const INTERRUPT_AGAIN: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) enum Subject {
     /// A program.
-    Program(Child),
+    Program(Process),
     /// A call.
     Call(Turn),
 }
@@ -40,8 +40,8 @@ pub(crate) async fn start(
     shown: std::os::fd::OwnedFd,
 ) -> Result<(Subject, Option<String>), StartError> {
     let Some(mut turn) = turn else {
-        let child = session.runtimes().start(live, prepared, stdio, shown).await?;
-        return Ok((Subject::Program(child), None));
+        let program = session.runtimes().start(live, prepared, stdio, shown).await?;
+        return Ok((Subject::Program(program), None));
     };
     let Prepared::Python(job) = prepared else { return Err(StartError::NotPython) };
     let (kernel, mut news) = turn.ready(live).await?;
@@ -68,7 +68,7 @@ impl Subject {
     /// Waits for its end. Cancel-safe.
     pub async fn wait(&mut self) -> Result<Ended, SupervisorLost> {
         match self {
-            Self::Program(child) => Ok(Ended { end: child.wait().await?, note: None }),
+            Self::Program(program) => Ok(Ended { end: program.wait().await?, note: None }),
             Self::Call(turn) => {
                 let kernel = turn.kernel().ok_or(SupervisorLost)?;
                 match kernel.wait().await {
@@ -93,8 +93,8 @@ impl Subject {
     /// Interrupts it and waits for its end. A program is interrupted once, lest it is disturbed while it tidies up; a
     /// kernel passes no more than one interrupt to a call, but may miss one.
     pub async fn end_by_interrupt(&mut self) -> Result<Ended, SupervisorLost> {
-        if let Self::Program(child) = self {
-            child.interrupt().await;
+        if let Self::Program(program) = self {
+            program.interrupt().await;
         }
         while let Self::Call(turn) = self {
             if let Some(kernel) = turn.kernel() {
@@ -110,7 +110,7 @@ impl Subject {
     /// Kills it with every process of it; a kernel is killed with its call.
     pub async fn kill(&mut self, ending: Ending) {
         match self {
-            Self::Program(child) => child.kill().await,
+            Self::Program(program) => program.kill().await,
             Self::Call(turn) => {
                 if let Some(kernel) = turn.kernel() {
                     kernel.kill(ending.of_a_kernel()).await;

@@ -6,19 +6,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sandbox::datagram::{self, AsyncSocket};
-use sandbox::{Child, ChildEnd, SupervisorLost};
+use sandbox::{ChildEnd, SupervisorLost};
 use serde::Deserialize;
 
-use super::StartError;
 use super::python::{self, Job};
 use super::template::job_file;
+use super::{Forked, StartError};
 use crate::executor::stdio::Stdio;
 use crate::session::Live;
 
 /// A kernel that runs, or has ended unnoticed. Dropping it ends it with all its processes.
 #[derive(Debug)]
 pub(crate) struct Kernel {
-    child: Child,
+    program: Forked,
     calls: AsyncSocket,
     live: Arc<Live>,
     call: u64,
@@ -63,12 +63,12 @@ impl Kernel {
         let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
         let null = || null().map_err(StartError::Descriptors);
         let stdio = Stdio { stdin: null()?, stdout: null()?, stderr: null()? };
-        let child = python::start(live, &Job::kernel(), stdio, theirs).await?;
+        let program = python::start(live, &Job::kernel(), stdio, theirs).await?;
         let calls = AsyncSocket::new(calls).map_err(StartError::Descriptors)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         let live = Arc::clone(live);
-        Ok(Self { child, calls, live, call: 0, started_ms, memory_bytes: 0, junk: 0, interrupted: false, killed: None })
+        Ok(Self { program, calls, live, call: 0, started_ms, memory_bytes: 0, junk: 0, interrupted: false, killed: None })
     }
 
     /// The life of the sandbox that it runs in.
@@ -93,7 +93,7 @@ impl Kernel {
 
     /// Hands it a call; the kernel runs it at once. An error means that it did not get the call.
     pub async fn begin(&mut self, job: &Job, stdio: &Stdio, shown: &OwnedFd) -> Result<(), StartError> {
-        self.child.count_memory_limit_from_now();
+        self.program.count_memory_limit_from_now();
         let job = job_file(job)?;
         let passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, shown, &job].map(AsFd::as_fd);
         self.call += 1;
@@ -105,13 +105,13 @@ impl Kernel {
     /// Interrupts what it runs.
     pub async fn interrupt(&mut self) {
         self.interrupted = true;
-        self.child.interrupt().await;
+        self.program.interrupt().await;
     }
 
     /// Kills it and every process of it, for this reason.
     pub async fn kill(&mut self, why: &'static str) {
         self.killed.get_or_insert(why);
-        self.child.kill().await;
+        self.program.kill().await;
     }
 
     /// Waits for the end of the call, or of the kernel. Cancel-safe.
@@ -120,11 +120,11 @@ impl Kernel {
             let said = tokio::select! {
                 biased;
                 said = self.calls.recv() => said,
-                end = self.child.wait() => return end.map(|end| self.died(end)),
+                end = self.program.wait() => return end.map(|end| self.died(end)),
             };
             let Ok(Some(said)) = said else {
                 // It closed its end, which it does only when it ends.
-                match tokio::time::timeout(OWN_END, self.child.wait()).await {
+                match tokio::time::timeout(OWN_END, self.program.wait()).await {
                     Ok(end) => return end.map(|end| self.died(end)),
                     Err(_) => self.kill("it took no more calls, but did not end").await,
                 }
@@ -140,14 +140,14 @@ impl Kernel {
                 self.kill("its code wrote to the descriptor through which it gets its calls").await;
             }
         }
-        let end = self.child.wait().await?;
+        let end = self.program.wait().await?;
         Ok(self.died(end))
     }
 
     /// Why it ended, if it did so while nobody looked.
     pub fn ended_unseen(&mut self) -> Option<String> {
         use futures::FutureExt;
-        let end = self.child.wait().now_or_never()?;
+        let end = self.program.wait().now_or_never()?;
         Some(match end {
             Ok(end) => self.how(&end),
             Err(SupervisorLost) => "its processes were killed".to_owned(),

@@ -2,11 +2,14 @@
 
 mod environment;
 pub(crate) mod find;
+mod forked;
 mod kernel;
+mod lane;
 mod python;
 mod scripts;
 mod shell;
 mod template;
+mod vitals;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -18,12 +21,13 @@ use std::sync::Arc;
 use codegen_types::operation::ScriptSource;
 use codegen_types::{ErrorCode, Failure, Network, PackageAccess, Program, WorkspacePath};
 use sandbox::files::Workspace;
-use sandbox::{Child, SandboxError, Spawn};
+use sandbox::{Child, ChildEnd, SandboxError, Spawn, SupervisorLost};
 
 use crate::executor::stdio::Stdio;
 use crate::packages::{Installation, Packages, Wanted};
 use crate::session::Live;
 use environment::Environment;
+pub(crate) use forked::Forked;
 pub(crate) use kernel::{CallEnd, Kernel};
 pub(crate) use python::Job;
 use python::Python;
@@ -49,6 +53,41 @@ pub(crate) enum Prepared {
     Command(Command),
     /// By pip, isolated from the session.
     Install(Box<Installation>),
+}
+
+/// A program that runs. Dropping it ends it with all its processes.
+#[derive(Debug)]
+pub(crate) enum Process {
+    /// In the session's prepared interpreter.
+    Forked(Forked),
+    /// In a process of its own.
+    Supervised(Child),
+}
+
+impl Process {
+    /// Waits until it and every process of it are gone, or will run no more instruction. Cancel-safe.
+    pub async fn wait(&mut self) -> Result<ChildEnd, SupervisorLost> {
+        match self {
+            Self::Forked(program) => program.wait().await,
+            Self::Supervised(child) => child.wait().await,
+        }
+    }
+
+    /// Interrupts it.
+    pub async fn interrupt(&self) {
+        match self {
+            Self::Forked(program) => program.interrupt().await,
+            Self::Supervised(child) => child.interrupt().await,
+        }
+    }
+
+    /// Kills it and every process of it.
+    pub async fn kill(&self) {
+        match self {
+            Self::Forked(program) => program.kill().await,
+            Self::Supervised(child) => child.kill().await,
+        }
+    }
 }
 
 /// A command line with its environment.
@@ -203,12 +242,12 @@ impl Runtimes {
         prepared: &Prepared,
         stdio: Stdio,
         shown: OwnedFd,
-    ) -> Result<Child, StartError> {
-        match prepared {
-            Prepared::Python(job) => python::start(live, job, stdio, shown).await,
-            Prepared::Command(command) => Ok(live.sandbox().spawn(command.spawn(stdio)).await?),
-            Prepared::Install(installation) => installation.start(live, stdio).await,
-        }
+    ) -> Result<Process, StartError> {
+        Ok(match prepared {
+            Prepared::Python(job) => Process::Forked(python::start(live, job, stdio, shown).await?),
+            Prepared::Command(command) => Process::Supervised(live.sandbox().spawn(command.spawn(stdio)).await?),
+            Prepared::Install(installation) => Process::Supervised(installation.start(live, stdio).await?),
+        })
     }
 }
 

@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 
 use codegen_types::WorkspacePath;
 use codegen_types::packages::USER_BASE;
-use sandbox::Child;
 use serde::{Deserialize, Serialize};
 
 use super::environment::Environment;
 use super::find;
-use super::template::Template;
+use super::forked::Forked;
 use super::{StartError, Stdio};
 use crate::session::Live;
 
@@ -157,26 +156,16 @@ impl Job {
 /// Starts a program in the sandbox's prepared interpreter and waits until it runs. `extra` is where it shows things, or
 /// where a kernel gets its calls. When the interpreter turns out to be
 /// gone before it let the program run, another one is prepared and asked, once.
-pub(crate) async fn start(live: &Live, job: &Job, stdio: Stdio, extra: OwnedFd) -> Result<Child, StartError> {
+pub(crate) async fn start(live: &Live, job: &Job, stdio: Stdio, extra: OwnedFd) -> Result<Forked, StartError> {
     let template = live.template().await?;
-    match ask(live, &template, job, &stdio, &extra).await {
+    match template.fork(live.sandbox(), job, &stdio, &extra).await {
         Err(StartError::InterpreterLost) => {
             tracing::info!("the prepared interpreter was gone; preparing another");
             live.forget_template(&template).await;
             let template = live.template().await?;
-            ask(live, &template, job, &stdio, &extra).await
+            template.fork(live.sandbox(), job, &stdio, &extra).await
         }
         other => other,
-    }
-}
-
-async fn ask(live: &Live, template: &Template, job: &Job, stdio: &Stdio, extra: &OwnedFd) -> Result<Child, StartError> {
-    let ctl = template.request(job, stdio, extra)?;
-    let mut child = live.sandbox().adopt(ctl).map_err(StartError::Descriptors)?;
-    match child.started().await {
-        Ok(Ok(_)) => Ok(child),
-        Ok(Err((step, source))) => Err(StartError::Fork { step, source }),
-        Err(sandbox::SupervisorLost) => Err(StartError::InterpreterLost),
     }
 }
 

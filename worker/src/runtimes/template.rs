@@ -1,37 +1,36 @@
 //! The worker's end of a prepared interpreter.
 
 use std::fs::File;
-use std::io::{self, IoSlice, Seek, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::WorkspacePath;
 use parking_lot::Mutex;
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg, socketpair,
-};
-use sandbox::{Sandbox, Spawn};
+use sandbox::{Sandbox, Spawn, datagram};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::StartError;
+use super::forked::Forked;
+use super::lane::Lanes;
 use super::python::{Job, Python};
 use crate::executor::stdio::Stdio;
 
 /// What the prepared interpreter runs; its own text explains it.
 const SOURCE: &str = concat!(
     include_str!("interpreter/template.py"),
-    include_str!("interpreter/supervisor.py"),
+    include_str!("interpreter/lane.py"),
     include_str!("interpreter/program.py"),
     include_str!("interpreter/display.py"),
     include_str!("interpreter/kernel.py"),
     include_str!("interpreter/start.py"),
 );
-/// Where the template waits for requests, and where it reads its own source.
-const REQUESTS_FD: i32 = 3;
+/// Where the first lane gets its orders, and where it reads its own source.
+const LANE_FD: i32 = 3;
 const SOURCE_FD: i32 = 4;
 /// What the template closes when it is prepared.
 const READY_FD: i32 = 5;
@@ -44,15 +43,15 @@ const COMPLAINT_BYTES_MAX: u64 = 4 << 10;
 /// programs that it forked.
 #[derive(Debug)]
 pub(crate) struct Template {
-    requests: OwnedFd,
+    lanes: Arc<Lanes>,
     /// Ends when the interpreter is prepared; absent once somebody waited for that.
     ready: Mutex<Option<pipe::Receiver>>,
 }
 
 impl Template {
-    /// Starts one; returns before it is ready, since requests wait in its socket.
+    /// Starts one; returns before it is ready, since orders wait in its socket.
     pub async fn start(sandbox: &dyn Sandbox, python: &Python) -> Result<Self, StartError> {
-        let (requests, theirs) = sequenced_pair()?;
+        let (orders, theirs) = datagram::pair().map_err(StartError::Descriptors)?;
         let (complaints, stderr) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(descriptors)?;
         let (ready, preparing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(descriptors)?;
         let ready = pipe::Receiver::from_owned_fd(ready).map_err(StartError::Descriptors)?;
@@ -64,11 +63,11 @@ impl Template {
             stdin: null().map_err(StartError::Descriptors)?,
             stdout: null().map_err(StartError::Descriptors)?,
             stderr,
-            extra: vec![(theirs, REQUESTS_FD), (memory_file(SOURCE.as_bytes())?, SOURCE_FD), (preparing, READY_FD)],
+            extra: vec![(theirs, LANE_FD), (memory_file(SOURCE.as_bytes())?, SOURCE_FD), (preparing, READY_FD)],
         };
         sandbox.spawn_bare(spawn).await?;
         report_complaints(complaints).map_err(StartError::Descriptors)?;
-        Ok(Self { requests, ready: Mutex::new(Some(ready)) })
+        Ok(Self { lanes: Lanes::new(orders).await?, ready: Mutex::new(Some(ready)) })
     }
 
     /// Waits until it is prepared, or gone.
@@ -80,25 +79,16 @@ impl Template {
         }
     }
 
-    /// Asks for a program; gives the worker's end of its control socket.
-    pub fn request(&self, job: &Job, stdio: &Stdio, extra: &OwnedFd) -> Result<OwnedFd, StartError> {
-        let (ours, theirs) = sequenced_pair()?;
-        let job = job_file(job)?;
-        let passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, &theirs, &job, extra].map(AsFd::as_fd);
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(6))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(control.push(SendAncillaryMessage::ScmRights(&passed)), "the buffer has room for six descriptors");
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        match sendmsg(&self.requests, &[IoSlice::new(b"r")], &mut control, flags) {
-            Ok(_) => Ok(ours),
-            Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Err(StartError::InterpreterLost),
-            Err(errno) => Err(descriptors(errno)),
-        }
+    /// Gives a job to a program of it, and waits until the program runs.
+    pub async fn fork(
+        &self,
+        sandbox: &dyn Sandbox,
+        job: &Job,
+        stdio: &Stdio,
+        extra: &OwnedFd,
+    ) -> Result<Forked, StartError> {
+        Forked::start(&self.lanes, sandbox, job, stdio, extra).await
     }
-}
-
-fn sequenced_pair() -> Result<(OwnedFd, OwnedFd), StartError> {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(descriptors)
 }
 
 /// A job as the interpreter reads it.

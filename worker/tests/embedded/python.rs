@@ -140,20 +140,20 @@ async fn a_prepared_interpreter_that_is_lost_is_made_anew() {
     let (task, line) = a_sleeper(&bench).await;
     bench.cancel(task, Duration::ZERO).await;
     assert_eq!(bench.attach(task, 1).await.code, Some(ErrorCode::TaskCancelled));
-    let [_program, _supervisor, template, ..] = line[..] else { panic!("{line:?}") };
-    kill(template);
+    let [_program, interpreter, ..] = line[..] else { panic!("{line:?}") };
+    kill(interpreter);
     for _ in 0..5 {
         assert_eq!(bench.python("print('still here')").await.stdout, "still here\n");
     }
 }
 
 #[tokio::test]
-async fn a_lost_supervisor_costs_the_sandbox_and_is_told() {
+async fn a_lost_lane_costs_the_sandbox_and_is_told() {
     let bench = Bench::new().await;
     bench.write("kept.txt", "kept").await;
     let (task, line) = a_sleeper(&bench).await;
-    let [_program, supervisor, ..] = line[..] else { panic!("{line:?}") };
-    kill(supervisor);
+    let [_program, lane, ..] = line[..] else { panic!("{line:?}") };
+    kill(lane);
     let ran = bench.attach(task, 1).await;
     assert_eq!(ran.signal(), Some(9), "{ran:?}");
     assert!(ran.stderr.contains("the sandbox was restarted"), "{}", ran.stderr);
@@ -163,7 +163,7 @@ async fn a_lost_supervisor_costs_the_sandbox_and_is_told() {
     assert!(told, "{next:?}");
 }
 
-/// Starts a program that sleeps, and finds its processes: the program, its supervisor, the prepared interpreter and so
+/// Starts a program that sleeps, and finds its processes: the program, the lane of the prepared interpreter and so
 /// on up to the worker.
 async fn a_sleeper(bench: &Bench) -> (TaskId, Vec<u32>) {
     let task = TaskId::mint();
@@ -195,7 +195,7 @@ async fn what_a_program_prints_is_never_taken_for_our_protocol() {
     let ran = bench.python(code).await;
     assert_eq!(ran.exit_code(), Some(3));
     assert!(
-        ran.stdout.contains("['0', '1', '1023', '2', '3']"),
+        ran.stdout.contains("['0', '1', '1022', '1023', '2', '3']"),
         "the standard streams, where things are shown, the listing: {ran:?}"
     );
     let closed = bench.python("import os\nos.closerange(0, 100)\nos._exit(4)").await;

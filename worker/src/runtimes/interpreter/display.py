@@ -73,11 +73,10 @@ def renew_turn():
 
 def offer_display():
     """Lets code show things with `display(thing)`, and our own reports with `codegen_display.publish`."""
-    module = types.ModuleType("codegen_display", "What a program shows beside its output.")
+    module = types.ModuleType(NEWEST, "What a program shows beside its output.")
     module.display = builtins.display = display
     module.publish = publish
-    sys.modules[module.__name__] = module
-    sys.meta_path.insert(0, FiguresFinder())
+    sys.modules[NEWEST] = module
     os.register_at_fork(after_in_child=renew_turn)
 
 
@@ -221,20 +220,27 @@ def show_figures(*_, **__):
         pyplot.close(number)
 
 
-class FiguresFinder:
-    """Gives `matplotlib.pyplot` a `show` that shows figures, when it is imported."""
+def show_figures_for(pyplot):
+    pyplot.show = show_figures
+
+
+class Amendments:
+    """Amends modules when they are imported."""
+
+    def __init__(self, amendments):
+        self.amendments = amendments
 
     def find_spec(self, name, path=None, target=None):
-        if name != "matplotlib.pyplot":
+        # Only once, also so that the others on the path are asked.
+        amend = self.amendments.pop(name, None)
+        spec = importlib.util.find_spec(name) if amend is not None else None
+        if spec is None or spec.loader is None:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
+        execute = spec.loader.exec_module
 
-            def exec_module(module):
-                execute(module)
-                module.show = show_figures
+        def exec_module(module):
+            execute(module)
+            amend(module)
 
-            spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module
         return spec

@@ -2,39 +2,47 @@
 
 # --- The program ----------------------------------------------------------------------------------------------------
 
+REHEARSAL = "import json, os\nx = [n * 2 for n in range(64)]\ndef f(a, b=1):\n    return a + b\nf(1)"
 
-def become_program(orders):
-    """Leaves everything of the supervisor behind and waits to be let go; returns the job and the descriptor for what
-    the program shows."""
-    os.setpgid(0, 0)
-    os.closerange(3, orders.fileno())
-    os.closerange(orders.fileno() + 1, EXTRA_FD + 1)
-    signal.set_wakeup_fd(-1)
+
+def become_program(jobs):
+    """Gets as ready as can be and waits for a job, which it returns."""
+    os.setsid()
+    os.dup2(jobs.fileno(), JOB_FD, inheritable=False)
+    jobs.close()
+    os.closerange(3, JOB_FD)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     fence()
     settle()
     warm_program()
-    data, standard, _, _ = socket.recv_fds(orders, 16, DESCRIPTORS - 1, socket.MSG_CMSG_CLOEXEC)
-    if data != b"g" or len(standard) != DESCRIPTORS - 1:
+    return take_job(JOBS)
+
+
+def take_job(jobs):
+    """Waits for the job and for what it runs with; ends when there will be none."""
+    data, passed, _, _ = socket.recv_fds(jobs, JOB_BYTES_MAX, 5, socket.MSG_CMSG_CLOEXEC)
+    if len(passed) < 4:
         os._exit(1)
-    orders.close()
-    *standard, job, extra = standard
-    with open(job, "rb") as file:
-        parsed = json.loads(file.read())
-    for number, descriptor in enumerate(standard):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
+    # A worker that was not told may give the job to another program.
+    jobs.send(b"t")
     # Where a program shows things is out of the way of the numbers that programs expect to be free.
-    os.dup2(extra, EXTRA_FD, inheritable=False)
-    os.close(extra)
+    for number, descriptor in zip((0, 1, 2, EXTRA_FD), passed):
+        os.dup2(descriptor, number, inheritable=number < 3)
+        os.close(descriptor)
+    # A long one is in a file.
+    for job in passed[4:]:
+        with open(job, "rb") as file:
+            data = file.read()
     prctl(PR_SET_DUMPABLE, 1)
-    return parsed
+    return json.loads(data)
 
 
 def settle():
     """What is the same for every job."""
+    global JOBS, PROGRAM
+    JOBS, PROGRAM = socket.socket(fileno=JOB_FD), os.getpid()
     # Compiled files would show up among the files that the task changed.
     sys.dont_write_bytecode = True
     sys.excepthook = sys.__excepthook__ = show_exception
@@ -43,20 +51,31 @@ def settle():
     main.__builtins__ = builtins
     sys.modules["__main__"] = main
     offer_display()
+    amendments = {"matplotlib.pyplot": show_figures_for, "multiprocessing.spawn": let_spawned_processes_import}
+    sys.meta_path.insert(0, Amendments(amendments))
 
 
 def warm_program():
-    """Copies the pages that nearly every program writes to, before anybody waits for it."""
-    for number in range(3):
-        descriptor = os.dup(number)
-        with open(descriptor, "wb") as binary:
-            stream = io.TextIOWrapper(binary, "utf-8", line_buffering=True)
-            print("", file=stream)
-    names = {"__name__": "__warm__", "__builtins__": builtins}
-    tree = ast.parse("import json, os\nx = [n * 2 for n in range(64)]\ndef f(a, b=1):\n    return a + b\nf(1)\n")
-    exec(compile(tree, CODE_NAME, "exec"), names)
-    json.loads('{"code": "1", "args": [], "env": {"A": "B"}}')
-    forget_names(names)
+    """Copies the pages that nearly every program writes to, before anybody waits for it: does what it will do."""
+    # The streams see a pipe behind their descriptors, as they mostly do later.
+    ends = os.pipe()
+    for number, end in enumerate((*ends, ends[1])):
+        os.dup2(end, number)
+    for end in ends:
+        os.close(end)
+    open_standard_streams()
+    main = types.ModuleType("__warm__")
+    main.__builtins__ = builtins
+    take_environment(json.loads('{"A": "B"}'))
+    del os.environ["A"]
+    code, last = load({"code": REHEARSAL, "args": []}, main)
+    exec(code, main.__dict__)
+    print(evaluate(last, main.__dict__))
+    flush(sys.stderr)
+    attempt(logging.shutdown, logging)
+    sys.path.pop(0)
+    linecache.cache.clear()
+    clear_away(main)
 
 
 def fence():
@@ -79,7 +98,6 @@ def fence():
 
 def run(job):
     """Runs the job as `python FILE` or `python -c CODE` would, and ends the process as they do."""
-    open_standard_streams()
     take_environment(job["env"])
     if job["kernel"]:
         return run_kernel()
@@ -143,7 +161,6 @@ def load(job, main):
         sys.path.insert(0, WORKSPACE)
         lines = [line + "\n" for line in source.splitlines()]
         linecache.cache[CODE_NAME] = (len(source), None, lines, CODE_NAME)
-        let_spawned_processes_import(source)
     else:
         name = os.path.join(WORKSPACE, job["path"])
         sys.argv = [job["path"], *job["args"]]
@@ -187,22 +204,17 @@ def open_standard_streams():
         setattr(sys, f"__{name}__", stream)
 
 
-def let_spawned_processes_import(source):
+def let_spawned_processes_import(spawn):
     """Processes that multiprocessing spawns import the main module from a file; code has none until one is needed."""
-    spawn = sys.modules.get("multiprocessing.spawn")
-    if spawn is None:
-        return
     prepare_plain = spawn.get_preparation_data
     written = []
 
     def get_preparation_data(name):
         data = prepare_plain(name)
-        if "init_main_from_name" not in data and "init_main_from_path" not in data:
+        if CODE_NAME in linecache.cache and "init_main_from_name" not in data and "init_main_from_path" not in data:
             if not written:
-                import tempfile
-
                 with tempfile.NamedTemporaryFile("w", prefix="code_", suffix=".py", delete=False) as file:
-                    file.write(source)
+                    file.writelines(linecache.cache[CODE_NAME][2])
                 written.append(file.name)
             data["init_main_from_path"] = written[0]
         return data
@@ -259,17 +271,33 @@ def finalise(main, status):
     attempt(atexit._run_exitfuncs, atexit)
     if not attempt(lambda: flush(sys.stdout), sys.stdout) and status == 0:
         status = 120
-    # Files that were left open are written out when the last reference to them goes.
-    forget(main)
-    for name in [name for name in sys.modules if name not in IMPORTED and name != "__main__"]:
-        forget(sys.modules[name])
-    gc.collect()
+    clear_away(main)
     for stream in (sys.stdout, sys.stderr):
         quietly(flush, stream)
     if status is None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
+    say_end(status)
     os._exit(status)
+
+
+def clear_away(main):
+    """Drops what the program made: files that were left open are written out when the last reference to them goes."""
+    forget(main)
+    # The newest first. To look at all the others would copy the pages where their names are.
+    for name in list(itertools.takewhile(lambda name: name != NEWEST, reversed(sys.modules))):
+        if name not in IMPORTED:
+            forget(sys.modules[name])
+    gc.collect()
+
+
+def say_end(status):
+    """Says that nothing more comes, since taking the process apart takes longer than most scripts run."""
+    if os.getpid() != PROGRAM:
+        # A process that the code forked.
+        return
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    quietly(JOBS.send, b'{"code":%d,"memory_peak_bytes":%d}' % (status, peak * 1024))
 
 
 def attempt(step, owner):

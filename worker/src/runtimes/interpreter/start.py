@@ -2,4 +2,4 @@
 
 prepare()
 IMPORTED = frozenset(sys.modules)
-run(serve(socket.socket(fileno=REQUESTS_FD)))
+run(serve())

@@ -1,0 +1,171 @@
+//! A program that runs in a prepared interpreter.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::process::Signal;
+use sandbox::datagram::AsyncSocket;
+use sandbox::{Child, ChildEnd, Sandbox, SupervisorLost};
+use serde::Deserialize;
+
+use super::StartError;
+use super::lane::{Lanes, Spare, Taken};
+use super::memory_file;
+use super::python::Job;
+use super::vitals::Vitals;
+use crate::executor::stdio::Stdio;
+
+/// A longer job travels in a file; the interpreter knows the same number, in bytes.
+const JOB_BYTES_MAX: usize = 64 << 10;
+/// Spares that may turn out to be dead before one takes a job.
+const TRIES: usize = 3;
+
+/// A program of a prepared interpreter. Dropping it ends it with all its processes; its lane is free for others then.
+#[derive(Debug)]
+pub(crate) struct Forked {
+    /// Absent once it is given up.
+    held: Option<(Child, Taken)>,
+    jobs: AsyncSocket,
+    process: Option<OwnedFd>,
+    /// Whether its own word may still be listened to.
+    listening: bool,
+    standing: Standing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Runs,
+    /// It will run no more instruction; the system takes it apart.
+    Killed,
+    /// Nothing is left of it.
+    Gone,
+}
+
+/// What a program says when nothing more comes of it.
+#[derive(Debug, Deserialize)]
+struct Report {
+    code: u8,
+    memory_peak_bytes: u64,
+}
+
+impl Forked {
+    /// Gives a job to a spare. `extra` is where the program shows things, or where a kernel gets its calls.
+    pub(super) async fn start(
+        lanes: &Arc<Lanes>,
+        sandbox: &dyn Sandbox,
+        job: &Job,
+        stdio: &Stdio,
+        extra: &OwnedFd,
+    ) -> Result<Self, StartError> {
+        let job = serde_json::to_vec(job).map_err(|error| StartError::Descriptors(error.into()))?;
+        let file = if job.len() > JOB_BYTES_MAX { Some(memory_file(&job)?) } else { None };
+        let mut passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, extra].map(AsFd::as_fd).to_vec();
+        passed.extend(file.as_ref().map(AsFd::as_fd));
+        let bytes = if file.is_some() { b"f" } else { job.as_slice() };
+        let mut lane = lanes.take().await?;
+        for _ in 0..TRIES {
+            let Spare { control, jobs, process } = lane.spare().await?;
+            let child = sandbox.adopt(control).map_err(StartError::Descriptors)?;
+            // From here on a caller that is gone leaves a program to be ended.
+            let mut this = Self { held: Some((child, lane)), jobs, process, listening: true, standing: Standing::Runs };
+            if this.take_job(bytes, &passed).await {
+                return Ok(this);
+            }
+            let Some((_, back)) = this.held.take() else { break };
+            lane = back;
+        }
+        Err(StartError::InterpreterLost)
+    }
+
+    /// Whether it took the job. One that did not never will.
+    async fn take_job(&self, job: &[u8], passed: &[BorrowedFd<'_>]) -> bool {
+        self.jobs.send(job, passed).await.is_ok()
+            && matches!(self.jobs.recv().await, Ok(Some(said)) if said.bytes == b"t")
+    }
+
+    /// Lets the end say whether the memory limit was hit since this moment, for a program that lives through many tasks.
+    pub fn count_memory_limit_from_now(&mut self) {
+        if let Some((child, _)) = &mut self.held {
+            child.count_memory_limit_from_now();
+        }
+    }
+
+    /// Interrupts it.
+    pub async fn interrupt(&self) {
+        if let Some((child, _)) = &self.held {
+            child.interrupt().await;
+        }
+    }
+
+    /// Kills it and every process of it.
+    pub async fn kill(&self) {
+        if let Some((child, _)) = &self.held {
+            child.kill().await;
+        }
+    }
+
+    /// Waits until it and every process of it are gone, or will run no more instruction. Cancel-safe.
+    pub async fn wait(&mut self) -> Result<ChildEnd, SupervisorLost> {
+        let Some((child, _)) = &mut self.held else { return Err(SupervisorLost) };
+        while self.listening {
+            tokio::select! {
+                biased;
+                end = child.wait() => {
+                    self.standing = Standing::Gone;
+                    return end;
+                }
+                said = self.jobs.recv() => {
+                    // It says one thing; what comes else is the session's code.
+                    self.listening = false;
+                    let report = said.ok().flatten().and_then(|said| serde_json::from_slice(&said.bytes).ok());
+                    if let Some(end) = report.and_then(|report| ended_early(self.process.as_ref(), report)) {
+                        self.standing = Standing::Killed;
+                        return Ok(child.judged(end));
+                    }
+                }
+            }
+        }
+        let end = child.wait().await;
+        self.standing = Standing::Gone;
+        end
+    }
+}
+
+/// Ends a program that says that nothing more comes of it, so that nobody waits for the system to take it apart. None: it
+/// has threads or processes yet, so that its end must be waited for.
+///
+/// The session's code may say so, too: what it gets by that is the end of its program, with an exit code of its choice.
+fn ended_early(process: Option<&OwnedFd>, report: Report) -> Option<ChildEnd> {
+    let process = process?;
+    let vitals = Vitals::of(process)?;
+    if !vitals.is_alone {
+        return None;
+    }
+    rustix::process::pidfd_send_signal(process, Signal::KILL).ok()?;
+    Some(ChildEnd {
+        code: Some(report.code.into()),
+        cpu_ms: vitals.cpu_ms,
+        memory_peak_bytes: report.memory_peak_bytes,
+        ..ChildEnd::default()
+    })
+}
+
+impl Drop for Forked {
+    fn drop(&mut self) {
+        let (Some((mut child, mut lane)), Ok(runtime)) = (self.held.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        let standing = self.standing;
+        runtime.spawn(async move {
+            lane.refill().await;
+            if standing == Standing::Runs {
+                child.kill().await;
+            }
+            // A lane that cannot say how its program ended is given up.
+            if standing == Standing::Gone || child.wait().await.is_ok() {
+                lane.give_back();
+            }
+        });
+    }
+}

@@ -1,0 +1,140 @@
+//! Lanes of a prepared interpreter: who may use which next, and the spare that waits in each.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sandbox::datagram::{self, AsyncSocket, Datagram};
+use serde::Deserialize;
+
+use super::StartError;
+
+/// The lanes of one interpreter. A lane has one program with a job at a time.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    /// The first one makes the others, also while it is in use.
+    first: Arc<AsyncSocket>,
+    free: Mutex<Vec<Lane>>,
+}
+
+#[derive(Debug)]
+struct Lane {
+    orders: Arc<AsyncSocket>,
+    /// Whether a spare was asked for that did not come yet.
+    asked: bool,
+}
+
+/// A lane in use. It becomes free again when this is given back; dropped, it ends with all that runs in it.
+#[derive(Debug)]
+pub(super) struct Taken {
+    lane: Lane,
+    home: Arc<Lanes>,
+}
+
+/// A program that waits for its job.
+#[derive(Debug)]
+pub(super) struct Spare {
+    /// Where the lane is told what to do with it, and says how it ended.
+    pub control: OwnedFd,
+    /// Where it gets its job and says how it ends.
+    pub jobs: AsyncSocket,
+    /// Its process descriptor, where the system has such.
+    pub process: Option<OwnedFd>,
+}
+
+/// What a lane says.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Spare {},
+    Failed { step: String, errno: i32 },
+}
+
+impl Lanes {
+    /// The lanes of an interpreter that was just started, and asks for the first spare.
+    pub async fn new(first: OwnedFd) -> Result<Arc<Self>, StartError> {
+        let first = Arc::new(AsyncSocket::new(first).map_err(StartError::Descriptors)?);
+        let mut lane = Lane { orders: first.clone(), asked: false };
+        lane.ask().await?;
+        Ok(Arc::new(Self { first, free: Mutex::new(vec![lane]) }))
+    }
+
+    /// A lane that nobody uses.
+    pub async fn take(self: &Arc<Self>) -> Result<Taken, StartError> {
+        let free = self.free.lock().pop();
+        let lane = match free {
+            Some(lane) => lane,
+            None => self.make().await?,
+        };
+        Ok(Taken { lane, home: self.clone() })
+    }
+
+    async fn make(&self) -> Result<Lane, StartError> {
+        let (orders, theirs) = datagram::pair().map_err(StartError::Descriptors)?;
+        self.first.send(b"l", &[theirs.as_fd()]).await.map_err(|_| StartError::InterpreterLost)?;
+        let orders = Arc::new(AsyncSocket::new(orders).map_err(StartError::Descriptors)?);
+        Ok(Lane { orders, asked: false })
+    }
+}
+
+impl Taken {
+    /// The spare of the lane, as soon as there is one.
+    pub async fn spare(&mut self) -> Result<Spare, StartError> {
+        let ahead = self.lane.asked;
+        match self.lane.spare().await {
+            // What could not be had then may be had now.
+            Err(StartError::Fork { .. }) if ahead => self.lane.spare().await,
+            other => other,
+        }
+    }
+
+    /// Lets the lane make its next spare, ahead of need.
+    pub async fn refill(&mut self) {
+        // A lane that is gone is noticed by whoever needs the spare.
+        let _ = self.lane.ask().await;
+    }
+
+    /// Makes the lane free for others. Nothing may be left of what ran in it.
+    pub fn give_back(self) {
+        let Self { lane, home } = self;
+        let mut free = home.free.lock();
+        // One that is free is enough; the first cannot be had again.
+        if Arc::ptr_eq(&lane.orders, &home.first) {
+            free.clear();
+        }
+        if free.is_empty() {
+            free.push(lane);
+        }
+    }
+}
+
+impl Lane {
+    async fn ask(&mut self) -> Result<(), StartError> {
+        if !self.asked {
+            self.orders.send(b"s", &[]).await.map_err(|_| StartError::InterpreterLost)?;
+            self.asked = true;
+        }
+        Ok(())
+    }
+
+    async fn spare(&mut self) -> Result<Spare, StartError> {
+        self.ask().await?;
+        let Datagram { bytes, descriptors } =
+            self.orders.recv().await.ok().flatten().ok_or(StartError::InterpreterLost)?;
+        self.asked = false;
+        match serde_json::from_slice(&bytes) {
+            Ok(Word::Spare {}) => {
+                let mut descriptors = descriptors.into_iter();
+                let (Some(control), Some(jobs)) = (descriptors.next(), descriptors.next()) else {
+                    return Err(StartError::InterpreterLost);
+                };
+                let jobs = AsyncSocket::new(jobs).map_err(StartError::Descriptors)?;
+                Ok(Spare { control, jobs, process: descriptors.next() })
+            }
+            Ok(Word::Failed { step, errno }) => {
+                Err(StartError::Fork { step, source: std::io::Error::from_raw_os_error(errno) })
+            }
+            Err(_) => Err(StartError::InterpreterLost),
+        }
+    }
+}
