@@ -68,7 +68,17 @@ impl Kernel {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         let live = Arc::clone(live);
-        Ok(Self { program, calls, live, call: 0, started_ms, memory_bytes: 0, junk: 0, interrupted: false, killed: None })
+        Ok(Self {
+            program,
+            calls,
+            live,
+            call: 0,
+            started_ms,
+            memory_bytes: 0,
+            junk: 0,
+            interrupted: false,
+            killed: None,
+        })
     }
 
     /// The life of the sandbox that it runs in.
