@@ -51,6 +51,11 @@ pub(super) fn key_of(attempt: &Record) -> Option<String> {
     attempt.detail.as_ref()?.get("idempotency_key")?.as_str().map(str::to_owned)
 }
 
+/// Whether the call whose attempt this is changes nothing.
+pub(super) fn is_read_only(attempt: &Record) -> bool {
+    attempt.detail.as_ref().is_some_and(|detail| detail.get("read_only") == Some(&Value::Bool(true)))
+}
+
 const fn suspended(reason: SuspendReason) -> &'static str {
     match reason {
         SuspendReason::Idle => "idle",

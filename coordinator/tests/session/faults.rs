@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use codegen_audit::{EventKind, Outcome, Record};
 use codegen_types::{ErrorCode, Failure, LogSeq, TaskId};
-use coordinator::session::{CreateSession, SessionOptions, TaskCall};
+use coordinator::session::{CreateSession, SessionOptions, TaskCall, TaskPhase};
 use coordinator::store::{SessionStore, Sqlite, TaskRow, TaskStore};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -157,6 +157,31 @@ async fn what_was_done_under_a_key_is_not_done_again_when_the_store_is_lost() {
     assert_eq!(second.run(keyed(session, "done")).await.task, done.task);
     assert_eq!(second.fleet.dispatched().len(), 2, "nothing was dispatched again");
     assert_eq!(stdout(&second.run(keyed(session, "new")).await), "ok");
+    second.audit.close().await;
+    assert_eq!(wrongly_closed(&records(copy.path())), []);
+}
+
+#[tokio::test]
+async fn how_tasks_ended_is_known_when_the_store_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Rig::with(ground(dir.path(), Double::default()).await, options()).await;
+    let session = first.create().await.id;
+    let done = first.run(call(session)).await.task;
+    let looked = first.run(TaskCall { read_only: true, ..call(session) }).await.task;
+    first.fleet.script(Script::Hang);
+    let (sessions, running) = (first.sessions.clone(), call(session));
+    let cut_off = running.task;
+    tokio::spawn(async move { sessions.run(running, mpsc::channel(1).0, CancellationToken::new()).await });
+    until("it runs", || first.fleet.dispatched().len() == 3).await;
+    let copy = after_kill(dir.path());
+    lose_the_store(copy.path());
+    let second = Rig::with(ground(copy.path(), first.fleet.clone()).await, options()).await;
+    let listed = second.sessions.tasks(&ann(), None, 10).await.unwrap();
+    let phases: Vec<_> = listed.iter().map(|info| (info.task, info.phase, info.session)).collect();
+    assert_eq!(phases, [(cut_off, TaskPhase::Unknown, session), (done, TaskPhase::Finished, session)]);
+    let seen = second.sessions.task(&ann(), done).await.unwrap();
+    assert_eq!(code(&seen.outcome.unwrap()), Some(ErrorCode::TaskOutcomeUnknown), "what it wrote is lost");
+    assert!(second.sessions.task(&ann(), looked).await.is_err(), "looks are no tasks that are kept");
     second.audit.close().await;
     assert_eq!(wrongly_closed(&records(copy.path())), []);
 }

@@ -23,14 +23,16 @@ pub(super) enum Attempt {
 impl Runner {
     /// Records the attempt; for acting calls it is durable before anything is sent.
     pub(super) async fn attempt(&self, begun: &Begun) -> Result<Attempt, AuditUnavailable> {
+        let mut detail = json!({"operation": self.call.operation.name(), "idempotency_key": self.call.idempotency_key});
+        if self.call.read_only {
+            detail["read_only"] = json!(true);
+        }
         let entry = Entry {
             kind: EventKind::TaskAttempt,
             called_as: (self.call.called_as != self.call.tool).then(|| self.call.called_as.clone()),
             args: Some(self.call.args.clone()),
             trace: self.call.trace.clone(),
-            detail: Some(
-                json!({"operation": self.call.operation.name(), "idempotency_key": self.call.idempotency_key}),
-            ),
+            detail: Some(detail),
             ..self.entry(begun)
         };
         if self.call.read_only {

@@ -1,0 +1,87 @@
+//! At start: the log is the truth, and the store is brought up to it.
+
+mod sessions;
+mod tail;
+mod tasks;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use codegen_audit::{Audit, AuditUnavailable, ReadError};
+use codegen_types::SessionId;
+
+use super::now_ms;
+use super::receipt::Receipt;
+use crate::store::{SessionRow, SessionStore, StoreError, TaskStore};
+use sessions::{caught_up, put};
+use tail::{Seek, read_tail};
+use tasks::{bring_back, close_tasks};
+
+/// Why the store could not be brought up to the log.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The log cannot be read.
+    #[error("the audit log cannot be read")]
+    Read(#[from] ReadError),
+    /// The log cannot be written.
+    #[error("the audit log cannot be written")]
+    Write(#[from] AuditUnavailable),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// Reading the log panicked.
+    #[error("reading the audit log was cut off")]
+    CutOff,
+}
+
+/// Reconciles, and gives every session there is.
+pub(super) async fn run(
+    audit: &Audit,
+    audit_dir: Option<PathBuf>,
+    sessions: &dyn SessionStore,
+    tasks: &dyn TaskStore,
+    outcome_retention: Duration,
+) -> Result<Vec<SessionRow>, ReconcileError> {
+    let mut rows: BTreeMap<SessionId, SessionRow> =
+        sessions.sessions().await?.into_iter().map(|row| (row.id, row)).collect();
+    let Some(dir) = audit_dir else {
+        close_tasks(audit, tasks, BTreeMap::new(), BTreeMap::new()).await?;
+        return Ok(rows.into_values().collect());
+    };
+    let progress = sessions.progress().await?;
+    let seek = Seek {
+        unfinished: tasks.unfinished_tasks().await?.iter().map(|row| row.id).collect(),
+        since_ms: now_ms().saturating_sub(i64::try_from(outcome_retention.as_millis()).unwrap_or(i64::MAX)),
+        store_is_lost: progress.log_id.is_none(),
+    };
+    let receipts = rows.iter().map(|(id, row)| (*id, row.receipt.clone())).collect();
+    let reading = tokio::task::spawn_blocking(move || read_tail(&dir, &progress, &seek, receipts));
+    let tail = reading.await.map_err(|_| ReconcileError::CutOff)??;
+    for (session, records) in tail.sessions {
+        let row = rows.remove(&session);
+        let stored = row.as_ref().map(|row| row.revision);
+        match (caught_up(row, &records), stored) {
+            (Some(row), _) => drop(rows.insert(session, put(sessions, row).await?)),
+            // Its end is on record, and it was to be forgotten when the server ended.
+            (None, Some(revision)) => sessions.remove_session(session, revision).await?,
+            (None, None) => {}
+        }
+    }
+    for (session, receipt) in tail.receipts {
+        if let Some(row) = rows.remove(&session) {
+            let row = if receipt.tasks == row.receipt.tasks {
+                row
+            } else {
+                put(sessions, SessionRow { receipt: Receipt { through: tail.last, ..receipt }, ..row }).await?
+            };
+            rows.insert(session, row);
+        }
+    }
+    bring_back(tasks, tail.keyed.into_values().chain(tail.acted.into_values())).await?;
+    close_tasks(audit, tasks, tail.open, tail.closed).await?;
+    if let Some(log_id) = tail.log_id {
+        sessions.settle(log_id, tail.last).await?;
+    }
+    Ok(rows.into_values().collect())
+}

@@ -1,0 +1,81 @@
+//! Rows of sessions as the log has them.
+
+use std::collections::BTreeMap;
+
+use codegen_audit::{EventKind, Record};
+use coordinator_core::session::SessionState;
+use serde_json::Value;
+
+use crate::session::receipt::Receipt;
+use crate::store::{SessionRow, SessionStore, StoreError};
+
+/// The row as the log has it: what it says after the row was written last, applied in order.
+pub(super) fn caught_up(row: Option<SessionRow>, records: &[Record]) -> Option<SessionRow> {
+    let mut row = row;
+    for record in records {
+        if row.as_ref().is_some_and(|row| row.audit_seq >= record.seq) {
+            continue;
+        }
+        if record.kind == EventKind::SessionExpired {
+            return None;
+        }
+        row = match row {
+            None => rebuilt(record),
+            Some(row) => Some(applied(row, record)),
+        };
+    }
+    row
+}
+
+fn rebuilt(record: &Record) -> Option<SessionRow> {
+    if record.kind != EventKind::SessionCreated {
+        return None;
+    }
+    let created_ms = record.ts.as_millisecond();
+    let row = SessionRow {
+        id: record.session?,
+        principal: record.principal.clone()?,
+        name: None,
+        metadata: BTreeMap::new(),
+        ttl_ms: 0,
+        created_ms,
+        last_used_ms: created_ms,
+        isolation: None,
+        tasks: 0,
+        workspace_bytes: None,
+        receipt: Receipt::default(),
+        state: state_of(record)?,
+        revision: 0,
+        audit_seq: record.seq,
+    };
+    Some(applied(row, record))
+}
+
+fn applied(mut row: SessionRow, record: &Record) -> SessionRow {
+    if let Some(state) = state_of(record) {
+        row.state = state;
+    }
+    if let Some(Value::Object(description)) = &record.args {
+        row.name = description.get("name").and_then(Value::as_str).map(str::to_owned);
+        if let Some(Value::Object(metadata)) = description.get("metadata") {
+            row.metadata = metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        }
+        row.ttl_ms = description.get("ttl_ms").and_then(Value::as_u64).unwrap_or(row.ttl_ms);
+    }
+    row.last_used_ms = row.last_used_ms.max(record.ts.as_millisecond());
+    row.audit_seq = record.seq;
+    row
+}
+
+fn state_of(record: &Record) -> Option<SessionState> {
+    serde_json::from_value(record.detail.as_ref()?.get("state")?.clone()).ok()
+}
+
+pub(super) async fn put(sessions: &dyn SessionStore, row: SessionRow) -> Result<SessionRow, StoreError> {
+    let row = SessionRow { revision: row.revision + 1, ..row };
+    match row.revision {
+        1 => sessions.insert_session(row.clone()).await?,
+        _ => sessions.put_session(row.clone()).await?,
+    }
+    Ok(row)
+}
