@@ -30,6 +30,17 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, ErrorCode::PermissionDenied, message)
     }
 
+    /// The body is of a kind that is not taken.
+    pub(super) fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::InvalidArgument, message)
+    }
+
+    /// The path is there, and takes other methods.
+    pub(super) fn method_not_allowed() -> Self {
+        let message = "this path does not take that method";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::InvalidArgument, message)
+    }
+
     /// There is nothing at this path.
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, "there is nothing at this path")

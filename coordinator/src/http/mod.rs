@@ -10,6 +10,7 @@ mod bodies;
 mod error;
 mod guard;
 mod health;
+mod legacy;
 mod listener;
 mod router;
 mod stall;
@@ -25,10 +26,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::HttpConfig;
 use crate::identity::Authenticator;
-use crate::mcp::{Services, StreamableHttp};
+use crate::mcp::{LegacySse, Services, StreamableHttp};
 
 pub use health::{Check, Readiness};
 use listener::Listener;
+use router::Transports;
 
 /// How long calls that run when the server stops may take to end.
 const CALLS_PATIENCE: Duration = Duration::from_secs(7);
@@ -92,13 +94,14 @@ impl HttpServer {
     /// Serves until `stop`, then drains: no connection is accepted any more, running calls are cancelled and answered,
     /// and what is still open after a few seconds is closed.
     pub async fn run(self, services: HttpServices, stop: CancellationToken) {
-        let mcp = StreamableHttp::new(services.mcp);
-        let router = router::router(&self.config, self.authenticator, mcp.clone(), services.readiness);
+        let (mcp, sse) = (StreamableHttp::new(services.mcp.clone()), LegacySse::new(services.mcp));
+        let transports = Transports { mcp: mcp.clone(), sse: sse.clone() };
+        let router = router::router(&self.config, self.authenticator, transports, services.readiness);
         let (drain, force) = (CancellationToken::new(), CancellationToken::new());
         let end = async {
             stop.cancelled().await;
             drain.cancel();
-            mcp.end(CALLS_PATIENCE).await;
+            tokio::join!(mcp.end(CALLS_PATIENCE), sse.end(CALLS_PATIENCE));
             tokio::time::sleep(ANSWERS_PATIENCE).await;
             mcp.cut();
             force.cancel();

@@ -6,30 +6,42 @@ use axum::Router;
 use axum::extract::{Extension, Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 
 use super::authentication::{self, Authentication};
 use super::bodies::{self, Bodies};
 use super::error::ApiError;
 use super::guard::{self, Guard};
 use super::health::{self, Readiness};
+use super::legacy;
 use super::step_up;
 use crate::config::HttpConfig;
 use crate::identity::{Authenticator, Identity};
-use crate::mcp::StreamableHttp;
+use crate::mcp::{LegacySse, StreamableHttp};
+
+/// The protocol's ways over HTTP.
+pub(super) struct Transports {
+    pub(super) mcp: StreamableHttp,
+    pub(super) sse: LegacySse,
+}
 
 /// The whole of HTTP.
 pub(super) fn router(
     config: &HttpConfig,
     authenticator: Authenticator,
-    mcp: StreamableHttp,
+    transports: Transports,
     readiness: Arc<dyn Readiness>,
 ) -> Router {
     let guard = Guard::new(config);
     let authentication = Authentication::new(authenticator, None);
+    let legacy = Router::new()
+        .route("/sse", get(legacy::events))
+        .route("/messages", post(legacy::message))
+        .with_state(transports.sse);
     let for_clients = Router::new()
         .route("/mcp", any(streamable))
-        .with_state(mcp)
+        .with_state(transports.mcp)
+        .merge(legacy)
         .layer(from_fn_with_state(authentication.clone(), step_up::step_up))
         .layer(from_fn_with_state(Bodies::new(config.patience.body), bodies::read))
         .layer(from_fn_with_state(authentication, authentication::authenticate));
@@ -37,6 +49,7 @@ pub(super) fn router(
     let for_anybody = Router::new().route("/healthz", get(health::live)).route("/readyz", get(health::ready));
     for_clients
         .fallback(|| async { ApiError::not_found() })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(guard.cors())
         .layer(from_fn_with_state(guard, guard::check))
         .merge(for_anybody.with_state(readiness))

@@ -18,6 +18,7 @@ mod prompts;
 mod protocol;
 pub(crate) mod quirks;
 mod resources;
+mod sse;
 mod stdio;
 mod streamable;
 mod subscriptions;
@@ -40,6 +41,7 @@ use crate::tools::{Connection, SessionCalls, SessionKeys};
 
 use calls::Calls;
 use handler::{Handler, Room};
+pub use sse::{Begun, LegacySse};
 pub use streamable::StreamableHttp;
 
 /// The longest line that a client may send, in bytes: a file of 64 MiB in base64, and room for the rest of the call.

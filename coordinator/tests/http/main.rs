@@ -5,6 +5,7 @@ mod draining;
 mod eras;
 mod guard;
 mod identity;
+mod legacy;
 mod rig;
 mod sessions;
 

@@ -258,6 +258,12 @@ impl Reply {
         }
     }
 
+    /// Where the deprecated transport's messages are to be posted.
+    pub async fn endpoint(&mut self) -> String {
+        assert_eq!(self.status, StatusCode::OK);
+        self.event().await.expect("the first event").data
+    }
+
     /// The next message of a stream; `None` at its end.
     pub async fn message(&mut self) -> Option<Value> {
         loop {
