@@ -324,6 +324,20 @@ async fn an_interrupt_that_is_not_heard_is_repeated() {
 }
 
 #[tokio::test]
+async fn an_interrupt_at_any_moment_keeps_the_kernel_and_reaches_no_other_call() {
+    let bench = Bench::new().await;
+    let pid = run(&bench, "k", "import os, time; print(os.getpid())").await.stdout;
+    for n in 0..40 {
+        // It ends at about the moment when its time does.
+        let code = "until = time.monotonic() + 0.006\nwhile time.monotonic() < until: pass";
+        let ran = run_for(&bench, "k", code, Duration::from_micros(4_000 + 200 * n)).await;
+        assert!(matches!(ran.code, None | Some(ErrorCode::TaskTimeout)), "{ran:?}");
+        let ran = run(&bench, "k", "print(os.getpid())").await;
+        assert_eq!((ran.exit_code(), &ran.stdout), (Some(0), &pid), "{n}: {ran:?}");
+    }
+}
+
+#[tokio::test]
 async fn there_is_a_limit_to_kernels() {
     let bench = Bench::new().await;
     for n in 0..8 {

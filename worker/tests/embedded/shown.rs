@@ -149,9 +149,9 @@ async fn threads_that_show_things_do_not_mix_them() {
 async fn an_interrupt_does_not_cut_what_is_being_shown() {
     let bench = Bench::new().await;
     // Pictures keep the worker at work for a while, so that what follows them waits in the pipe.
-    let code = "import codegen_display\nclass S:\n    def _repr_svg_(self):\n        return \
+    let code = "import codegen_display, threading\nclass S:\n    def _repr_svg_(self):\n        return \
                 \"<svg xmlns='http://www.w3.org/2000/svg' width='1500' height='1500'/>\"\n\
-                try:\n    print('on')\n    for _ in range(2): display(S())\n    \
+                try:\n    for _ in range(2): display(S())\n    threading.Timer(0.05, print, ['on']).start()\n    \
                 while True: codegen_display.publish('application/x', b'x' * (1 << 20))\n\
                 except KeyboardInterrupt:\n    display('after')\n    raise";
     for kernel in [None, Some("k".to_owned().try_into().expect("a kernel's name"))] {
