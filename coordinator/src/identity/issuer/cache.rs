@@ -22,6 +22,9 @@ const REST: Duration = Duration::from_secs(60);
 /// The same while there are none.
 const REST_WITHOUT_KEYS: Duration = Duration::from_secs(5);
 
+/// What a token is told that may be good.
+const WITHOUT_KEYS: Refused = Refused { why: Unauthenticated::KeysUnavailable, about: "keys" };
+
 /// Keeps the keys of one issuer.
 pub(super) struct Cache {
     source: Arc<Source>,
@@ -60,7 +63,7 @@ impl State {
     /// `is_known`: whether the key is among the keys there are.
     fn step(&self, is_known: bool, now: Instant) -> Step {
         let age = self.keys.as_ref().map(|(_, fetched)| now - *fetched);
-        let is_usable = age.is_some_and(|age| age < USABLE);
+        let is_usable = self.is_usable(now);
         let rest = if is_usable { REST } else { REST_WITHOUT_KEYS };
         let may_ask = self.asked.is_none_or(|asked| now - asked >= rest);
         match (is_usable && is_known, may_ask) {
@@ -68,8 +71,13 @@ impl State {
             (true, _) => Step::Use,
             (false, true) => Step::Ask,
             (false, false) if is_usable => Step::Refuse(Refused::invalid("key")),
-            (false, false) => Step::Refuse(Refused { why: Unauthenticated::KeysUnavailable, about: "keys" }),
+            (false, false) => Step::Refuse(WITHOUT_KEYS),
         }
+    }
+
+    /// Whether there are keys, and young enough.
+    fn is_usable(&self, now: Instant) -> bool {
+        self.keys.as_ref().is_some_and(|(_, fetched)| now - *fetched < USABLE)
     }
 
     fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<DecodingKey> {
@@ -104,11 +112,11 @@ impl Cache {
         } else {
             drop(turn);
         }
-        match self.look(id, algorithm) {
-            (Step::Refuse(refused), _) => Err(refused),
-            (_, Some(key)) => Ok(key),
-            (_, None) => Err(Refused::invalid("key")),
+        let state = self.source.state.lock();
+        if !state.is_usable(Instant::now()) {
+            return Err(WITHOUT_KEYS);
         }
+        state.find(id, algorithm).ok_or(Refused::invalid("key"))
     }
 
     fn look(&self, id: Option<&str>, algorithm: Algorithm) -> (Step, Option<DecodingKey>) {
@@ -139,7 +147,7 @@ mod tests {
     use super::*;
 
     const UNKNOWN: Step = Step::Refuse(Refused::invalid("key"));
-    const NONE: Step = Step::Refuse(Refused { why: Unauthenticated::KeysUnavailable, about: "keys" });
+    const NONE: Step = Step::Refuse(WITHOUT_KEYS);
 
     fn keys() -> KeySet {
         KeySet::parse(b"{\"keys\":[]}").unwrap()
