@@ -15,7 +15,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("coordinator-core", &["codegen-types"]),
     ("sandbox", &["codegen-types", "codegen-pattern"]),
     ("worker", &["codegen-types", "codegen-proto", "sandbox"]),
-    ("coordinator", &["codegen-types", "codegen-pattern", "codegen-proto", "codegen-audit", "coordinator-core", "worker"]),
+    (
+        "coordinator",
+        &["codegen-types", "codegen-pattern", "codegen-proto", "codegen-audit", "coordinator-core", "worker"],
+    ),
     (
         "e2e",
         &["codegen-types", "codegen-proto", "codegen-audit", "coordinator-core", "sandbox", "worker", "coordinator"],

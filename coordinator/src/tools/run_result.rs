@@ -17,7 +17,7 @@ const FILES_NAMED_MAX: usize = 50;
 /// A task that runs still: for how long, what it wrote so far, what can be done; one that has ended: its result.
 pub(super) fn render_seen(seen: &TaskSeen, output_chars: usize) -> ToolResult {
     if let Some(outcome) = &seen.outcome {
-        return render(outcome, output_chars);
+        return render(&seen.info.tool, outcome, output_chars);
     }
     let TaskInfo { task, begun_ms, .. } = seen.info;
     let ran_ms = u64::try_from(jiff::Timestamp::now().as_millisecond() - begun_ms).unwrap_or_default();
@@ -38,15 +38,17 @@ pub(super) fn render_seen(seen: &TaskSeen, output_chars: usize) -> ToolResult {
     ToolResult::text(text).of_task(task).with_meta("codegen/state", json!("running"))
 }
 
-/// The result of a run: first how it ended, then what it wrote, at most so many characters, then what it changed.
-pub(super) fn render(outcome: &TaskOutcome, output_chars: usize) -> ToolResult {
+/// The result of a tool's run: first how it ended, then what it reports and wrote, at most so many characters, then what
+/// it changed.
+pub(super) fn render(tool: &str, outcome: &TaskOutcome, output_chars: usize) -> ToolResult {
     let (mut result, completed) = match &outcome.result {
         Ok(completed) => (ended(completed), Some(completed)),
         Err(failure) => (ToolResult::failure(failure), outcome.partial.as_ref()),
     };
     if let Some(completed) = completed {
         // What ended a task early is said first, and no report is whole then.
-        let report = if outcome.result.is_ok() { devtools::told(&completed.displays) } else { None };
+        let reports = if outcome.result.is_ok() { completed.displays.as_slice() } else { &[] };
+        let report = devtools::told(tool, reports, output_chars / 2);
         if let Some(Content::Text(text)) = result.content.first_mut() {
             if outcome.result.is_err() {
                 used_until_then(text, completed);
@@ -57,11 +59,12 @@ pub(super) fn render(outcome: &TaskOutcome, output_chars: usize) -> ToolResult {
             if let Some(OperationResult::Exec(exit)) = &completed.result {
                 text.push_str(&packages::told(exit));
             }
+            let mut taken = 0;
             if let Some(report) = &report {
-                text.insert_str(0, &format!("{}\n", report.status));
-                text.push_str(&report.details);
+                let _ = write!(text, "\n{}{}", report.status, report.details);
+                taken = report.details.chars().count();
             }
-            let taken = output(text, completed, output_chars);
+            taken += output(text, completed, output_chars.saturating_sub(taken));
             shown::values(text, &completed.displays, output_chars.saturating_sub(taken).max(output_chars / 4));
             shown::named(text, &completed.displays);
             changes(text, completed);
@@ -211,7 +214,8 @@ mod tests {
     fn the_first_block_stands_alone() {
         let path = WorkspacePath::parse("out/a.txt").expect("a path");
         let files_changed = vec![FileChange { path, change: ChangeKind::Created, size: 12 }];
-        let result = render(&outcome(Exit { files_changed, ..exit(0) }, "one\ntwo\n", "careful\n"), 20_000);
+        let result =
+            render("run_python", &outcome(Exit { files_changed, ..exit(0) }, "one\ntwo\n", "careful\n"), 20_000);
         assert!(!result.is_error);
         let expected = "exit 0 in 0.12 s, peak 14 MiB\n\nstdout:\none\ntwo\n\nstderr:\ncareful\n\n\
                         files changed:\n  created out/a.txt (12 B)";
@@ -222,10 +226,10 @@ mod tests {
 
     #[test]
     fn code_that_fails_is_an_error_with_its_traceback() {
-        let result = render(&outcome(exit(1), "", "Traceback: boom\n"), 20_000);
+        let result = render("run_python", &outcome(exit(1), "", "Traceback: boom\n"), 20_000);
         assert!(result.is_error);
         assert_eq!(text(&result), "exit 1 in 0.12 s, peak 14 MiB\n\nstderr:\nTraceback: boom");
-        let crashed = render(&outcome(Exit { code: None, signal: Some(11), ..exit(0) }, "", ""), 20_000);
+        let crashed = render("run_python", &outcome(Exit { code: None, signal: Some(11), ..exit(0) }, "", ""), 20_000);
         assert!(crashed.is_error);
         assert_eq!(text(&crashed), "killed by SIGSEGV in 0.12 s, peak 14 MiB\n\n(no output)");
     }
@@ -235,7 +239,7 @@ mod tests {
         let mut outcome = outcome(exit(0), "as far as it came\n", "");
         outcome.partial = outcome.result.ok();
         outcome.result = Err(Failure::new(ErrorCode::TaskTimeout, "ran longer than 1 s"));
-        let result = render(&outcome, 20_000);
+        let result = render("run_python", &outcome, 20_000);
         assert!(result.is_error);
         assert!(text(&result).starts_with("TASK_TIMEOUT: ran longer than 1 s\n"), "{}", text(&result));
         assert!(text(&result).contains("ended after 0.12 s"), "{}", text(&result));
@@ -248,7 +252,7 @@ mod tests {
         let package = |name: &str| codegen_types::Package { name: name.to_owned(), version: "1.0".to_owned() };
         let notes = vec!["The kernel was started anew.".to_owned()];
         let (packages, hosts) = (vec![package("a"), package("b")], vec!["index.example:443".to_owned()]);
-        let result = render(&outcome(Exit { notes, packages, hosts, ..exit(0) }, "x", ""), 20_000);
+        let result = render("run_python", &outcome(Exit { notes, packages, hosts, ..exit(0) }, "x", ""), 20_000);
         let expected = "exit 0 in 0.12 s, peak 14 MiB\ninstalled a 1.0, b 1.0\nThe kernel was started anew.\n\
                         reached index.example:443\n\nstdout:\nx";
         assert_eq!(text(&result), expected);
@@ -258,10 +262,10 @@ mod tests {
     fn long_output_names_the_file_that_has_all_of_it() {
         let output_file = WorkspacePath::parse(".codegen/output/tsk_1.log").ok();
         let long = "x".repeat(1_000);
-        let result = render(&outcome(Exit { output_file, ..exit(0) }, &long, ""), 200);
+        let result = render("run_python", &outcome(Exit { output_file, ..exit(0) }, &long, ""), 200);
         let whole = "[… 800 bytes left out; whole output: .codegen/output/tsk_1.log (task_logs, fs_read) …]";
         assert!(text(&result).contains(whole), "{}", text(&result));
-        let result = render(&outcome(exit(0), &long, ""), 200);
+        let result = render("run_python", &outcome(exit(0), &long, ""), 200);
         assert!(text(&result).contains("800 bytes left out; task_logs shows them"), "{}", text(&result));
     }
 
@@ -271,8 +275,27 @@ mod tests {
         let display = |mime: &str, data: &[u8]| Display { mime: mime.into(), path: None, data: data.to_vec() };
         outcome.result.as_mut().expect("it completed").displays =
             vec![display("text/plain", b"42"), display("image/png", b"png")];
-        let result = render(&outcome, 20_000);
+        let result = render("run_python", &outcome, 20_000);
         assert!(text(&result).contains("\n\nstdout:\nout\n\nvalue:\n42\n\nimages:\n  "), "{}", text(&result));
         assert!(matches!(&result.content[1], Content::Image { data, .. } if data == b"png"));
+    }
+
+    #[test]
+    fn a_report_comes_after_the_status_and_out_of_the_budget() {
+        let failure = json!({"kind": "failed", "test": "t", "file": null, "line": null, "message": "m".repeat(1_000)});
+        let counts = json!({"passed": 0, "failed": 9, "errors": 0, "skipped": 0, "xfailed": 0, "xpassed": 0});
+        let report = json!({
+            "runner": "pytest", "version": "9", "state": "finished", "duration_ms": 1, "counts": counts, "note": null,
+            "failures": std::iter::repeat_n(failure, 9).collect::<Vec<_>>(),
+        });
+        let mime = "application/vnd.codegen.test-report+json".to_owned();
+        let mut outcome = outcome(exit(0), &"x".repeat(10_000), "");
+        outcome.result.as_mut().expect("it completed").displays =
+            vec![Display { mime, path: None, data: report.to_string().into_bytes() }];
+        let tested = render("test_run", &outcome, 4_000);
+        assert!(text(&tested).starts_with("exit 0 in 0.12 s, peak 14 MiB\n9 failed in "), "{}", text(&tested));
+        assert!(tested.is_error && text(&tested).chars().count() < 4_300, "{}", text(&tested).len());
+        let ran = render("run_python", &outcome, 4_000);
+        assert!(!ran.is_error && !text(&ran).contains("failed"), "{}", text(&ran));
     }
 }

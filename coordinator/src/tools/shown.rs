@@ -54,10 +54,11 @@ pub(super) fn blocks(result: &mut ToolResult, displays: &[Display]) {
     }
 }
 
-/// The pictures, and whether each is among those that are shown.
+/// The pictures, and whether each is among those that are shown. Only what a worker has drawn is one.
 fn chosen(displays: &[Display]) -> impl Iterator<Item = (&Display, bool)> {
     let mut room = IMAGES_MAX;
-    displays.iter().filter(|shown| shown.mime.starts_with("image/")).map(move |shown| {
+    let is_drawn = |shown: &&Display| matches!(shown.mime.as_str(), "image/png" | "image/jpeg");
+    displays.iter().filter(is_drawn).map(move |shown| {
         let is_shown = room > 0 && shown.data.len() <= IMAGE_BYTES_MAX && !shown.data.is_empty();
         room -= usize::from(is_shown);
         (shown, is_shown)
@@ -78,6 +79,10 @@ mod tests {
         let mut displays = vec![display("image/png", Some("plots/big.png"), vec![0; IMAGE_BYTES_MAX + 1])];
         displays.extend((0..5).map(|n| display("image/png", Some(&format!("plots/{n}.png")), vec![n; 10])));
         displays.push(display("application/json", None, b"{}".to_vec()));
+        displays.splice(
+            0..0,
+            ["image/gif", "image/png ", "image/svg+xml", "IMAGE/PNG"].map(|mime| display(mime, None, vec![1])),
+        );
         let mut result = ToolResult::text("");
         blocks(&mut result, &displays);
         assert_eq!(result.content.len(), 1 + IMAGES_MAX);

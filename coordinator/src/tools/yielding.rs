@@ -101,7 +101,7 @@ impl Call<'_> {
     /// What the session layer refused before there was a task in the log.
     pub(super) async fn run(&self, session: SessionId, act: Act, answering: Answering) -> Result<ToolResult, Refusal> {
         match self.run_or_yield(session, act, answering.yields).await? {
-            Came::Ended(outcome) => Ok(run_result::render(&outcome, answering.output_chars)),
+            Came::Ended(outcome) => Ok(run_result::render(self.tool.name, &outcome, answering.output_chars)),
             Came::Running(task) => self.running(session, task, answering).await,
         }
     }

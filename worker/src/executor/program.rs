@@ -99,7 +99,7 @@ async fn start_and_watch(
         }
     };
     notes.extend(news);
-    let showing = Displays::new(task, session);
+    let showing = Displays::new(task, session, clock);
     let output = Output::new(task, session.limits().output_bytes, Some(Arc::clone(session.workspace())));
     let exited = CancellationToken::new();
     let Streams { stdin: feed, stdout, stderr } = streams;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
+use tokio::sync::Semaphore;
 
 pub(crate) use process::run;
 
@@ -23,6 +24,9 @@ const SIDE_PIXELS_MAX: u32 = 1_568;
 const PICTURE_BYTES_MAX: usize = 1_000_000;
 /// How long a picture may take.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Pictures that are drawn at once, whoever they are for; further ones wait for their turn. Each may take a processor for
+/// seconds, and memory.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
 /// Who decodes pictures when the worker is root: nobody.
 const NOBODY: u32 = 65_534;
 /// How much of a refusal is read, in bytes.
@@ -51,11 +55,12 @@ pub(crate) enum NoPicture {
     Process(#[from] io::Error),
 }
 
-/// Makes a picture of that media type fit for a model.
+/// Makes a picture of that media type fit for a model. How long it waits for its turn is up to the caller.
 ///
 /// # Errors
 /// When it is no picture of that type, or cannot be drawn within bounds.
 pub(crate) async fn render(mime: &str, data: Vec<u8>) -> Result<Picture, NoPicture> {
+    let _turn = AT_ONCE.acquire().await.map_err(io::Error::other)?;
     tokio::time::timeout(DEADLINE, draw(mime, data)).await.unwrap_or(Err(NoPicture::TooLong))
 }
 

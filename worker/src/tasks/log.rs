@@ -16,7 +16,8 @@ use tokio_stream::wrappers::WatchStream;
 const EVENT_BYTES: usize = 160;
 
 /// The events of one task. They are kept in their wire form, whose payload is shared and not copied per reader; the
-/// executor bounds them by the task's output limit.
+/// executor bounds what a program writes by the task's output limit, and what it shows and which files change by limits
+/// of their own.
 #[derive(Debug)]
 pub(crate) struct EventLog {
     state: Mutex<State>,

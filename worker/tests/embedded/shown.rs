@@ -1,10 +1,11 @@
 //! What programs show beside their output.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use codegen_types::{Display, ErrorCode, Event, EventBody, Exec, Operation, TaskId};
 
-use crate::bench::{Bench, Ran, python};
+use crate::bench::{Bench, Ran, children, python};
 
 fn shown(ran: &Ran) -> Vec<&Display> {
     let displays = ran.events.iter().filter_map(|event| match &event.body {
@@ -96,8 +97,108 @@ async fn values_are_shown_as_text_within_bounds_and_reports_are_passed_on() {
     assert!(shown(&ran)[0].data.len() < 101_000);
     let ran = bench.python("import codegen_display\ncodegen_display.publish('application/x+json', b'{}')").await;
     assert_eq!((shown(&ran)[0].mime.as_str(), shown(&ran)[0].data.as_slice()), ("application/x+json", &b"{}"[..]));
-    let ran = bench.python("for n in range(1000): display(n)").await;
-    assert_eq!(shown(&ran).len(), 64, "what is shown is bounded");
+}
+
+#[tokio::test]
+async fn of_many_things_the_first_and_the_last_are_shown_and_the_rest_is_said_to_be_left_out() {
+    let bench = Bench::new().await;
+    let publish =
+        "import codegen_display\nfor n in range(1000): codegen_display.publish('application/x+json', b'%d' % n)\n";
+    let ran = bench.python(&format!("{publish}for n in range(1000): display(n)\n'the last'")).await;
+    let of = |wanted: &str| {
+        let of: Vec<_> = shown(&ran).into_iter().filter(|display| display.mime == wanted).collect();
+        of.iter().map(|display| String::from_utf8_lossy(&display.data).into_owned()).collect::<Vec<_>>()
+    };
+    let (texts, reports) = (of("text/plain"), of("application/x+json"));
+    assert_eq!((texts.len(), texts[62].as_str(), texts[63].as_str()), (64, "62", "'the last'"));
+    assert_eq!((reports.len(), reports[0].as_str(), reports[7].as_str()), (8, "0", "999"));
+    let notes = ran.exit.as_ref().map(|exit| exit.notes.join(" ")).unwrap_or_default();
+    assert!(notes.contains("937 more"), "{notes}");
+    let ran = bench.python("for n in range(60): display('x' * 400_000)\n'the last'").await;
+    let bytes: usize = shown(&ran).iter().map(|display| display.data.len()).sum();
+    assert!(bytes <= 8 << 20 && shown(&ran).last().is_some_and(|last| last.data == b"'the last'"), "{bytes}");
+    let publish = "codegen_display.publish('application/x+json', b' ' * (1 << 20))";
+    let ran = bench.python(&format!("import codegen_display\nfor n in range(60): {publish}\n'the last'")).await;
+    let bytes: usize = shown(&ran).iter().map(|display| display.data.len()).sum();
+    assert!(bytes <= 8 << 20 && shown(&ran).iter().any(|shown| shown.data == b"'the last'"), "{bytes}");
+}
+
+#[tokio::test]
+async fn nothing_reaches_a_client_as_a_picture_unless_it_was_drawn() {
+    let bench = Bench::new().await;
+    for mime in ["image/gif", "image/png ", "IMAGE/PNG", " image/webp", "image/x\\u0007", "image/"] {
+        let code = format!("import codegen_display; codegen_display.publish('{mime}', b'GIF89a')");
+        let ran = bench.python(&code).await;
+        assert!(shown(&ran).is_empty(), "{mime}: {ran:?}");
+        let notes = ran.exit.map(|exit| exit.notes).unwrap_or_default();
+        assert!(notes.len() == 1 && !notes[0].contains('\u{7}'), "{mime}: {notes:?}");
+    }
+    let svg = "class S:\n    def _repr_svg_(self):\n        return '<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"9\" height=\"9\"><text>a</text></svg>'\nS()";
+    let ran = bench.python(svg).await;
+    assert_eq!(shown(&ran).len(), 1, "{ran:?}");
+    let notes = ran.exit.map(|exit| exit.notes.join(" ")).unwrap_or_default();
+    assert!(notes.contains("Text in artifacts/") && notes.contains("is not drawn"), "{notes}");
+}
+
+/// Each of these pictures takes longer to draw than its task has time.
+#[tokio::test]
+async fn drawing_ends_with_its_task_and_only_two_pictures_are_drawn_at_once() {
+    let bench = Bench::new().await;
+    let slow = "import codegen_display\n\
+        circles = '<circle r=\"3000\" cx=\"4\" cy=\"4\" opacity=\".5\"/>' * 100_000\n\
+        svg = f'<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"4000\" height=\"4000\">{circles}</svg>'.encode()\n\
+        for _ in range(8): codegen_display.publish('image/svg+xml', svg)";
+    let begun = Instant::now();
+    let tasks = (0..5).map(|_| bench.python_for(slow, Duration::from_secs(3)));
+    let ended = AtomicBool::new(false);
+    let drawn_at_once = async {
+        let mut most = 0;
+        while !ended.load(Ordering::Relaxed) {
+            let drawing = children(bench.worker.id()).into_iter().filter(|pid| is_drawing(*pid)).count();
+            most = most.max(drawing);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        most
+    };
+    let all = async {
+        let all = futures::future::join_all(tasks).await;
+        ended.store(true, Ordering::Relaxed);
+        all
+    };
+    let (all, most) = tokio::join!(all, drawn_at_once);
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert!((1..=2).contains(&most), "{most} were drawn at once");
+    for ran in all {
+        let notes = ran.exit.as_ref().map(|exit| exit.notes.join(" ")).unwrap_or_default();
+        assert!(shown(&ran).is_empty() && notes.contains("its task had to end"), "{ran:?}");
+    }
+}
+
+/// A thread of a kernel that took the pipe for itself writes well-formed things into it for ever.
+#[tokio::test]
+async fn who_shows_things_after_the_end_of_a_call_cannot_put_its_answer_off() {
+    let bench = Bench::new().await;
+    let code = "import json, os, resource, struct, threading\n\
+        fd = os.dup(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1)\n\
+        header = json.dumps({'mime': 'text/plain'}).encode()\n\
+        frames = (struct.pack('>II', len(header), 1) + header + b'x') * 1000\n\
+        def flood():\n    \
+            while True:\n        \
+                try: os.write(fd, frames)\n        \
+                except OSError: break\n\
+        threading.Thread(target=flood, daemon=True).start()\n\
+        print('done')";
+    let kernel = String::from("k").try_into().ok();
+    let call = Operation::Exec(Exec { kernel, ..Exec::of(python(code)) });
+    let mut request = bench.request(TaskId::mint(), call);
+    request.timeout = Duration::from_secs(8);
+    let ran = bench.run(request).await;
+    assert_eq!((ran.exit_code(), ran.stdout.as_str()), (Some(0), "done\n"), "{:?}", ran.exit);
+}
+
+fn is_drawing(pid: u32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).any(|word| word == b"--render")
 }
 
 #[tokio::test]
@@ -163,7 +264,7 @@ async fn an_interrupt_does_not_cut_what_is_being_shown() {
         let ran = bench.attach(task, 1).await;
         assert_eq!((ran.code, ran.signal()), (Some(ErrorCode::TaskCancelled), Some(2)), "{:?}", ran.exit);
         let displays = shown(&ran);
-        assert!(displays.last().is_some_and(|display| display.data == b"'after'"), "{:?}", ran.exit);
+        assert!(displays.iter().any(|display| display.data == b"'after'"), "{:?}", ran.exit);
         assert!(displays.iter().all(|display| display.mime != "application/x" || display.data.len() == 1 << 20));
     }
 }

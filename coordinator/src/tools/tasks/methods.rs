@@ -34,7 +34,7 @@ impl TaskState {
         match (seen.info.phase, &outcome.result) {
             (TaskPhase::Failed(ErrorCode::TaskCancelled), _) => Self::Cancelled,
             (TaskPhase::Unknown, Err(failure)) => Self::Failed(failure.clone()),
-            _ => Self::Completed(Box::new(run_result::render(outcome, output_chars))),
+            _ => Self::Completed(Box::new(run_result::render(&seen.info.tool, outcome, output_chars))),
         }
     }
 }

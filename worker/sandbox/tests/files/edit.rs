@@ -57,6 +57,28 @@ fn text_that_is_absent_or_ambiguous_changes_nothing_and_the_answer_helps() {
 }
 
 #[test]
+fn text_that_is_there_too_often_is_refused_before_it_costs_memory() {
+    let f = Fixture::new();
+    f.write("newlines", &b"\n".repeat(48 << 20)).expect("written");
+    let before = memory_peak_kib();
+    let all = Edit { replace_all: true, ..edit_of("newlines", "\n", "x") };
+    let refused = f.edit_as(&all).expect_err("too often");
+    assert!(refused.code == ErrorCode::InvalidArgument && refused.message.contains("run_python"), "{refused}");
+    let old = "\n".repeat(600);
+    let some = Edit { replace_all: true, ..edit_of("newlines", &old, "y\n") };
+    assert_eq!(f.edit_as(&some).expect("edited").replaced, (48 << 20) / 600);
+    let took = memory_peak_kib() - before;
+    assert!(took < 400 << 10, "{took} KiB");
+}
+
+/// The most memory that this process ever had at once.
+fn memory_peak_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("/proc");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    peak.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
 fn an_edit_that_asks_for_nothing_or_too_much_is_refused() {
     let f = Fixture::with_limits(Limits { file_bytes: 1_000, ..Limits::default() });
     f.write("f", &b"a".repeat(1_000)).expect("written");

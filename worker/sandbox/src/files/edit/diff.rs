@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
 
 use super::mismatch::line_number;
 
@@ -78,49 +78,65 @@ fn hunk(
         kept_from = at + old_len;
     }
     replaced.extend_from_slice(&contents[kept_from..region.lines.end]);
-    let before: Vec<&[u8]> = lines(&contents[region.lines.clone()]);
-    let after: Vec<&[u8]> = lines(&replaced);
+    let before = &contents[region.lines.clone()];
     // Lines that only adjoin the change are the same on both sides.
-    let same_first = before.iter().zip(&after).take_while(|(a, b)| a == b).count();
-    let rest = (&before[same_first..], &after[same_first..]);
-    let same_last = rest.0.iter().rev().zip(rest.1.iter().rev()).take_while(|(a, b)| a == b).count();
-    let (removed, added) = (&rest.0[..rest.0.len() - same_last], &rest.1[..rest.1.len() - same_last]);
+    let same_first = same_lines_at_start(before, &replaced);
+    let (removed, added) = (&before[same_first..], &replaced[same_first..]);
+    let same_last = same_lines_at_end(removed, added);
+    let (removed, added) = (&removed[..removed.len() - same_last], &added[..added.len() - same_last]);
 
-    let all_above = &contents[..region.lines.start];
-    let above: Vec<&[u8]> = last_lines(all_above, CONTEXT).into_iter().chain(before[..same_first].to_vec()).collect();
-    let above = &above[above.len().saturating_sub(CONTEXT)..];
-    let below = before[before.len() - same_last..].iter().copied().chain(first_lines(&contents[region.lines.end..]));
-    let below: Vec<&[u8]> = below.take(CONTEXT).collect();
-
-    let number = line_number(contents, region.lines.start) + same_first - above.len();
+    let begin = region.lines.start + same_first;
+    let above = last_lines(&contents[..begin], CONTEXT);
+    let below = first_lines(&contents[region.lines.end - same_last..], CONTEXT);
+    let number = line_number(contents, begin) - count_lines(above);
     let moved = number.checked_add_signed(line_shift).unwrap_or(number);
-    let around = above.len() + below.len();
-    diff.push_str(&format!("@@ -{number},{} +{moved},{} @@\n", around + removed.len(), around + added.len()));
-    for (sign, side) in [(' ', above), ('-', removed), ('+', added), (' ', &below)] {
+    let around = count_lines(above) + count_lines(below);
+    let (removed_count, added_count) = (count_lines(removed), count_lines(added));
+    diff.push_str(&format!("@@ -{number},{} +{moved},{} @@\n", around + removed_count, around + added_count));
+    for (sign, side) in [(' ', above), ('-', removed), ('+', added), (' ', below)] {
         write_side(diff, sign, side);
     }
-    isize::try_from(after.len()).unwrap_or(0) - isize::try_from(before.len()).unwrap_or(0)
+    isize::try_from(added_count).unwrap_or(0) - isize::try_from(removed_count).unwrap_or(0)
 }
 
-/// Lines with their ends, so that a change of an end is a change.
-fn lines(text: &[u8]) -> Vec<&[u8]> {
-    text.split_inclusive(|byte| *byte == b'\n').collect()
+/// How many bytes at the beginning are whole lines that both texts begin with.
+fn same_lines_at_start(a: &[u8], b: &[u8]) -> usize {
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    memrchr(b'\n', &a[..same]).map_or(0, |at| at + 1)
 }
 
-fn first_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split_inclusive(|byte| *byte == b'\n').take(CONTEXT)
+/// How many bytes at the end are whole lines that both texts end with. Both begin where a line begins.
+fn same_lines_at_end(a: &[u8], b: &[u8]) -> usize {
+    let same = a.iter().rev().zip(b.iter().rev()).take_while(|(a, b)| a == b).count();
+    let begins_line = |text: &[u8]| text.len() == same || text[text.len() - same - 1] == b'\n';
+    if begins_line(a) && begins_line(b) {
+        return same;
+    }
+    let tail = &a[a.len() - same..];
+    memchr(b'\n', tail).map_or(0, |at| tail.len() - at - 1)
 }
 
-fn last_lines(text: &[u8], count: usize) -> Vec<&[u8]> {
+fn count_lines(text: &[u8]) -> usize {
+    let unended = text.last().is_some_and(|last| *last != b'\n');
+    memchr_iter(b'\n', text).count() + usize::from(unended)
+}
+
+fn first_lines(text: &[u8], count: usize) -> &[u8] {
+    let end = memchr_iter(b'\n', text).nth(count - 1).map_or(text.len(), |at| at + 1);
+    &text[..end]
+}
+
+fn last_lines(text: &[u8], count: usize) -> &[u8] {
     let mut begin = text.len();
     for _ in 0..count {
         begin = memrchr(b'\n', &text[..begin.saturating_sub(1)]).map_or(0, |at| at + 1);
     }
-    lines(&text[begin..])
+    &text[begin..]
 }
 
-fn write_side(diff: &mut String, sign: char, side: &[&[u8]]) {
-    for line in side.iter().take(LINES_MAX) {
+fn write_side(diff: &mut String, sign: char, side: &[u8]) {
+    // Lines with their ends, so that a change of an end is a change.
+    for line in side.split_inclusive(|byte| *byte == b'\n').take(LINES_MAX) {
         let text = line.strip_suffix(b"\n").unwrap_or(line);
         let part = &text[..text.len().min(LINE_BYTES_MAX)];
         diff.push(sign);
@@ -130,7 +146,7 @@ fn write_side(diff: &mut String, sign: char, side: &[&[u8]]) {
         }
         diff.push('\n');
     }
-    if let Some(more) = side.len().checked_sub(LINES_MAX).filter(|more| *more > 0) {
+    if let Some(more) = count_lines(side).checked_sub(LINES_MAX).filter(|more| *more > 0) {
         diff.push_str(&format!("{sign}… {more} lines more\n"));
     }
 }
@@ -158,6 +174,25 @@ mod tests {
     fn places_in_one_line_are_one_change_and_later_ones_know_what_moved() {
         let shown = diff("x x\n1\n2\n3\n4\n5\nx\n", "x", "y\ny");
         assert_eq!(shown, "@@ -1,3 +1,5 @@\n-x x\n+y\n+y y\n+y\n 1\n 2\n@@ -5,3 +7,4 @@\n 4\n 5\n-x\n+y\n+y\n");
+    }
+
+    /// What the diff shows is what it would be if all lines were compared one by one.
+    #[test]
+    fn lines_at_both_ends_are_the_same_only_when_they_are_whole() {
+        for (a, b, start, end) in [
+            ("a\nx\nb\n", "a\ny\nb\n", 2, 2),
+            ("a\nxb", "a\nyb", 2, 0),
+            ("a\nb\n", "a\n", 2, 0),
+            ("ab", "ab\n", 0, 0),
+            ("x\nb", "y\nb", 0, 1),
+            ("b", "x\nb", 0, 1),
+            ("xb\nc\n", "b\nc\n", 0, 2),
+            ("", "a\n", 0, 0),
+        ] {
+            let first = same_lines_at_start(a.as_bytes(), b.as_bytes());
+            assert_eq!(first, start, "{a:?} {b:?}");
+            assert_eq!(same_lines_at_end(&a.as_bytes()[first..], &b.as_bytes()[first..]), end, "{a:?} {b:?}");
+        }
     }
 
     #[test]

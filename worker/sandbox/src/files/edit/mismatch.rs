@@ -41,6 +41,15 @@ pub(super) fn ambiguous(edit: &Edit, contents: &[u8], found: &[usize]) -> Failur
     Failure::new(ErrorCode::PreconditionFailed, message)
 }
 
+/// The text is in the file more often than it can be replaced.
+pub(super) fn too_often(edit: &Edit, max: usize) -> Failure {
+    let message = format!(
+        "`old`: it is in {} more than {max} times, so nothing was changed; replace so much with run_python or run_shell",
+        fault::shown(&edit.path),
+    );
+    Failure::new(ErrorCode::InvalidArgument, message)
+}
+
 pub(super) fn line_number(contents: &[u8], at: usize) -> usize {
     memchr::memchr_iter(b'\n', &contents[..at]).count() + 1
 }

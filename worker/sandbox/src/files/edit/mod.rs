@@ -21,6 +21,9 @@ use super::workspace::Workspace;
 use super::write::io_fault;
 use super::{fault, resolve};
 
+/// Places in which one edit replaces text.
+const REPLACED_MAX: usize = 100_000;
+
 impl Workspace {
     /// Replaces text in a file, or nothing at all: readers see the old contents or the new, and what another call or a
     /// program changed meanwhile is never lost. Works on bytes, so a file need not be UTF-8. Permission bits stay.
@@ -105,7 +108,7 @@ fn require_change(edit: &operation::Edit) -> Result<(), Failure> {
 fn occurrences(edit: &operation::Edit, contents: &[u8]) -> Result<Vec<usize>, Failure> {
     let finder = memmem::Finder::new(&edit.old);
     let found: Vec<usize> = match edit.replace_all {
-        true => finder.find_iter(contents).collect(),
+        true => finder.find_iter(contents).take(REPLACED_MAX + 1).collect(),
         // Overlapping occurrences leave it open which one is meant, too.
         false => {
             let mut next = 0;
@@ -120,6 +123,7 @@ fn occurrences(edit: &operation::Edit, contents: &[u8]) -> Result<Vec<usize>, Fa
     match found.len() {
         0 => Err(mismatch::absent(edit, contents)),
         1 => Ok(found),
+        count if count > REPLACED_MAX => Err(mismatch::too_often(edit, REPLACED_MAX)),
         _ if edit.replace_all => Ok(found),
         _ => Err(mismatch::ambiguous(edit, contents, &found)),
     }
