@@ -49,7 +49,11 @@ pub(crate) async fn expect_file(workspace: &Arc<Workspace>, path: &WorkspacePath
 
 /// Looks at all files, to be compared with a later look.
 pub(crate) async fn scan(workspace: &Arc<Workspace>) -> Result<Scan, Failure> {
-    blocking(workspace, Workspace::scan).await
+    // Most workspaces are looked through sooner than another thread would begin.
+    match workspace.glance()? {
+        Some(scan) => Ok(scan),
+        None => blocking(workspace, Workspace::scan).await,
+    }
 }
 
 /// What a workspace has too much of.

@@ -4,6 +4,7 @@ use codegen_types::{Principal, SessionId, TaskId};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +29,8 @@ pub(super) struct Run {
     pub(super) transcript: Mutex<Transcript>,
     /// Told only when somebody waits; others find the outcome in the store.
     outcome: watch::Sender<Option<TaskOutcome>>,
+    /// Whether its caller has the outcome already.
+    told: AtomicBool,
     /// Cancelled when it has left, for those that began to wait too late to be told.
     over: CancellationToken,
 }
@@ -46,8 +49,9 @@ impl Drop for Registered {
 }
 
 impl Registered {
-    /// Tells those that wait.
+    /// Tells those that wait. From now on nobody is told that the task runs.
     pub(super) fn tell(&self, outcome: &TaskOutcome) {
+        self.run.told.store(true, Ordering::Release);
         if self.run.outcome.receiver_count() > 0 {
             self.run.outcome.send_replace(Some(outcome.clone()));
         }
@@ -69,9 +73,9 @@ impl RunningTasks {
     }
 
     /// The principal's running tasks, in one session or in all.
-    pub(super) fn list(&self, principal: &Principal, session: Option<SessionId>) -> Vec<TaskInfo> {
+    pub(super) fn list(&self, principal: &Principal, session: Option<SessionId>) -> Vec<Arc<Run>> {
         let theirs = |run: &Run| run.principal == *principal && session.is_none_or(|session| run.session == session);
-        self.by_id.iter().filter(|run| theirs(run)).map(|run| run.info()).collect()
+        self.by_id.iter().filter(|run| theirs(run)).map(|run| Arc::clone(&run)).collect()
     }
 }
 
@@ -83,7 +87,8 @@ impl Run {
         cancel: CancellationToken,
     ) -> Self {
         let (transcript, outcome, over) = (Mutex::default(), watch::Sender::new(None), CancellationToken::new());
-        Self { principal, session, task, tool, begun_ms: super::now_ms(), cancel, transcript, outcome, over }
+        let (begun_ms, told) = (super::now_ms(), AtomicBool::new(false));
+        Self { principal, session, task, tool, begun_ms, cancel, transcript, outcome, told, over }
     }
 
     /// What is known of it besides its output.
@@ -96,6 +101,15 @@ impl Run {
             begun_ms: self.begun_ms,
             ended_ms: None,
         }
+    }
+
+    /// Whether its caller has the outcome already. It is in the store, too, once this is said.
+    pub(super) async fn was_told(&self) -> bool {
+        let told = self.told.load(Ordering::Acquire);
+        if told {
+            self.over.cancelled().await;
+        }
+        told
     }
 
     /// Both streams so far, in the order of arrival.

@@ -49,12 +49,14 @@ impl Sessions {
         let runner = Runner { shared: Arc::clone(&self.shared), owner: entry.owner, call, events, cancel };
         let (reply, outcome) = oneshot::channel();
         self.shared.supervisor.spawn("session task", OnEnd::Ignore, async move {
-            let outcome = runner.run(begins).await;
-            if let Some(claimed) = claimed {
-                claimed.tell(&outcome);
-            }
-            // A caller that is gone finds the outcome by its id, under its key, and in the log.
-            let _ = reply.send(outcome);
+            let answer = |outcome: TaskOutcome| {
+                if let Some(claimed) = claimed {
+                    claimed.tell(&outcome);
+                }
+                // A caller that is gone finds the outcome by its id, under its key, and in the log.
+                let _ = reply.send(outcome);
+            };
+            runner.run(begins, answer).await;
         });
         Launched {
             task,
@@ -90,7 +92,9 @@ impl Sessions {
     /// `NOT_FOUND` for a foreign task as for an unknown one, or one whose outcome was given up; `AUDIT_UNAVAILABLE` while
     /// its outcome is kept back.
     pub async fn task(&self, principal: &Principal, task: TaskId) -> Result<TaskSeen, Failure> {
-        if let Some(run) = self.shared.running.of(principal, task) {
+        if let Some(run) = self.shared.running.of(principal, task)
+            && !run.was_told().await
+        {
             return Ok(TaskSeen { info: run.info(), log: run.log(), outcome: None });
         }
         let row = self.shared.tasks.task(task).await.map_err(|error| unreadable(&error))?;
@@ -123,7 +127,12 @@ impl Sessions {
         session: Option<SessionId>,
         limit: u32,
     ) -> Result<Vec<TaskInfo>, Failure> {
-        let mut infos = self.shared.running.list(principal, session);
+        let mut infos = Vec::new();
+        for run in self.shared.running.list(principal, session) {
+            if !run.was_told().await {
+                infos.push(run.info());
+            }
+        }
         let kept = self.shared.tasks.recent_tasks(principal.clone(), session, limit).await;
         for row in kept.map_err(|error| unreadable(&error))? {
             if !infos.iter().any(|info| info.task == row.id) {

@@ -44,11 +44,11 @@ impl Runner {
         self.shared.audit.append(entry).await.map(Attempt::Durable)
     }
 
-    /// Puts the task's row into the store before anything is sent. Calls that change nothing have none.
-    pub(super) async fn remember(&self, begun: &Begun, attempt: &Attempt) -> Result<Option<TaskRow>, Failure> {
-        let Attempt::Durable(attempt) = attempt else { return Ok(None) };
+    /// The task's row. Calls that change nothing have none.
+    pub(super) fn row(&self, begun: &Begun, attempt: &Attempt) -> Option<TaskRow> {
+        let Attempt::Durable(attempt) = attempt else { return None };
         let call = &self.call;
-        let row = TaskRow {
+        Some(TaskRow {
             id: call.task,
             session: call.session,
             principal: call.principal.clone(),
@@ -62,17 +62,30 @@ impl Runner {
             ended_ms: None,
             outcome: None,
             revision: 1,
-        };
+        })
+    }
+
+    /// Puts the task's row into the store.
+    pub(super) async fn remember(&self, row: &TaskRow) -> Result<(), Failure> {
         match self.shared.tasks.insert_task(row.clone()).await {
-            Ok(()) => Ok(Some(row)),
+            Ok(()) => Ok(()),
             Err(StoreError::Exists) => {
                 Err(Failure::new(ErrorCode::InvalidArgument, "this `idempotency_key` is in use; use a new one"))
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::error!(task = %call.task, error, "a task could not be stored and is not started");
+                tracing::error!(task = %row.id, error, "a task could not be stored");
                 Err(Failure::new(ErrorCode::Internal, "the task could not be stored, so it was not started"))
             }
+        }
+    }
+
+    /// Puts the row of a task without a key into the store, while it is sent to its worker. Without it the task is found
+    /// while it runs, and in the log.
+    pub(super) async fn remember_meanwhile(&self, row: Option<TaskRow>) {
+        if let Some(row) = row.filter(|row| row.key.is_none()) {
+            // What went wrong is in the diagnostics.
+            let _ = self.remember(&row).await;
         }
     }
 

@@ -1,4 +1,4 @@
-//! The end of a task: its outcome in the log, in the store, and only then with its caller.
+//! The end of a task: its outcome in the log, and only then with its caller; in the store.
 
 use codegen_audit::{AuditUnavailable, Entry};
 use codegen_types::{ErrorCode, Failure, LogSeq};
@@ -13,9 +13,17 @@ use crate::session::outcome::{Traffic, describe, outcome_of};
 use crate::session::receipt::{self, Charge};
 use crate::store::{StoredOutcome, TaskRow};
 
+/// A task that has ended and is recorded.
+pub(super) struct Concluded {
+    pub(super) outcome: TaskOutcome,
+    pub(super) charge: Option<Charge>,
+    /// What the store is to know of it.
+    pub(super) row: Option<TaskRow>,
+}
+
 impl Runner {
-    /// Records how it ended, stores it, and only then gives the answer.
-    pub(super) async fn conclude(&self, ended: Ended) -> (TaskOutcome, Option<Charge>) {
+    /// Records how it ended.
+    pub(super) async fn conclude(&self, ended: Ended) -> Concluded {
         let Ended { begun, attempt, row, end, written, mut captured, wall } = ended;
         let mut entry = self.entry(&begun);
         entry.duration_ms = Some(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
@@ -26,16 +34,16 @@ impl Runner {
         let charge = Charge::of(entry.outcome, entry.detail.as_ref());
         let lost = matches!(input, TaskInput::OutcomeLost);
         self.shared.changes.tell_outcome(self.call.session, &self.call.operation, &outcome, lost);
-        let told = match self.record_outcome(entry, attempt).await {
+        match self.record_outcome(entry, attempt).await {
             Ok(seq) => {
-                self.store_outcome(row, outcome.clone(), &input, Some(seq)).await;
-                self.told(outcome, Some(seq))
+                let row = row.map(|row| ended_row(row, outcome.clone(), &input, Some(seq)));
+                Concluded { outcome: self.told(outcome, Some(seq)), charge, row }
             }
             Err(error) => {
                 let then = match error {
                     AuditUnavailable::Failing(_) | AuditUnavailable::Deadline => {
                         // The log keeps the record until it can be written again; until then nobody gets the result.
-                        self.store_outcome(row, outcome, &input, None).await;
+                        self.store_outcome(row.map(|row| ended_row(row, outcome, &input, None))).await;
                         "its result is given under the same `idempotency_key`, if it has one, once the log recovers"
                     }
                     // The log will never have it, so nobody may get it: the next start calls the task unknown.
@@ -44,10 +52,10 @@ impl Runner {
                 let task = self.call.task;
                 let text = format!("the task {task} ended, but the audit log cannot be written ({error}); {then}");
                 let failure = Failure::new(ErrorCode::AuditUnavailable, text);
-                self.told(StoredOutcome { result: Err(failure), partial: None }, None)
+                let outcome = self.told(StoredOutcome { result: Err(failure), partial: None }, None);
+                Concluded { outcome, charge, row: None }
             }
-        };
-        (told, charge)
+        }
     }
 
     fn told(&self, outcome: StoredOutcome, audit_seq: Option<LogSeq>) -> TaskOutcome {
@@ -75,15 +83,9 @@ impl Runner {
         }
     }
 
-    async fn store_outcome(
-        &self,
-        row: Option<TaskRow>,
-        outcome: StoredOutcome,
-        input: &TaskInput,
-        seq: Option<LogSeq>,
-    ) {
+    /// Puts the row of a task that has ended into the store.
+    pub(super) async fn store_outcome(&self, row: Option<TaskRow>) {
         let Some(row) = row else { return };
-        let row = ended_row(row, outcome, input, seq);
         let task = row.id;
         if let Err(error) = self.shared.tasks.put_task(row).await {
             let error: &dyn std::error::Error = &error;

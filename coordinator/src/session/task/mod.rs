@@ -12,11 +12,15 @@ use coordinator_core::task::{TaskInput, TaskState};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use attempt::Attempt;
+use conclude::Concluded;
+
 use super::call::{TaskCall, TaskOutcome};
 use super::owner::{Begun, Message};
 use super::receipt::Charge;
 use super::running::{Registered, Run};
 use super::{Shared, unavailable};
+use crate::store::TaskRow;
 
 /// One task while it runs.
 pub(super) struct Runner {
@@ -29,35 +33,66 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// Runs the task to its recorded outcome. Whoever waits for its beginning hears of it, or that there is none.
-    pub(super) async fn run(self, begins: oneshot::Sender<()>) -> TaskOutcome {
+    /// Runs the task to its recorded outcome, which it answers with. Whoever waits for its beginning hears of it, or that
+    /// there is none.
+    pub(super) async fn run(self, begins: oneshot::Sender<()>, answer: impl FnOnce(TaskOutcome)) {
         let task = self.call.task;
         let begun = match self.ask(|reply| Message::Begin { task, reply }).await {
             Ok(begun) => begun,
-            Err(failure) => return self.refused(failure),
+            Err(failure) => return answer(self.refused(failure)),
         };
-        let (outcome, charge) = self.run_begun(begun, begins).await;
-        // An owner that is gone has no use for the news.
-        let _ = self.owner.send(Message::Ended { task, charge }).await;
-        outcome
+        match self.start(&begun).await {
+            Ok((attempt, row)) => self.run_begun(begun, attempt, row, begins, answer).await,
+            Err((outcome, charge)) => {
+                self.leave(charge).await;
+                answer(outcome);
+            }
+        }
     }
 
-    async fn run_begun(&self, begun: Begun, begins: oneshot::Sender<()>) -> (TaskOutcome, Option<Charge>) {
-        let attempt = match self.attempt(&begun).await {
+    /// Records the attempt and makes the task's row. The row of a call under an idempotency key is in the store before
+    /// anything is sent; that of any other is only a help to find it, and goes there meanwhile.
+    async fn start(&self, begun: &Begun) -> Result<(Attempt, Option<TaskRow>), (TaskOutcome, Option<Charge>)> {
+        let attempt = match self.attempt(begun).await {
             Ok(attempt) => attempt,
-            Err(error) => return (self.refused(unavailable(&error)), None),
+            Err(error) => return Err((self.refused(unavailable(&error)), None)),
         };
-        let row = match self.remember(&begun, &attempt).await {
-            Ok(row) => row,
-            Err(failure) => return self.fail_recorded(&begun, attempt, failure).await,
-        };
+        let row = self.row(begun, &attempt);
+        if let Some(row) = row.as_ref().filter(|row| row.key.is_some())
+            && let Err(failure) = self.remember(row).await
+        {
+            return Err(self.fail_recorded(begun, attempt, failure).await);
+        }
+        Ok((attempt, row))
+    }
+
+    async fn run_begun(
+        &self,
+        begun: Begun,
+        attempt: Attempt,
+        row: Option<TaskRow>,
+        begins: oneshot::Sender<()>,
+        answer: impl FnOnce(TaskOutcome),
+    ) {
         let registered = self.register();
         // A caller that is gone does not wait for it.
         let _ = begins.send(());
-        let ended = self.dispatch(begun, attempt, row, &registered.run.transcript).await;
-        let (outcome, charge) = self.conclude(ended).await;
+        let remembered = self.remember_meanwhile(row.clone());
+        let dispatched = self.dispatch(begun, attempt, row, &registered.run.transcript);
+        let ((), ended) = tokio::join!(remembered, dispatched);
+        let Concluded { outcome, charge, row } = self.conclude(ended).await;
+        self.leave(charge).await;
+        // The log has it, and that is enough unless the same key must give the same result.
+        let (first, then) = if row.as_ref().is_some_and(|row| row.key.is_some()) { (row, None) } else { (None, row) };
+        self.store_outcome(first).await;
         registered.tell(&outcome);
-        (outcome, charge)
+        answer(outcome);
+        self.store_outcome(then).await;
+    }
+
+    async fn leave(&self, charge: Option<Charge>) {
+        // An owner that is gone has no use for the news.
+        let _ = self.owner.send(Message::Ended { task: self.call.task, charge }).await;
     }
 
     /// Lets the task be found by its id.

@@ -13,6 +13,8 @@ use super::workspace::Workspace;
 
 /// Entries that a scan looks at.
 pub const SCAN_ENTRIES_MAX: usize = 20_000;
+/// Entries that a glance looks at.
+const GLANCE_ENTRIES_MAX: usize = 64;
 /// Changes that are named.
 pub const CHANGES_MAX: usize = 200;
 
@@ -40,9 +42,21 @@ impl Workspace {
     /// # Errors
     /// The workspace cannot be read.
     pub fn scan(&self) -> Result<Scan, Failure> {
+        self.scan_up_to(SCAN_ENTRIES_MAX)
+    }
+
+    /// The same for a workspace that is soon looked through, else `None`: it looks at 64 entries at most.
+    ///
+    /// # Errors
+    /// The workspace cannot be read.
+    pub fn glance(&self) -> Result<Option<Scan>, Failure> {
+        Ok(Some(self.scan_up_to(GLANCE_ENTRIES_MAX)?).filter(|scan| scan.complete))
+    }
+
+    fn scan_up_to(&self, entries_max: usize) -> Result<Scan, Failure> {
         let reach = Reach::TreeWithout { components_max: COMPONENTS_MAX, left_out: OURS };
         let mut files = Vec::new();
-        let complete = walk(self.root(), reach, SCAN_ENTRIES_MAX, |met| {
+        let complete = walk(self.root(), reach, entries_max, |met| {
             if met.kind == FileKind::Directory {
                 return;
             }
