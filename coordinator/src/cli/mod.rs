@@ -77,6 +77,14 @@ struct SettingFlags {
     #[arg(long, value_name = "ADDRESS:PORT", global = true, help_heading = "Settings")]
     http: Option<String>,
 
+    /// The certificates to encrypt HTTP with, a PEM file; read again at SIGHUP [env: TLS_CERT]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Settings")]
+    tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate, a PEM file [env: TLS_KEY]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Settings")]
+    tls_key: Option<PathBuf>,
+
     /// A host that HTTP requests may name besides localhost; may be repeated [env: HTTP_ALLOWED_HOSTS]
     #[arg(long, value_name = "HOST", global = true, help_heading = "Settings")]
     http_allowed_host: Vec<String>,
@@ -235,6 +243,8 @@ impl SettingFlags {
             ("--tool-names", self.tool_names.clone()),
             ("--grpc-port", self.grpc_port.clone()),
             ("--http", self.http.clone()),
+            ("--tls-cert", self.tls_cert.as_deref().map(|path| absolute(path).display().to_string())),
+            ("--tls-key", self.tls_key.as_deref().map(|path| absolute(path).display().to_string())),
             ("--http-allowed-host", listed(&self.http_allowed_host)),
             ("--http-allowed-origin", listed(&self.http_allowed_origin)),
             ("--http-auth", self.http_auth.clone()),

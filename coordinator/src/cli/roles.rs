@@ -50,8 +50,8 @@ pub(super) fn serve(given: Given, on_demand: bool) -> ExitCode {
             Ok(server) => server,
             Err(error) => return refuse_to_start(&error, role),
         };
-        if let Some(address) = server.http_address() {
-            eprintln!("coordinator: serving MCP over HTTP at http://{address}/mcp");
+        if let Some(url) = server.http_url() {
+            eprintln!("coordinator: serving MCP over HTTP at {url}/mcp");
         }
         if role == Role::OnDemand
             && let Err(error) = say_ready()

@@ -1,6 +1,7 @@
 //! How HTTP is served: where, to whom, and within which bounds.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::Uri;
@@ -19,12 +20,23 @@ pub struct HttpConfig {
     pub allowed_hosts: Vec<AllowedHost>,
     /// What a request's `Origin` may be besides those of the loopback interface.
     pub allowed_origins: Vec<AllowedOrigin>,
+    /// What HTTP is encrypted with, if it is.
+    pub tls: Option<TlsFiles>,
     /// How long clients may take.
     pub patience: Patience,
     /// Connections that are open at once.
     pub connections_max: u32,
     /// Connections that are open at once from one address.
     pub connections_per_address_max: u32,
+}
+
+/// Where certificate and key are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and those that lead to its root, in PEM.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
 }
 
 /// How long clients may take.
@@ -49,6 +61,7 @@ impl HttpConfig {
             listen,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            tls: None,
             patience: Patience::default(),
             connections_max: 4096,
             connections_per_address_max: 2048,
@@ -106,6 +119,7 @@ pub(super) fn read(layers: &mut Layers) -> Result<Option<HttpConfig>, ConfigErro
     let listen = if port_wins { local.or(address) } else { address.or(local) };
     let allowed_hosts = layers.get(&settings::HTTP_ALLOWED_HOSTS, allowed_hosts)?.unwrap_or_default();
     let allowed_origins = layers.get(&settings::HTTP_ALLOWED_ORIGINS, allowed_origins)?.unwrap_or_default();
+    let tls = tls_files(layers)?;
     let connections_max = layers.require(&settings::HTTP_CONNECTIONS_MAX, values::count(1, 1_000_000))?;
     let connections_per_address_max =
         layers.require(&settings::HTTP_CONNECTIONS_PER_ADDRESS_MAX, values::count(1, 1_000_000))?;
@@ -113,10 +127,30 @@ pub(super) fn read(layers: &mut Layers) -> Result<Option<HttpConfig>, ConfigErro
         listen,
         allowed_hosts,
         allowed_origins,
+        tls,
         patience: Patience::default(),
         connections_max,
         connections_per_address_max,
     }))
+}
+
+/// Both files, or neither.
+fn tls_files(layers: &mut Layers) -> Result<Option<TlsFiles>, ConfigError> {
+    let certificate = layers.get(&settings::TLS_CERT, values::directory)?;
+    let key = layers.get(&settings::TLS_KEY, values::directory)?;
+    let (lacking, given) = match (certificate, key) {
+        (Some(certificate), Some(key)) => return Ok(Some(TlsFiles { certificate, key })),
+        (None, None) => return Ok(None),
+        (Some(_), None) => (&settings::TLS_KEY, &settings::TLS_CERT),
+        (None, Some(_)) => (&settings::TLS_CERT, &settings::TLS_KEY),
+    };
+    Err(ConfigError::NotAllowed {
+        name: lacking.name.to_owned(),
+        value: String::new(),
+        source_of_value: layers.source(lacking),
+        why: format!("{} is given without it", given.name),
+        allowed: lacking.allowed.to_owned(),
+    })
 }
 
 const fn rank(source: &Source) -> u8 {

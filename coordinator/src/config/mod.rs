@@ -14,7 +14,7 @@ use codegen_types::{IsolationLevel, Limits, PackageAccess};
 
 use crate::identity::{IssuerConfig, Requirement};
 
-pub use http::{AllowedHost, AllowedOrigin, HttpConfig, Patience};
+pub use http::{AllowedHost, AllowedOrigin, HttpConfig, Patience, TlsFiles};
 pub use layers::{ConfigError, Environment, Flags, Source};
 use layers::{Layers, Row};
 pub use settings::{KEYS, Key};

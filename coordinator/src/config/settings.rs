@@ -50,6 +50,8 @@ settings! {
         "names or addresses, with or without a port, separated by commas, such as `code.example` or `10.0.0.5:8080`" }
     HTTP_ALLOWED_ORIGINS { "http_allowed_origins", "HTTP_ALLOWED_ORIGINS", Some("--http-allowed-origin"), None,
         "origins separated by commas, such as `https://app.example` or `http://app.example:3000`" }
+    TLS_CERT { "tls_cert", "TLS_CERT", Some("--tls-cert"), None, "the absolute path of a file with certificates (PEM)" }
+    TLS_KEY { "tls_key", "TLS_KEY", Some("--tls-key"), None, "the absolute path of a file with a private key (PEM)" }
     HTTP_CONNECTIONS_MAX { "http_connections_max", "HTTP_CONNECTIONS_MAX", None, Some("4096"),
         "a number from 1 to 1000000" }
     HTTP_CONNECTIONS_PER_ADDRESS_MAX { "http_connections_per_address_max", "HTTP_CONNECTIONS_PER_ADDRESS_MAX", None,

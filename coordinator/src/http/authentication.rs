@@ -1,7 +1,6 @@
 //! Who makes a request: the `Authorization` header, looked at before anything else of the request is.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -11,18 +10,18 @@ use codegen_types::ErrorCode;
 
 use super::error::ApiError;
 use super::listener::Peer;
+use super::metadata::Metadata;
 use crate::identity::{Authenticator, Identity, InsufficientScope, Unauthenticated};
 
 /// How requests are authenticated. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Authentication {
     authenticator: Authenticator,
-    /// The address of the metadata of the protected resource, where there is an issuer.
-    metadata: Option<Arc<str>>,
+    metadata: Metadata,
 }
 
 impl Authentication {
-    pub(super) fn new(authenticator: Authenticator, metadata: Option<Arc<str>>) -> Self {
+    pub(super) fn new(authenticator: Authenticator, metadata: Metadata) -> Self {
         Self { authenticator, metadata }
     }
 
@@ -30,18 +29,18 @@ impl Authentication {
         self.authenticator.authenticate_from(bearer(headers)?, peer).await
     }
 
-    fn refuse(&self, why: Unauthenticated) -> Response {
+    fn refuse(&self, why: Unauthenticated, headers: &HeaderMap) -> Response {
         tracing::info!(why = why.as_str(), "a request is not let in");
         if why == Unauthenticated::KeysUnavailable {
             return ApiError::busy(why.to_string()).into_response();
         }
         let error = ApiError::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated, why.to_string());
-        error.challenging(&why.challenge(self.metadata.as_deref()))
+        error.challenging(&why.challenge(self.metadata.address(headers).as_deref()))
     }
 
     /// The refusal of a request whose credentials permit too little.
-    pub(super) fn step_up(&self, why: InsufficientScope) -> Response {
-        ApiError::forbidden(why.to_string()).challenging(&why.challenge(self.metadata.as_deref()))
+    pub(super) fn step_up(&self, why: InsufficientScope, headers: &HeaderMap) -> Response {
+        ApiError::forbidden(why.to_string()).challenging(&why.challenge(self.metadata.address(headers).as_deref()))
     }
 }
 
@@ -72,6 +71,6 @@ pub(super) async fn authenticate(State(by): State<Authentication>, request: Requ
             parts.extensions.insert(identity);
             next.run(Request::from_parts(parts, body)).await
         }
-        Err(why) => by.refuse(why),
+        Err(why) => by.refuse(why, &parts.headers),
     }
 }

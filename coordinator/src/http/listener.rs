@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::stall::Stalling;
+use super::tls::Tls;
 use crate::config::HttpConfig;
 
 /// How much is read ahead, in bytes. hyper refuses the head of a request that is longer, at the latest when it is twice
@@ -35,18 +36,18 @@ const NO_ROOM: &[u8] =
 pub(super) struct Peer(pub(super) IpAddr);
 
 /// Accepts connections.
-#[derive(Debug)]
 pub(super) struct Listener {
     socket: TcpListener,
     room: Room,
     head_patience: Duration,
+    tls: Option<Tls>,
 }
 
 impl Listener {
-    pub(super) fn new(socket: TcpListener, config: &HttpConfig) -> Self {
+    pub(super) fn new(socket: TcpListener, config: &HttpConfig, tls: Option<Tls>) -> Self {
         let (most, most_of_one) = (config.connections_max, config.connections_per_address_max);
         let room = Room { most, most_of_one, taken: Arc::default() };
-        Self { socket, room, head_patience: config.patience.head }
+        Self { socket, room, head_patience: config.patience.head, tls }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -55,8 +56,8 @@ impl Listener {
 
     /// Serves until `drain`; then lets what was begun end, until `force`. Returns when no connection is left.
     pub(super) async fn run(self, router: Router, drain: CancellationToken, force: CancellationToken) {
-        let Self { socket, room, head_patience } = self;
-        let serving = Serving { router, head_patience, drain: drain.clone(), force };
+        let Self { socket, room, head_patience, tls } = self;
+        let serving = Serving { router, head_patience, tls, drain: drain.clone(), force };
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -72,7 +73,7 @@ impl Listener {
                             drop(place);
                         });
                     }
-                    None => refuse(&stream, peer),
+                    None => refuse(&stream, peer, serving.tls.is_some()),
                 },
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -91,6 +92,7 @@ impl Listener {
 struct Serving {
     router: Router,
     head_patience: Duration,
+    tls: Option<Tls>,
     drain: CancellationToken,
     force: CancellationToken,
 }
@@ -99,11 +101,17 @@ impl Serving {
     async fn serve(self, stream: TcpStream, peer: IpAddr) {
         // Without it answers in two parts would wait for the client's acknowledgement.
         let _best_effort = stream.set_nodelay(true);
-        self.converse(stream, peer).await;
+        match &self.tls {
+            None => self.converse(stream, peer).await,
+            Some(tls) => match tls.accept(stream).await {
+                Ok(stream) => self.converse(stream, peer).await,
+                Err(error) => tracing::debug!(%peer, %error, "a handshake failed"),
+            },
+        }
     }
 
-    async fn converse(self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: IpAddr) {
-        let router = self.router.layer(Extension(Peer(peer)));
+    async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: IpAddr) {
+        let router = self.router.clone().layer(Extension(Peer(peer)));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_patience)
@@ -128,8 +136,11 @@ impl Serving {
 }
 
 /// Says without waiting that there is no room.
-fn refuse(stream: &TcpStream, peer: SocketAddr) {
+fn refuse(stream: &TcpStream, peer: SocketAddr, is_tls: bool) {
     tracing::warn!(%peer, "too many connections: one more is refused");
+    if is_tls {
+        return;
+    }
     let _unheard: io::Result<usize> = stream.try_write(NO_ROOM);
 }
 

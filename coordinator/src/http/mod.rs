@@ -12,9 +12,11 @@ mod guard;
 mod health;
 mod legacy;
 mod listener;
+mod metadata;
 mod router;
 mod stall;
 mod step_up;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::HttpConfig;
@@ -31,6 +34,8 @@ use crate::mcp::{LegacySse, Services, StreamableHttp};
 pub use health::{Check, Readiness};
 use listener::Listener;
 use router::Transports;
+use tls::Tls;
+pub use tls::TlsError;
 
 /// How long calls that run when the server stops may take to end.
 const CALLS_PATIENCE: Duration = Duration::from_secs(7);
@@ -46,6 +51,9 @@ pub enum HttpError {
          issuer first"
     )]
     Unauthenticated(SocketAddr),
+    /// Nothing could be encrypted.
+    #[error("HTTP cannot be encrypted")]
+    Tls(#[from] TlsError),
     /// The address cannot be had.
     #[error("HTTP cannot listen on {address}; free the port or choose another with --http")]
     Bind {
@@ -61,6 +69,8 @@ pub struct HttpServer {
     listener: Listener,
     config: HttpConfig,
     authenticator: Authenticator,
+    /// What reads the certificate again, and when.
+    tls: Option<(Tls, Signal)>,
 }
 
 /// What requests are served with.
@@ -81,9 +91,21 @@ impl HttpServer {
         if authenticator.is_open() && !address.ip().is_loopback() {
             return Err(HttpError::Unauthenticated(address));
         }
+        let tls = match &config.tls {
+            Some(files) => {
+                let hangups = signal(SignalKind::hangup()).map_err(TlsError::Signal)?;
+                Some((Tls::load(files.clone())?, hangups))
+            }
+            None => None,
+        };
         let listener = TcpListener::bind(address).await.map_err(|source| HttpError::Bind { address, source })?;
-        let listener = Listener::new(listener, &config);
-        Ok(Self { listener, config, authenticator })
+        let listener = Listener::new(listener, &config, tls.as_ref().map(|(tls, _)| tls.clone()));
+        Ok(Self { listener, config, authenticator, tls })
+    }
+
+    /// Whether connections are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Where connections are accepted.
@@ -111,6 +133,15 @@ impl HttpServer {
             () = self.listener.run(router, drain.clone(), force.clone()) => {}
             () = end => {}
             () = mcp.sweep() => {}
+            () = follow(self.tls) => {}
         }
     }
+}
+
+/// Reads the certificate again when asked, for ever.
+async fn follow(tls: Option<(Tls, Signal)>) {
+    if let Some((tls, hangups)) = tls {
+        tls.follow(hangups).await;
+    }
+    std::future::pending().await
 }

@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::guard::{self, Guard};
 use super::health::{self, Readiness};
 use super::legacy;
+use super::metadata::{self, Metadata, WELL_KNOWN};
 use super::step_up;
 use crate::config::HttpConfig;
 use crate::identity::{Authenticator, Identity};
@@ -33,7 +34,8 @@ pub(super) fn router(
     readiness: Arc<dyn Readiness>,
 ) -> Router {
     let guard = Guard::new(config);
-    let authentication = Authentication::new(authenticator, None);
+    let metadata = Metadata::new(authenticator.clone(), config.tls.is_some());
+    let authentication = Authentication::new(authenticator, metadata.clone());
     let legacy = Router::new()
         .route("/sse", get(legacy::events))
         .route("/messages", post(legacy::message))
@@ -47,7 +49,12 @@ pub(super) fn router(
         .layer(from_fn_with_state(authentication, authentication::authenticate));
     // Whoever probes the server names it as it likes, and learns nothing.
     let for_anybody = Router::new().route("/healthz", get(health::live)).route("/readyz", get(health::ready));
+    let of_issuer = Router::new()
+        .route(WELL_KNOWN, get(metadata::metadata))
+        .route(&format!("{WELL_KNOWN}/{{*path}}"), get(metadata::metadata))
+        .with_state(metadata);
     for_clients
+        .merge(of_issuer)
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(guard.cors())

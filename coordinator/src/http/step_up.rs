@@ -61,7 +61,7 @@ pub(super) async fn step_up(
     };
     match check(&identity, &message) {
         Ok(()) => next.run(Request::from_parts(parts, Body::from(message))).await,
-        Err(insufficient) => authentication.step_up(insufficient),
+        Err(insufficient) => authentication.step_up(insufficient, &parts.headers),
     }
 }
 

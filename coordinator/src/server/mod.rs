@@ -15,7 +15,6 @@ pub mod standalone;
 pub mod state_dir;
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -102,9 +101,11 @@ impl Server {
         Ok(Self { running, listener, http, signals, role, config })
     }
 
-    /// Where HTTP is served, if it is.
-    pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().map(HttpServer::address)
+    /// The URL at which HTTP is served, if it is.
+    pub fn http_url(&self) -> Option<String> {
+        let http = self.http.as_ref()?;
+        let scheme = if http.is_encrypted() { "https" } else { "http" };
+        Some(format!("{scheme}://{}", http.address()))
     }
 
     /// Takes clients until it is to stop, then drains.

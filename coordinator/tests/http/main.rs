@@ -8,6 +8,7 @@ mod identity;
 mod legacy;
 mod rig;
 mod sessions;
+mod tls;
 
 #[path = "../mcp/double.rs"]
 mod double;

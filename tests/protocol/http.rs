@@ -1,0 +1,104 @@
+//! The product over HTTP: independent clients, and the operator's side of it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use e2e::Installation;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// A server that an operator started. Dropping it ends it.
+struct Server {
+    child: Child,
+    url: String,
+    _installation: Installation,
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Self {
+        let installation = Installation::new();
+        let mut command = installation.command(["--grpc-port", "0", "serve", "--http", "127.0.0.1:0"]);
+        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("the server starts");
+        let mut said = String::new();
+        let stderr = child.stderr.take().expect("a pipe was asked for");
+        BufReader::new(stderr).read_line(&mut said).expect("it says where it is");
+        let url = said.split_whitespace().last().expect("a URL").to_owned();
+        Self { child, url, _installation: installation }
+    }
+
+    /// What it says to a request that is written as it is, until it closes the connection.
+    fn says(&self, request: &str) -> String {
+        let address = self.url.trim_start_matches("http://").trim_end_matches("/mcp");
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut said = String::new();
+        stream.read_to_string(&mut said).expect("it answers");
+        said
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = Pid::from_child(&self.child);
+        let _gone = kill_process(pid, Signal::TERM);
+        let _reaped = self.child.wait();
+    }
+}
+
+#[test]
+fn the_flows_work_through_an_independent_client_over_http() {
+    let installation = Installation::new();
+    let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("protocol/test_http.py");
+    let python = std::env::var("CODEGEN_TEST_PYTHON").expect("`make test` names a Python with `mcp` and `pytest`");
+    let output = Command::new(python)
+        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
+        .arg(suite)
+        .env("COORDINATOR", installation.binary())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("Python starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains(" passed") && !said.contains("skipped"), "{said}");
+}
+
+#[test]
+fn the_inspector_works_over_http_in_both_eras() {
+    let server = Server::start(&[]);
+    let inspector = std::env::var("CODEGEN_TEST_INSPECTOR").expect("`make test` gets and names the Inspector");
+    for era in ["legacy", "modern"] {
+        let output = Command::new(&inspector)
+            .args(["--cli", "--format", "json", "--connect-timeout", "60000", "--protocol-era", era])
+            .args(["--method", "tools/call", "--tool-name", "session_create", "--tool-args-json", "{}"])
+            .args(["--transport", "http", &server.url])
+            .env("HOME", server._installation.outside())
+            .output()
+            .expect("the Inspector starts");
+        assert!(output.status.success(), "{era}: {output:?}");
+        let printed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let handle = &printed["result"]["structuredContent"]["session_id"];
+        assert!(handle.as_str().is_some_and(|handle| handle.starts_with("ses_")), "{era}: {printed}");
+    }
+}
+
+#[test]
+fn a_foreign_host_and_a_foreign_origin_are_refused_each_alone() {
+    let server = Server::start(&[]);
+    let request = |host: &str, origin: &str| {
+        server.says(&format!("GET /mcp HTTP/1.1\r\nhost: {host}\r\n{origin}connection: close\r\n\r\n"))
+    };
+    assert!(request("evil.example", "").starts_with("HTTP/1.1 403"));
+    assert!(request("localhost", "origin: http://evil.example\r\n").starts_with("HTTP/1.1 403"));
+    assert!(!request("localhost", "origin: http://localhost:3000\r\n").starts_with("HTTP/1.1 403"));
+}
+
+#[test]
+fn a_server_that_would_let_in_the_whole_network_does_not_start() {
+    let installation = Installation::new();
+    let output = installation.run(["--grpc-port", "0", "serve", "--http", "0.0.0.0:0"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("0.0.0.0") && said.contains("127.0.0.1") && said.contains("token"), "{said}");
+}
