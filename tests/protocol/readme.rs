@@ -97,6 +97,8 @@ fn its_flags_and_commands_are_in_help() {
         help(&["config", "--help"]),
         help(&["doctor", "--help"]),
         help(&["install", "--help"]),
+        help(&["tokens", "--help"]),
+        help(&["tokens", "create", "--help"]),
     ]
     .concat();
     for command in readme.lines().filter(|line| line.starts_with("coordinator ")) {
