@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use codegen_types::{Failure, IsolationReport, LogSeq, Principal, SessionId, TaskId};
+use codegen_types::{Display, Failure, IsolationReport, LogSeq, Principal, SessionId, TaskId};
 use coordinator_core::idempotency::ArgumentDigest;
 use coordinator_core::session::SessionState;
 use coordinator_core::task::TaskState;
@@ -13,6 +13,9 @@ use crate::session::{Captured, Completed, Receipt};
 
 /// The most bytes of output and shown things that a task's row keeps.
 pub const OUTCOME_BYTES_MAX: usize = 1 << 20;
+
+/// The most bytes of shown things among them, with room for what is said of those that are not kept.
+const DISPLAY_BYTES_MAX: usize = OUTCOME_BYTES_MAX / 2 - (16 << 10);
 
 /// A session at rest.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,17 +114,12 @@ impl StoredOutcome {
         self.completed().map_or(0, |completed| of(completed) as u64)
     }
 
-    /// The outcome within [`OUTCOME_BYTES_MAX`]: shown things that do not fit are left out, then the middle of the
-    /// output.
+    /// The outcome within [`OUTCOME_BYTES_MAX`]: of shown things that do not fit only the names stay, of output the
+    /// beginning and the end.
     #[must_use]
     pub fn bounded(mut self) -> Self {
         let Some(completed) = self.completed_mut() else { return self };
-        let mut room = OUTCOME_BYTES_MAX / 2;
-        completed.displays.retain(|display| {
-            let fits = display.data.len() <= room;
-            room -= if fits { display.data.len() } else { 0 };
-            fits
-        });
+        keep_displays(&mut completed.displays, DISPLAY_BYTES_MAX);
         let each = if completed.both.written() == 0 { OUTCOME_BYTES_MAX / 4 } else { OUTCOME_BYTES_MAX / 8 };
         completed.stdout.cut_to(each);
         completed.stderr.cut_to(each);
@@ -148,28 +146,43 @@ impl StoredOutcome {
     }
 }
 
+/// Empties what does not fit and leaves its type and path. What reports and values say goes before pictures, which the
+/// workspace keeps, and the last of them before the first.
+fn keep_displays(displays: &mut [Display], mut room: usize) {
+    let mut keep = |display: &mut Display| match room.checked_sub(display.data.len()) {
+        Some(left) => room = left,
+        None if display.mime == "text/plain" => {
+            display.data = format!("[a value of {} bytes, which is not kept]", display.data.len()).into_bytes();
+        }
+        None => display.data = Vec::new(),
+    };
+    let is_picture = |display: &&mut Display| display.mime.starts_with("image/");
+    displays.iter_mut().rev().filter(|display| !is_picture(display)).for_each(&mut keep);
+    displays.iter_mut().filter(is_picture).for_each(keep);
+}
+
 #[cfg(test)]
 mod tests {
-    use codegen_types::Display;
-
     use super::*;
 
     #[test]
     fn a_kept_outcome_is_bounded_and_says_what_is_missing() {
         let stdout = Captured { head: vec![b'a'; 900_000], tail: vec![b'z'; 900_000], omitted: 7 };
         let display = |n: usize| Display { mime: "image/png".to_owned(), path: None, data: vec![0; n] };
+        let report = Display { mime: "application/x+json".to_owned(), ..display(100_000) };
         let completed = Completed {
             result: None,
             stderr: stdout.clone(),
             both: stdout.clone(),
             stdout,
-            displays: vec![display(500_000), display(500_000), display(10)],
+            displays: vec![display(400_000), display(400_000), report, display(10)],
             overlapped: vec![],
         };
         let kept = StoredOutcome { result: Ok(completed), partial: None }.bounded();
         assert!(kept.bytes() <= OUTCOME_BYTES_MAX as u64, "{}", kept.bytes());
         let completed = kept.completed().unwrap();
-        assert_eq!(completed.displays.len(), 2);
+        let kept: Vec<usize> = completed.displays.iter().map(|display| display.data.len()).collect();
+        assert_eq!(kept, [400_000, 0, 100_000, 10], "what is not kept is still named");
         let stdout = &completed.stdout;
         assert_eq!(stdout.head.len() as u64 + stdout.tail.len() as u64 + stdout.omitted, 1_800_007);
         assert_eq!((stdout.head.first(), stdout.tail.last()), (Some(&b'a'), Some(&b'z')));

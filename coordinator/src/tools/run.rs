@@ -20,11 +20,11 @@ run_input! {
         /// Run in the kernel of this name, which keeps variables and imports between calls; made when first needed. Left
         /// out: a fresh interpreter.
         kernel: Option<String>,
-        /// The program's arguments, `sys.argv[1:]`.
+        /// The program's arguments, `sys.argv[1:]`. A kernel keeps those of the last call that gave some.
         args: Option<Vec<String>>,
         /// Text given on standard input.
         stdin: Option<String>,
-        /// Environment variables to add.
+        /// Environment variables to add. A kernel keeps them for later calls.
         env: Option<BTreeMap<String, String>>,
     }
 }

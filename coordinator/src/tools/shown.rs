@@ -37,7 +37,11 @@ pub(super) fn named(text: &mut String, displays: &[Display]) {
     text.push_str("\n\nimages:");
     for (Display { mime, path, data }, is_shown) in all.iter().take(IMAGES_NAMED_MAX) {
         let name = path.as_ref().map_or("not kept in the workspace", |path| path.as_str());
-        let _ = write!(text, "\n  {name} ({mime}, {})", words::bytes(data.len() as u64));
+        let _ = match data.len() {
+            // The result is older than its pictures are kept.
+            0 => write!(text, "\n  {name} ({mime})"),
+            bytes => write!(text, "\n  {name} ({mime}, {})", words::bytes(bytes as u64)),
+        };
         if !is_shown {
             text.push_str(", not shown here");
         }
@@ -94,6 +98,9 @@ mod tests {
                 && text.ends_with("4.png (image/png, 10 B), not shown here")
         );
         assert_eq!(text.lines().count(), 2 + 1 + 6);
+        let mut text = String::new();
+        named(&mut text, &[display("image/png", Some("plots/kept.png"), Vec::new())]);
+        assert!(text.ends_with("plots/kept.png (image/png), not shown here"), "{text}");
     }
 
     #[test]

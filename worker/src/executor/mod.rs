@@ -43,8 +43,23 @@ async fn perform(task: &Arc<Task>, session: &Arc<Session>, request: ExecuteTask)
         }
         _ => None,
     };
+    let slot = async {
+        match &request.operation {
+            Operation::Exec(_) => session.program_slot().await.map(Some),
+            // Kernels are looked after whatever runs, above all when it is they.
+            Operation::Kernels(_) => Ok(None),
+            Operation::Read(_)
+            | Operation::Write(_)
+            | Operation::List(_)
+            | Operation::Stat(_)
+            | Operation::Move(_)
+            | Operation::Remove(_)
+            | Operation::Search(_)
+            | Operation::Edit(_) => session.files_slot().await.map(Some),
+        }
+    };
     let slot = tokio::select! {
-        slot = session.slot() => slot,
+        slot = slot => slot,
         ending = stopped(task, clock) => return ending.before_it_ran("other tasks of its session"),
         () = heed(turn.as_mut()) => Err(Failure::new(ErrorCode::Internal, "A kernel's turn ended by itself.")),
     };

@@ -200,6 +200,28 @@ def canonical(name):
     return "-".join(part for part in name.lower().replace("_", "-").replace(".", "-").split("-") if part)
 
 
+def install_wheels_only():
+    """What an index offers is picked by `--only-binary`; the metadata of a wheel can name archives, directories and
+    repositories besides, which pip would build, and so run."""
+    from pip._internal.exceptions import InstallationError
+    from pip._internal.resolution.resolvelib.factory import Factory
+
+    def guarded(make):
+        def make_from_wheel(self, *args, **named):
+            link = named["link"] if "link" in named else args[0]
+            if link.is_vcs or not link.is_wheel:
+                raise InstallationError(f"{link.filename} is no wheel, and only wheels are installed")
+            return make(self, *args, **named)
+
+        return make_from_wheel
+
+    names = [name for name in ("_make_base_candidate_from_link", "_make_candidate_from_link") if hasattr(Factory, name)]
+    if not names:
+        sys.exit("this release of pip cannot be held to wheels; nothing was installed")
+    for name in names:
+        setattr(Factory, name, guarded(getattr(Factory, name)))
+
+
 def run_pip(channel, arguments):
     from pip._internal.cli import cmdoptions
     from pip._internal.cli.main import main as pip
@@ -216,6 +238,7 @@ def run_pip(channel, arguments):
     install.virtualenv_no_global = lambda: False
     # Newer releases refuse `--user` when the interpreter itself was told to leave those packages out.
     site.ENABLE_USER_SITE = True
+    install_wheels_only()
     command, rest = arguments[0], arguments[1:]
     if hasattr(cmdoptions, "override_externally_managed"):
         rest = ["--break-system-packages", *rest]

@@ -24,9 +24,11 @@ use lull::Lull;
 pub(crate) use owners::Owners;
 pub(crate) use pool::{Pool, PoolOptions};
 
-/// Tasks of one session that run at once.
+/// Programs of one session that run at once.
 const PARALLEL_MAX: u32 = 8;
-/// Tasks of one session that wait for their turn; further ones are refused with `RATE_LIMITED`.
+/// Operations on files of one session that are under way at once, whatever runs beside.
+const FILES_PARALLEL_MAX: u32 = 4;
+/// Tasks of one session that wait for a turn of each kind; further ones are refused with `RATE_LIMITED`.
 const WAITING_MAX: usize = 64;
 /// How long tasks of a session that is closed may take to notice.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
@@ -43,8 +45,8 @@ pub(crate) struct Session {
     runtimes: Arc<Runtimes>,
     live: Mutex<Option<Arc<Live>>>,
     kernels: Kernels,
-    slots: Semaphore,
-    waiting: AtomicUsize,
+    programs: Slots,
+    files: Slots,
     closed: CancellationToken,
 }
 
@@ -82,15 +84,14 @@ impl Session {
         Duration::from_millis(self.limits.task_ms_max)
     }
 
-    /// Waits for a turn.
-    pub async fn slot(&self) -> Result<Slot<'_>, Failure> {
-        let waiting = Waiting::enter(&self.waiting)?;
-        let permit = tokio::select! {
-            permit = self.slots.acquire() => permit.map_err(|_| closed())?,
-            () = self.closed.cancelled() => return Err(closed()),
-        };
-        drop(waiting);
-        Ok(Slot(permit))
+    /// Waits for a turn to run a program.
+    pub async fn program_slot(&self) -> Result<Slot<'_>, Failure> {
+        self.programs.turn(&self.closed).await
+    }
+
+    /// Waits for a turn to work on files, which no program holds up.
+    pub async fn files_slot(&self) -> Result<Slot<'_>, Failure> {
+        self.files.turn(&self.closed).await
     }
 
     /// The session's sandbox. One that is gone is replaced, with a sentence on what that means.
@@ -143,7 +144,8 @@ impl Session {
             Some(live) => live.destroy().await,
             None => 0,
         };
-        if tokio::time::timeout(CLOSE_DEADLINE, self.slots.acquire_many(PARALLEL_MAX)).await.is_err() {
+        let all = async { tokio::join!(self.programs.all(), self.files.all()) };
+        if tokio::time::timeout(CLOSE_DEADLINE, all).await.is_err() {
             tracing::warn!(session = %self.id, "tasks of a closed session are still at work");
         }
         killed
@@ -154,17 +156,46 @@ fn closed() -> Failure {
     Failure::new(ErrorCode::SessionClosed, "The session is closed.")
 }
 
+/// Turns of one kind, so many at once.
+struct Slots {
+    free: Semaphore,
+    waiting: AtomicUsize,
+    parallel_max: u32,
+}
+
+impl Slots {
+    fn of(parallel_max: u32) -> Self {
+        Self { free: Semaphore::new(parallel_max as usize), waiting: AtomicUsize::new(0), parallel_max }
+    }
+
+    async fn turn(&self, closed_token: &CancellationToken) -> Result<Slot<'_>, Failure> {
+        let waiting = Waiting::enter(self)?;
+        let permit = tokio::select! {
+            permit = self.free.acquire() => permit.map_err(|_| closed())?,
+            () = closed_token.cancelled() => return Err(closed()),
+        };
+        drop(waiting);
+        Ok(Slot(permit))
+    }
+
+    /// Waits until nobody has a turn.
+    async fn all(&self) {
+        let _ = self.free.acquire_many(self.parallel_max).await;
+    }
+}
+
 /// Counts a task among those that wait.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
-    fn enter(waiting: &'a AtomicUsize) -> Result<Self, Failure> {
-        let this = Self(waiting);
-        if waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
-            return Err(Failure::new(
-                ErrorCode::RateLimited,
-                format!("{PARALLEL_MAX} tasks of this session run and {WAITING_MAX} wait. Wait for some to end."),
-            ));
+    fn enter(slots: &'a Slots) -> Result<Self, Failure> {
+        let this = Self(&slots.waiting);
+        if slots.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
+            let text = format!(
+                "{} tasks of this session run and {WAITING_MAX} wait. Wait for some to end.",
+                slots.parallel_max
+            );
+            return Err(Failure::new(ErrorCode::RateLimited, text));
         }
         Ok(this)
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use codegen_proto::{CloseSession, OpenSession, SessionClosed, SessionOpened};
@@ -11,13 +10,12 @@ use parking_lot::Mutex;
 use sandbox::Backend;
 use sandbox::files::{Workspace, WorkspaceBase};
 use sandbox::uids::UidError;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::lull::Lull;
 use super::owners::{OwnerError, Owners};
 use super::spares::{Adopted, Ground, Spares};
-use super::{Kernels, Live, PARALLEL_MAX, Session};
+use super::{FILES_PARALLEL_MAX, Kernels, Live, PARALLEL_MAX, Session, Slots};
 use crate::runtimes::Runtimes;
 use crate::tasks::{Stop, Tasks};
 
@@ -155,8 +153,8 @@ impl Pool {
             runtimes: self.runtimes.clone(),
             live: tokio::sync::Mutex::new(live.clone()),
             kernels: Kernels::new(!created),
-            slots: Semaphore::new(PARALLEL_MAX as usize),
-            waiting: AtomicUsize::new(0),
+            programs: Slots::of(PARALLEL_MAX),
+            files: Slots::of(FILES_PARALLEL_MAX),
             closed: CancellationToken::new(),
         });
         if let Some(live) = live {

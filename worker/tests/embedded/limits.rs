@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use codegen_types::{ErrorCode, Limits};
+use codegen_types::operation::Kernels;
+use codegen_types::{ErrorCode, Exec, Limits, Operation, Program, TaskId};
 
 use crate::bench::Bench;
 
@@ -87,4 +88,19 @@ async fn what_a_program_leaves_behind_ends_with_it() {
     assert_eq!(ran.stdout, "started\n");
     assert!(ran.exit.unwrap().leftovers_killed >= 1);
     assert!(!crate::bench::runs("7731.25"), "the daemon is gone");
+}
+
+/// However many programs a session runs, its files can be written and its kernels listed.
+#[tokio::test]
+async fn programs_hold_up_neither_files_nor_the_look_at_kernels() {
+    let bench = Bench::new().await;
+    let program = || Operation::Exec(Exec::of(Program::Shell { command: "sleep 60".to_owned() }));
+    let running = (0..12).map(|_| bench.stream(bench.request(TaskId::mint(), program())));
+    let _running = futures::future::join_all(running).await;
+    let look = async {
+        bench.write("beside", "x").await;
+        bench.run(bench.request(TaskId::mint(), Operation::Kernels(Kernels::List))).await
+    };
+    let listed = tokio::time::timeout(Duration::from_secs(20), look).await.expect("nobody holds them up");
+    assert_eq!(listed.code, None, "{listed:?}");
 }

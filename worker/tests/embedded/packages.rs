@@ -125,3 +125,27 @@ async fn a_dependency_that_is_missing_is_named() {
     assert!(ran.stderr.contains("not-there>=3"), "{}", ran.stderr);
     assert_eq!(ran.exit.map(|exit| (exit.packages.len(), exit.hosts.len())), Some((0, 0)));
 }
+
+/// A wheel that is installed names what would be built: an archive, a directory, a repository.
+#[tokio::test]
+async fn nothing_is_built_whatever_a_wheel_says_that_it_needs() {
+    let bench = Bench::new().await;
+    let plant = "mkdir -p src && cd src && printf 'open(\"/workspace/ran-setup\", \"w\").close()\\n' > setup.py && touch PKG-INFO && cd .. && tar czf y-1.0.tar.gz src";
+    assert_eq!(bench.shell(plant).await.exit_code(), Some(0));
+    for (version, needs) in [
+        ("1.0", "y @ file:///workspace/y-1.0.tar.gz"),
+        ("1.1", "y @ file:///workspace/src"),
+        ("1.2", "y @ git+https://host.example/repo.git"),
+        ("1.3", "y[z] @ file:///workspace/y-1.0.tar.gz"),
+    ] {
+        let wheel = make_wheel(&bench, "demo_one", version, needs).await;
+        let ran = install(&bench, &[&wheel], Network::None).await;
+        assert_eq!(ran.exit_code(), Some(1), "{needs}: {ran:?}");
+        assert!(ran.stderr.contains("only wheels are installed"), "{needs}: {}", ran.stderr);
+        assert_eq!(bench.shell("ls ran-* 2>/dev/null").await.stdout, "", "{needs}");
+    }
+    make_wheel(&bench, "demo_two", "1.0", "").await;
+    let wheel =
+        make_wheel(&bench, "demo_one", "2.0", "demo_two @ file:///workspace/dist/demo_two-1.0-py3-none-any.whl").await;
+    assert_eq!(install(&bench, &[&wheel], Network::None).await.exit_code(), Some(0), "a wheel that is named so is one");
+}

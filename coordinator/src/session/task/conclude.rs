@@ -44,7 +44,7 @@ impl Runner {
                     AuditUnavailable::Failing(_) | AuditUnavailable::Deadline => {
                         // The log keeps the record until it can be written again; until then nobody gets the result.
                         self.store_outcome(row.map(|row| ended_row(row, outcome, &input, None))).await;
-                        "its result is given under the same `idempotency_key`, if it has one, once the log recovers"
+                        "once the log recovers, task_wait gives its result, and so does a call with the same `idempotency_key`"
                     }
                     // The log will never have it, so nobody may get it: the next start calls the task unknown.
                     AuditUnavailable::QueueFull | AuditUnavailable::Closed => "its result is lost",

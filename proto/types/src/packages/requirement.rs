@@ -12,8 +12,9 @@ const BYTES_MAX: usize = 1_024;
 const NAME_BYTES_MAX: usize = 128;
 /// Longest first, so that none is taken for the beginning of another.
 const OPERATORS: [&str; 8] = ["===", "~=", "==", "!=", "<=", ">=", "<", ">"];
-/// Names that pip would look for among files.
-const ARCHIVES: [&str; 9] = [".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz", ".xz", ".txz", ".tlz"];
+/// What ends so pip would look for among files, with or without extras behind it.
+const ARCHIVES: [&str; 12] =
+    [".whl", ".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz", ".xz", ".txz", ".lz", ".tlz", ".lzma"];
 
 /// One thing to install.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,11 +155,13 @@ fn named(text: &str) -> Result<Requirement, InvalidRequirement> {
     if !is_name(name) {
         return Err(InvalidRequirement::Name);
     }
-    if rest.is_empty() && ARCHIVES.iter().any(|end| name.to_ascii_lowercase().ends_with(end)) {
+    let (extras, rest) = extras(rest.trim_start())?;
+    let specifiers = specifiers(rest.trim())?;
+    let is_archive = |text: &str| ARCHIVES.iter().any(|end| text.to_ascii_lowercase().ends_with(end));
+    if is_archive(name) || specifiers.last().is_some_and(|last| is_archive(last)) {
         return Err(InvalidRequirement::Path);
     }
-    let (extras, rest) = extras(rest.trim_start())?;
-    Ok(Requirement::Named { name: name.to_owned(), extras, specifiers: specifiers(rest.trim())?, marker })
+    Ok(Requirement::Named { name: name.to_owned(), extras, specifiers, marker })
 }
 
 fn is_name(text: &str) -> bool {
@@ -238,6 +241,13 @@ mod tests {
             "~/x",
             "x.tar.gz",
             "x.zip",
+            "x.tar.gz[a]",
+            "x.TAR.LZMA [a, b]",
+            "x.whl[a]",
+            "x.zip>=1",
+            "x==1.tar.gz",
+            "x[a]>=1,==2.zip",
+            "x.tgz; os_name == 'posix'",
             "a\\b",
             ".x",
             "a;b/x-1-a-b-c.whl",
