@@ -6,6 +6,9 @@ use axum::response::{IntoResponse, Response};
 use codegen_types::{ErrorCode, Failure};
 use serde_json::{Value, json};
 
+/// The longest plain text that is repeated, in bytes.
+const PLAIN_BYTES_MAX: usize = 4 << 10;
+
 /// A refusal over HTTP.
 #[derive(Debug, Clone)]
 pub(super) struct ApiError {
@@ -59,6 +62,31 @@ impl ApiError {
         }
         response
     }
+}
+
+/// Gives a refusal that is plain text, or nothing, the one shape; its status and headers stay.
+pub(super) async fn in_one_shape(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("text/plain");
+    let is_refusal = parts.status.is_client_error() || parts.status.is_server_error();
+    if !is_refusal || !kind.starts_with("text/plain") {
+        return Response::from_parts(parts, body);
+    }
+    let code = match parts.status {
+        StatusCode::NOT_FOUND => ErrorCode::NotFound,
+        StatusCode::FORBIDDEN => ErrorCode::PermissionDenied,
+        status if status.is_server_error() => ErrorCode::Internal,
+        _ => ErrorCode::InvalidArgument,
+    };
+    let said = axum::body::to_bytes(body, PLAIN_BYTES_MAX).await.unwrap_or_default();
+    let message = match String::from_utf8_lossy(&said) {
+        said if said.is_empty() => parts.status.canonical_reason().unwrap_or("refused").to_owned(),
+        said => said.into_owned(),
+    };
+    let shaped = ApiError::new(parts.status, code, message).into_response();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.extend(shaped.headers().clone());
+    Response::from_parts(parts, shaped.into_body())
 }
 
 impl From<Failure> for ApiError {

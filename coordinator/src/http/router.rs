@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Extension, Request, State};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 
 use super::authentication::{self, Authentication};
 use super::bodies::{self, Bodies};
-use super::error::ApiError;
+use super::error::{self, ApiError};
 use super::guard::{self, Guard};
 use super::health::{self, Readiness};
 use super::legacy;
@@ -41,7 +41,7 @@ pub(super) fn router(
         .route("/messages", post(legacy::message))
         .with_state(transports.sse);
     let for_clients = Router::new()
-        .route("/mcp", any(streamable))
+        .route("/mcp", any(streamable).layer(map_response(error::in_one_shape)))
         .with_state(transports.mcp)
         .merge(legacy)
         .layer(from_fn_with_state(authentication.clone(), step_up::step_up))

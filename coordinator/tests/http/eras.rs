@@ -53,6 +53,21 @@ async fn headers_that_contradict_the_body_are_refused() {
 }
 
 #[tokio::test]
+async fn what_is_no_request_of_the_protocol_is_refused_in_the_one_shape() {
+    let rig = Rig::new().await;
+    let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+    let unknown = rig.post(&list).header("mcp-session-id", "none").send().await;
+    assert_eq!((unknown.status, unknown.refusal().await.as_str()), (StatusCode::NOT_FOUND, "NOT_FOUND"));
+    let unnamed = rig.post(&list).send().await;
+    assert_eq!((unnamed.status, unnamed.refusal().await.as_str()), (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"));
+    let other = rig.request("PUT", "/mcp").send().await;
+    assert!(other.headers.contains_key("allow"));
+    assert_eq!((other.status, other.refusal().await.as_str()), (StatusCode::METHOD_NOT_ALLOWED, "INVALID_ARGUMENT"));
+    let text = rig.request("POST", "/mcp").header("content-type", "text/plain").body("{}").send().await;
+    assert_eq!((text.status, text.refusal().await.as_str()), (StatusCode::UNSUPPORTED_MEDIA_TYPE, "INVALID_ARGUMENT"));
+}
+
+#[tokio::test]
 async fn a_call_must_name_its_session_in_every_era() {
     let rig = Rig::new().await;
     let session = rig.session("2025-06-18", None).await;
