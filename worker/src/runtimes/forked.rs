@@ -10,13 +10,10 @@ use serde::Deserialize;
 
 use super::StartError;
 use super::lane::{Lanes, Spare, Taken};
-use super::memory_file;
-use super::python::Job;
+use super::python::{Job, SentJob};
 use super::vitals::Vitals;
 use crate::executor::stdio::Stdio;
 
-/// A longer job travels in a file; the interpreter knows the same number, in bytes.
-const JOB_BYTES_MAX: usize = 64 << 10;
 /// Spares that may turn out to be dead before one takes a job.
 const TRIES: usize = 3;
 
@@ -57,18 +54,16 @@ impl Forked {
         stdio: &Stdio,
         extra: &OwnedFd,
     ) -> Result<Self, StartError> {
-        let job = serde_json::to_vec(job).map_err(|error| StartError::Descriptors(error.into()))?;
-        let file = if job.len() > JOB_BYTES_MAX { Some(memory_file(&job)?) } else { None };
+        let job = SentJob::new(job)?;
         let mut passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, extra].map(AsFd::as_fd).to_vec();
-        passed.extend(file.as_ref().map(AsFd::as_fd));
-        let bytes = if file.is_some() { b"f" } else { job.as_slice() };
+        passed.extend(job.file());
         let mut lane = lanes.take().await?;
         for _ in 0..TRIES {
             let Spare { control, jobs, process } = lane.spare().await?;
             let child = sandbox.adopt(control).map_err(StartError::Descriptors)?;
             // From here on a caller that is gone leaves a program to be ended.
             let mut this = Self { held: Some((child, lane)), jobs, process, listening: true, standing: Standing::Runs };
-            if this.take_job(bytes, &passed).await {
+            if this.take_job(job.bytes(), &passed).await {
                 return Ok(this);
             }
             let Some((_, back)) = this.held.take() else { break };

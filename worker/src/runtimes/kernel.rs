@@ -9,8 +9,7 @@ use sandbox::datagram::{self, AsyncSocket};
 use sandbox::{ChildEnd, SupervisorLost};
 use serde::Deserialize;
 
-use super::python::{self, Job};
-use super::template::job_file;
+use super::python::{self, Job, SentJob};
 use super::{Forked, StartError};
 use crate::executor::stdio::Stdio;
 use crate::session::Live;
@@ -104,12 +103,14 @@ impl Kernel {
     /// Hands it a call; the kernel runs it at once. An error means that it did not get the call.
     pub async fn begin(&mut self, job: &Job, stdio: &Stdio, shown: &OwnedFd) -> Result<(), StartError> {
         self.program.count_memory_limit_from_now();
-        let job = job_file(job)?;
-        let passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, shown, &job].map(AsFd::as_fd);
+        let job = SentJob::new(job)?;
+        let mut passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, shown].map(AsFd::as_fd).to_vec();
+        passed.extend(job.file());
         self.call += 1;
         let after_interrupt = std::mem::take(&mut self.interrupted);
-        let header = format!("{{\"call\":{},\"after_interrupt\":{after_interrupt}}}", self.call);
-        self.calls.send(header.as_bytes(), &passed).await.map_err(|_| StartError::InterpreterLost)
+        let mut call = format!("{{\"call\":{},\"after_interrupt\":{after_interrupt}}}\n", self.call).into_bytes();
+        call.extend_from_slice(job.bytes());
+        self.calls.send(&call, &passed).await.map_err(|_| StartError::InterpreterLost)
     }
 
     /// Interrupts what it runs.

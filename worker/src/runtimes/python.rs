@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use codegen_types::WorkspacePath;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::environment::Environment;
 use super::find;
 use super::forked::Forked;
-use super::{StartError, Stdio};
+use super::{StartError, Stdio, memory_file};
 use crate::session::Live;
 
 /// What an interpreter says about itself, as JSON. It must have what the template needs.
@@ -150,6 +150,36 @@ impl Job {
     /// A kernel, which gets its calls through the extra descriptor.
     pub fn kernel() -> Self {
         Self { code: None, path: None, args: Vec::new(), env: BTreeMap::new(), kernel: true }
+    }
+}
+
+/// What of a job is in a datagram, in bytes: the interpreter takes 64 KiB, of which a kernel's call has a little more.
+const SENT_BYTES_MAX: usize = 60 << 10;
+
+/// A job as it is sent to the interpreter: in the datagram, or in a file beside it when it is long.
+#[derive(Debug)]
+pub(super) struct SentJob {
+    bytes: Vec<u8>,
+    file: Option<OwnedFd>,
+}
+
+impl SentJob {
+    pub fn new(job: &Job) -> Result<Self, StartError> {
+        let bytes = serde_json::to_vec(job).map_err(|error| StartError::Descriptors(error.into()))?;
+        if bytes.len() <= SENT_BYTES_MAX {
+            return Ok(Self { bytes, file: None });
+        }
+        Ok(Self { file: Some(memory_file(&bytes)?), bytes: b"f".to_vec() })
+    }
+
+    /// What is in the datagram.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What is passed after everything else.
+    pub fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd)
     }
 }
 

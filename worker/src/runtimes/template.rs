@@ -91,11 +91,6 @@ impl Template {
     }
 }
 
-/// A job as the interpreter reads it.
-pub(super) fn job_file(job: &Job) -> Result<OwnedFd, StartError> {
-    memory_file(&serde_json::to_vec(job).map_err(|error| StartError::Descriptors(error.into()))?)
-}
-
 /// A file in memory, read from its beginning.
 pub(crate) fn memory_file(bytes: &[u8]) -> Result<OwnedFd, StartError> {
     let fill = || -> io::Result<OwnedFd> {

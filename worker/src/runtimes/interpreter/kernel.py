@@ -4,7 +4,6 @@
 
 import weakref
 
-CALL_BYTES_MAX = 256
 SOURCES_MAX = 1000
 
 
@@ -64,11 +63,12 @@ def run_kernel():
     signal.signal(signal.SIGINT, interrupts)
     kernel, sources, streams = os.getpid(), [], weakref.WeakSet()
     while True:
+        renew_streams(streams)
+        end_streams()
         message = next_call(calls)
         if message is None:
             finalise(main, 0)
         header, job, shown = message
-        renew_streams(streams)
         interrupts.spare(LATE_INTERRUPT_S if header["after_interrupt"] else 0)
         used, showing = cpu_ms(), Showing(shown)
         status = run_call(job, main, f"<call {header['call']}>", sources, interrupts)
@@ -89,23 +89,24 @@ def run_kernel():
 def next_call(calls):
     """What the worker says of the next call, its job and where it shows things; None when there will be no more."""
     try:
-        data, descriptors, _, _ = socket.recv_fds(calls, CALL_BYTES_MAX, 5, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors, _, _ = socket.recv_fds(calls, JOB_BYTES_MAX, 5, socket.MSG_CMSG_CLOEXEC)
     except OSError:
         # The code closed the descriptor.
         os._exit(1)
-    if not data or len(descriptors) != 5:
+    if not data or len(descriptors) < 4:
         return None
-    *standard, shown, job = descriptors
+    header, job = data.split(b"\n", 1)
+    *standard, shown = descriptors[:4]
     for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    with open(job, "rb") as file:
-        return json.loads(data), json.loads(file.read()), shown
+    return json.loads(header), json.loads(whole_job(job, descriptors[4:])), shown
 
 
 def renew_streams(streams):
-    """Gives a call streams of its own: an earlier one may have closed, wrapped or replaced those that it had."""
-    open_standard_streams()
+    """Gives the next call streams of its own, ahead of it: an earlier one may have closed, wrapped or replaced those that
+    it had."""
+    prepare_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         streams.add(stream)
         streams.add(stream.buffer)

@@ -31,12 +31,16 @@ def take_job(jobs):
     for number, descriptor in zip((0, 1, 2, EXTRA_FD), passed):
         os.dup2(descriptor, number, inheritable=number < 3)
         os.close(descriptor)
-    # A long one is in a file.
-    for job in passed[4:]:
-        with open(job, "rb") as file:
-            data = file.read()
     prctl(PR_SET_DUMPABLE, 1)
-    return json.loads(data)
+    return json.loads(whole_job(data, passed[4:]))
+
+
+def whole_job(job, files):
+    """A long one is in a file."""
+    for descriptor in files:
+        with open(descriptor, "rb") as file:
+            job = file.read()
+    return job
 
 
 def settle():
@@ -57,13 +61,7 @@ def settle():
 
 def warm_program():
     """Copies the pages that nearly every program writes to, before anybody waits for it: does what it will do."""
-    # The streams see a pipe behind their descriptors, as they mostly do later.
-    ends = os.pipe()
-    for number, end in enumerate((*ends, ends[1])):
-        os.dup2(end, number)
-    for end in ends:
-        os.close(end)
-    open_standard_streams()
+    prepare_standard_streams()
     main = types.ModuleType("__warm__")
     main.__builtins__ = builtins
     take_environment(json.loads('{"A": "B"}'))
@@ -190,6 +188,17 @@ def read_script(name):
     except OSError as error:
         print(f"{sys.executable}: can't open file {name!r}: [Errno {error.errno}] {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def prepare_standard_streams():
+    """Makes new streams before what they read and write is there: they see pipes, as they mostly do later."""
+    ends = os.pipe()
+    for number, end in enumerate((*ends, ends[1])):
+        os.dup2(end, number)
+    for end in ends:
+        if end > 2:
+            os.close(end)
+    open_standard_streams()
 
 
 def open_standard_streams():
