@@ -1,6 +1,6 @@
 //! Operations and what they carry, to the wire and back.
 
-use codegen_types::operation::{Edit, Kernels, List, Move, Read, Remove, Search, Stat, Write, WriteMode};
+use codegen_types::operation::{Edit, Kernels, List, Move, Pictures, Read, Remove, Search, Stat, Write, WriteMode};
 use codegen_types::{KernelName, Operation};
 
 use crate::bounds::{
@@ -19,7 +19,10 @@ impl From<Operation> for WireOperation {
     fn from(operation: Operation) -> Self {
         match operation {
             Operation::Exec(exec) => Self::Exec(exec.into()),
-            Operation::Read(Read { path, offset, limit }) => Self::Read(v1::Read { path: path.into(), offset, limit }),
+            Operation::Read(Read { path, offset, limit, pictures }) => {
+                let draw_pictures = pictures == Pictures::Drawn;
+                Self::Read(v1::Read { path: path.into(), offset, limit, draw_pictures })
+            }
             Operation::Write(Write { path, contents, mode, if_match }) => Self::Write(v1::Write {
                 path: path.into(),
                 contents: contents.into(),
@@ -47,8 +50,9 @@ impl TryFrom<WireOperation> for Operation {
     fn try_from(wire: WireOperation) -> Result<Self, InvalidMessage> {
         Ok(match wire {
             WireOperation::Exec(exec) => Self::Exec(exec.try_into()?),
-            WireOperation::Read(v1::Read { path: from, offset, limit }) => {
-                Self::Read(Read { path: path(&from, "Read.path")?, offset, limit })
+            WireOperation::Read(v1::Read { path: from, offset, limit, draw_pictures }) => {
+                let pictures = if draw_pictures { Pictures::Drawn } else { Pictures::AsBytes };
+                Self::Read(Read { path: path(&from, "Read.path")?, offset, limit, pictures })
             }
             WireOperation::Write(write) => Self::Write(write.try_into()?),
             WireOperation::List(list) => Self::List(list.try_into()?),

@@ -20,7 +20,7 @@ fn request(operation: v1::task_request::Operation) -> v1::TaskRequest {
 }
 
 fn read(path: &str) -> v1::task_request::Operation {
-    v1::task_request::Operation::Read(v1::Read { path: path.into(), offset: 0, limit: None })
+    v1::task_request::Operation::Read(v1::Read { path: path.into(), offset: 0, limit: None, draw_pictures: false })
 }
 
 fn shell(env: &[(&str, &str)], command: &str) -> v1::task_request::Operation {

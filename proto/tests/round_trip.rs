@@ -10,7 +10,9 @@ use codegen_types::event::{
     ChangeKind, Edited, FileChange, FileKind, FileMatches, FileStat, Found, FoundLine, KernelInfo, SearchCut,
     SkippedFiles,
 };
-use codegen_types::operation::{Edit, Kernels, List, Move, Read, Remove, ScriptSource, Search, Stat, Write, WriteMode};
+use codegen_types::operation::{
+    Edit, Kernels, List, Move, Pictures, Read, Remove, ScriptSource, Search, Stat, Write, WriteMode,
+};
 use codegen_types::{
     Capabilities, Display, Epoch, ErrorCode, Event, EventBody, Exec, Exit, Failure, HeldSession, Incarnation,
     IsolationLevel, IsolationReport, KernelName, Layer, LayerReport, LayerState, Lease, Limits, Network, Operation,
@@ -125,11 +127,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         ),
         Just(Operation::Kernels(Kernels::List)),
         kernel().prop_map(|name| Operation::Kernels(Kernels::Restart { name })),
-        (path(), any::<u64>(), option::of(any::<u64>())).prop_map(|(path, offset, limit)| Operation::Read(Read {
-            path,
-            offset,
-            limit
-        })),
+        (path(), any::<u64>(), option::of(any::<u64>()), any::<bool>()).prop_map(|(path, offset, limit, drawn)| {
+            let pictures = if drawn { Pictures::Drawn } else { Pictures::AsBytes };
+            Operation::Read(Read { path, offset, limit, pictures })
+        }),
         (path(), bytes(), mode, option::of("[0-9a-f-]{1,40}"))
             .prop_map(|(path, contents, mode, if_match)| Operation::Write(Write { path, contents, mode, if_match })),
         (path(), any::<bool>(), option::of(".{0,20}"), 0..20_000_u32).prop_map(

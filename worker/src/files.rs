@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use codegen_types::operation::Read;
+use codegen_types::operation::{Pictures, Read};
 use codegen_types::{ErrorCode, Failure, Operation, OperationResult, WorkspacePath};
 use sandbox::files::{Scan, Workspace};
 use tokio::time::Instant;
@@ -43,7 +43,7 @@ impl Drop for StopGuard {
 
 /// Fails unless there is a plain file that could be read.
 pub(crate) async fn expect_file(workspace: &Arc<Workspace>, path: &WorkspacePath) -> Result<(), Failure> {
-    let nothing_of_it = Read { path: path.clone(), offset: 0, limit: Some(0) };
+    let nothing_of_it = Read { path: path.clone(), offset: 0, limit: Some(0), pictures: Pictures::AsBytes };
     blocking(workspace, move |workspace| workspace.read(&nothing_of_it).map(drop)).await
 }
 

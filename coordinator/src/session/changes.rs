@@ -137,7 +137,7 @@ fn of_program(completed: &Completed) -> Option<Vec<FileChange>> {
 
 #[cfg(test)]
 mod tests {
-    use codegen_types::operation::{Exec, Program, Read, Remove};
+    use codegen_types::operation::{Exec, Pictures, Program, Read, Remove};
     use codegen_types::{ErrorCode, Exit, Failure};
 
     use super::*;
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn reading_changes_nothing_and_a_failed_deletion_may_have() {
-        let read = Operation::Read(Read { path: path("a"), offset: 0, limit: None });
+        let read = Operation::Read(Read { path: path("a"), offset: 0, limit: None, pictures: Pictures::AsBytes });
         assert_eq!(of_outcome(&read, &ended(None), true), Some(Vec::new()));
         let remove = Operation::Remove(Remove { path: path("a"), recursive: true });
         assert_eq!(of_outcome(&remove, &ended(None), false).map(|files| files.len()), Some(1));

@@ -240,6 +240,20 @@ pub struct Read {
     pub offset: u64,
     /// At most so many bytes; `None` reads to the end, within the file size limit.
     pub limit: Option<u64>,
+    /// What is given beside the bytes of a file that is a picture.
+    #[serde(default)]
+    pub pictures: Pictures,
+}
+
+/// What a read gives of a picture.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pictures {
+    /// Its bytes, as of any file.
+    #[default]
+    AsBytes,
+    /// Also the whole PNG or JPEG as a [`Display`](crate::Display), checked and made fit for a model, if it can be.
+    Drawn,
 }
 
 /// How a write treats what is already there.

@@ -5,6 +5,7 @@ mod displays;
 mod ending;
 mod output;
 mod program;
+mod reading;
 mod spool;
 pub(crate) mod stdio;
 mod subject;
@@ -76,6 +77,7 @@ async fn perform(task: &Arc<Task>, session: &Arc<Session>, request: ExecuteTask)
             result = files::perform(session.workspace(), request.operation) => last_event(result),
             ending = stopped(task, clock) => ending.failed(None),
         },
+        Operation::Read(read) => last_event(reading::read(task, session, read, clock).await),
         operation => last_event(files::perform(session.workspace(), operation).await),
     }
 }

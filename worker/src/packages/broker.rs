@@ -43,6 +43,8 @@ pub(super) struct Told {
     pub hosts: BTreeSet<String>,
     /// Packages that were installed.
     pub packages: Vec<Package>,
+    /// Whether the program said what it installed.
+    pub reported: bool,
     /// What the client should know beside, a sentence each.
     pub notes: Vec<String>,
 }
@@ -153,7 +155,10 @@ impl Broker {
         let packages = |list: Vec<(String, String)>| list.into_iter().take(PACKAGES_MAX).filter_map(package);
         let present: Vec<String> =
             packages(report.present).map(|package| format!("{} {}", package.name, package.version)).collect();
-        self.told.lock().packages = packages(report.installed).collect();
+        let installed = packages(report.installed).collect();
+        let mut told = self.told.lock();
+        (told.packages, told.reported) = (installed, true);
+        drop(told);
         if !present.is_empty() {
             let shown: String = present.join(", ").chars().take(2_000).collect();
             self.note(format!("Already there: {shown}."));
@@ -162,7 +167,7 @@ impl Broker {
 }
 
 /// A package as a report names it, if that can be one.
-fn package((name, version): (String, String)) -> Option<Package> {
+pub(super) fn package((name, version): (String, String)) -> Option<Package> {
     let plain = |text: &str, more: &[u8]| {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || more.contains(&byte);
         (1..=WORD_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)

@@ -3,6 +3,7 @@
 
 mod broker;
 mod gate;
+mod installed;
 mod pinned;
 mod pip;
 mod upstream;
@@ -25,6 +26,7 @@ use tokio::task::JoinHandle;
 
 use broker::{Broker, Told};
 use gate::Gate;
+use installed::Installed;
 use pinned::{Fetch, PinnedPip, Wheel};
 use pip::{Pip, PipFinder};
 
@@ -68,6 +70,7 @@ pub(crate) struct Installation {
     certificates: Option<Vec<u8>>,
     told: Arc<Mutex<Told>>,
     broker: Mutex<Option<JoinHandle<()>>>,
+    installed: Installed,
 }
 
 /// Where an installation gets pip.
@@ -131,7 +134,20 @@ impl Packages {
         let access = Arc::clone(&self.access);
         let certificates = if gate.index.is_some() { certificates(&access).await? } else { None };
         let (told, broker) = (Arc::default(), Mutex::new(None));
-        Ok(Installation { access, gate, python, pip, pinned, requirements, upgrade, certificates, told, broker })
+        let installed = Installed::before(workspace).await;
+        Ok(Installation {
+            access,
+            gate,
+            python,
+            pip,
+            pinned,
+            requirements,
+            upgrade,
+            certificates,
+            told,
+            broker,
+            installed,
+        })
     }
 
     async fn source(&self, found: Pip, gate: &Gate) -> Result<Source, Failure> {
@@ -181,9 +197,10 @@ impl Installation {
         {
             broker.abort();
         }
-        let Told { hosts, packages, notes } = std::mem::take(&mut *self.told.lock());
+        let Told { hosts, packages, reported, notes } = std::mem::take(&mut *self.told.lock());
         exit.hosts = hosts.into_iter().collect();
-        exit.packages = packages;
+        // One that was ended says nothing, although some of what it was to install may be there.
+        exit.packages = if reported { packages } else { self.installed.since().await };
         exit.notes.extend(notes);
         let fetched = self.keep_pip().await;
         if fetched == Some(true) {

@@ -1,5 +1,7 @@
 //! Installing packages: pip runs inside the sandbox, sees nothing of the workspace, and reaches what it may.
 
+use std::time::Duration;
+
 use codegen_types::{ErrorCode, Exec, Network, Operation, Package, Program, TaskId};
 
 use crate::bench::{Bench, Ran};
@@ -148,4 +150,27 @@ async fn nothing_is_built_whatever_a_wheel_says_that_it_needs() {
     let wheel =
         make_wheel(&bench, "demo_one", "2.0", "demo_two @ file:///workspace/dist/demo_two-1.0-py3-none-any.whl").await;
     assert_eq!(install(&bench, &[&wheel], Network::None).await.exit_code(), Some(0), "a wheel that is named so is one");
+}
+
+/// It is cancelled when its first package is there; the second has so many files that it is not yet.
+#[tokio::test]
+async fn an_installation_that_was_ended_names_what_it_installed_until_then() {
+    let bench = Bench::new().await;
+    make_wheel(&bench, "demo_one", "1.0", "").await;
+    let wheel = make_wheel(&bench, "slow_one", "1.0", "demo_one").await;
+    let grow = format!(
+        "import zipfile\nwith zipfile.ZipFile('{wheel}', 'a') as wheel:\n    \
+                        for n in range(12_000): wheel.writestr(f'slow/{{n}}.py', 'x = 1\\n' * 20)"
+    );
+    assert_eq!(bench.python(&grow).await.exit_code(), Some(0));
+    let program = Program::Install { requirements: vec![wheel], upgrade: false };
+    let task = TaskId::mint();
+    let stream = bench.stream(bench.request(task, Operation::Exec(Exec::of(program)))).await;
+    let first = "ls .codegen/python/lib/python*/site-packages/demo_one-1.0.dist-info/RECORD";
+    while bench.shell(first).await.exit_code() != Some(0) {}
+    assert!(bench.cancel(task, Duration::ZERO).await, "it still runs");
+    drop(stream);
+    let ran = bench.attach(task, 1).await;
+    assert_eq!(ran.code, Some(ErrorCode::TaskCancelled), "{:?}", ran.exit);
+    assert_eq!(ran.exit.map(|exit| exit.packages), Some(vec![package("demo-one", "1.0")]));
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use codegen_types::operation::{Pictures, Read};
 use codegen_types::{Display, ErrorCode, Event, EventBody, Exec, Operation, TaskId};
 
 use crate::bench::{Bench, Ran, children, python};
@@ -194,6 +195,31 @@ async fn who_shows_things_after_the_end_of_a_call_cannot_put_its_answer_off() {
     request.timeout = Duration::from_secs(8);
     let ran = bench.run(request).await;
     assert_eq!((ran.exit_code(), ran.stdout.as_str()), (Some(0), "done\n"), "{:?}", ran.exit);
+}
+
+#[tokio::test]
+async fn a_file_is_read_as_a_picture_only_when_it_can_be_drawn() {
+    let bench = Bench::new().await;
+    let code = format!(
+        "{}open('large', 'wb').write(PNG)\nopen('liar', 'wb').write(PNG[:8] + bytes(100))\n\
+         open('bomb', 'wb').write(PNG[:16] + struct.pack('>II', 60000, 60000) + PNG[24:])\n\
+         open('gif', 'wb').write(b'GIF89a' + bytes(100))",
+        png(4000, 20)
+    );
+    assert_eq!(bench.python(&code).await.exit_code(), Some(0));
+    let read = async |name: &str, pictures: Pictures| {
+        let path = name.to_owned().try_into().expect("a legal path");
+        let read = Read { path, offset: 0, limit: Some(64), pictures };
+        bench.run(bench.request(TaskId::mint(), Operation::Read(read))).await
+    };
+    let ran = read("large", Pictures::Drawn).await;
+    let [display] = shown(&ran)[..] else { panic!("one picture: {ran:?}") };
+    assert_eq!(u32::from_be_bytes(display.data[16..20].try_into().expect("a width")), 1_568);
+    assert!(shown(&read("large", Pictures::AsBytes).await).is_empty());
+    for none in ["liar", "bomb", "gif"] {
+        let ran = read(none, Pictures::Drawn).await;
+        assert!(shown(&ran).is_empty() && ran.code.is_none(), "{none}: {ran:?}");
+    }
 }
 
 fn is_drawing(pid: u32) -> bool {

@@ -1,8 +1,8 @@
 //! `artifact_get`.
 
 use codegen_types::event::FileStat;
-use codegen_types::operation::Read;
-use codegen_types::{Operation, OperationResult, SessionId, WorkspacePath};
+use codegen_types::operation::{Pictures, Read};
+use codegen_types::{Display, Operation, OperationResult, SessionId, WorkspacePath};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
@@ -13,8 +13,10 @@ use crate::tools::files::{file_reply, line};
 use crate::tools::result::{Content, ResourceLink, ToolResult};
 use crate::tools::{WorkspaceUri, args, media, words};
 
-/// The largest picture that a result holds, in bytes.
-const PICTURE_BYTES_MAX: u64 = 1 << 20;
+/// The largest picture that a result holds, in bytes; the worker scales what it can.
+const PICTURE_BYTES_MAX: usize = 1 << 20;
+/// What is read of a file, in bytes: enough for all the text that is shown.
+const READ_BYTES_MAX: u64 = 1 << 20;
 /// The most characters of text that a result holds.
 const TEXT_CHARS_MAX: usize = 20_000;
 
@@ -37,27 +39,39 @@ pub(in crate::tools) fn get<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let below = given.components().next() == Some(super::DIRECTORY);
         let path = if below { given } else { args::path("path", &format!("{}/{given}", super::DIRECTORY))? };
         let session = call.connection.session(input.session_id.as_deref()).await?;
-        // One byte more than can be shown tells a larger file.
-        let read = Read { path: path.clone(), offset: 0, limit: Some(PICTURE_BYTES_MAX + 1) };
+        let read = Read { path: path.clone(), offset: 0, limit: Some(READ_BYTES_MAX), pictures: Pictures::Drawn };
         let outcome = call.act(session, Operation::Read(read).into()).await?;
+        let displays = outcome.result.as_ref().map_or(&[][..], |completed| &completed.displays);
+        let drawn = displays.iter().find(|shown| is_picture(shown));
         Ok(file_reply(&outcome, |result| match result {
-            OperationResult::Read { contents, stat } => Some(render(session, &path, contents, stat)),
+            OperationResult::Read { contents, stat } => Some(render(session, &path, contents, stat, drawn)),
             _ => None,
         }))
     }
     .boxed()
 }
 
-fn render(session: SessionId, path: &WorkspacePath, contents: &[u8], stat: &FileStat) -> ToolResult {
+/// Whether the worker drew it: what only calls itself a picture is shown to nobody.
+fn is_picture(shown: &Display) -> bool {
+    matches!(shown.mime.as_str(), "image/png" | "image/jpeg") && shown.data.len() <= PICTURE_BYTES_MAX
+}
+
+fn render(
+    session: SessionId,
+    path: &WorkspacePath,
+    contents: &[u8],
+    stat: &FileStat,
+    drawn: Option<&Display>,
+) -> ToolResult {
     let uri = WorkspaceUri { session, path: path.clone() };
-    let whole = contents.len() as u64 == stat.size && stat.size <= PICTURE_BYTES_MAX;
     let picture = media::of_picture(contents);
     let mime = picture.unwrap_or_else(|| media::of_name(path.as_str()));
     let about = format!("{} ({mime}) {uri}", line(stat));
+    if let Some(Display { mime, data, .. }) = drawn {
+        let image = Content::Image { mime: mime.clone(), data: data.clone() };
+        return ToolResult { content: vec![Content::Text(about), image], ..ToolResult::default() };
+    }
     let content = match (picture, beginning_of_text(contents, stat.size)) {
-        (Some(mime), _) if whole => {
-            vec![Content::Text(about), Content::Image { mime: mime.to_owned(), data: contents.to_vec() }]
-        }
         (None, Some(text)) => {
             let end = text.len() as u64;
             let mut shown = text.to_owned();
@@ -105,25 +119,45 @@ mod tests {
     fn got(name: &str, contents: &[u8], size: u64) -> Vec<Content> {
         let path = WorkspacePath::parse(name).expect("a legal path");
         let stat = FileStat { path: name.into(), kind: FileKind::File, size, modified_ms: 0, etag: None, mode: 0o644 };
-        render(SessionId::mint(), &path, contents, &stat).content
+        render(SessionId::mint(), &path, contents, &stat, None).content
     }
 
     #[test]
-    fn a_picture_is_shown_whatever_its_name_and_none_other_is() {
-        let png = [&b"\x89PNG\r\n\x1a\n"[..], &[0; 100]].concat();
-        let blocks = got("artifacts/a.txt", &png, png.len() as u64);
+    fn a_picture_is_shown_only_as_the_worker_drew_it() {
+        let stat = FileStat {
+            path: "artifacts/a.txt".into(),
+            kind: FileKind::File,
+            size: 9 << 20,
+            modified_ms: 0,
+            etag: None,
+            mode: 0o644,
+        };
+        let path = WorkspacePath::parse("artifacts/a.txt").expect("a legal path");
+        let drawn = Display { mime: "image/png".to_owned(), path: None, data: vec![1, 2] };
+        let blocks = render(SessionId::mint(), &path, b"\x89PNG\r\n\x1a\nrest", &stat, Some(&drawn)).content;
         assert!(
-            matches!(&blocks[1], Content::Image { mime, data } if mime == "image/png" && *data == png),
+            matches!(&blocks[1], Content::Image { mime, data } if mime == "image/png" && *data == [1, 2]),
             "{blocks:?}"
         );
-        let blocks = got("artifacts/liar.png", b"MZ\0\x90", 4);
-        assert!(matches!(blocks.as_slice(), [Content::Text(_), Content::ResourceLink(_)]), "{blocks:?}");
+        let signature = [&b"\x89PNG\r\n\x1a\n"[..], &[0; 100]].concat();
+        for (name, liar) in [
+            ("artifacts/a.png", signature.as_slice()),
+            ("artifacts/b.png", b"MZ\0\x90"),
+            ("artifacts/c.gif", b"GIF89a"),
+        ] {
+            let blocks = got(name, liar, liar.len() as u64);
+            assert!(!blocks.iter().any(|block| matches!(block, Content::Image { .. })), "{name}: {blocks:?}");
+        }
+        for mime in ["image/gif", "image/png ", "text/plain"] {
+            assert!(!is_picture(&Display { mime: mime.to_owned(), ..drawn.clone() }), "{mime}");
+        }
+        assert!(!is_picture(&Display { data: vec![0; PICTURE_BYTES_MAX + 1], ..drawn }));
     }
 
     #[test]
     fn what_is_large_is_linked() {
-        let large = [&b"\x89PNG\r\n\x1a\n"[..], &vec![0; PICTURE_BYTES_MAX as usize]].concat();
-        let blocks = got("artifacts/a.png", &large[..=PICTURE_BYTES_MAX as usize], large.len() as u64);
+        let large = [&b"\x89PNG\r\n\x1a\n"[..], &vec![0; 1 << 20]].concat();
+        let blocks = got("artifacts/a.png", &large[..1 << 20], large.len() as u64);
         let [Content::Text(text), Content::ResourceLink(link)] = blocks.as_slice() else { panic!("{blocks:?}") };
         assert!(text.contains(&link.uri.to_string()), "the text names the address, too: {text}");
         assert_eq!((link.name.as_str(), link.mime.as_str(), link.size), ("a.png", "image/png", large.len() as u64));

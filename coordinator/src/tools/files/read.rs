@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use codegen_types::event::FileStat;
-use codegen_types::operation::Read;
+use codegen_types::operation::{Pictures, Read};
 use codegen_types::{ErrorCode, Failure, Operation, OperationResult};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -54,7 +54,8 @@ pub(in crate::tools) fn read<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         }
         let session = call.connection.session(input.session_id.as_deref()).await?;
         let offset = input.offset.unwrap_or(0);
-        let read = Read { path, offset, limit: Some(input.limit.unwrap_or(LIMIT_DEFAULT)) };
+        let read =
+            Read { path, offset, limit: Some(input.limit.unwrap_or(LIMIT_DEFAULT)), pictures: Pictures::AsBytes };
         let outcome = call.act(session, Operation::Read(read).into()).await?;
         let asked = Asked { offset, limited: input.limit.is_some(), encoding: input.encoding.unwrap_or_default() };
         Ok(file_reply(&outcome, |result| match result {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use codegen_types::event::{FileKind, FileStat};
-use codegen_types::operation::{List, Read};
+use codegen_types::operation::{List, Pictures, Read};
 use codegen_types::{ErrorCode, Failure, Operation, OperationResult};
 
 use super::{Asked, another_result, parse};
@@ -51,7 +51,12 @@ impl Connection {
         if address.path.is_root() {
             return self.listed(address, uri, asked).await;
         }
-        let read = Read { path: address.path.clone(), offset: 0, limit: Some(RESOURCE_BYTES_MAX + 1) };
+        let read = Read {
+            path: address.path.clone(),
+            offset: 0,
+            limit: Some(RESOURCE_BYTES_MAX + 1),
+            pictures: Pictures::AsBytes,
+        };
         match self.look(asked, &address, uri, Operation::Read(read)).await {
             Ok(OperationResult::Read { contents, stat }) => whole(address, contents, &stat),
             Ok(_) => Err(another_result()),

@@ -3,7 +3,7 @@
 //! Head and tail of the output are in the coordinator; what lies between them is read from the file in which the worker
 //! keeps all of it. Positions are bytes of both streams together, in the order of arrival.
 
-use codegen_types::operation::Read;
+use codegen_types::operation::{Pictures, Read};
 use codegen_types::{ErrorCode, Failure, Operation, OperationResult, TaskId, WorkspacePath};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -139,7 +139,7 @@ impl<'a> Log<'a> {
         }
         let lost = |why: String| Ok(Piece::Lost { until: tail_from, why });
         let limit = Some(bytes_max.min(tail_from - from));
-        let read = Read { path: self.file.clone(), offset: from, limit };
+        let read = Read { path: self.file.clone(), offset: from, limit, pictures: Pictures::AsBytes };
         let outcome = match self.call.act(self.seen.info.session, Operation::Read(read).into()).await {
             Ok(outcome) => outcome.result,
             // Without a log there is no answer; whatever else is wrong only costs this part.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use codegen_types::event::{Edited, FileStat, Found};
-use codegen_types::operation::{Edit, List, Move, Read, Remove, Search, Stat, Write, WriteMode};
+use codegen_types::operation::{Edit, List, Move, Pictures, Read, Remove, Search, Stat, Write, WriteMode};
 use codegen_types::{ErrorCode, Failure, Limits, OperationResult, SessionId, WorkspacePath};
 use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 use sandbox::files::{Workspace, WorkspaceBase};
@@ -85,7 +85,7 @@ impl Fixture {
     }
 
     pub fn read(&self, name: &str) -> Result<Vec<u8>, Failure> {
-        match self.workspace.read(&Read { path: path(name), offset: 0, limit: None })? {
+        match self.workspace.read(&Read { path: path(name), offset: 0, limit: None, pictures: Pictures::AsBytes })? {
             OperationResult::Read { contents, .. } => Ok(contents),
             other => panic!("not a reading: {other:?}"),
         }

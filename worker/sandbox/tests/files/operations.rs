@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use codegen_types::event::{ChangeKind, FileKind};
-use codegen_types::operation::{List, Read, WriteMode};
+use codegen_types::operation::{List, Pictures, Read, WriteMode};
 use codegen_types::{ErrorCode, OperationResult};
 
 use crate::fixture::{Fixture, code, owner, path};
@@ -35,13 +35,14 @@ fn contents_need_not_be_text() {
 fn a_part_of_a_file_is_read() {
     let f = Fixture::new();
     f.write("f", b"0123456789").expect("written");
-    let part = |offset, limit| match f.workspace.read(&Read { path: path("f"), offset, limit }) {
-        Ok(OperationResult::Read { contents, stat }) => {
-            assert_eq!(stat.size, 10);
-            String::from_utf8(contents).expect("text")
-        }
-        other => panic!("{other:?}"),
-    };
+    let part =
+        |offset, limit| match f.workspace.read(&Read { path: path("f"), offset, limit, pictures: Pictures::AsBytes }) {
+            Ok(OperationResult::Read { contents, stat }) => {
+                assert_eq!(stat.size, 10);
+                String::from_utf8(contents).expect("text")
+            }
+            other => panic!("{other:?}"),
+        };
     assert_eq!(part(3, Some(4)), "3456");
     assert_eq!(part(8, None), "89");
     assert_eq!(part(8, Some(100)), "89");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use codegen_types::operation::{Read, WriteMode};
+use codegen_types::operation::{Pictures, Read, WriteMode};
 use codegen_types::{ErrorCode, Limits, OperationResult};
 
 use crate::fixture::{Fixture, code, path};
@@ -29,7 +29,7 @@ fn a_huge_sparse_file_is_refused_whole_and_read_in_parts() {
         huge.set_len(1 << 40).expect("sparse");
     });
     assert_eq!(code(f.read("huge")), ErrorCode::FileTooLarge);
-    let part = Read { path: path("huge"), offset: 1 << 39, limit: Some(10) };
+    let part = Read { path: path("huge"), offset: 1 << 39, limit: Some(10), pictures: Pictures::AsBytes };
     let Ok(OperationResult::Read { contents, .. }) = f.workspace.read(&part) else { panic!("no part") };
     assert_eq!(contents, [0; 10]);
     let usage = f.workspace.usage().expect("counted");
