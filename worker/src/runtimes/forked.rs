@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use sandbox::datagram::AsyncSocket;
@@ -14,6 +15,8 @@ use super::python::{Job, SentJob};
 use super::vitals::Vitals;
 use crate::executor::stdio::Stdio;
 
+/// How long an answer takes from here to its caller, about.
+const AFTER_THE_ANSWER: Duration = Duration::from_millis(1);
 /// Spares that may turn out to be dead before one takes a job.
 const TRIES: usize = 3;
 
@@ -32,8 +35,8 @@ pub(crate) struct Forked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Runs,
-    /// It will run no more instruction; the system takes it apart.
-    Killed,
+    /// It is stopped, and will run no more instruction.
+    Stopped,
     /// Nothing is left of it.
     Gone,
 }
@@ -114,9 +117,11 @@ impl Forked {
                     self.listening = false;
                     let report = said.ok().flatten().and_then(|said| serde_json::from_slice(&said.bytes).ok());
                     if let Some(end) = report.and_then(|report| ended_early(self.process.as_ref(), report)) {
-                        self.standing = Standing::Killed;
+                        self.standing = Standing::Stopped;
                         return Ok(child.judged(end));
                     }
+                    // One that is gone by now needs no leave to go.
+                    let _ = self.jobs.send(b"x", &[]).await;
                 }
             }
         }
@@ -126,7 +131,7 @@ impl Forked {
     }
 }
 
-/// Ends a program that says that nothing more comes of it, so that nobody waits for the system to take it apart. None: it
+/// Stops a program that says that nothing more comes of it, so that nobody waits for the system to take it apart. None: it
 /// has threads or processes yet, so that its end must be waited for.
 ///
 /// The session's code may say so, too: what it gets by that is the end of its program, with an exit code of its choice.
@@ -136,7 +141,7 @@ fn ended_early(process: Option<&OwnedFd>, report: Report) -> Option<ChildEnd> {
     if !vitals.is_alone {
         return None;
     }
-    rustix::process::pidfd_send_signal(process, Signal::KILL).ok()?;
+    rustix::process::pidfd_send_signal(process, Signal::STOP).ok()?;
     Some(ChildEnd {
         code: Some(report.code.into()),
         cpu_ms: vitals.cpu_ms,
@@ -153,8 +158,12 @@ impl Drop for Forked {
         };
         let standing = self.standing;
         runtime.spawn(async move {
+            // What must be done before the next call is done while its caller thinks, unless callers do not.
+            if !lane.is_hurried() {
+                tokio::time::sleep(AFTER_THE_ANSWER).await;
+            }
             lane.refill().await;
-            if standing == Standing::Runs {
+            if standing != Standing::Gone {
                 child.kill().await;
             }
             // A lane that cannot say how its program ended is given up.

@@ -2,12 +2,16 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sandbox::datagram::{self, AsyncSocket, Datagram};
 use serde::Deserialize;
 
 use super::StartError;
+
+/// A lane that is taken so soon after it was free is in the hands of somebody who does not think between calls.
+const HURRY: Duration = Duration::from_millis(3);
 
 /// The lanes of one interpreter. A lane has one program with a job at a time.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ struct Lane {
     orders: Arc<AsyncSocket>,
     /// Whether a spare was asked for that did not come yet.
     asked: bool,
+    /// When its last program ended.
+    freed: Option<Instant>,
 }
 
 /// A lane in use. It becomes free again when this is given back; dropped, it ends with all that runs in it.
@@ -29,6 +35,7 @@ struct Lane {
 pub(super) struct Taken {
     lane: Lane,
     home: Arc<Lanes>,
+    hurried: bool,
 }
 
 /// A program that waits for its job.
@@ -54,7 +61,7 @@ impl Lanes {
     /// The lanes of an interpreter that was just started, and asks for the first spare.
     pub async fn new(first: OwnedFd) -> Result<Arc<Self>, StartError> {
         let first = Arc::new(AsyncSocket::new(first).map_err(StartError::Descriptors)?);
-        let mut lane = Lane { orders: first.clone(), asked: false };
+        let mut lane = Lane { orders: first.clone(), asked: false, freed: None };
         lane.ask().await?;
         Ok(Arc::new(Self { first, free: Mutex::new(vec![lane]) }))
     }
@@ -66,14 +73,15 @@ impl Lanes {
             Some(lane) => lane,
             None => self.make().await?,
         };
-        Ok(Taken { lane, home: self.clone() })
+        let hurried = lane.freed.is_some_and(|freed| freed.elapsed() < HURRY);
+        Ok(Taken { lane, home: self.clone(), hurried })
     }
 
     async fn make(&self) -> Result<Lane, StartError> {
         let (orders, theirs) = datagram::pair().map_err(StartError::Descriptors)?;
         self.first.send(b"l", &[theirs.as_fd()]).await.map_err(|_| StartError::InterpreterLost)?;
         let orders = Arc::new(AsyncSocket::new(orders).map_err(StartError::Descriptors)?);
-        Ok(Lane { orders, asked: false })
+        Ok(Lane { orders, asked: false, freed: None })
     }
 }
 
@@ -88,6 +96,11 @@ impl Taken {
         }
     }
 
+    /// Whether it was taken as soon as it was free, so that it probably will be again.
+    pub fn is_hurried(&self) -> bool {
+        self.hurried
+    }
+
     /// Lets the lane make its next spare, ahead of need.
     pub async fn refill(&mut self) {
         // A lane that is gone is noticed by whoever needs the spare.
@@ -96,7 +109,8 @@ impl Taken {
 
     /// Makes the lane free for others. Nothing may be left of what ran in it.
     pub fn give_back(self) {
-        let Self { lane, home } = self;
+        let Self { mut lane, home, hurried: _ } = self;
+        lane.freed = Some(Instant::now());
         let mut free = home.free.lock();
         // One that is free is enough; the first cannot be had again.
         if Arc::ptr_eq(&lane.orders, &home.first) {

@@ -301,12 +301,14 @@ def clear_away(main):
 
 
 def say_end(status):
-    """Says that nothing more comes, since taking the process apart takes longer than most scripts run."""
+    """Says that nothing more comes, and waits, since taking the process apart takes longer than most scripts run."""
     if os.getpid() != PROGRAM:
         # A process that the code forked.
         return
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     quietly(JOBS.send, b'{"code":%d,"memory_peak_bytes":%d}' % (status, peak * 1024))
+    # The worker ends it from here when it has time for that, or lets it go on.
+    quietly(JOBS.recv, 1)
 
 
 def attempt(step, owner):
