@@ -80,7 +80,7 @@ fn a_test_that_ends_the_process_is_told_with_what_was_written() {
                  \x20       os.write(1, b'last words'); os._exit(0)\n";
     write(&mut client, "test_a.py", tests);
     let answer = client.tool("test_run", json!({"args": []}));
-    assert!(answer.failed().starts_with("the test run ended before it could report ("), "{}", answer.text);
+    assert!(answer.failed().contains("\nthe test run ended before it could report ("), "{}", answer.text);
     assert!(answer.text.contains("exit 0 in ") || answer.text.contains("last words"), "{}", answer.text);
 }
 

@@ -95,15 +95,35 @@ fn artifacts_are_listed_and_come_back_as_what_they_are() {
     let installation = Installation::new();
     let mut client = installation.client();
     assert!(client.tool("artifact_list", json!({})).ok().starts_with("no artifacts"));
-    let code = "import os, struct\nos.makedirs('artifacts/sub dir')\nopen('artifacts/p.png', 'wb').write(b'\\x89PNG\\r\\n\\x1a\\n' + bytes(50))\nopen('artifacts/sub dir/t.csv', 'w').write('a,b\\n')\nopen('artifacts/x.bin', 'wb').write(bytes(5000000))\nos.mkfifo('artifacts/fifo')\nos.symlink('/etc/passwd', 'artifacts/link.png')";
+    let code = "import os, struct, zlib\n\
+        def chunk(kind, data):\n    \
+            return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))\n\
+        png = (b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 2000, 2, 8, 2, 0, 0, 0))\n    \
+            + chunk(b'IDAT', zlib.compress((b'\\0' + bytes(6000)) * 2)) + chunk(b'IEND', b''))\n\
+        os.makedirs('artifacts/sub dir')\n\
+        open('artifacts/p.png', 'wb').write(png)\n\
+        open('artifacts/q.png', 'wb').write(png[:8] + bytes(50))\n\
+        open('artifacts/sub dir/t.csv', 'w').write('a,b\\n')\n\
+        open('artifacts/x.bin', 'wb').write(bytes(5000000))\n\
+        os.mkfifo('artifacts/fifo')\n\
+        os.symlink('/etc/passwd', 'artifacts/link.png')";
     client.tool("run_python", json!({"code": code})).ok();
     let listed = client.tool("artifact_list", json!({}));
-    assert!(listed.ok().starts_with("3 artifacts\nartifacts/p.png (image/png, 58 B, "), "{}", listed.ok());
-    let uri = listed.structured["artifacts"][1]["uri"].as_str().expect("an address");
+    assert!(listed.ok().starts_with("4 artifacts\nartifacts/p.png (image/png, "), "{}", listed.ok());
+    let uri = listed.structured["artifacts"][2]["uri"].as_str().expect("an address");
     assert!(uri.starts_with("workspace://ses_") && uri.ends_with("/artifacts/sub%20dir/t.csv"), "{uri}");
     let picture = client.request("tools/call", json!({"name": "artifact_get", "arguments": {"path": "p.png"}}));
     assert_eq!(picture["result"]["content"][1]["type"], "image", "{picture}");
     assert_eq!(picture["result"]["content"][1]["mimeType"], "image/png");
+    let data = picture["result"]["content"][1]["data"].as_str().expect("base64");
+    // The width is in the bytes 16 to 19, so in the characters 20 to 27, with one more byte at each end.
+    assert_eq!(&data[20..28], "UgAABiAA", "it is 1568 pixels wide: {data}");
+    let liar = client.request("tools/call", json!({"name": "artifact_get", "arguments": {"path": "q.png"}}));
+    let blocks = liar["result"]["content"].as_array().expect("content");
+    assert!(
+        blocks.iter().all(|block| block["type"] != "image") && liar.to_string().contains("not shown here"),
+        "{liar}"
+    );
     let text = client.tool("artifact_get", json!({"path": "artifacts/sub dir/t.csv"}));
     assert!(text.ok().starts_with("a,b\n"), "{}", text.ok());
     let large = client.tool("artifact_get", json!({"path": "x.bin"}));
