@@ -109,8 +109,8 @@ impl Forked {
             tokio::select! {
                 biased;
                 end = child.wait() => {
-                    self.standing = Standing::Gone;
-                    return end;
+                    self.listening = false;
+                    return end.inspect(|_| self.standing = Standing::Gone);
                 }
                 said = self.jobs.recv() => {
                     // It says one thing; what comes else is the session's code.
@@ -125,9 +125,7 @@ impl Forked {
                 }
             }
         }
-        let end = child.wait().await;
-        self.standing = Standing::Gone;
-        end
+        child.wait().await.inspect(|_| self.standing = Standing::Gone)
     }
 }
 
@@ -166,9 +164,8 @@ impl Drop for Forked {
             if standing != Standing::Gone {
                 child.kill().await;
             }
-            // A lane that cannot say how its program ended is given up.
-            if standing == Standing::Gone || child.wait().await.is_ok() {
-                lane.give_back();
+            if standing != Standing::Gone && child.wait().await.is_err() {
+                lane.give_up();
             }
         });
     }

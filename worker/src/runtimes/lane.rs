@@ -30,10 +30,11 @@ struct Lane {
     freed: Option<Instant>,
 }
 
-/// A lane in use. It becomes free again when this is given back; dropped, it ends with all that runs in it.
+/// A lane in use. Dropped, it is free for others, so nothing may be left then of what ran in it.
 #[derive(Debug)]
 pub(super) struct Taken {
-    lane: Lane,
+    /// Absent once it is given up.
+    lane: Option<Lane>,
     home: Arc<Lanes>,
     hurried: bool,
 }
@@ -74,7 +75,7 @@ impl Lanes {
             None => self.make().await?,
         };
         let hurried = lane.freed.is_some_and(|freed| freed.elapsed() < HURRY);
-        Ok(Taken { lane, home: self.clone(), hurried })
+        Ok(Taken { lane: Some(lane), home: self.clone(), hurried })
     }
 
     async fn make(&self) -> Result<Lane, StartError> {
@@ -88,10 +89,11 @@ impl Lanes {
 impl Taken {
     /// The spare of the lane, as soon as there is one.
     pub async fn spare(&mut self) -> Result<Spare, StartError> {
-        let ahead = self.lane.asked;
-        match self.lane.spare().await {
+        let lane = self.lane.as_mut().ok_or(StartError::InterpreterLost)?;
+        let ahead = lane.asked;
+        match lane.spare().await {
             // What could not be had then may be had now.
-            Err(StartError::Fork { .. }) if ahead => self.lane.spare().await,
+            Err(StartError::Fork { .. }) if ahead => lane.spare().await,
             other => other,
         }
     }
@@ -103,17 +105,25 @@ impl Taken {
 
     /// Lets the lane make its next spare, ahead of need.
     pub async fn refill(&mut self) {
-        // A lane that is gone is noticed by whoever needs the spare.
-        let _ = self.lane.ask().await;
+        if let Some(lane) = &mut self.lane {
+            // One that is gone is noticed by whoever needs the spare.
+            let _ = lane.ask().await;
+        }
     }
 
-    /// Makes the lane free for others. Nothing may be left of what ran in it.
-    pub fn give_back(self) {
-        let Self { mut lane, home, hurried: _ } = self;
+    /// Leaves the lane to nobody, since what became of its last program is not known.
+    pub fn give_up(mut self) {
+        self.lane = None;
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let Some(mut lane) = self.lane.take() else { return };
         lane.freed = Some(Instant::now());
-        let mut free = home.free.lock();
+        let mut free = self.home.free.lock();
         // One that is free is enough; the first cannot be had again.
-        if Arc::ptr_eq(&lane.orders, &home.first) {
+        if Arc::ptr_eq(&lane.orders, &self.home.first) {
             free.clear();
         }
         if free.is_empty() {
@@ -150,5 +160,36 @@ impl Lane {
             }
             Err(_) => Err(StartError::InterpreterLost),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn order(interpreter: &AsyncSocket) -> Vec<u8> {
+        interpreter.recv().await.unwrap().unwrap().bytes
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_gave_no_program_is_free_again_and_others_are_made_only_when_none_is() {
+        let (ours, theirs) = datagram::pair().unwrap();
+        let interpreter = AsyncSocket::new(theirs).unwrap();
+        let lanes = Lanes::new(ours).await.unwrap();
+        assert_eq!(order(&interpreter).await, b"s");
+        let mut first = lanes.take().await.unwrap();
+        interpreter.send(br#"{"failed":{"step":"fork","errno":11}}"#, &[]).await.unwrap();
+        interpreter.send(br#"{"failed":{"step":"fork","errno":12}}"#, &[]).await.unwrap();
+        let refused = first.spare().await;
+        assert!(matches!(refused, Err(StartError::Fork { source, .. }) if source.raw_os_error() == Some(12)));
+        assert_eq!(order(&interpreter).await, b"s", "what was refused ahead of need is asked for once more");
+        drop(first);
+        let first = lanes.take().await.unwrap();
+        let second = lanes.take().await.unwrap();
+        assert_eq!(order(&interpreter).await, b"l", "only the second needs a lane of its own");
+        drop((second, first));
+        assert_eq!(lanes.free.lock().len(), 1);
+        drop((lanes.take().await.unwrap(), lanes));
+        assert!(interpreter.recv().await.unwrap().is_none(), "the first is the last to go");
     }
 }

@@ -308,6 +308,7 @@ def say_end(status):
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     quietly(JOBS.send, b'{"code":%d,"memory_peak_bytes":%d}' % (status, peak * 1024))
     # The worker ends it from here when it has time for that, or lets it go on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     quietly(JOBS.recv, 1)
 
 
