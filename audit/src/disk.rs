@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use codegen_types::LogSeq;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -16,6 +17,9 @@ use crate::sink::{CheckpointPlace, Salvaged, Sink};
 const ALLOCATION_BYTES: u64 = 4 << 20;
 /// Notes within segments that are kept, the newest ones.
 const NOTES_KEPT: usize = 8;
+
+/// The metric of how long the syncs take that make records durable, a histogram in seconds.
+pub const SYNC_SECONDS: &str = "codegen_log_sync_duration_seconds";
 
 pub(crate) struct DiskSink {
     dir: PathBuf,
@@ -83,7 +87,10 @@ impl Sink for DiskSink {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.current()?.file.sync_data()
+        let begun = Instant::now();
+        let synced = self.current()?.file.sync_data();
+        metrics::histogram!(SYNC_SECONDS).record(begun.elapsed());
+        synced
     }
 
     fn finish_segment(&mut self) -> io::Result<()> {

@@ -22,5 +22,6 @@ pub mod server;
 pub mod session;
 pub mod store;
 pub mod supervisor;
+pub mod telemetry;
 pub mod tools;
 pub mod workers;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use e2e::Installation;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A server that an operator started. Dropping it ends it.
 struct Server {
@@ -92,6 +92,54 @@ fn a_foreign_host_and_a_foreign_origin_are_refused_each_alone() {
     assert!(request("evil.example", "").starts_with("HTTP/1.1 403"));
     assert!(request("localhost", "origin: http://evil.example\r\n").starts_with("HTTP/1.1 403"));
     assert!(!request("localhost", "origin: http://localhost:3000\r\n").starts_with("HTTP/1.1 403"));
+}
+
+/// The value of a series, zero when there is none.
+fn metric(text: &str, series: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().expect("a number"))
+}
+
+#[test]
+fn a_call_is_seen_in_the_metrics() {
+    let server = Server::start(&[]);
+    let metrics = || server.says("GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let call = |name: &str, arguments: Value| {
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": {"name": "watched", "version": "1"},
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        let params = json!({"name": name, "arguments": arguments, "_meta": meta});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+        server.says(&format!(
+            "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             accept: application/json, text/event-stream\r\nmcp-protocol-version: 2026-07-28\r\n\
+             mcp-method: tools/call\r\nmcp-name: {name}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    };
+    let before = metrics();
+    assert!(before.starts_with("HTTP/1.1 200"), "{before}");
+    let made = call("session_create", json!({}));
+    let session = made.split('"').find(|word| word.starts_with("ses_") && word.len() > 8).expect("a handle");
+    let ran = call("run_python", json!({"code": "print(6 * 7)", "session_id": session}));
+    assert!(ran.contains("42"), "{ran}");
+    let after = metrics();
+    let grown = |series: &str| metric(&after, series) - metric(&before, series);
+    for (series, expected) in [
+        (r#"codegen_calls_total{tool="session_create",code="OK"}"#, 1.0),
+        (r#"codegen_calls_total{tool="run_python",code="OK"}"#, 1.0),
+        (r#"codegen_call_duration_seconds_count{tool="run_python"}"#, 1.0),
+        ("codegen_task_queue_duration_seconds_count", 1.0),
+        (r#"codegen_task_run_duration_seconds_count{tool="run_python"}"#, 1.0),
+        (r#"codegen_sessions{state="ready"}"#, 1.0),
+        (r#"codegen_worker_slots{state="used"}"#, 1.0),
+    ] {
+        assert!((grown(series) - expected).abs() < 0.5, "{series} {}: {after}", grown(series));
+    }
+    assert!(grown("codegen_log_sync_duration_seconds_count") >= 2.0, "an attempt and its outcome: {after}");
+    assert!((metric(&after, r#"codegen_worker_links{state="up"}"#) - 1.0).abs() < 0.5, "{after}");
 }
 
 #[test]

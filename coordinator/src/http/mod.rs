@@ -13,6 +13,7 @@ mod health;
 mod legacy;
 mod listener;
 mod metadata;
+mod metrics;
 mod router;
 mod stall;
 mod step_up;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::HttpConfig;
 use crate::identity::Authenticator;
 use crate::mcp::{LegacySse, Services, StreamableHttp};
+use crate::telemetry::Metrics;
 
 pub use health::{Check, Readiness};
 use listener::Listener;
@@ -79,6 +81,8 @@ pub struct HttpServices {
     pub mcp: Services,
     /// Whether everything works that calls need.
     pub readiness: Arc<dyn Readiness>,
+    /// What operators see in numbers.
+    pub metrics: Metrics,
 }
 
 impl HttpServer {
@@ -116,9 +120,10 @@ impl HttpServer {
     /// Serves until `stop`, then drains: no connection is accepted any more, running calls are cancelled and answered,
     /// and what is still open after a few seconds is closed.
     pub async fn run(self, services: HttpServices, stop: CancellationToken) {
-        let (mcp, sse) = (StreamableHttp::new(services.mcp.clone()), LegacySse::new(services.mcp));
+        let HttpServices { mcp, readiness, metrics } = services;
+        let (mcp, sse) = (StreamableHttp::new(mcp.clone()), LegacySse::new(mcp));
         let transports = Transports { mcp: mcp.clone(), sse: sse.clone() };
-        let router = router::router(&self.config, self.authenticator, transports, services.readiness);
+        let router = router::router(&self.config, self.authenticator, transports, readiness, metrics.clone());
         let (drain, force) = (CancellationToken::new(), CancellationToken::new());
         let end = async {
             stop.cancelled().await;
@@ -133,6 +138,7 @@ impl HttpServer {
             () = self.listener.run(router, drain.clone(), force.clone()) => {}
             () = end => {}
             () = mcp.sweep() => {}
+            () = metrics.keep_up() => {}
             () = follow(self.tls) => {}
         }
     }

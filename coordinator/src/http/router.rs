@@ -15,10 +15,12 @@ use super::guard::{self, Guard};
 use super::health::{self, Readiness};
 use super::legacy;
 use super::metadata::{self, Metadata, WELL_KNOWN};
+use super::metrics;
 use super::step_up;
 use crate::config::HttpConfig;
 use crate::identity::{Authenticator, Identity};
 use crate::mcp::{LegacySse, StreamableHttp};
+use crate::telemetry::Metrics;
 
 /// The protocol's ways over HTTP.
 pub(super) struct Transports {
@@ -32,6 +34,7 @@ pub(super) fn router(
     authenticator: Authenticator,
     transports: Transports,
     readiness: Arc<dyn Readiness>,
+    metrics: Metrics,
 ) -> Router {
     let guard = Guard::new(config);
     let metadata = Metadata::new(authenticator.clone(), config.tls.is_some());
@@ -46,6 +49,11 @@ pub(super) fn router(
         .merge(legacy)
         .layer(from_fn_with_state(authentication.clone(), step_up::step_up))
         .layer(from_fn_with_state(Bodies::new(config.patience.body), bodies::read))
+        .layer(from_fn_with_state(authentication.clone(), authentication::authenticate));
+    let for_operators = Router::new()
+        .route("/metrics", get(metrics::show))
+        .with_state(metrics)
+        .layer(from_fn_with_state(authentication.clone(), metrics::for_operators))
         .layer(from_fn_with_state(authentication, authentication::authenticate));
     // Whoever probes the server names it as it likes, and learns nothing.
     let for_anybody = Router::new().route("/healthz", get(health::live)).route("/readyz", get(health::ready));
@@ -54,6 +62,7 @@ pub(super) fn router(
         .route(&format!("{WELL_KNOWN}/{{*path}}"), get(metadata::metadata))
         .with_state(metadata);
     for_clients
+        .merge(for_operators)
         .merge(of_issuer)
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })

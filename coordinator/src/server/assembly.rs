@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::diagnostics::{Diagnostics, DiagnosticsError};
 use crate::front::handover::VERSION;
-use crate::http::HttpServices;
+use crate::http::{HttpServices, Readiness};
 use crate::identity::{Authenticator, Issuer, NoTrustedRoots, Tokens};
 use crate::mcp::{self, Services};
 use crate::provision::embedded::{Embedded, EmbeddedOptions};
@@ -28,6 +28,7 @@ use crate::session::{SessionOptions, Sessions, SessionsDeps, StartError};
 use crate::store::sqlite::Sqlite;
 use crate::store::{SessionStore, StoreError};
 use crate::supervisor::{OnEnd, Supervisor};
+use crate::telemetry::Metrics;
 use crate::workers::{WorkerEvent, Workers, WorkersOptions};
 
 /// How long running calls may take to end once the process is to stop.
@@ -184,8 +185,14 @@ impl Running {
 
     /// What serves clients over HTTP.
     pub(super) fn http_services(&self) -> HttpServices {
-        let (store, audit, workers) = (self.store.clone(), self.rest.audit.clone(), self.workers.clone());
-        HttpServices { mcp: self.services.clone(), readiness: Arc::new(Parts { store, audit, workers }) }
+        let parts = Arc::new(Parts {
+            store: self.store.clone(),
+            audit: self.rest.audit.clone(),
+            workers: self.workers.clone(),
+            sessions: self.sessions.clone(),
+        });
+        let readiness = Arc::clone(&parts) as Arc<dyn Readiness>;
+        HttpServices { mcp: self.services.clone(), readiness, metrics: Metrics::new(parts) }
     }
 
     /// What runs the connections of clients.

@@ -1,4 +1,5 @@
-//! Whether everything works that calls need: the store, the log, and a worker.
+//! How the parts of the server are: whether everything works that calls need (the store, the log, and a worker), and
+//! what there is.
 
 use std::time::Duration;
 
@@ -6,8 +7,10 @@ use codegen_audit::{Audit, Health};
 use futures::future::BoxFuture;
 
 use crate::http::{Check, Readiness};
+use crate::session::Sessions;
 use crate::store::SessionStore as _;
 use crate::store::sqlite::Sqlite;
+use crate::telemetry::{Moment, Now};
 use crate::workers::Workers;
 
 /// How long the store may take to answer.
@@ -18,6 +21,7 @@ pub(super) struct Parts {
     pub(super) store: Sqlite,
     pub(super) audit: Audit,
     pub(super) workers: Workers,
+    pub(super) sessions: Sessions,
 }
 
 impl Parts {
@@ -50,5 +54,16 @@ impl Readiness for Parts {
                 Check { name: "worker", problem: self.worker().await },
             ]
         })
+    }
+}
+
+impl Now for Parts {
+    fn moment(&self) -> Moment {
+        Moment {
+            sessions: self.sessions.count_by_state(),
+            tasks_running: self.sessions.running_tasks(),
+            workers: self.workers.snapshot(),
+            log_writable: self.log().is_none(),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The handle of the session layer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use codegen_types::{ErrorCode, Failure, Principal, Runtime, SessionId};
@@ -216,6 +217,14 @@ impl Sessions {
     /// Follows what changes in workspaces from now on.
     pub fn changes(&self) -> ChangesFollower {
         self.shared.changes.follow()
+    }
+
+    /// How many sessions are in each state.
+    pub fn count_by_state(&self) -> BTreeMap<&'static str, usize> {
+        self.shared.table.all().iter().fold(BTreeMap::new(), |mut counts, entry| {
+            *counts.entry(entry.snapshot.state).or_default() += 1;
+            counts
+        })
     }
 
     /// Tasks that run at present.

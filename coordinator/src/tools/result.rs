@@ -71,6 +71,12 @@ impl ToolResult {
         Self { is_error: true, ..Self::text(text) }.with_meta("codegen/error", json!({ "code": failure.code }))
     }
 
+    /// How the call went, in one word: `OK`, the code of the failure, or `FAILED` when what it ran failed by itself.
+    pub(super) fn code(&self) -> String {
+        let code = self.meta.get("codegen/error").and_then(|error| error.get("code")?.as_str());
+        code.unwrap_or(if self.is_error { "FAILED" } else { "OK" }).to_owned()
+    }
+
     /// The result with one more fact for programs.
     #[must_use]
     pub fn with_meta(mut self, key: &str, value: Value) -> Self {

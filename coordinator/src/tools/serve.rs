@@ -9,10 +9,12 @@ use super::call::{Call, Refusal, Reply, Request};
 use super::connection::Connection;
 use super::result::ToolResult;
 use super::{Tool, find};
-use crate::identity;
+use crate::{identity, telemetry};
 
 /// The longest name of a tool that is repeated, in characters.
 const NAME_CHARS_MAX: usize = 128;
+/// What metrics call every tool that there is not.
+const UNKNOWN_TOOL: &str = "unknown";
 
 /// There is no tool of that name. The call is in the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,35 +29,48 @@ impl Connection {
     /// There is no such tool.
     pub async fn serve(&self, request: Request) -> Result<ToolResult, UnknownTool> {
         let begun = Instant::now();
+        let answer = self.answer(&request, begun).await;
+        let (tool, code) = match &answer {
+            Ok(result) => (find(&request.tool).map_or(UNKNOWN_TOOL, |tool| tool.name), result.code()),
+            Err(UnknownTool(_)) => (UNKNOWN_TOOL, ErrorCode::InvalidArgument.to_string()),
+        };
+        telemetry::call_ended(tool, code, begun.elapsed());
+        answer
+    }
+
+    async fn answer(&self, request: &Request, begun: Instant) -> Result<ToolResult, UnknownTool> {
         let Some(tool) = find(&request.tool) else {
             let name: String = request.tool.chars().take(NAME_CHARS_MAX).collect();
             let unknown = UnknownTool(name);
             let failure = Failure::new(ErrorCode::InvalidArgument, unknown.to_string());
-            return match self.record(None, &request, Record::refused(failure.into()), begun).await {
+            return match self.record(None, request, Record::refused(failure.into()), begun).await {
                 Ok(_) => Err(unknown),
                 Err(unavailable) => Ok(ToolResult::failure(&unavailable)),
             };
         };
         if let Err(insufficient) = identity::permit(request.scopes, identity::needed_scopes(tool.name)) {
             let failure = Failure::from(insufficient);
-            return Ok(self.refuse(Some(tool), &request, failure.into(), begun).await);
+            return Ok(self.refuse(Some(tool), request, failure.into(), begun).await);
         }
-        let call = Call { connection: self, tool, request: &request };
+        let call = Call { connection: self, tool, request };
         Ok(match (tool.run)(&call).await {
             Ok(Reply::Recorded(result)) => result,
             Ok(Reply::Unrecorded(result, session)) => {
-                match self.record(Some(tool), &request, Record::served(session), begun).await {
+                match self.record(Some(tool), request, Record::served(session), begun).await {
                     Ok(seq) => result.recorded_at(Some(seq)),
                     Err(unavailable) => ToolResult::failure(&unavailable),
                 }
             }
-            Err(refusal) => self.refuse(Some(tool), &request, refusal, begun).await,
+            Err(refusal) => self.refuse(Some(tool), request, refusal, begun).await,
         })
     }
 
     /// Refuses a call before any tool sees it, for a reason that lies in the connection.
     pub async fn refuse_unserved(&self, request: &Request, failure: Failure) -> ToolResult {
-        self.refuse(find(&request.tool), request, failure.into(), Instant::now()).await
+        let (tool, begun) = (find(&request.tool), Instant::now());
+        let result = self.refuse(tool, request, failure.into(), begun).await;
+        telemetry::call_ended(tool.map_or(UNKNOWN_TOOL, |tool| tool.name), result.code(), begun.elapsed());
+        result
     }
 
     async fn refuse(

@@ -6,6 +6,7 @@ mod eras;
 mod guard;
 mod identity;
 mod legacy;
+mod metrics;
 mod rig;
 mod sessions;
 mod tls;

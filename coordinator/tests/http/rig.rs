@@ -12,6 +12,7 @@ use coordinator::http::{Check, HttpServer, HttpServices, Readiness};
 use coordinator::identity::{Authenticator, NewToken, Requirement, Scopes, Tokens};
 use coordinator::mcp::{Options, Services};
 use coordinator::store::Memory;
+use coordinator::telemetry::{Metrics, Moment, Now};
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -34,6 +35,12 @@ struct Ready;
 impl Readiness for Ready {
     fn look(&self) -> BoxFuture<'_, Vec<Check>> {
         Box::pin(async { vec![Check { name: "worker", problem: None }] })
+    }
+}
+
+impl Now for Ready {
+    fn moment(&self) -> Moment {
+        Moment { sessions: [("ready", 2)].into(), tasks_running: 1, log_writable: true, workers: Vec::new() }
     }
 }
 
@@ -61,7 +68,8 @@ impl Rig {
         let address = server.address();
         let mcp = Services::new(Arc::new(Sessions(Arc::clone(&double))), audit.clone(), Options::default());
         let stop = CancellationToken::new();
-        let served = tokio::spawn(server.run(HttpServices { mcp, readiness: Arc::new(Ready) }, stop.clone()));
+        let services = HttpServices { mcp, readiness: Arc::new(Ready), metrics: Metrics::new(Arc::new(Ready)) };
+        let served = tokio::spawn(server.run(services, stop.clone()));
         Self { double, audit, address, tokens, stop, served }
     }
 

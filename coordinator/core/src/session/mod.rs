@@ -71,6 +71,9 @@ pub enum SessionState {
 }
 
 impl SessionState {
+    /// Every word that [`name`](Self::name) gives.
+    pub const NAMES: [&'static str; 6] = ["opening", "ready", "suspended", "lost", "closing", "closed"];
+
     /// The state in a word.
     pub const fn name(&self) -> &'static str {
         match self {

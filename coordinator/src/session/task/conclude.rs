@@ -12,6 +12,7 @@ use crate::session::now_ms;
 use crate::session::outcome::{Traffic, describe, outcome_of};
 use crate::session::receipt::{self, Charge};
 use crate::store::{StoredOutcome, TaskRow};
+use crate::telemetry;
 
 /// A task that has ended and is recorded.
 pub(super) struct Concluded {
@@ -26,6 +27,7 @@ impl Runner {
     pub(super) async fn conclude(&self, ended: Ended) -> Concluded {
         let Ended { begun, attempt, row, end, written, mut captured, wall } = ended;
         let mut entry = self.entry(&begun);
+        telemetry::task_ran(self.call.tool, wall);
         entry.duration_ms = Some(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
         captured.overlapped = begun.overlapped.lock().iter().copied().collect();
         let (outcome, input) = outcome_of(end, captured);

@@ -5,6 +5,7 @@ mod conclude;
 mod execute;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use codegen_audit::Entry;
 use codegen_types::{ErrorCode, EventBody, Failure};
@@ -21,6 +22,7 @@ use super::receipt::Charge;
 use super::running::{Registered, Run};
 use super::{Shared, unavailable};
 use crate::store::TaskRow;
+use crate::telemetry;
 
 /// One task while it runs.
 pub(super) struct Runner {
@@ -36,13 +38,16 @@ impl Runner {
     /// Runs the task to its recorded outcome, which it answers with. Whoever waits for its beginning hears of it, or that
     /// there is none.
     pub(super) async fn run(self, begins: oneshot::Sender<()>, answer: impl FnOnce(TaskOutcome)) {
-        let task = self.call.task;
+        let (task, admitted) = (self.call.task, Instant::now());
         let begun = match self.ask(|reply| Message::Begin { task, reply }).await {
             Ok(begun) => begun,
             Err(failure) => return answer(self.refused(failure)),
         };
         match self.start(&begun).await {
-            Ok((attempt, row)) => self.run_begun(begun, attempt, row, begins, answer).await,
+            Ok((attempt, row)) => {
+                telemetry::task_queued(admitted.elapsed());
+                self.run_begun(begun, attempt, row, begins, answer).await;
+            }
             Err((outcome, charge)) => {
                 self.leave(charge).await;
                 answer(outcome);
