@@ -282,6 +282,10 @@ async fn a_kernel_that_writes_without_end_is_interrupted_and_kept() {
     let ran = run(&bench, "k", "while True: print('x' * 65536)").await;
     assert_eq!(ran.code, Some(ErrorCode::OutputLimit), "{:?}", ran.exit);
     assert_eq!(ran.stdout.len(), 1 << 20);
+    // A gigabyte without the end of a line.
+    let line = "import sys\npart = 'x' * (1 << 20)\nfor _ in range(1024): sys.stdout.write(part)";
+    let ran = run(&bench, "k", line).await;
+    assert_eq!((ran.code, ran.stdout.len()), (Some(ErrorCode::OutputLimit), 1 << 20), "{:?}", ran.exit);
     let ran = run(&bench, "k", "print(x)").await;
     assert_eq!(ran.stdout, "5\n", "{ran:?}");
 }
