@@ -116,6 +116,6 @@ fn input_is_empty_unless_it_is_given_and_what_stays_in_the_background_is_ended()
     let mut client = installation.client();
     assert!(client.tool("run_shell", json!({"command": "cat; echo end"})).ok().contains("stdout:\nend"));
     let answer = client.tool("run_shell", json!({"command": "sleep 600 & echo on", "timeout_seconds": 30}));
-    assert!(answer.ok().contains("1 processes it left running were ended"), "{}", answer.text);
+    assert!(answer.ok().contains("1 process it left running was ended"), "{}", answer.text);
     assert!(answer.text.contains("stdout:\non"), "{}", answer.text);
 }

@@ -101,7 +101,11 @@ fn used(exit: &Exit) -> String {
         let _ = write!(text, ", peak {}", words::bytes(exit.used.memory_peak_bytes));
     }
     if exit.leftovers_killed > 0 {
-        let _ = write!(text, "; {} processes it left running were ended", exit.leftovers_killed);
+        let (count, were) = match exit.leftovers_killed {
+            1 => ("1 process".to_owned(), "was"),
+            more => (format!("{more} processes"), "were"),
+        };
+        let _ = write!(text, "; {count} it left running {were} ended");
     }
     text
 }

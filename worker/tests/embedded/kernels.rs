@@ -88,6 +88,7 @@ async fn an_interrupt_keeps_the_state_and_a_kill_does_not() {
     let ran = run_for(&bench, "k", "while True: pass", Duration::from_millis(300)).await;
     assert_eq!(ran.code, Some(ErrorCode::TaskTimeout), "{ran:?}");
     assert!(ran.stderr.contains("KeyboardInterrupt") && notes(&ran).contains("keeps its variables"), "{ran:?}");
+    assert!(!ran.stderr.contains("<template>"), "the traceback ends where the code was: {}", ran.stderr);
     assert_eq!(run(&bench, "k", "print(x)").await.stdout, "5\n");
     let stubborn =
         "while True:\n    try:\n        y = 0\n        while True: x = 1\n    except KeyboardInterrupt: pass\n";

@@ -159,10 +159,22 @@ def execute(code, last, names):
 
 
 def without_ours(trace):
-    """The part of a traceback that is of the user's own script."""
-    while trace is not None and trace.tb_frame.f_code.co_filename == without_ours.__code__.co_filename:
+    """The part of a traceback that is of the user's own script: neither the frames that led to it, nor those of the handler
+    that interrupted it."""
+    while trace is not None and is_ours(trace):
         trace = trace.tb_next
+    theirs, last = trace, trace
+    while last is not None:
+        if not is_ours(last):
+            theirs = last
+        last = last.tb_next
+    if theirs is not None:
+        theirs.tb_next = None
     return trace
+
+
+def is_ours(trace):
+    return trace.tb_frame.f_code.co_filename == is_ours.__code__.co_filename
 
 
 def remember_source(source, name, sources):
