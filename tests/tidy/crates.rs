@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["codegen-types", "codegen-proto", "codegen-audit", "coordinator-core", "sandbox", "worker", "coordinator"],
     ),
     ("bench-peers", &["codegen-types", "codegen-audit", "coordinator"]),
+    ("conformance", &["codegen-audit", "coordinator"]),
 ];
 
 fn manifests() -> BTreeMap<String, toml::Table> {

@@ -30,12 +30,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::HttpConfig;
 use crate::identity::Authenticator;
-use crate::mcp::{LegacySse, Services, StreamableHttp};
+use crate::mcp::{Handlers, LegacySse, Product, Services, StreamableHttp};
 use crate::telemetry::Metrics;
 
 pub use health::{Check, Readiness};
 use listener::Listener;
-use router::Transports;
+use router::Rest;
 use tls::Tls;
 pub use tls::TlsError;
 
@@ -121,14 +121,29 @@ impl HttpServer {
     /// and what is still open after a few seconds is closed.
     pub async fn run(self, services: HttpServices, stop: CancellationToken) {
         let HttpServices { mcp, readiness, metrics } = services;
-        let (mcp, sse) = (StreamableHttp::new(mcp.clone()), LegacySse::new(mcp));
-        let transports = Transports { mcp: mcp.clone(), sse: sse.clone() };
-        let router = router::router(&self.config, self.authenticator, transports, readiness, metrics.clone());
+        let rest = Rest { sse: LegacySse::new(mcp.clone()), readiness, metrics };
+        self.run_with(StreamableHttp::new(Product::new(mcp)), Some(rest), stop).await;
+    }
+
+    /// Serves another server than the product over Streamable HTTP, as [`Self::run`] serves the product, and nothing
+    /// beside it.
+    pub async fn run_other<H: Handlers>(self, handlers: H, stop: CancellationToken) {
+        self.run_with(StreamableHttp::new(handlers), None, stop).await;
+    }
+
+    async fn run_with<H: Handlers>(self, mcp: StreamableHttp<H>, rest: Option<Rest>, stop: CancellationToken) {
+        let router = router::router(&self.config, self.authenticator, mcp.clone(), rest.clone());
+        let (sse, metrics) = rest.map(|rest| (rest.sse, rest.metrics)).unzip();
         let (drain, force) = (CancellationToken::new(), CancellationToken::new());
         let end = async {
             stop.cancelled().await;
             drain.cancel();
-            tokio::join!(mcp.end(CALLS_PATIENCE), sse.end(CALLS_PATIENCE));
+            let end_sse = async {
+                if let Some(sse) = sse {
+                    sse.end(CALLS_PATIENCE).await;
+                }
+            };
+            tokio::join!(mcp.end(CALLS_PATIENCE), end_sse);
             tokio::time::sleep(ANSWERS_PATIENCE).await;
             mcp.cut();
             force.cancel();
@@ -138,10 +153,18 @@ impl HttpServer {
             () = self.listener.run(router, drain.clone(), force.clone()) => {}
             () = end => {}
             () = mcp.sweep() => {}
-            () = metrics.keep_up() => {}
+            () = keep_up(metrics) => {}
             () = follow(self.tls) => {}
         }
     }
+}
+
+/// Keeps what operators see in numbers up to date, for ever.
+async fn keep_up(metrics: Option<Metrics>) {
+    if let Some(metrics) = metrics {
+        metrics.keep_up().await;
+    }
+    std::future::pending().await
 }
 
 /// Reads the certificate again when asked, for ever.

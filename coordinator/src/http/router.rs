@@ -19,44 +19,46 @@ use super::metrics;
 use super::step_up;
 use crate::config::HttpConfig;
 use crate::identity::{Authenticator, Identity};
-use crate::mcp::{LegacySse, StreamableHttp};
+use crate::mcp::{Handlers, LegacySse, StreamableHttp};
 use crate::telemetry::Metrics;
 
-/// The protocol's ways over HTTP.
-pub(super) struct Transports {
-    pub(super) mcp: StreamableHttp,
+/// What is served beside Streamable HTTP.
+#[derive(Clone)]
+pub(super) struct Rest {
     pub(super) sse: LegacySse,
+    pub(super) readiness: Arc<dyn Readiness>,
+    pub(super) metrics: Metrics,
 }
 
-/// The whole of HTTP.
-pub(super) fn router(
+/// The whole of HTTP. There is no `rest` where another server than the product is served.
+pub(super) fn router<H: Handlers>(
     config: &HttpConfig,
     authenticator: Authenticator,
-    transports: Transports,
-    readiness: Arc<dyn Readiness>,
-    metrics: Metrics,
+    mcp: StreamableHttp<H>,
+    rest: Option<Rest>,
 ) -> Router {
     let guard = Guard::new(config);
     let metadata = Metadata::new(authenticator.clone(), config.tls.is_some());
     let authentication = Authentication::new(authenticator, metadata.clone());
-    let legacy = Router::new()
-        .route("/sse", get(legacy::events))
-        .route("/messages", post(legacy::message))
-        .with_state(transports.sse);
-    let for_clients = Router::new()
-        .route("/mcp", any(streamable).layer(map_response(error::in_one_shape)))
-        .with_state(transports.mcp)
-        .merge(legacy)
+    let streamable = any(streamable::<H>).layer(map_response(error::in_one_shape));
+    let mut for_clients = Router::new().route("/mcp", streamable).with_state(mcp);
+    let (mut for_operators, mut for_anybody) = (Router::new(), Router::new());
+    if let Some(Rest { sse, readiness, metrics }) = rest {
+        let legacy = Router::new().route("/sse", get(legacy::events)).route("/messages", post(legacy::message));
+        for_clients = for_clients.merge(legacy.with_state(sse));
+        for_operators = Router::new()
+            .route("/metrics", get(metrics::show))
+            .with_state(metrics)
+            .layer(from_fn_with_state(authentication.clone(), metrics::for_operators))
+            .layer(from_fn_with_state(authentication.clone(), authentication::authenticate));
+        // Whoever probes the server names it as it likes, and learns nothing.
+        let probes = Router::new().route("/healthz", get(health::live)).route("/readyz", get(health::ready));
+        for_anybody = probes.with_state(readiness);
+    }
+    let for_clients = for_clients
         .layer(from_fn_with_state(authentication.clone(), step_up::step_up))
         .layer(from_fn_with_state(Bodies::new(config.patience.body), bodies::read))
-        .layer(from_fn_with_state(authentication.clone(), authentication::authenticate));
-    let for_operators = Router::new()
-        .route("/metrics", get(metrics::show))
-        .with_state(metrics)
-        .layer(from_fn_with_state(authentication.clone(), metrics::for_operators))
         .layer(from_fn_with_state(authentication, authentication::authenticate));
-    // Whoever probes the server names it as it likes, and learns nothing.
-    let for_anybody = Router::new().route("/healthz", get(health::live)).route("/readyz", get(health::ready));
     let of_issuer = Router::new()
         .route(WELL_KNOWN, get(metadata::metadata))
         .route(&format!("{WELL_KNOWN}/{{*path}}"), get(metadata::metadata))
@@ -68,11 +70,11 @@ pub(super) fn router(
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(guard.cors())
         .layer(from_fn_with_state(guard, guard::check))
-        .merge(for_anybody.with_state(readiness))
+        .merge(for_anybody)
 }
 
-async fn streamable(
-    State(mcp): State<StreamableHttp>,
+async fn streamable<H: Handlers>(
+    State(mcp): State<StreamableHttp<H>>,
     Extension(identity): Extension<Identity>,
     request: Request,
 ) -> Response {

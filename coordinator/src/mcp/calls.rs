@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 
 /// The running calls of one connection.
 #[derive(Clone, Default)]
-pub(super) struct Calls {
+pub struct Calls {
     cancel: CancellationToken,
     streams_over: CancellationToken,
     tracker: TaskTracker,

@@ -27,7 +27,7 @@ const EVENTS: usize = 64;
 const TOO_MANY: &str = "too many calls run at once";
 
 /// One connection's handler; over HTTP also that of a single request.
-pub(super) struct Handler {
+pub struct Handler {
     room: Room,
     caller: Caller,
     tools: Arc<[Tool]>,
@@ -56,15 +56,15 @@ impl Room {
         }
     }
 
-    /// The same places, with calls that can be ended before the others.
-    pub(super) fn part(&self) -> Self {
-        Self { calls: self.calls.part(), ..self.clone() }
+    /// The same places, with calls of its own.
+    pub(super) fn part(&self, calls: Calls) -> Self {
+        Self { calls, ..self.clone() }
     }
 
     /// The same places for calls, and everything else of its own.
-    pub(super) fn apart(&self, connection: Connection) -> Self {
+    pub(super) fn apart(&self, connection: Connection, calls: Calls) -> Self {
         let streams = Arc::new(Semaphore::new(subscriptions::STREAMS_MAX));
-        Self { connection: Arc::new(connection), streams, ..self.part() }
+        Self { connection: Arc::new(connection), streams, ..self.part(calls) }
     }
 
     /// Whether anybody else has the room, too.

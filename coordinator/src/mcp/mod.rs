@@ -39,10 +39,10 @@ use tokio_util::sync::CancellationToken;
 use crate::caller::Caller;
 use crate::tools::{Connection, SessionCalls, SessionKeys};
 
-use calls::Calls;
+pub use calls::Calls;
 use handler::{Handler, Room};
 pub use sse::{Begun, LegacySse};
-pub use streamable::StreamableHttp;
+pub use streamable::{Era, Handlers, Product, StreamableHttp};
 
 /// The longest line that a client may send, in bytes: a file of 64 MiB in base64, and room for the rest of the call.
 pub const LINE_BYTES_MAX: usize = 96 << 20;

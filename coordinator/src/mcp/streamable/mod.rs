@@ -4,6 +4,7 @@
 //! is kept, when it ends.
 
 mod event_log;
+mod handlers;
 mod kept;
 mod rooms;
 mod session;
@@ -24,14 +25,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::LINE_BYTES_MAX;
 use super::calls::Calls;
-use super::handler::Handler;
-use super::{LINE_BYTES_MAX, Services};
-use crate::caller::Caller;
 use crate::identity::Identity;
-use crate::tools::Handles;
 
-use rooms::Rooms;
+pub use handlers::{Handlers, Product};
 use session::Refused;
 use table::Table;
 use visit::Visit;
@@ -43,18 +41,17 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Serves the protocol over Streamable HTTP. Cheap to clone.
 #[derive(Clone)]
-pub struct StreamableHttp {
-    services: Services,
+pub struct StreamableHttp<H = Product> {
+    handlers: H,
     calls: Calls,
     table: Arc<Table>,
-    rooms: Arc<Rooms>,
     config: StreamableHttpServerConfig,
     streams_over: CancellationToken,
 }
 
-impl StreamableHttp {
-    /// Serves with these services.
-    pub fn new(services: Services) -> Self {
+impl<H: Handlers> StreamableHttp<H> {
+    /// Serves with these handlers.
+    pub fn new(handlers: H) -> Self {
         let streams_over = CancellationToken::new();
         // Host, Origin and the size of bodies were looked at before a request comes here. Events that begin a stream come
         // from its session, which knows whether the client understands them.
@@ -65,8 +62,8 @@ impl StreamableHttp {
             .with_max_request_body_bytes(LINE_BYTES_MAX)
             .disable_allowed_hosts()
             .with_cancellation_token(streams_over.clone());
-        let (calls, table, rooms) = Default::default();
-        Self { services, calls, table, rooms, config, streams_over }
+        let (calls, table) = Default::default();
+        Self { handlers, calls, table, config, streams_over }
     }
 
     /// Serves one request on behalf of `identity`.
@@ -91,25 +88,12 @@ impl StreamableHttp {
         Ok(response)
     }
 
-    /// A handler for one request of 2026, or for a session that begins.
-    fn handler(&self, identity: &Identity, era: Era) -> Handler {
-        let connection = || self.services.connection(&identity.principal).with_handles(Handles::Required);
-        let room = self.rooms.room(&identity.principal, || (connection(), self.calls.clone()));
-        let room = match era {
-            Era::Requests => room.part(),
-            Era::Sessions => room.apart(connection()),
-        };
-        let caller =
-            Caller { principal: identity.principal.clone(), scopes: identity.scopes, client: None, trace: None };
-        Handler::new(room, caller, self.services.options())
-    }
-
     /// Ends idle sessions from time to time, for ever.
     pub async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
             self.table.sweep(Instant::now());
-            self.rooms.sweep(Instant::now());
+            self.handlers.sweep(Instant::now());
         }
     }
 
@@ -128,7 +112,7 @@ impl StreamableHttp {
 
 /// What a client keeps between requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Era {
+pub enum Era {
     /// A session of the protocol.
     Sessions,
     /// Nothing: since 2026-07-28 each request stands alone.

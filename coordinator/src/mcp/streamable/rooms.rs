@@ -27,14 +27,14 @@ struct Used {
 
 impl Rooms {
     /// The room of a principal, made on first need.
-    pub(super) fn room(&self, principal: &Principal, parts: impl FnOnce() -> (Connection, Calls)) -> Room {
+    pub(super) fn room(&self, principal: &Principal, connection: impl FnOnce() -> Connection) -> Room {
         let mut rooms = self.0.lock();
         if let Some(used) = rooms.get_mut(principal) {
             used.last = Instant::now();
             return used.room.clone();
         }
-        let (connection, calls) = parts();
-        let room = Room::new(connection, calls, CALLS_MAX);
+        // Each handler has calls of its own.
+        let room = Room::new(connection(), Calls::default(), CALLS_MAX);
         rooms.insert(principal.clone(), Used { room: room.clone(), last: Instant::now() });
         room
     }

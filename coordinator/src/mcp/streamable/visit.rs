@@ -9,14 +9,13 @@ use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use rmcp::transport::streamable_http_server::{SessionId, SessionManager};
 
 use super::session::{Refused, SessionTransport};
-use super::{Era, StreamableHttp};
+use super::{Era, Handlers, StreamableHttp};
 use crate::identity::Identity;
 use crate::mcp::calls::Calls;
-use crate::mcp::handler::Handler;
 
 /// One request.
-pub(super) struct Visit {
-    pub(super) server: StreamableHttp,
+pub(super) struct Visit<H> {
+    pub(super) server: StreamableHttp<H>,
     pub(super) identity: Identity,
     era: Era,
     /// The calls of the handler that was made for a session that is not made yet.
@@ -25,16 +24,16 @@ pub(super) struct Visit {
     refused: Mutex<Option<Refused>>,
 }
 
-impl Visit {
-    pub(super) fn new(server: StreamableHttp, identity: Identity, era: Era) -> Arc<Self> {
+impl<H: Handlers> Visit<H> {
+    pub(super) fn new(server: StreamableHttp<H>, identity: Identity, era: Era) -> Arc<Self> {
         Arc::new(Self { server, identity, era, calls: Mutex::default(), refused: Mutex::default() })
     }
 
     /// A handler for this request, or for the session that it begins.
-    pub(super) fn handler(&self) -> Result<Handler, std::io::Error> {
-        let handler = self.server.handler(&self.identity, self.era);
-        *self.calls.lock() = Some(handler.calls());
-        Ok(handler)
+    pub(super) fn handler(&self) -> Result<H::Handler, std::io::Error> {
+        let calls = self.server.calls.part();
+        *self.calls.lock() = Some(calls.clone());
+        Ok(self.server.handlers.handler(&self.identity, self.era, calls))
     }
 
     /// Why the request was refused.
@@ -57,7 +56,7 @@ impl Visit {
 #[error("{0}")]
 pub(super) struct NotedRefusal(String);
 
-impl SessionManager for Visit {
+impl<H: Handlers> SessionManager for Visit<H> {
     type Error = NotedRefusal;
     type Transport = SessionTransport;
 
