@@ -101,7 +101,7 @@ fn metric(text: &str, series: &str) -> f64 {
 }
 
 #[test]
-fn a_call_is_seen_in_the_metrics() {
+fn a_call_is_seen_in_the_metrics_and_among_the_requests() {
     let server = Server::start(&[]);
     let metrics = || server.says("GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let call = |name: &str, arguments: Value| {
@@ -139,6 +139,9 @@ fn a_call_is_seen_in_the_metrics() {
         assert!((grown(series) - expected).abs() < 0.5, "{series} {}: {after}", grown(series));
     }
     assert!(grown("codegen_log_sync_duration_seconds_count") >= 2.0, "an attempt and its outcome: {after}");
+    let requests = server._installation.run(["requests", "--client", "watched", "--tool", "run_python", "--json"]);
+    let request: Value = serde_json::from_slice(&requests.stdout).expect("one request");
+    assert_eq!((&request["status"], &request["session"]), (&json!("ok"), &json!(session)), "{request}");
     assert!((metric(&after, r#"codegen_worker_links{state="up"}"#) - 1.0).abs() < 0.5, "{after}");
 }
 

@@ -97,6 +97,7 @@ fn its_flags_and_commands_are_in_help() {
         help(&["config", "--help"]),
         help(&["doctor", "--help"]),
         help(&["install", "--help"]),
+        help(&["requests", "--help"]),
         help(&["tokens", "--help"]),
         help(&["tokens", "create", "--help"]),
     ]

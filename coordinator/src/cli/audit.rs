@@ -1,6 +1,6 @@
 //! `coordinator audit`: reading, verifying and repairing the log, also without a server.
 
-mod text;
+pub(super) mod text;
 
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
@@ -27,7 +27,7 @@ const TORN: u8 = 12;
 /// The log, a key or a checkpoint cannot be read.
 const UNREADABLE: u8 = 13;
 /// How often a followed log is looked at.
-const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Read, verify and repair the audit log.
 #[derive(Debug, clap::Subcommand)]
@@ -190,8 +190,8 @@ fn query(dir: &Path, args: &QueryArgs, out: &mut impl Write) -> io::Result<u8> {
     Ok(damage.code())
 }
 
-fn keep_newest(newest: &mut VecDeque<Record>, record: Record, count: usize) {
-    newest.push_back(record);
+pub(super) fn keep_newest<T>(newest: &mut VecDeque<T>, one: T, count: usize) {
+    newest.push_back(one);
     if newest.len() > count {
         newest.pop_front();
     }
@@ -284,12 +284,12 @@ fn run_repair(dir: &Path, form: Form, out: &mut impl Write) -> io::Result<u8> {
 
 /// Tells of records that cannot be read, and remembers that there were some.
 #[derive(Default)]
-struct Damage {
+pub(super) struct Damage {
     seen: bool,
 }
 
 impl Damage {
-    fn pass(&mut self, read: Result<Record, ReadError>) -> Option<Record> {
+    pub(super) fn pass(&mut self, read: Result<Record, ReadError>) -> Option<Record> {
         read.inspect_err(|error| {
             self.seen = true;
             complain(error);
@@ -297,12 +297,12 @@ impl Damage {
         .ok()
     }
 
-    const fn code(&self) -> u8 {
+    pub(super) const fn code(&self) -> u8 {
         if self.seen { UNREADABLE } else { 0 }
     }
 }
 
-fn complain(error: &dyn std::error::Error) -> ExitCode {
+pub(super) fn complain(error: &dyn std::error::Error) -> ExitCode {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -314,7 +314,7 @@ fn complain(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
-fn parse_time(text: &str) -> Result<jiff::Timestamp, String> {
+pub(super) fn parse_time(text: &str) -> Result<jiff::Timestamp, String> {
     if let Ok(time) = text.parse() {
         return Ok(time);
     }

@@ -7,6 +7,7 @@ mod config_show;
 mod doctor;
 mod install;
 mod pages;
+mod requests;
 mod roles;
 mod tokens;
 
@@ -134,6 +135,8 @@ enum Command {
         #[command(subcommand)]
         command: audit::AuditCommand,
     },
+    /// Show what clients asked for and how it went, as the audit log has it
+    Requests(requests::RequestsArgs),
     /// Make, list and revoke the tokens by which clients are known over HTTP
     Tokens {
         #[command(subcommand)]
@@ -204,6 +207,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Serve { on_demand }) => with(&|given| roles::serve(given, *on_demand)),
         Some(Command::Worker { .. }) => complain(&Misplaced, USAGE),
         Some(Command::Audit { command }) => with(&|given| audit::run(command, &given.config.state_dir.join(AUDIT_DIR))),
+        Some(Command::Requests(args)) => with(&|given| requests::run(args, &given.config.state_dir.join(AUDIT_DIR))),
         Some(Command::Tokens { command }) => with(&|given| tokens::run(command, &given.config.state_dir)),
         Some(Command::Doctor { json }) => with(&|given| doctor::run(&given, *json)),
         Some(Command::Config { command: ConfigCommand::Show { json } }) => {

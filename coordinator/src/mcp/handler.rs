@@ -23,6 +23,9 @@ use crate::tools::{Connection, Request, ToolResult, UnknownTool};
 /// Events of one task that wait to be looked at. Full means that the task's output waits.
 const EVENTS: usize = 64;
 
+/// The longest name of a client that is repeated, in characters.
+const CLIENT_CHARS_MAX: usize = 64;
+
 /// What a call is told for which there is no place.
 const TOO_MANY: &str = "too many calls run at once";
 
@@ -90,7 +93,7 @@ impl Handler {
         let client = context.client_info();
         let quirks = quirks::of(client.as_ref().map(|client| client.name.as_str()));
         self.recognised.call_once(|| {
-            let name: Option<String> = client.map(|client| client.name.chars().take(64).collect());
+            let name: Option<String> = client.map(|client| client.name.chars().take(CLIENT_CHARS_MAX).collect());
             let yield_after = quirks.yield_after();
             let Quirks { structured, resource_links, result_chars_max, .. } = quirks;
             tracing::debug!(
@@ -128,6 +131,12 @@ impl Handler {
         // Over HTTP each request of a session has credentials of its own.
         let identity = context.extensions.get::<Parts>().and_then(|parts| parts.extensions.get::<Identity>());
         identity.map_or(self.caller.scopes, |identity| identity.scopes)
+    }
+
+    /// The client program that makes a request, as it names itself, as far as records repeat it.
+    pub(super) fn client(&self, context: &RequestContext<RoleServer>) -> Option<String> {
+        let named = context.client_info().map(|client| client.name.chars().take(CLIENT_CHARS_MAX).collect());
+        named.or_else(|| self.caller.client.clone())
     }
 
     /// W3C trace context of a request, or of the connection.
@@ -169,6 +178,7 @@ impl Handler {
             tool: params.name.into_owned(),
             args: Value::Object(params.arguments.unwrap_or_default()),
             scopes: self.scopes(&context),
+            client: self.client(&context),
             trace: self.trace(&context),
             events,
             cancel: cancel.clone(),

@@ -50,7 +50,7 @@ impl Handler {
     /// How a client asked, for the records.
     pub(super) fn asked(&self, method: &'static str, context: &RequestContext<RoleServer>) -> Asked {
         let (scopes, trace) = (self.scopes(context), self.trace(context));
-        Asked { method, scopes, trace, cancel: self.calls().token() }
+        Asked { method, scopes, client: self.client(context), trace, cancel: self.calls().token() }
     }
 }
 

@@ -96,6 +96,8 @@ pub struct TaskCall {
     pub timeout: Option<Duration>,
     /// At most 128 bytes; the same key and arguments give the same outcome.
     pub idempotency_key: Option<String>,
+    /// The client program, as it names itself; for records only.
+    pub client: Option<String>,
     /// W3C trace context.
     pub trace: Option<String>,
 }

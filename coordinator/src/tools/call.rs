@@ -26,6 +26,8 @@ pub struct Request {
     pub args: Value,
     /// What the request's credentials permit.
     pub scopes: Scopes,
+    /// The client program, as it names itself; for records only.
+    pub client: Option<String>,
     /// W3C trace context, when the client sent one.
     pub trace: Option<String>,
     /// Where the events of its task go. Full means that the task waits.
@@ -108,6 +110,7 @@ impl Call<'_> {
             read_only: self.tool.effect == Effect::Reads,
             timeout: act.timeout,
             idempotency_key: act.idempotency_key,
+            client: self.request.client.clone(),
             trace: self.request.trace.clone(),
         };
         self.connection.sessions.launch(call, self.request.events.clone(), cancel).await

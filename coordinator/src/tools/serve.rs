@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use codegen_audit::{Entry, EventKind, Outcome};
 use codegen_types::{ErrorCode, Failure, LogSeq, SessionId};
+use serde_json::json;
 
 use super::call::{Call, Refusal, Reply, Request};
 use super::connection::Connection;
@@ -115,6 +116,7 @@ impl Connection {
             code: record.code,
             duration_ms: u64::try_from(begun.elapsed().as_millis()).ok(),
             trace: request.trace.clone(),
+            detail: request.client.as_ref().map(|client| json!({"client": client})),
             ..Entry::default()
         };
         self.audit.append(entry).await.map_err(|error| {

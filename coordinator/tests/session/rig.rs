@@ -335,6 +335,7 @@ pub fn call(session: SessionId) -> TaskCall {
         read_only: false,
         timeout: None,
         idempotency_key: None,
+        client: None,
         trace: None,
     }
 }

@@ -67,7 +67,7 @@ fn about(record: &Record) -> String {
 }
 
 /// Text for one column: shortened, and harmless on a terminal.
-fn cut(text: &str, width: usize) -> String {
+pub(in crate::cli) fn cut(text: &str, width: usize) -> String {
     let harmless = for_terminal(text);
     if harmless.chars().count() <= width {
         return harmless;

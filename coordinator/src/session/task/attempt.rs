@@ -24,6 +24,9 @@ impl Runner {
     /// Records the attempt; for acting calls it is durable before anything is sent.
     pub(super) async fn attempt(&self, begun: &Begun) -> Result<Attempt, AuditUnavailable> {
         let mut detail = json!({"operation": self.call.operation.name(), "idempotency_key": self.call.idempotency_key});
+        if let Some(client) = &self.call.client {
+            detail["client"] = json!(client);
+        }
         if self.call.read_only {
             detail["read_only"] = json!(true);
         }

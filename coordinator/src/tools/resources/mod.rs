@@ -35,6 +35,8 @@ pub struct Asked {
     pub method: &'static str,
     /// What the request's credentials permit.
     pub scopes: Scopes,
+    /// The client program, as it names itself.
+    pub client: Option<String>,
     /// W3C trace context, when the client sent one.
     pub trace: Option<String>,
     /// Cancelled when nobody wants the answer any more.
@@ -128,6 +130,7 @@ impl Asked {
             tool: self.method.to_owned(),
             args,
             scopes: self.scopes,
+            client: self.client.clone(),
             trace,
             events,
             cancel,
@@ -156,6 +159,7 @@ fn task_call(
         read_only: true,
         timeout: None,
         idempotency_key: None,
+        client: request.client.clone(),
         trace: request.trace.clone(),
     }
 }
