@@ -91,13 +91,18 @@ async fn start_and_watch(
     let (stdio, streams) = Stdio::make(!stdin.is_empty(), session.uid()).map_err(no_pipes)?;
     let (shows, shown) = stdio::one_way(session.uid()).map_err(no_pipes)?;
     let began = Instant::now();
-    let (mut subject, news) = tokio::select! {
+    let starting = subject::start(session, &live, turn, &prepared, stdio, shows);
+    tokio::pin!(starting);
+    let started = tokio::select! {
         biased;
-        ending = stopped(task, clock) => return early(ending),
-        started = subject::start(session, &live, turn, &prepared, stdio, shows) => {
-            started.map_err(|error| start_failure(task, error))?
-        }
+        // What may have begun to run is ended like all that runs, so that nothing of it is left.
+        ending = stopped(task, clock) => match tokio::time::timeout(KILL_DEADLINE, &mut starting).await {
+            Ok(started) => started,
+            Err(_) => return early(ending),
+        },
+        started = &mut starting => started,
     };
+    let (mut subject, news) = started.map_err(|error| start_failure(task, error))?;
     notes.extend(news);
     let showing = Displays::new(task, session, clock);
     let output = Output::new(task, session.limits().output_bytes, Some(Arc::clone(session.workspace())));

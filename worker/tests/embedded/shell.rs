@@ -35,6 +35,6 @@ async fn a_command_that_ignores_every_signal_it_can_is_killed_with_its_children(
     assert!(bench.cancel(task, Duration::from_millis(100)).await);
     let ran = crate::bench::collect(stream).await;
     assert_eq!(ran.code, Some(ErrorCode::TaskCancelled));
-    assert_eq!(ran.signal(), Some(9));
+    assert_eq!(ran.signal(), Some(9), "{ran:?}");
     assert!(!crate::bench::runs("sleep\x008712.5"), "its child is gone when the task has ended");
 }
