@@ -122,7 +122,10 @@ fn neither_environment_nor_descriptors_are_inherited() {
         let text = client.tool("run_python", json!({"code": code})).ok().to_owned();
         assert!(!text.contains("HOST_SECRET") && !text.contains("leak-me-not"), "{text}");
         let fds = text.split("fds [").nth(1).and_then(|t| t.split(']').next()).expect("descriptors");
-        assert_eq!(fds, "0, 1, 2, 3, 1022, 1023", "the streams, the one that lists, and where jobs come from and things are shown: {text}");
+        assert_eq!(
+            fds, "0, 1, 2, 3, 1022, 1023",
+            "the streams, the one that lists, and where jobs come from and things are shown: {text}"
+        );
         assert!(text.contains("pid 1 refused") || text.contains("PID1 b''"), "{text}");
     }
 }
