@@ -39,8 +39,8 @@ const READY_DEADLINE: Duration = Duration::from_secs(10);
 /// How much the interpreter may say on its own account, in bytes.
 const COMPLAINT_BYTES_MAX: u64 = 4 << 10;
 
-/// An interpreter that waits in a sandbox with the standard library imported. Dropping it ends the interpreter, not the
-/// programs that it forked.
+/// An interpreter that waits in a sandbox with the standard library imported. Dropped, it ends as soon as none of its
+/// programs runs.
 #[derive(Debug)]
 pub(crate) struct Template {
     lanes: Arc<Lanes>,

@@ -79,7 +79,7 @@ def warm_program():
 def fence():
     """Keeps signals and abstract sockets of the program to itself and its descendants, as those of a shell are.
 
-    The rules inherited from the template bind the supervisor, too, and so leave it and the template within reach."""
+    The rules inherited from the lane bind the lane, too, and so would leave it within reach."""
     scopes = struct.pack("QQQ", 0, 0, SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL)
     rules = LIBC.syscall(LANDLOCK_CREATE_RULESET, scopes, ctypes.c_size_t(len(scopes)), 0)
     if rules < 0:
