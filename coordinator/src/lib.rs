@@ -6,6 +6,7 @@
 //! *Invariant*: this library never names the `worker` crate; only the binary does, to be the whole product in one file.
 //! rmcp is named in `mcp` and nowhere else.
 
+pub mod admission;
 pub mod caller;
 pub mod cli;
 pub mod config;

@@ -71,10 +71,10 @@ impl TryFrom<Body> for EventBody {
             }),
             Body::Finished(finished) => Self::Finished(finished.try_into()?),
             Body::Failed(v1::Failed { code, message, exit }) => Self::Failed {
-                failure: Failure {
-                    code: code.parse().map_err(|_| InvalidMessage::UnknownWord { field: "Failed.code" })?,
-                    message: text(message, MESSAGE_BYTES_MAX, "Failed.message")?,
-                },
+                failure: Failure::new(
+                    code.parse().map_err(|_| InvalidMessage::UnknownWord { field: "Failed.code" })?,
+                    text(message, MESSAGE_BYTES_MAX, "Failed.message")?,
+                ),
                 exit: exit.map(Exit::try_from).transpose()?,
             },
         })

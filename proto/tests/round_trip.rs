@@ -225,7 +225,7 @@ fn result() -> impl Strategy<Value = OperationResult> {
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
-    (select(ErrorCode::ALL.to_vec()), ".{0,60}").prop_map(|(code, message)| Failure { code, message })
+    (select(ErrorCode::ALL.to_vec()), ".{0,60}").prop_map(|(code, message)| Failure::new(code, message))
 }
 
 fn event() -> impl Strategy<Value = Event> {

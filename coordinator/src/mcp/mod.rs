@@ -36,6 +36,7 @@ use rmcp::transport::DynamicTransportError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admission;
 use crate::caller::Caller;
 use crate::tools::{Connection, SessionCalls, SessionKeys};
 
@@ -53,13 +54,20 @@ pub struct Services {
     sessions: Arc<dyn SessionCalls>,
     audit: Audit,
     session_keys: Arc<SessionKeys>,
+    admission: Admission,
     options: Options,
 }
 
 impl Services {
     /// What connections need of the server. Make it once, since it remembers the keys under which sessions were made.
     pub fn new(sessions: Arc<dyn SessionCalls>, audit: Audit, options: Options) -> Self {
-        Self { sessions, audit, session_keys: Arc::default(), options }
+        Self { sessions, audit, session_keys: Arc::default(), admission: Admission::default(), options }
+    }
+
+    /// The same services, with calls that pass this admission instead of the default one.
+    #[must_use]
+    pub fn admitted_by(self, admission: Admission) -> Self {
+        Self { admission, ..self }
     }
 
     /// The same services under other options, for a connection whose client asked for them.
@@ -69,10 +77,11 @@ impl Services {
     }
 
     fn connection(&self, principal: &Principal) -> Connection {
-        let Self { sessions, audit, session_keys, options } = self;
+        let Self { sessions, audit, session_keys, admission, options } = self;
         let (sessions, audit, session_keys) = (Arc::clone(sessions), audit.clone(), Arc::clone(session_keys));
         Connection::new(sessions, audit, options.limits, principal.clone(), session_keys)
             .permitting(Arc::clone(&options.package_indexes))
+            .admitted_by(admission.clone())
     }
 
     /// The options of connections made with these services.

@@ -88,7 +88,11 @@ fn contents(uri: &str, read: ResourceContents) -> WireContents {
 
 /// A failure as the protocol has it: requests other than tool calls have no results that are errors.
 pub(super) fn error(failure: &Failure) -> ErrorData {
-    let data = Some(json!({"code": failure.code}));
+    let mut data = json!({"code": failure.code});
+    if let Some(millis) = failure.retry_after_ms {
+        data["retry_after_ms"] = millis.into();
+    }
+    let data = Some(data);
     let message = failure.to_string();
     match failure.code {
         ErrorCode::NotFound | ErrorCode::SessionNotFound | ErrorCode::SessionClosed | ErrorCode::SessionLost => {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::calls::SessionCalls;
 use super::session_keys::SessionKeys;
+use crate::admission::{Admission, Door};
 use crate::session::{ChangesFollower, CreateSession};
 
 /// Sessions of one connection whose files are listed and whose changes are told unasked.
@@ -34,6 +35,8 @@ pub struct Connection {
     pub(super) session_keys: Arc<SessionKeys>,
     /// Package indexes that calls may name, the default first.
     pub(super) package_indexes: Arc<[IndexUrl]>,
+    /// What every call passes before anything is done.
+    pub(super) admission: Admission,
     handles: Handles,
     /// Held while the session is made, so that calls that arrive together share one.
     default_session: tokio::sync::Mutex<Option<SessionId>>,
@@ -50,8 +53,33 @@ impl Connection {
         principal: Principal,
         session_keys: Arc<SessionKeys>,
     ) -> Self {
-        let (package_indexes, handles, default_session, named) = Default::default();
-        Self { sessions, audit, limits, principal, session_keys, package_indexes, handles, default_session, named }
+        let (package_indexes, admission, handles, default_session, named) = Default::default();
+        Self {
+            sessions,
+            audit,
+            limits,
+            principal,
+            session_keys,
+            package_indexes,
+            admission,
+            handles,
+            default_session,
+            named,
+        }
+    }
+
+    /// The same, with calls that pass this admission.
+    #[must_use]
+    pub fn admitted_by(self, admission: Admission) -> Self {
+        Self { admission, ..self }
+    }
+
+    /// By which way the calls of this connection come in.
+    pub(super) fn door(&self) -> Door {
+        match self.handles {
+            Handles::Optional => Door::Stdio,
+            Handles::Required => Door::Http,
+        }
     }
 
     /// The same, permitting these package indexes.

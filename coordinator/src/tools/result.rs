@@ -68,7 +68,11 @@ impl ToolResult {
             text.push_str("\nNext: ");
             text.push_str(step);
         }
-        Self { is_error: true, ..Self::text(text) }.with_meta("codegen/error", json!({ "code": failure.code }))
+        let mut error = json!({ "code": failure.code });
+        if let Some(millis) = failure.retry_after_ms {
+            error["retry_after_ms"] = millis.into();
+        }
+        Self { is_error: true, ..Self::text(text) }.with_meta("codegen/error", error)
     }
 
     /// How the call went, in one word: `OK`, the code of the failure, or `FAILED` when what it ran failed by itself.

@@ -10,6 +10,7 @@ use super::call::{Call, Refusal, Reply, Request};
 use super::connection::Connection;
 use super::result::ToolResult;
 use super::{Tool, find};
+use crate::admission::Asked;
 use crate::{identity, telemetry};
 
 /// The longest name of a tool that is repeated, in characters.
@@ -53,6 +54,10 @@ impl Connection {
             let failure = Failure::from(insufficient);
             return Ok(self.refuse(Some(tool), request, failure.into(), begun).await);
         }
+        let _admitted = match self.admission.admit(&self.asked(tool, request)).await {
+            Ok(admitted) => admitted,
+            Err(failure) => return Ok(self.refuse(Some(tool), request, failure.into(), begun).await),
+        };
         let call = Call { connection: self, tool, request };
         Ok(match (tool.run)(&call).await {
             Ok(Reply::Recorded(result)) => result,
@@ -64,6 +69,20 @@ impl Connection {
             }
             Err(refusal) => self.refuse(Some(tool), request, refusal, begun).await,
         })
+    }
+
+    /// A call as the admission sees it.
+    fn asked<'a>(&'a self, tool: &Tool, request: &'a Request) -> Asked<'a> {
+        Asked {
+            principal: &self.principal,
+            scopes: request.scopes,
+            door: self.door(),
+            tool: tool.name,
+            args: &request.args,
+            session: request.session(),
+            client: request.client.as_deref(),
+            cancel: &request.cancel,
+        }
     }
 
     /// Refuses a call before any tool sees it, for a reason that lies in the connection.

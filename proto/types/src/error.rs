@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -115,12 +116,23 @@ pub struct Failure {
     pub code: ErrorCode,
     /// What happened and what to do next, in a sentence for the client.
     pub message: String,
+    /// After how many milliseconds the same may be asked again, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Failure {
     /// A failure with this code and message.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), retry_after_ms: None }
+    }
+
+    /// The same failure, which need not happen again after so long.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        // Rounded up, so that whoever waits so long has waited long enough.
+        let millis = wait.as_nanos().div_ceil(1_000_000);
+        Self { retry_after_ms: Some(u64::try_from(millis).unwrap_or(u64::MAX)), ..self }
     }
 }
 

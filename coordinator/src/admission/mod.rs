@@ -1,0 +1,89 @@
+//! What every call passes before anything is done: rates first, then whatever else may refuse it.
+//!
+//! [`Admission::admit`] is called with whoever asks and what they ask, from [`crate::tools`] and from every other way in,
+//! once the credentials are known to permit it. It gives a guard that the call holds until it ends, or the refusal as the
+//! client may read it. Stages run in the order of cost: what only looks at a counter refuses before what reads arguments
+//! or waits for a person.
+//!
+//! *Invariant*: no transport and no protocol is named here; nothing that one principal is told depends on another; and
+//! state is bounded however many principals there are.
+
+mod accounts;
+mod rate;
+
+use std::sync::Arc;
+
+use codegen_types::{Failure, Principal, SessionId};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::identity::Scopes;
+use accounts::{Account, Accounts};
+
+pub use rate::{InvalidRate, Rate, Rates};
+
+/// Decides which calls are let in. Cheap to clone; all clones share what they count.
+#[derive(Clone)]
+pub struct Admission {
+    accounts: Arc<Accounts>,
+}
+
+/// A call that asks to be let in.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// On whose behalf.
+    pub principal: &'a Principal,
+    /// What the credentials permit.
+    pub scopes: Scopes,
+    /// By which way it comes.
+    pub door: Door,
+    /// The tool by its name with an underscore, or what another way in calls what it does.
+    pub tool: &'static str,
+    /// Its arguments, as the client sent them.
+    pub args: &'a Value,
+    /// The session that it names, when that is a handle. It need not exist, nor be the principal's.
+    pub session: Option<SessionId>,
+    /// The client program, as it names itself; for records only.
+    pub client: Option<&'a str>,
+    /// Cancelled when the client wants the call no more.
+    pub cancel: &'a CancellationToken,
+}
+
+/// By which way a call comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// The user's own program, over a pipe.
+    Stdio,
+    /// The network.
+    Http,
+}
+
+/// A call that was let in; dropped when it ends.
+#[must_use = "the call counts as long as this is held"]
+#[derive(Debug)]
+pub struct Admitted {
+    _account: Arc<Account>,
+}
+
+impl Admission {
+    /// An admission with these rates, and everybody at rest.
+    pub fn new(rates: Rates) -> Self {
+        Self { accounts: Arc::new(Accounts::new(rates)) }
+    }
+
+    /// Lets a call in, or says why not.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` with the time after which one more call is let in.
+    pub async fn admit(&self, asked: &Asked<'_>) -> Result<Admitted, Failure> {
+        let account = self.accounts.of(asked.principal);
+        account.check(asked.door, asked.tool)?;
+        Ok(Admitted { _account: account })
+    }
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self::new(Rates::default())
+    }
+}
