@@ -1,5 +1,5 @@
-//! Pure decisions of the coordinator: state machines of sessions, workers and tasks, placement, retention and
-//! idempotency.
+//! Pure decisions of the coordinator: state machines of sessions, workers and tasks, placement, retention,
+//! idempotency and policy.
 //!
 //! Owner of what may happen next; the coordinator carries it out.
 //!
@@ -7,6 +7,7 @@
 
 pub mod idempotency;
 pub mod placement;
+pub mod policy;
 pub mod retention;
 pub mod session;
 pub mod task;
