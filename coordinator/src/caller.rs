@@ -1,6 +1,6 @@
 //! Who makes a call, as far as the layers below the transport need to know.
 
-use codegen_types::Principal;
+use codegen_types::{Principal, TraceContext};
 
 use crate::identity::Scopes;
 
@@ -13,8 +13,8 @@ pub struct Caller {
     pub scopes: Scopes,
     /// The client program, as it named itself; for diagnostics and client quirks, never for authorisation.
     pub client: Option<String>,
-    /// W3C trace context, when the client sent one.
-    pub trace: Option<String>,
+    /// The trace that its requests belong to, when they do not say so themselves.
+    pub trace: Option<TraceContext>,
 }
 
 /// The user of this process, by name where the id has one.

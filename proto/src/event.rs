@@ -1,6 +1,8 @@
 //! Events of a task, and failures.
 
-use codegen_types::event::FileChange;
+use std::time::Duration;
+
+use codegen_types::event::{FileChange, TaskTimes};
 use codegen_types::{Display, Event, EventBody, Exit, Failure, OutputStream};
 
 use crate::bounds::{CONTENTS_BYTES_MAX, FILE_CHANGES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
@@ -13,7 +15,7 @@ const STREAMS: [(&str, OutputStream); 2] = [("stdout", OutputStream::Stdout), ("
 
 impl From<Event> for v1::TaskEvent {
     fn from(event: Event) -> Self {
-        Self { seq: event.seq, body: Some(event.body.into()) }
+        Self { seq: event.seq, body: Some(event.body.into()), times: None }
     }
 }
 
@@ -25,6 +27,20 @@ impl TryFrom<v1::TaskEvent> for Event {
             return Err(InvalidMessage::OutOfRange { field: "TaskEvent.seq", expected: "at least 1" });
         }
         Ok(Self { seq: wire.seq, body: required(wire.body, "TaskEvent.body")?.try_into()? })
+    }
+}
+
+impl From<TaskTimes> for v1::TaskTimes {
+    fn from(times: TaskTimes) -> Self {
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self { waited_us: us(times.waited), ran_us: us(times.ran) }
+    }
+}
+
+/// Every number is a time.
+impl From<v1::TaskTimes> for TaskTimes {
+    fn from(wire: v1::TaskTimes) -> Self {
+        Self { waited: Duration::from_micros(wire.waited_us), ran: Duration::from_micros(wire.ran_us) }
     }
 }
 

@@ -71,7 +71,7 @@ fn a_word_outside_its_vocabulary_is_refused() {
     let write = v1::Write { path: "a".into(), contents: Vec::new().into(), mode: "Overwrite".into(), if_match: None };
     let refused = refusal(request(v1::task_request::Operation::Write(write)));
     assert_eq!(refused, InvalidMessage::UnknownWord { field: "Write.mode" });
-    let event = |body| Event::try_from(v1::TaskEvent { seq: 1, body: Some(body) });
+    let event = |body| Event::try_from(v1::TaskEvent { seq: 1, body: Some(body), times: None });
     let output = v1::Output { stream: "stdin".into(), data: Vec::new().into() };
     assert!(event(v1::task_event::Body::Output(output)).is_err());
     let failed = v1::Failed { code: "NO_SUCH_CODE".into(), message: String::new(), exit: None };
@@ -132,7 +132,7 @@ fn a_layer_cannot_be_reported_twice() {
 #[test]
 fn an_event_is_counted_from_one() {
     let body = Some(v1::task_event::Body::Started(v1::Started {}));
-    assert!(Event::try_from(v1::TaskEvent { seq: 0, body }).is_err());
+    assert!(Event::try_from(v1::TaskEvent { seq: 0, body, times: None }).is_err());
 }
 
 #[test]

@@ -114,6 +114,11 @@ struct SettingFlags {
     /// The claim that names the user [default: sub] [env: OAUTH_PRINCIPAL_CLAIM]
     #[arg(long, value_name = "CLAIM", global = true, help_heading = "Settings")]
     oauth_principal_claim: Option<String>,
+
+    /// Send traces of calls to this collector, OTLP over gRPC, such as http://127.0.0.1:4317 [env:
+    /// OTEL_EXPORTER_OTLP_ENDPOINT]
+    #[arg(long, value_name = "URL", global = true, help_heading = "Settings")]
+    otlp_endpoint: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -256,6 +261,7 @@ impl SettingFlags {
             ("--oauth-audience", self.oauth_audience.clone()),
             ("--oauth-jwks-url", self.oauth_jwks_url.clone()),
             ("--oauth-principal-claim", self.oauth_principal_claim.clone()),
+            ("--otlp-endpoint", self.otlp_endpoint.clone()),
         ];
         let values: BTreeMap<_, _> = given.into_iter().filter_map(|(flag, value)| Some((flag, value?))).collect();
         Flags { values, file: self.config.as_deref().map(absolute) }

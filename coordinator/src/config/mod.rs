@@ -13,6 +13,7 @@ use std::time::Duration;
 use codegen_types::{IsolationLevel, Limits, PackageAccess};
 
 use crate::identity::{IssuerConfig, Requirement};
+use crate::telemetry::traces::TraceOptions;
 
 pub use http::{AllowedHost, AllowedOrigin, HttpConfig, Patience, TlsFiles};
 pub use layers::{ConfigError, Environment, Flags, Source};
@@ -57,6 +58,8 @@ pub struct Config {
     pub isolation_minimum: IsolationLevel,
     /// How package indexes are reached.
     pub packages: PackageAccess,
+    /// Where traces go, if they are made.
+    pub traces: Option<TraceOptions>,
     /// How tools are listed.
     pub tool_names: ToolNames,
     /// What each session and task may use.
@@ -115,6 +118,7 @@ impl Config {
             max_sessions: layers.require(&settings::MAX_SESSIONS, values::count(1, 4096))?,
             isolation_minimum: layers.require(&settings::ISOLATION_MINIMUM, values::isolation)?,
             packages: packages::access(&mut layers, environment)?,
+            traces: traces(&mut layers)?,
             tool_names: layers.require(&settings::TOOL_NAMES, values::tool_names)?,
             limits: layers.limits()?,
             search_path: environment.search_path().and_then(|path| path.to_str()).map(str::to_owned),
@@ -134,6 +138,12 @@ impl Config {
 }
 
 const DAY: u64 = 24 * 3600;
+
+fn traces(layers: &mut Layers) -> Result<Option<TraceOptions>, ConfigError> {
+    let endpoint = layers.get(&settings::OTLP_ENDPOINT, values::collector)?;
+    let ratio = layers.require(&settings::TRACE_RATIO, values::ratio)?;
+    Ok(endpoint.map(|endpoint| TraceOptions { endpoint, ratio }))
+}
 
 fn grpc_port(layers: &mut Layers) -> Result<GrpcPort, ConfigError> {
     let port = layers.require(&settings::GRPC_PORT, values::port)?;

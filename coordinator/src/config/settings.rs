@@ -66,6 +66,10 @@ settings! {
         "the https URL of the issuer's keys" }
     OAUTH_PRINCIPAL_CLAIM { "oauth_principal_claim", "OAUTH_PRINCIPAL_CLAIM", Some("--oauth-principal-claim"),
         Some("sub"), "the name of a claim, of 1 to 64 letters, digits or `_-`" }
+    OTLP_ENDPOINT { "otlp_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT", Some("--otlp-endpoint"), None,
+        "the URL of a collector that takes OTLP over gRPC, such as `http://127.0.0.1:4317`" }
+    TRACE_RATIO { "trace_ratio", "OTEL_TRACES_SAMPLER_ARG", None, Some("1"),
+        "a number from 0 to 1: the share of traces that is recorded, where the caller has not decided" }
     MAX_SESSIONS { "max_sessions", "MAX_SESSIONS", None, Some("256"), "a number from 1 to 4096" }
     ISOLATION_MINIMUM { "isolation_minimum", "ISOLATION_MINIMUM", Some("--isolation-minimum"), Some("full"),
         "reduced, portable or full" }

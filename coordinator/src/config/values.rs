@@ -106,6 +106,22 @@ pub(super) fn port(text: &str) -> Result<u16, Why> {
     text.parse().map_err(|_| "not a port number".to_owned())
 }
 
+/// A collector's address. Credentials would be shown by `config show`, so they have no place in it.
+pub(super) fn collector(text: &str) -> Result<String, Why> {
+    let uri: hyper::Uri = text.parse().map_err(|_| "not a URL".to_owned())?;
+    let has_host = uri.host().is_some_and(|host| !host.is_empty());
+    match uri.scheme_str() {
+        Some("http" | "https") if has_host && !text.contains(['@', '?', '#']) => Ok(text.to_owned()),
+        Some("http" | "https") => Err("it has more than a host, a port and a path".to_owned()),
+        _ => Err("neither http nor https".to_owned()),
+    }
+}
+
+pub(super) fn ratio(text: &str) -> Result<f64, Why> {
+    let ratio: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=1.0).contains(&ratio) { Ok(ratio) } else { Err("out of range".to_owned()) }
+}
+
 pub(super) fn count(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, Why> {
     move |text| {
         let number: u32 = text.parse().map_err(|_| "not a whole number".to_owned())?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use codegen_proto::status::{self, stated_code};
+use codegen_types::event::TaskTimes;
 use codegen_types::{ErrorCode, Event, EventBody, Failure};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
@@ -154,6 +155,7 @@ impl Dispatch {
     }
 
     fn take_event(&mut self, event: codegen_proto::v1::TaskEvent) -> Taken {
+        self.times = self.times.or(event.times.map(TaskTimes::from));
         let event = match Event::try_from(event) {
             Ok(event) => event,
             Err(invalid) => {

@@ -3,7 +3,7 @@
 use codegen_proto::v1;
 use codegen_proto::v1::TaskEvent;
 use futures::future::BoxFuture;
-use tonic::{Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::workers::Link;
 
@@ -31,7 +31,7 @@ pub(super) enum Came {
 
 impl Incoming {
     /// Sends the task. This is the one place that does.
-    pub(super) fn execute(link: &Link, message: v1::TaskRequest) -> Self {
+    pub(super) fn execute(link: &Link, message: Request<v1::TaskRequest>) -> Self {
         let mut client = link.client();
         Self::Asked { first: true, polled: false, answer: Box::pin(async move { client.execute_task(message).await }) }
     }

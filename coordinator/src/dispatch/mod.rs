@@ -12,12 +12,16 @@ mod outcome;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_proto::{AttachTask, CancelTask, ExecuteTask};
-use codegen_types::{ErrorCode, EventBody, Failure};
+use codegen_proto::{AttachTask, CancelTask, ExecuteTask, v1};
+use codegen_types::event::TaskTimes;
+use codegen_types::{ErrorCode, EventBody, Failure, TraceContext};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::Request;
+use tonic::metadata::MetadataValue;
 
+use crate::telemetry::traces::{self, Step};
 use crate::workers::{DispatchEnd, Inner, Link, LinkWait, TaskDispatch};
 
 use self::attempt::Attempt;
@@ -53,6 +57,7 @@ pub(crate) async fn execute(
         faults: 0,
         strikes: 0,
         reconnect_by: None,
+        times: None,
     };
     dispatch.run().await
 }
@@ -75,6 +80,8 @@ struct Dispatch {
     strikes: u32,
     /// Until when the link must be back; set while nothing comes.
     reconnect_by: Option<Instant>,
+    /// How long the task was with its worker, as that says.
+    times: Option<TaskTimes>,
 }
 
 /// The task is being ended by the coordinator.
@@ -94,11 +101,27 @@ enum EndingWhy {
 
 impl Dispatch {
     async fn run(mut self) -> DispatchEnd {
-        let (mut link, mut stream) = match self.first_link().await {
+        let (link, stream) = match self.first_link().await {
             Ok(first) => first,
             Err(failure) => return DispatchEnd::NotStarted(failure),
         };
-        let mut incoming = Incoming::execute(&link, self.execute_message());
+        let mut span = traces::step(self.task.trace.as_ref(), Step::Execute);
+        span.set_id("codegen.worker.id", Some(&self.task.lease.worker));
+        let request = traced(self.execute_message(), span.context());
+        let end = self.follow(Incoming::execute(&link, request), link, stream).await;
+        if let Some(times) = self.times {
+            traces::on_behalf(&span, &self.task.lease.worker, times);
+        }
+        end
+    }
+
+    /// Takes the events of the task, from whichever stream, until its end.
+    async fn follow(
+        &mut self,
+        mut incoming: Incoming,
+        mut link: Arc<Link>,
+        mut stream: OwnedSemaphorePermit,
+    ) -> DispatchEnd {
         loop {
             let broke = match self.attempt(&link, incoming).await {
                 Attempt::Ended(end) => return end,
@@ -188,21 +211,36 @@ impl Dispatch {
         DispatchEnd::Unknown(Failure::new(ErrorCode::TaskOutcomeUnknown, message))
     }
 
-    fn execute_message(&self) -> codegen_proto::v1::TaskRequest {
-        let TaskDispatch { task, session, lease, operation, timeout, output_bytes_max: _ } = self.task.clone();
+    fn execute_message(&self) -> v1::TaskRequest {
+        let TaskDispatch { task, session, lease, operation, timeout, output_bytes_max: _, trace: _ } =
+            self.task.clone();
         ExecuteTask { task, session, lease, timeout, operation }.into()
     }
 
-    fn attach_message(&self) -> codegen_proto::v1::AttachTaskRequest {
+    fn attach_message(&self) -> v1::AttachTaskRequest {
         let TaskDispatch { task, session, lease, .. } = &self.task;
         AttachTask { task: *task, session: *session, lease: lease.clone(), from_seq: self.last_seq + 1 }.into()
     }
 
-    fn cancel_message(&self) -> codegen_proto::v1::CancelTaskRequest {
+    fn cancel_message(&self) -> v1::CancelTaskRequest {
         let TaskDispatch { task, session, lease, .. } = &self.task;
         let grace = self.inner.options.cancel_grace;
         CancelTask { task: *task, session: *session, lease: lease.clone(), grace }.into()
     }
+}
+
+/// The message with its place in a trace, as the W3C and OpenTelemetry carry it over gRPC.
+fn traced(message: v1::TaskRequest, trace: Option<&TraceContext>) -> Request<v1::TaskRequest> {
+    let mut request = Request::new(message);
+    let Some(trace) = trace else { return request };
+    let metadata = request.metadata_mut();
+    if let Ok(parent) = MetadataValue::try_from(trace.to_string()) {
+        metadata.insert("traceparent", parent);
+    }
+    if let Some(Ok(state)) = trace.state().map(MetadataValue::try_from) {
+        metadata.insert("tracestate", state);
+    }
+    request
 }
 
 fn cancelled_unsent() -> Failure {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use axum::http::request::Parts;
-use codegen_types::{ErrorCode, Failure};
+use codegen_types::{ErrorCode, Failure, TraceContext};
 use rmcp::model::{CallToolRequestParams, ErrorData, Tool};
 use rmcp::service::{RequestContext, RoleServer};
 use serde_json::Value;
@@ -15,7 +15,7 @@ use super::calls::Calls;
 use super::progress::{self, Progress};
 use super::quirks::{self, Quirks};
 use super::subscriptions::{self, Subscriptions};
-use super::{Options, convert, resources};
+use super::{Options, convert, resources, trace};
 use crate::caller::Caller;
 use crate::identity::{Identity, Scopes};
 use crate::tools::{Connection, Request, ToolResult, UnknownTool};
@@ -139,9 +139,9 @@ impl Handler {
         named.or_else(|| self.caller.client.clone())
     }
 
-    /// W3C trace context of a request, or of the connection.
-    pub(super) fn trace(&self, context: &RequestContext<RoleServer>) -> Option<String> {
-        context.meta.get_traceparent().map(str::to_owned).or_else(|| self.caller.trace.clone())
+    /// The trace that a request belongs to, or the connection.
+    pub(super) fn trace(&self, context: &RequestContext<RoleServer>) -> Option<TraceContext> {
+        trace::of(context).or_else(|| self.caller.trace.clone())
     }
 
     /// The running calls, for whoever ends the connection.

@@ -23,6 +23,7 @@ mod stdio;
 mod streamable;
 mod subscriptions;
 mod tasks;
+mod trace;
 mod unanswered;
 mod writer;
 

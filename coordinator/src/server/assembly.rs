@@ -29,6 +29,7 @@ use crate::store::sqlite::Sqlite;
 use crate::store::{SessionStore, StoreError};
 use crate::supervisor::{OnEnd, Supervisor};
 use crate::telemetry::Metrics;
+use crate::telemetry::traces::{self, BadEndpoint, Exporting};
 use crate::workers::{WorkerEvent, Workers, WorkersOptions};
 
 /// How long running calls may take to end once the process is to stop.
@@ -63,6 +64,9 @@ pub enum AssemblyError {
     /// The issuer of tokens could not be known from anybody else.
     #[error(transparent)]
     Issuer(#[from] NoTrustedRoots),
+    /// Traces could go nowhere.
+    #[error(transparent)]
+    Traces(#[from] BadEndpoint),
     /// That the tokens are lost could not be noted.
     #[error("the tokens are lost with the store, and that cannot be noted: {0}")]
     Tokens(Failure),
@@ -101,6 +105,7 @@ struct Rest {
     authenticator: Authenticator,
     limits: Limits,
     package_indexes: Arc<[IndexUrl]>,
+    traces: Option<Exporting>,
     diagnostics: Diagnostics,
     state: LockedStateDir,
 }
@@ -110,6 +115,7 @@ impl Bound {
     pub(super) async fn build(config: &Config, state: LockedStateDir) -> Result<Self, AssemblyError> {
         let (clients, core) = (Supervisor::default(), Supervisor::default());
         let diagnostics = Diagnostics::init(&state.logs_dir(), config.log_level)?;
+        let traces = config.traces.as_ref().map(traces::start).transpose()?;
         let (audit, opened) = Audit::open(AuditOptions::new(state.audit_dir())).await?;
         if let Some(recovered) = opened.recovered {
             tracing::warn!(?recovered, "the log's last writer was interrupted; its unfinished record was set aside");
@@ -131,8 +137,17 @@ impl Bound {
         let embedded = embedded_options(config, &state);
         let sessions = session_options(config);
         let package_indexes = config.packages.indexes.clone().into();
-        let rest =
-            Rest { clients, core, audit, authenticator, limits: config.limits, package_indexes, diagnostics, state };
+        let rest = Rest {
+            clients,
+            core,
+            audit,
+            authenticator,
+            limits: config.limits,
+            package_indexes,
+            traces,
+            diagnostics,
+            state,
+        };
         let yield_after = config.yield_after;
         Ok(Self { listeners, workers, events, embedded, store, sessions, yield_after, rest })
     }
@@ -212,7 +227,7 @@ impl Running {
 
     /// Ends everything in order: clients with their calls, sessions, workers, the store, the log, the lock.
     pub(super) async fn stop(self, why: &str) {
-        let Rest { clients, core, audit, diagnostics, state, .. } = self.rest;
+        let Rest { clients, core, audit, traces, diagnostics, state, .. } = self.rest;
         clients.cancel();
         if !clients.drain(DRAIN_PATIENCE).await {
             tracing::warn!("calls were still running when the time to end them was over");
@@ -232,6 +247,9 @@ impl Running {
         }
         self.store.close().await;
         audit.close().await;
+        if let Some(traces) = traces {
+            traces.stop().await;
+        }
         drop(state);
         drop(diagnostics);
     }

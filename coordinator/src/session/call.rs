@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use codegen_types::{
     Display, Failure, IsolationReport, Lease, LogSeq, Operation, OperationResult, Principal, SessionId, TaskId,
+    TraceContext,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -98,8 +99,8 @@ pub struct TaskCall {
     pub idempotency_key: Option<String>,
     /// The client program, as it names itself; for records only.
     pub client: Option<String>,
-    /// W3C trace context.
-    pub trace: Option<String>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 /// How a call ended.

@@ -20,6 +20,7 @@ const TASK_QUEUE_SECONDS: &str = "codegen_task_queue_duration_seconds";
 const TASK_RUN_SECONDS: &str = "codegen_task_run_duration_seconds";
 const LOG_SYNC_SECONDS: &str = codegen_audit::SYNC_SECONDS;
 const LOG_WRITABLE: &str = "codegen_log_writable";
+const TRACE_SPANS: &str = "codegen_trace_spans_total";
 const SESSIONS: &str = "codegen_sessions";
 const TASKS_RUNNING: &str = "codegen_tasks_running";
 const WORKERS: &str = "codegen_workers";
@@ -99,6 +100,7 @@ fn describe() {
     describe_histogram!(TASK_QUEUE_SECONDS, Unit::Seconds, "Time from a task's admission to its dispatch");
     describe_histogram!(TASK_RUN_SECONDS, Unit::Seconds, "Time from a task's dispatch to its end");
     describe_histogram!(LOG_SYNC_SECONDS, Unit::Seconds, "Time that syncs of the audit log take");
+    describe_counter!(TRACE_SPANS, "Spans of traces, by what became of them: exported, failed, dropped");
     describe_gauge!(LOG_WRITABLE, "1 when the audit log can be written, else 0");
     describe_gauge!(SESSIONS, "Sessions, by state");
     describe_gauge!(TASKS_RUNNING, "Tasks that run");
@@ -149,4 +151,9 @@ pub(crate) fn task_queued(waited: Duration) {
 /// A dispatched task has ended.
 pub(crate) fn task_ran(tool: &'static str, took: Duration) {
     histogram!(TASK_RUN_SECONDS, "tool" => tool).record(took);
+}
+
+/// Spans were taken by the collector, or were not.
+pub(super) fn spans_ended(outcome: &'static str, count: u64) {
+    counter!(TRACE_SPANS, "outcome" => outcome).increment(count);
 }

@@ -1,6 +1,6 @@
 //! One tool call, and what a tool may do with it.
 
-use codegen_types::{ErrorCode, EventBody, Failure, Operation, SessionId, TaskId};
+use codegen_types::{ErrorCode, EventBody, Failure, Operation, SessionId, TaskId, TraceContext};
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -13,6 +13,7 @@ use super::result::ToolResult;
 use super::{Effect, Tool, args};
 use crate::identity::Scopes;
 use crate::session::{Launched, TaskCall, TaskOutcome};
+use crate::telemetry::traces::{self, Span};
 
 /// The longest path that a record repeats as the client sent it, in characters.
 const PATH_CHARS_MAX: usize = 4_096;
@@ -28,8 +29,8 @@ pub struct Request {
     pub scopes: Scopes,
     /// The client program, as it names itself; for records only.
     pub client: Option<String>,
-    /// W3C trace context, when the client sent one.
-    pub trace: Option<String>,
+    /// The trace that it belongs to: as the client says, and with traces on our own span in it.
+    pub trace: Option<TraceContext>,
     /// Where the events of its task go. Full means that the task waits.
     pub events: mpsc::Sender<EventBody>,
     /// Cancelled when the client wants the call no more.
@@ -142,6 +143,16 @@ impl From<Operation> for Act {
 }
 
 impl Request {
+    /// Begins the span of the request; its records and its task belong to that from now on.
+    pub(super) fn begin(&mut self, method: &'static str, tool: Option<&'static str>) -> Span {
+        let mut span = traces::asked(self.trace.as_ref(), method, tool);
+        if let Some(context) = span.context() {
+            self.trace = Some(context.clone());
+            span.set_id("codegen.session.id", self.session());
+        }
+        span
+    }
+
     /// The path that the call is about, as the client wrote it, for records.
     pub(super) fn path(&self) -> Option<String> {
         let text = ["path", "file", "from"].iter().find_map(|name| self.args.get(name)?.as_str())?;

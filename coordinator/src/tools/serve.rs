@@ -15,6 +15,10 @@ use crate::{identity, telemetry};
 
 /// The longest name of a tool that is repeated, in characters.
 const NAME_CHARS_MAX: usize = 128;
+/// The method by which tools are called.
+const TOOLS_CALL: &str = "tools/call";
+/// The code of a call that succeeded.
+const OK: &str = "OK";
 /// What metrics call every tool that there is not.
 const UNKNOWN_TOOL: &str = "unknown";
 
@@ -29,13 +33,17 @@ impl Connection {
     ///
     /// # Errors
     /// There is no such tool.
-    pub async fn serve(&self, request: Request) -> Result<ToolResult, UnknownTool> {
+    pub async fn serve(&self, mut request: Request) -> Result<ToolResult, UnknownTool> {
         let begun = Instant::now();
+        let mut span = request.begin(TOOLS_CALL, Some(find(&request.tool).map_or(UNKNOWN_TOOL, |tool| tool.name)));
         let answer = self.answer(&request, begun).await;
         let (tool, code) = match &answer {
             Ok(result) => (find(&request.tool).map_or(UNKNOWN_TOOL, |tool| tool.name), result.code()),
             Err(UnknownTool(_)) => (UNKNOWN_TOOL, ErrorCode::InvalidArgument.to_string()),
         };
+        if code != OK {
+            span.fail_tool(code.clone());
+        }
         telemetry::call_ended(tool, code, begun.elapsed());
         answer
     }
@@ -134,7 +142,7 @@ impl Connection {
             outcome: Some(record.outcome),
             code: record.code,
             duration_ms: u64::try_from(begun.elapsed().as_millis()).ok(),
-            trace: request.trace.clone(),
+            trace: request.trace.as_ref().map(ToString::to_string),
             detail: request.client.as_ref().map(|client| json!({"client": client})),
             ..Entry::default()
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use codegen_types::{
     EventBody, Failure, Incarnation, IsolationLevel, IsolationReport, Lease, Limits, Operation, Runtime, SessionId,
-    TaskId, WorkerId,
+    TaskId, TraceContext, WorkerId,
 };
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -43,6 +43,8 @@ pub struct TaskDispatch {
     pub timeout: Duration,
     /// Stdout and stderr together, in bytes; the coordinator trusts no worker to keep to it.
     pub output_bytes_max: u64,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 /// How a dispatched task ended, as far as the coordinator can know.

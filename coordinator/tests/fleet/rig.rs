@@ -106,6 +106,7 @@ impl Rig {
             operation: shell(command),
             timeout: Duration::from_secs(60),
             output_bytes_max: 1 << 20,
+            trace: None,
         };
         change(&mut task);
         let (sender, events) = mpsc::channel(room);

@@ -1,6 +1,7 @@
 //! Fronts and servers as real processes: how they find each other, what they share, and how they end.
 #![expect(clippy::unwrap_used, reason = "a test may fail where it stands")]
 
+mod collector;
 mod ends;
 mod front;
 mod install;
@@ -8,3 +9,4 @@ mod operator;
 mod streams;
 mod togetherness;
 mod tokens;
+mod traces;

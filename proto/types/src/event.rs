@@ -1,5 +1,7 @@
 //! What a worker says about a task, in order, and how a task ends.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
@@ -13,6 +15,15 @@ pub struct Event {
     pub seq: u64,
     /// What happened.
     pub body: EventBody,
+}
+
+/// How long a task was with its worker, by the worker's own clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskTimes {
+    /// From its arrival until it was started; all of it, for one that never was.
+    pub waited: Duration,
+    /// From there to its end.
+    pub ran: Duration,
 }
 
 /// What happened to a task. `Finished` and `Failed` are last.

@@ -16,6 +16,7 @@ pub mod operation;
 pub mod packages;
 pub mod path;
 pub mod principal;
+pub mod trace;
 pub mod worker;
 
 pub use error::{ErrorCode, Failure};
@@ -27,4 +28,5 @@ pub use operation::{Exec, KernelName, Network, Operation, Program};
 pub use packages::{IndexUrl, PackageAccess, Requirement};
 pub use path::WorkspacePath;
 pub use principal::{InvalidPrincipal, Principal};
+pub use trace::TraceContext;
 pub use worker::{Capabilities, HeldSession, Runtime};

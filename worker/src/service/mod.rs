@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use codegen_proto::status::{accept, from_failure};
 use codegen_proto::v1::worker_server::Worker;
 use codegen_proto::{AttachTask, CancelAnswer, CancelTask, CloseSession, ExecuteTask, OpenSession, v1};
-use codegen_types::{ErrorCode, Failure, Incarnation, Lease, SessionId, TaskId, WorkerId};
+use codegen_types::{ErrorCode, Failure, Incarnation, Lease, SessionId, TaskId, TraceContext, WorkerId};
 use tokio_util::task::TaskTracker;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::executor;
@@ -170,7 +171,11 @@ impl Worker for Service {
     }
 
     async fn execute_task(&self, request: Request<v1::TaskRequest>) -> Result<Response<EventStream>, Status> {
+        let trace = trace_of(request.metadata());
         let execute: ExecuteTask = accept(request.into_inner())?;
+        if let Some(trace) = trace {
+            tracing::debug!(task = %execute.task, %trace, "a task that is traced");
+        }
         self.execute(execute).map(Response::new).map_err(from_failure)
     }
 
@@ -186,6 +191,12 @@ impl Worker for Service {
         let cancel: CancelTask = accept(request.into_inner())?;
         self.cancel(&cancel).map(|answer| Response::new(answer.into())).map_err(from_failure)
     }
+}
+
+/// The trace that a task belongs to. Its spans are made by the coordinator, from the times that go with the last event;
+/// here it only shows in the diagnostics.
+fn trace_of(metadata: &MetadataMap) -> Option<TraceContext> {
+    TraceContext::parse(metadata.get("traceparent")?.to_str().ok()?, None)
 }
 
 fn panicked(error: tokio::task::JoinError) -> Status {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use codegen_proto::v1::TaskEvent;
-use codegen_types::event::Edited;
+use codegen_types::event::{Edited, TaskTimes};
 use codegen_types::{Event, EventBody, OperationResult};
 use futures::Stream;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_stream::wrappers::WatchStream;
 
 /// What an event costs beside its payload, in bytes.
@@ -20,6 +21,7 @@ const EVENT_BYTES: usize = 160;
 /// of their own.
 #[derive(Debug)]
 pub(crate) struct EventLog {
+    arrived: Instant,
     state: Mutex<State>,
     /// The number of the newest event.
     newest: watch::Sender<u64>,
@@ -29,12 +31,13 @@ pub(crate) struct EventLog {
 struct State {
     events: Vec<TaskEvent>,
     bytes: usize,
+    started: Option<Instant>,
     ended: bool,
 }
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self { state: Mutex::default(), newest: watch::Sender::new(0) }
+        Self { arrived: Instant::now(), state: Mutex::default(), newest: watch::Sender::new(0) }
     }
 }
 
@@ -46,11 +49,21 @@ impl EventLog {
             return;
         }
         state.ended = body.is_last();
+        if matches!(body, EventBody::Started) {
+            state.started.get_or_insert_with(Instant::now);
+        }
+        let times = state.ended.then(|| self.times(state.started).into());
         state.bytes += EVENT_BYTES + payload_bytes(&body);
         let seq = state.events.len() as u64 + 1;
-        state.events.push(Event { seq, body }.into());
+        state.events.push(TaskEvent { times, ..Event { seq, body }.into() });
         drop(state);
         self.newest.send_replace(seq);
+    }
+
+    fn times(&self, started: Option<Instant>) -> TaskTimes {
+        let now = Instant::now();
+        let started = started.unwrap_or(now);
+        TaskTimes { waited: started - self.arrived, ran: now - started }
     }
 
     /// What is kept, in bytes.

@@ -11,6 +11,7 @@ use crate::session::owner::Begun;
 use crate::session::receipt::Charge;
 use crate::session::{now_ms, repeat, unavailable};
 use crate::store::{StoreError, TaskRow};
+use crate::telemetry::traces::Step;
 
 /// The record of an attempt: on disk, or on its way there for calls that change nothing.
 pub(super) enum Attempt {
@@ -34,7 +35,7 @@ impl Runner {
             kind: EventKind::TaskAttempt,
             called_as: (self.call.called_as != self.call.tool).then(|| self.call.called_as.clone()),
             args: Some(self.call.args.clone()),
-            trace: self.call.trace.clone(),
+            trace: self.call.trace.as_ref().map(ToString::to_string),
             detail: Some(detail),
             ..self.entry(begun)
         };
@@ -44,7 +45,12 @@ impl Runner {
             }
             return Ok(Attempt::Queued(self.shared.audit.queue(entry)));
         }
-        self.shared.audit.append(entry).await.map(Attempt::Durable)
+        let mut span = self.span(Step::AuditAttempt);
+        let appended = self.shared.audit.append(entry).await;
+        if appended.is_err() {
+            span.fail(ErrorCode::AuditUnavailable);
+        }
+        appended.map(Attempt::Durable)
     }
 
     /// The task's row. Calls that change nothing have none.

@@ -13,6 +13,7 @@ use crate::session::outcome::{Traffic, describe, outcome_of};
 use crate::session::receipt::{self, Charge};
 use crate::store::{StoredOutcome, TaskRow};
 use crate::telemetry;
+use crate::telemetry::traces::Step;
 
 /// A task that has ended and is recorded.
 pub(super) struct Concluded {
@@ -36,7 +37,13 @@ impl Runner {
         let charge = Charge::of(entry.outcome, entry.detail.as_ref());
         let lost = matches!(input, TaskInput::OutcomeLost);
         self.shared.changes.tell_outcome(self.call.session, &self.call.operation, &outcome, lost);
-        match self.record_outcome(entry, attempt).await {
+        let mut span = self.span(Step::AuditOutcome);
+        let recorded = self.record_outcome(entry, attempt).await;
+        if recorded.is_err() {
+            span.fail(ErrorCode::AuditUnavailable);
+        }
+        drop(span);
+        match recorded {
             Ok(seq) => {
                 let row = row.map(|row| ended_row(row, outcome.clone(), &input, Some(seq)));
                 Concluded { outcome: self.told(outcome, Some(seq)), charge, row }

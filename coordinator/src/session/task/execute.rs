@@ -15,6 +15,7 @@ use crate::session::owner::{Begun, Message};
 use crate::session::transcript::Transcript;
 use crate::session::unavailable;
 use crate::store::TaskRow;
+use crate::telemetry::traces::Step;
 use crate::workers::{DispatchEnd, TaskDispatch};
 
 /// Events of a task between its link and its transcript. When they are that many, the link's flow control holds the
@@ -76,6 +77,10 @@ impl Runner {
     /// Sends the task and takes down what it writes, handing it on to whoever follows.
     async fn execute(&self, begun: &Begun, transcript: &Mutex<Transcript>) -> DispatchEnd {
         let limits = &self.shared.options.limits;
+        let mut span = self.span(Step::Dispatch);
+        span.set_id("codegen.session.id", Some(self.call.session));
+        span.set_id("codegen.task.id", Some(self.call.task));
+        span.set_id("codegen.worker.id", Some(&begun.lease.worker));
         let dispatch = TaskDispatch {
             task: self.call.task,
             session: self.call.session,
@@ -83,6 +88,7 @@ impl Runner {
             operation: self.call.operation.clone(),
             timeout: self.call.timeout.unwrap_or(Duration::from_millis(limits.task_ms)),
             output_bytes_max: limits.output_bytes,
+            trace: span.context().cloned(),
         };
         let (sender, mut events) = mpsc::channel(EVENTS);
         let cancel = CancellationToken::new();
@@ -107,6 +113,9 @@ impl Runner {
         while let Ok(event) = events.try_recv() {
             self.saw(transcript, event);
         }
+        if let Some(code) = code(&end) {
+            span.fail(code);
+        }
         end
     }
 
@@ -118,6 +127,16 @@ impl Runner {
         }
         // A follower that is slow or gone misses it; the result has it.
         let _ = self.events.try_send(event);
+    }
+}
+
+/// With what a dispatch failed, if it did.
+fn code(end: &DispatchEnd) -> Option<ErrorCode> {
+    match end {
+        DispatchEnd::Answered(EventBody::Failed { failure, .. })
+        | DispatchEnd::NotStarted(failure)
+        | DispatchEnd::Unknown(failure) => Some(failure.code),
+        DispatchEnd::Answered(_) => None,
     }
 }
 

@@ -23,6 +23,7 @@ use super::running::{Registered, Run};
 use super::{Shared, unavailable};
 use crate::store::TaskRow;
 use crate::telemetry;
+use crate::telemetry::traces::{self, Span, Step};
 
 /// One task while it runs.
 pub(super) struct Runner {
@@ -39,10 +40,16 @@ impl Runner {
     /// there is none.
     pub(super) async fn run(self, begins: oneshot::Sender<()>, answer: impl FnOnce(TaskOutcome)) {
         let (task, admitted) = (self.call.task, Instant::now());
+        let mut queued = self.span(Step::SessionQueue);
         let begun = match self.ask(|reply| Message::Begin { task, reply }).await {
             Ok(begun) => begun,
-            Err(failure) => return answer(self.refused(failure)),
+            Err(failure) => {
+                queued.fail(failure.code);
+                drop(queued);
+                return answer(self.refused(failure));
+            }
         };
+        drop(queued);
         match self.start(&begun).await {
             Ok((attempt, row)) => {
                 telemetry::task_queued(admitted.elapsed());
@@ -117,6 +124,11 @@ impl Runner {
         let gone = || Failure::new(ErrorCode::SessionClosed, "the session is gone");
         self.owner.send(message(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// A part of this task in the trace of its call.
+    fn span(&self, part: Step) -> Span {
+        traces::step(self.call.trace.as_ref(), part)
     }
 
     fn entry(&self, begun: &Begun) -> Entry {

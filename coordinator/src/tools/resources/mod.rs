@@ -9,7 +9,7 @@ mod read;
 
 use std::time::{Duration, Instant};
 
-use codegen_types::{ErrorCode, Failure, Operation, OperationResult, Principal, SessionId, TaskId};
+use codegen_types::{ErrorCode, Failure, Operation, OperationResult, Principal, SessionId, TaskId, TraceContext};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -37,8 +37,8 @@ pub struct Asked {
     pub scopes: Scopes,
     /// The client program, as it names itself.
     pub client: Option<String>,
-    /// W3C trace context, when the client sent one.
-    pub trace: Option<String>,
+    /// The trace that it belongs to, when the client says so.
+    pub trace: Option<TraceContext>,
     /// Cancelled when nobody wants the answer any more.
     pub cancel: CancellationToken,
 }
@@ -80,12 +80,16 @@ impl Connection {
         operation: Operation,
     ) -> Result<OperationResult, Failure> {
         let begun = Instant::now();
-        let request = asked.request(Some(address), uri);
+        let mut request = asked.request(Some(address), uri);
+        let mut span = request.begin(asked.method, None);
         if let Err(insufficient) = asked.permitted() {
             return Err(self.refused(&request, insufficient.into(), begun).await);
         }
         let call = task_call(&self.principal, address.session, &request, asked.method, operation);
         let outcome = self.sessions.launch(call, request.events.clone(), asked.cancel.clone()).await.outcome.await;
+        if let Err(failure) = &outcome.result {
+            span.fail(failure.code);
+        }
         match outcome.result {
             Ok(completed) => completed.result.ok_or_else(another_result),
             Err(failure) if outcome.audit_seq.is_none() => Err(self.refused(&request, failure, begun).await),
