@@ -20,6 +20,10 @@ pub(super) struct Authentication {
     metadata: Metadata,
 }
 
+/// Where a client learns whom to ask for a token, in the extensions of its request.
+#[derive(Debug, Clone)]
+pub(super) struct ResourceMetadata(pub(super) Option<String>);
+
 impl Authentication {
     pub(super) fn new(authenticator: Authenticator, metadata: Metadata) -> Self {
         Self { authenticator, metadata }
@@ -40,12 +44,12 @@ impl Authentication {
             return ApiError::busy(why.to_string()).into_response();
         }
         let error = ApiError::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated, why.to_string());
-        error.challenging(&why.challenge(self.metadata.address(headers).as_deref()))
+        error.challenging(why.challenge(self.metadata.address(headers).as_deref())).into_response()
     }
 
     /// The refusal of a request whose credentials permit too little.
     pub(super) fn step_up(&self, why: InsufficientScope, headers: &HeaderMap) -> Response {
-        ApiError::forbidden(why.to_string()).challenging(&why.challenge(self.metadata.address(headers).as_deref()))
+        ApiError::step_up(why, self.metadata.address(headers).as_deref()).into_response()
     }
 }
 
@@ -73,6 +77,7 @@ pub(super) async fn authenticate(State(by): State<Authentication>, request: Requ
     match by.identify(&parts.headers, peer).await {
         Ok(identity) => {
             parts.headers.remove(header::AUTHORIZATION);
+            parts.extensions.insert(ResourceMetadata(by.metadata.address(&parts.headers)));
             parts.extensions.insert(identity);
             next.run(Request::from_parts(parts, body)).await
         }

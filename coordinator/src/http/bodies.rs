@@ -30,12 +30,19 @@ const PIECE_BYTES: usize = 4 << 10;
 pub(super) struct Bodies {
     room: Arc<Semaphore>,
     silence: Duration,
+    /// The largest, in bytes.
+    most: usize,
 }
 
 impl Bodies {
     /// Room for bodies of which nothing may come for so long.
     pub(super) fn new(silence: Duration) -> Self {
-        Self { room: Arc::new(Semaphore::new(TOGETHER_BYTES_MAX / PIECE_BYTES)), silence }
+        Self { room: Arc::new(Semaphore::new(TOGETHER_BYTES_MAX / PIECE_BYTES)), silence, most: BODY_BYTES_MAX }
+    }
+
+    /// The same room, for bodies of at most so many bytes.
+    pub(super) fn of_at_most(&self, most: usize) -> Self {
+        Self { most, ..self.clone() }
     }
 }
 
@@ -47,8 +54,8 @@ struct Whole {
 
 impl Bodies {
     async fn read(&self, mut body: Body) -> Result<Whole, ApiError> {
-        if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-            return Err(too_large());
+        if body.size_hint().lower() > self.most as u64 {
+            return Err(too_large(self.most));
         }
         let deadline = Instant::now() + WHOLE;
         let (mut whole, mut share) = (Vec::new(), None);
@@ -61,8 +68,8 @@ impl Bodies {
                 Ok(Some(Ok(frame))) => frame,
             };
             let Ok(data) = frame.into_data() else { continue };
-            if data.len() > BODY_BYTES_MAX - whole.len() {
-                return Err(too_large());
+            if data.len() > self.most - whole.len() {
+                return Err(too_large(self.most));
             }
             self.grow(&mut share, whole.len() + data.len())?;
             whole.extend_from_slice(&data);
@@ -85,8 +92,8 @@ impl Bodies {
     }
 }
 
-fn too_large() -> ApiError {
-    let message = format!("the body has more than {BODY_BYTES_MAX} bytes");
+fn too_large(most: usize) -> ApiError {
+    let message = format!("the body has more than {most} bytes");
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::InvalidArgument, message)
 }
 

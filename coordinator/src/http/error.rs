@@ -6,6 +6,8 @@ use axum::response::{IntoResponse, Response};
 use codegen_types::{ErrorCode, Failure};
 use serde_json::{Value, json};
 
+use crate::identity::{InsufficientScope, Scope};
+
 /// The longest plain text that is repeated, in bytes.
 const PLAIN_BYTES_MAX: usize = 4 << 10;
 
@@ -15,12 +17,24 @@ pub(super) struct ApiError {
     status: StatusCode,
     code: ErrorCode,
     message: String,
-    details: Value,
+    /// Boxed, since most have nothing here.
+    more: Option<Box<More>>,
+}
+
+/// What some refusals say beside.
+#[derive(Debug, Clone, Default)]
+struct More {
+    /// Facts for programs, an object.
+    details: Option<Value>,
+    /// How to ask for other credentials.
+    challenge: Option<String>,
+    /// After how many seconds it may be tried again.
+    retry_after_seconds: Option<u64>,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), details: json!({}) }
+        Self { status, code, message: message.into(), more: None }
     }
 
     /// The request is not understood.
@@ -54,13 +68,31 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message)
     }
 
+    /// A fault of ours, of which the client learns nothing more.
+    pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error, "a request could not be answered");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Internal, "the request could not be answered")
+    }
+
+    /// Credentials permit too little. `metadata`: where the client learns whom to ask for more.
+    pub(super) fn step_up(why: InsufficientScope, metadata: Option<&str>) -> Self {
+        let scopes: Vec<&str> = why.needed.iter().map(Scope::as_str).collect();
+        let challenge = why.challenge(metadata);
+        Self::forbidden(why.to_string()).with_details(json!({"needed_scopes": scopes})).challenging(challenge)
+    }
+
+    /// The same with facts for programs, an object.
+    #[must_use]
+    pub(super) fn with_details(mut self, details: Value) -> Self {
+        self.more.get_or_insert_default().details = Some(details);
+        self
+    }
+
     /// The same with a header that says how to ask for credentials.
-    pub(super) fn challenging(self, challenge: &str) -> Response {
-        let mut response = self.into_response();
-        if let Ok(value) = HeaderValue::from_str(challenge) {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
-        }
-        response
+    #[must_use]
+    pub(super) fn challenging(mut self, challenge: String) -> Self {
+        self.more.get_or_insert_default().challenge = Some(challenge);
+        self
     }
 }
 
@@ -91,25 +123,55 @@ pub(super) async fn in_one_shape(response: Response) -> Response {
 
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
-        let status = match failure.code {
-            ErrorCode::NotFound | ErrorCode::SessionNotFound => StatusCode::NOT_FOUND,
-            ErrorCode::PermissionDenied => StatusCode::FORBIDDEN,
-            ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
-            ErrorCode::RateLimited | ErrorCode::NoCapacity => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorCode::InvalidArgument => StatusCode::BAD_REQUEST,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self::new(status, failure.code, failure.message)
+        let status = status_of(failure.code);
+        let mut error = Self::new(status, failure.code, failure.message);
+        if let Some(millis) = failure.retry_after_ms {
+            error = error.with_details(json!({"retry_after_ms": millis}));
+            error.more.get_or_insert_default().retry_after_seconds = Some(millis.div_ceil(1_000).max(1));
+        }
+        error
+    }
+}
+
+/// The status that goes with a code.
+const fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::InvalidArgument | ErrorCode::PathViolation => StatusCode::BAD_REQUEST,
+        ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
+        ErrorCode::PermissionDenied | ErrorCode::ApprovalRequired => StatusCode::FORBIDDEN,
+        ErrorCode::NotFound | ErrorCode::SessionNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::NotAFile | ErrorCode::NotADirectory | ErrorCode::AlreadyExists | ErrorCode::TaskCancelled => {
+            StatusCode::CONFLICT
+        }
+        ErrorCode::SessionClosed | ErrorCode::SessionLost => StatusCode::GONE,
+        ErrorCode::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+        ErrorCode::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::OutputLimit | ErrorCode::MemoryLimit | ErrorCode::ProcessLimit => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorCode::SessionLimit | ErrorCode::RateLimited | ErrorCode::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        ErrorCode::TaskOutcomeUnknown => StatusCode::BAD_GATEWAY,
+        ErrorCode::NoCapacity
+        | ErrorCode::WorkerUnavailable
+        | ErrorCode::IsolationUnavailable
+        | ErrorCode::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::TaskTimeout => StatusCode::GATEWAY_TIMEOUT,
+        ErrorCode::DiskLimit => StatusCode::INSUFFICIENT_STORAGE,
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Self { status, code, message, details } = self;
+        let Self { status, code, message, more } = self;
+        let More { details, challenge, retry_after_seconds } = more.map(|more| *more).unwrap_or_default();
+        let details = details.unwrap_or_else(|| json!({}));
         let body = json!({"error": {"code": code, "message": message, "details": details}});
         let mut response = (status, Json(body)).into_response();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            let seconds = retry_after_seconds.unwrap_or(1);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(value) = challenge.and_then(|challenge| HeaderValue::from_str(&challenge).ok()) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
         }
         response
     }

@@ -14,6 +14,7 @@ mod legacy;
 mod listener;
 mod metadata;
 mod metrics;
+mod rest;
 mod router;
 mod stall;
 mod step_up;
@@ -35,6 +36,7 @@ use crate::telemetry::Metrics;
 
 pub use health::{Check, Readiness};
 use listener::Listener;
+use rest::Api;
 use router::Rest;
 use tls::Tls;
 pub use tls::TlsError;
@@ -121,7 +123,8 @@ impl HttpServer {
     /// and what is still open after a few seconds is closed.
     pub async fn run(self, services: HttpServices, stop: CancellationToken) {
         let HttpServices { mcp, readiness, metrics } = services;
-        let rest = Rest { sse: LegacySse::new(mcp.clone()), readiness, metrics };
+        let (sse, api) = (LegacySse::new(mcp.clone()), Api::new(mcp.clone()));
+        let rest = Rest { sse, readiness, metrics, api };
         self.run_with(StreamableHttp::new(Product::new(mcp)), Some(rest), stop).await;
     }
 
@@ -133,17 +136,17 @@ impl HttpServer {
 
     async fn run_with<H: Handlers>(self, mcp: StreamableHttp<H>, rest: Option<Rest>, stop: CancellationToken) {
         let router = router::router(&self.config, self.authenticator, mcp.clone(), rest.clone());
-        let (sse, metrics) = rest.map(|rest| (rest.sse, rest.metrics)).unzip();
+        let (others, metrics) = rest.map(|rest| ((rest.sse, rest.api), rest.metrics)).unzip();
         let (drain, force) = (CancellationToken::new(), CancellationToken::new());
         let end = async {
             stop.cancelled().await;
             drain.cancel();
-            let end_sse = async {
-                if let Some(sse) = sse {
-                    sse.end(CALLS_PATIENCE).await;
+            let end_others = async {
+                if let Some((sse, api)) = others {
+                    tokio::join!(sse.end(CALLS_PATIENCE), api.end(CALLS_PATIENCE));
                 }
             };
-            tokio::join!(mcp.end(CALLS_PATIENCE), end_sse);
+            tokio::join!(mcp.end(CALLS_PATIENCE), end_others);
             tokio::time::sleep(ANSWERS_PATIENCE).await;
             mcp.cut();
             force.cancel();

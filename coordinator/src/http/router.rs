@@ -16,6 +16,7 @@ use super::health::{self, Readiness};
 use super::legacy;
 use super::metadata::{self, Metadata, WELL_KNOWN};
 use super::metrics;
+use super::rest::{self, Api};
 use super::step_up;
 use crate::config::HttpConfig;
 use crate::identity::{Authenticator, Identity};
@@ -28,6 +29,7 @@ pub(super) struct Rest {
     pub(super) sse: LegacySse,
     pub(super) readiness: Arc<dyn Readiness>,
     pub(super) metrics: Metrics,
+    pub(super) api: Api,
 }
 
 /// The whole of HTTP. There is no `rest` where another server than the product is served.
@@ -42,8 +44,10 @@ pub(super) fn router<H: Handlers>(
     let authentication = Authentication::new(authenticator, metadata.clone());
     let streamable = any(streamable::<H>).layer(map_response(error::in_one_shape));
     let mut for_clients = Router::new().route("/mcp", streamable).with_state(mcp);
-    let (mut for_operators, mut for_anybody) = (Router::new(), Router::new());
-    if let Some(Rest { sse, readiness, metrics }) = rest {
+    let bodies = Bodies::new(config.patience.body);
+    let (mut for_operators, mut for_programs, mut for_anybody) = (Router::new(), Router::new(), Router::new());
+    if let Some(Rest { sse, readiness, metrics, api }) = rest {
+        for_programs = rest::router(api, authentication.clone(), &bodies);
         let legacy = Router::new().route("/sse", get(legacy::events)).route("/messages", post(legacy::message));
         for_clients = for_clients.merge(legacy.with_state(sse));
         for_operators = Router::new()
@@ -57,7 +61,7 @@ pub(super) fn router<H: Handlers>(
     }
     let for_clients = for_clients
         .layer(from_fn_with_state(authentication.clone(), step_up::step_up))
-        .layer(from_fn_with_state(Bodies::new(config.patience.body), bodies::read))
+        .layer(from_fn_with_state(bodies, bodies::read))
         .layer(from_fn_with_state(authentication, authentication::authenticate));
     let of_issuer = Router::new()
         .route(WELL_KNOWN, get(metadata::metadata))
@@ -65,6 +69,7 @@ pub(super) fn router<H: Handlers>(
         .with_state(metadata);
     for_clients
         .merge(for_operators)
+        .merge(for_programs)
         .merge(of_issuer)
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })

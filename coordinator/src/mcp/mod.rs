@@ -77,7 +77,8 @@ impl Services {
         Self { options, ..self.clone() }
     }
 
-    fn connection(&self, principal: &Principal) -> Connection {
+    /// A connection of a principal's, over whichever transport.
+    pub(crate) fn connection(&self, principal: &Principal) -> Connection {
         let Self { sessions, audit, session_keys, admission, options } = self;
         let (sessions, audit, session_keys) = (Arc::clone(sessions), audit.clone(), Arc::clone(session_keys));
         Connection::new(sessions, audit, options.limits, principal.clone(), session_keys)

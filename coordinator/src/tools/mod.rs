@@ -46,6 +46,7 @@ pub use resources::{
 pub use result::{Content, ResourceLink, ToolResult};
 pub use serve::UnknownTool;
 pub use session_keys::SessionKeys;
+pub(crate) use session_view::SessionView;
 pub use table::TOOLS;
 pub use tasks::TaskState;
 

@@ -4,7 +4,7 @@ use codegen_types::{ErrorCode, Failure, LogSeq, TaskId};
 use serde_json::{Map, Value, json};
 
 use super::resource_uri::WorkspaceUri;
-use crate::session::TaskInfo;
+use crate::session::{TaskInfo, TaskOutcome};
 
 /// What a tool call gave.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,6 +19,10 @@ pub struct ToolResult {
     pub meta: Map<String, Value>,
     /// The task of this call, when the call is answered although its task still runs. The content says so, too.
     pub goes_on: Option<TaskInfo>,
+    /// Why the call was refused, or what ended its task. The content says so, too.
+    pub failure: Option<Failure>,
+    /// What its task gave, when it had one that has ended.
+    pub outcome: Option<Box<TaskOutcome>>,
 }
 
 /// One block of a result.
@@ -72,7 +76,7 @@ impl ToolResult {
         if let Some(millis) = failure.retry_after_ms {
             error["retry_after_ms"] = millis.into();
         }
-        Self { is_error: true, ..Self::text(text) }.with_meta("codegen/error", error)
+        Self { is_error: true, failure: Some(failure.clone()), ..Self::text(text) }.with_meta("codegen/error", error)
     }
 
     /// How the call went, in one word: `OK`, the code of the failure, or `FAILED` when what it ran failed by itself.

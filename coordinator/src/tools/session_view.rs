@@ -7,6 +7,7 @@ use codegen_types::{IsolationReport, LayerState, Limits, Runtime};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::words;
 use crate::session::{Receipt, SessionSnapshot};
@@ -20,8 +21,8 @@ pub(super) enum Detail {
     Full,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct SessionView {
+#[derive(Debug, Serialize, JsonSchema, ToSchema)]
+pub(crate) struct SessionView {
     /// The handle to pass as `session_id`.
     session_id: String,
     /// A name for people.
@@ -59,7 +60,7 @@ pub(super) struct SessionView {
     receipt: Option<ReceiptView>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema, ToSchema)]
 struct ReceiptView {
     /// Tasks that ended.
     tasks: u64,
@@ -79,7 +80,7 @@ struct ReceiptView {
     hosts: Vec<String>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema, ToSchema)]
 struct RuntimeView {
     /// The name: `python` and `shell` have tools of their own, the others are for `run_code`.
     name: String,
@@ -87,7 +88,7 @@ struct RuntimeView {
     version: String,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema, ToSchema)]
 struct IsolationView {
     /// `full`, `portable`, `reduced` or `none`.
     level: String,
@@ -96,7 +97,7 @@ struct IsolationView {
     layers: Vec<LayerView>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema, ToSchema)]
 struct LayerView {
     /// Its name.
     layer: String,
@@ -106,7 +107,7 @@ struct LayerView {
     detail: String,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema, ToSchema)]
 struct LimitsView {
     /// Wall time of a task that asks for none, in seconds.
     task_seconds: f64,

@@ -7,6 +7,7 @@ mod guard;
 mod identity;
 mod legacy;
 mod metrics;
+mod rest;
 mod rig;
 mod sessions;
 mod tls;

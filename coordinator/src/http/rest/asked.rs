@@ -1,0 +1,63 @@
+//! Who asks for an operation, and how.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, header};
+use codegen_types::{ErrorCode, Failure};
+
+use crate::http::authentication::ResourceMetadata;
+use crate::http::error::ApiError;
+use crate::identity::{self, Identity, InsufficientScope};
+
+/// How much of a client's name is recorded, in bytes.
+const CLIENT_BYTES_MAX: usize = 128;
+/// The length of a W3C trace context, in bytes.
+const TRACE_BYTES: usize = 55;
+/// Where it is.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Who asks, and what is said of it in records.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) identity: Identity,
+    /// The program, as it names itself.
+    pub(super) client: Option<String>,
+    /// W3C trace context.
+    pub(super) trace: Option<String>,
+    /// Where clients learn whom to ask for more.
+    metadata: Option<String>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let identity = parts.extensions.get::<Identity>().cloned();
+        let identity = identity.ok_or_else(|| Failure::new(ErrorCode::Unauthenticated, "nobody said who asks"))?;
+        let metadata = parts.extensions.get::<ResourceMetadata>().and_then(|known| known.0.clone());
+        let client =
+            text(&parts.headers, &header::USER_AGENT).map(|name| name.chars().take(CLIENT_BYTES_MAX).collect());
+        let trace = text(&parts.headers, &TRACEPARENT).filter(|trace| trace.len() == TRACE_BYTES).map(str::to_owned);
+        Ok(Self { identity, client, trace, metadata })
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+impl Asked {
+    /// The refusal of a tool's call, with how to get further where credentials permit too little.
+    pub(super) fn refused(&self, tool: &str, failure: Failure) -> ApiError {
+        let permitted = identity::permit(self.identity.scopes, identity::needed_scopes(tool));
+        match permitted {
+            Err(insufficient) if failure.code == ErrorCode::PermissionDenied => self.insufficient(insufficient),
+            _ => failure.into(),
+        }
+    }
+
+    /// The refusal of credentials that permit too little.
+    pub(super) fn insufficient(&self, insufficient: InsufficientScope) -> ApiError {
+        ApiError::step_up(insufficient, self.metadata.as_deref())
+    }
+}

@@ -1,0 +1,46 @@
+//! REST: `/api/v1`, its description (OpenAPI 3.1) and a page that shows it.
+//!
+//! An operation becomes a call of the tool that does the same, or is recorded as one: credentials, limits and the log
+//! are those of every call.
+//!
+//! *Invariant*: nothing is done to a session here but through [`crate::tools`], and no handler answers without a record.
+
+mod api;
+mod asked;
+mod description;
+mod extract;
+mod page;
+mod sessions;
+
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{Router, get};
+use utoipa_axum::router::OpenApiRouter;
+
+use super::authentication::{self, Authentication};
+use super::bodies::{self, Bodies};
+use super::error::ApiError;
+
+pub(super) use api::Api;
+
+/// Where the operations are.
+const BASE: &str = "/api/v1";
+/// The largest body in JSON, in bytes: code, its input and its environment fit.
+const JSON_BYTES_MAX: usize = 16 << 20;
+
+/// Everything below `/api`.
+pub(super) fn router(api: Api, authentication: Authentication, bodies: &Bodies) -> Router {
+    let operations = OpenApiRouter::with_openapi(description::frame()).nest(BASE, sessions::router());
+    let (operations, description) = operations.split_for_parts();
+    let operations = operations
+        .with_state(api)
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(bodies.of_at_most(JSON_BYTES_MAX), bodies::read))
+        .layer(from_fn_with_state(authentication, authentication::authenticate));
+    let description = description::Description::new(description);
+    let for_anybody = Router::new().route("/api/openapi.json", get(description::document)).with_state(description);
+    operations
+        .merge(for_anybody)
+        .fallback(|| async { ApiError::not_found() })
+        .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
+}

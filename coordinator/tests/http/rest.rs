@@ -1,0 +1,158 @@
+//! REST: the same sessions, limits and records by other means.
+
+use codegen_audit::EventKind;
+use coordinator::identity::{Scope, Scopes};
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use crate::rig::{Asked, Rig};
+
+const BASE: &str = "/api/v1";
+
+/// A request with a body in JSON.
+fn asks(rig: &Rig, method: &str, path: &str, body: &Value) -> Asked {
+    let asked = rig.request(method, &format!("{BASE}{path}"));
+    asked.header("content-type", "application/json").body(body.to_string())
+}
+
+fn looks(rig: &Rig, path: &str) -> Asked {
+    rig.request("GET", &format!("{BASE}{path}"))
+}
+
+/// Makes a session; its handle.
+async fn session(rig: &Rig, token: Option<&str>) -> String {
+    let made = asks(rig, "POST", "/sessions", &json!({})).bearer(token).send().await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    let location = made.headers["location"].to_str().expect("text").to_owned();
+    let handle = made.json().await["session_id"].as_str().expect("a handle").to_owned();
+    assert_eq!(location, format!("{BASE}/sessions/{handle}"));
+    handle
+}
+
+#[tokio::test]
+async fn a_session_is_made_described_changed_and_closed() {
+    let rig = Rig::new().await;
+    let id = session(&rig, None).await;
+    let change = json!({"name": "a", "metadata": {"k": 1}});
+    let changed = asks(&rig, "PATCH", &format!("/sessions/{id}"), &change).send().await;
+    assert_eq!(changed.json().await["name"], "a");
+    let seen = looks(&rig, &format!("/sessions/{id}")).send().await.json().await;
+    assert_eq!((&seen["metadata"], &seen["state"]), (&json!({"k": 1}), &json!("ready")));
+    let closed = rig.request("DELETE", &format!("{BASE}/sessions/{id}")).send().await;
+    assert_eq!(closed.json().await["state"], "closed");
+    let kinds: Vec<_> = rig.audit.memory_records().iter().map(|r| (r.kind, r.tool.clone().unwrap())).collect();
+    let served = |tool: &str| (EventKind::CallServed, tool.to_owned());
+    assert_eq!(kinds, ["session_create", "session_update", "session_info", "session_close"].map(served));
+}
+
+#[tokio::test]
+async fn a_long_list_comes_in_pages() {
+    let rig = Rig::new().await;
+    for _ in 0..5 {
+        session(&rig, None).await;
+    }
+    let (mut path, mut seen) = ("/sessions?limit=2".to_owned(), Vec::new());
+    for left in [3, 1, 0] {
+        let page = looks(&rig, &path).send().await;
+        let link = page.headers.get("link").map(|link| link.to_str().unwrap().to_owned());
+        let page = page.json().await;
+        seen.extend(page["sessions"].as_array().unwrap().iter().map(|s| s["session_id"].to_string()));
+        assert_eq!((5 - seen.len(), link.is_some(), page.get("next_cursor").is_some()), (left, left > 0, left > 0));
+        if let Some(link) = link {
+            path = link.strip_prefix(&format!("<{BASE}")).unwrap().split_once('>').unwrap().0.to_owned();
+        }
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 5);
+}
+
+#[tokio::test]
+async fn a_foreign_session_is_like_one_that_never_was() {
+    let rig = Rig::new().await;
+    let (ann, bob) = (rig.token("ann", Scopes::USER).await, rig.token("bob", Scopes::USER).await);
+    let id = session(&rig, Some(&ann)).await;
+    let unknown = codegen_types::SessionId::mint().to_string();
+    for (method, body) in [("GET", None), ("PATCH", Some(json!({"name": "x"}))), ("DELETE", None)] {
+        let mut answers = Vec::new();
+        for handle in [&id, &unknown] {
+            let path = format!("/sessions/{handle}");
+            let asked = match &body {
+                Some(body) => asks(&rig, method, &path, body),
+                None => rig.request(method, &format!("{BASE}{path}")),
+            };
+            let answer = asked.bearer(Some(&bob)).send().await;
+            answers.push((answer.status, answer.text().await));
+        }
+        assert_eq!(answers[0].0, StatusCode::NOT_FOUND, "{method}");
+        assert_eq!(answers[0], answers[1], "{method}");
+        assert!(answers[0].1.contains("SESSION_NOT_FOUND"), "{answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_scope_is_named_and_the_refusal_recorded() {
+    let rig = Rig::new().await;
+    let tools = rig.token("ann", Scope::Tools.into()).await;
+    let refused = asks(&rig, "POST", "/sessions", &json!({})).bearer(Some(&tools)).send().await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let challenge = refused.headers["www-authenticate"].to_str().unwrap().to_owned();
+    assert!(challenge.contains("insufficient_scope") && challenge.contains("codegen:sessions"), "{challenge}");
+    let body = refused.json().await;
+    assert_eq!(body["error"]["code"], "PERMISSION_DENIED");
+    assert_eq!(body["error"]["details"]["needed_scopes"], json!(["sessions"]));
+    let records = rig.audit.memory_records();
+    assert!(records.iter().any(|r| r.kind == EventKind::CallRefused && r.tool.as_deref() == Some("session_create")));
+    let nobody = looks(&rig, "/sessions").send().await;
+    assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(nobody.refusal().await, "UNAUTHENTICATED");
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_with_a_request_is_said_in_the_one_shape() {
+    let rig = Rig::new().await;
+    let json_type = |asked: Asked| asked.header("content-type", "application/json");
+    let post = || rig.request("POST", "/api/v1/sessions");
+    for (asked, status) in [
+        (post().body("{}"), 415),
+        (post().header("content-type", "text/plain").body("{}"), 415),
+        (json_type(post()).body("{"), 400),
+        (json_type(post()).body(""), 400),
+        (json_type(post()).body("[]"), 400),
+        (json_type(post()).body("{} x"), 400),
+        (json_type(post()).body(r#"{"colour": 1}"#), 400),
+        (json_type(post()).body(r#"{"ttl_seconds": 0}"#), 400),
+        (looks(&rig, "/sessions?limit=0"), 400),
+        (looks(&rig, "/sessions?limit=x"), 400),
+        (looks(&rig, "/sessions?colour=red"), 400),
+        (looks(&rig, "/sessions?cursor=%00"), 400),
+        (looks(&rig, "/sessions/%ff"), 400),
+        (looks(&rig, "/nothing"), 404),
+        (rig.request("PUT", "/api/v1/sessions"), 405),
+    ] {
+        let answer = asked.send().await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.headers["content-type"].to_str().unwrap()),
+            (status, "application/json")
+        );
+        assert!(!answer.refusal().await.is_empty());
+    }
+    let named = json_type(post()).body(r#"{"ttl_seconds": "x"}"#).send().await.json().await;
+    assert!(named["error"]["message"].as_str().unwrap().starts_with("`ttl_seconds`: "), "{named}");
+}
+
+#[tokio::test]
+async fn the_description_is_there_for_anybody_and_names_every_operation() {
+    let rig = Rig::new().await;
+    rig.token("ann", Scopes::USER).await;
+    let described = rig.request("GET", "/api/openapi.json").send().await;
+    assert_eq!(described.status, StatusCode::OK);
+    let described = described.json().await;
+    assert_eq!(described["openapi"], "3.1.0");
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            assert!(operation["operationId"].is_string() && operation["summary"].is_string(), "{method} {path}");
+            assert!(operation["responses"].as_object().unwrap().len() > 10, "{method} {path}");
+        }
+    }
+}
