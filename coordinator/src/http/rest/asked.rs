@@ -3,7 +3,7 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
-use codegen_types::{ErrorCode, Failure};
+use codegen_types::{ErrorCode, Failure, TraceContext};
 
 use crate::http::authentication::ResourceMetadata;
 use crate::http::error::ApiError;
@@ -11,10 +11,9 @@ use crate::identity::{self, Identity, InsufficientScope};
 
 /// How much of a client's name is recorded, in bytes.
 const CLIENT_BYTES_MAX: usize = 128;
-/// The length of a W3C trace context, in bytes.
-const TRACE_BYTES: usize = 55;
-/// Where it is.
+/// Where W3C trace context is.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Who asks, and what is said of it in records.
 #[derive(Debug, Clone)]
@@ -23,7 +22,7 @@ pub(super) struct Asked {
     /// The program, as it names itself.
     pub(super) client: Option<String>,
     /// W3C trace context.
-    pub(super) trace: Option<String>,
+    pub(super) trace: Option<TraceContext>,
     /// Where clients learn whom to ask for more.
     metadata: Option<String>,
 }
@@ -37,7 +36,8 @@ impl<S: Sync> FromRequestParts<S> for Asked {
         let metadata = parts.extensions.get::<ResourceMetadata>().and_then(|known| known.0.clone());
         let client =
             text(&parts.headers, &header::USER_AGENT).map(|name| name.chars().take(CLIENT_BYTES_MAX).collect());
-        let trace = text(&parts.headers, &TRACEPARENT).filter(|trace| trace.len() == TRACE_BYTES).map(str::to_owned);
+        let trace = text(&parts.headers, &TRACEPARENT);
+        let trace = trace.and_then(|parent| TraceContext::parse(parent, text(&parts.headers, &TRACESTATE)));
         Ok(Self { identity, client, trace, metadata })
     }
 }
