@@ -39,7 +39,7 @@ pub use hash::{Hash, InvalidHash};
 pub use keys::KeyError;
 pub use open::{OpenError, Opened, Recovered};
 pub use query::{Query, open_attempts};
-pub use reader::{ReadError, Records, last_segment_start, records};
+pub use reader::{ReadError, Records, first_record_of_segment_at, last_segment_start, records};
 pub use record::{BadLine, FORMAT_VERSION, RECORD_BYTES_MAX, Record};
 pub use repair::{Repair, repair};
 pub use scan::{Fault, Position};

@@ -206,6 +206,23 @@ impl Records {
     }
 }
 
+/// The first record of the segment in which the first record of this time or later stands: where to begin when only what
+/// came since is wanted. `None`: at the beginning.
+///
+/// # Errors
+///
+/// [`ReadError::Io`] when the directory cannot be listed.
+pub fn first_record_of_segment_at(dir: &Path, since: jiff::Timestamp) -> Result<Option<LogSeq>, ReadError> {
+    let segments = layout::segments(dir).map_err(|source| ReadError::Io { path: dir.to_owned(), source })?;
+    // A segment whose beginning cannot be read is taken for a late one, so that too much is read and nothing left out.
+    let is_earlier = |segment: &SegmentFile| {
+        let first = records(dir, Some(segment.first)).next();
+        first.and_then(Result::ok).is_some_and(|record| record.ts < since)
+    };
+    let behind = segments.partition_point(is_earlier);
+    Ok(behind.checked_sub(1).and_then(|index| segments.get(index)).map(|segment| segment.first))
+}
+
 /// The first record of the last segment: where to begin when only the log's end is wanted.
 ///
 /// # Errors

@@ -25,4 +25,5 @@ pub mod store;
 pub mod supervisor;
 pub mod telemetry;
 pub mod tools;
+pub mod usage;
 pub mod workers;

@@ -98,6 +98,7 @@ fn its_flags_and_commands_are_in_help() {
         help(&["doctor", "--help"]),
         help(&["install", "--help"]),
         help(&["requests", "--help"]),
+        help(&["usage", "--help"]),
         help(&["tokens", "--help"]),
         help(&["tokens", "create", "--help"]),
     ]

@@ -1,5 +1,5 @@
 //! Pure decisions of the coordinator: state machines of sessions, workers and tasks, placement, retention,
-//! idempotency and policy.
+//! quotas, idempotency and policy.
 //!
 //! Owner of what may happen next; the coordinator carries it out.
 //!
@@ -8,6 +8,7 @@
 pub mod idempotency;
 pub mod placement;
 pub mod policy;
+pub mod quota;
 pub mod retention;
 pub mod session;
 pub mod task;

@@ -49,6 +49,10 @@ impl Accounts {
         Self { rates, calls: AtomicU64::new(0), accounts_max: ACCOUNTS_MAX, accounts: RwLock::default() }
     }
 
+    pub(super) fn rates(&self) -> &Rates {
+        &self.rates
+    }
+
     /// The principal's account, which is as good as new when it was not there.
     pub(super) fn of(&self, principal: &Principal) -> Arc<Account> {
         let known = self.accounts.read().get(principal).map(Arc::clone);

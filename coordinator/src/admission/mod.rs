@@ -71,6 +71,11 @@ impl Admission {
         Self { accounts: Arc::new(Accounts::new(rates)) }
     }
 
+    /// Which rates hold.
+    pub fn rates(&self) -> &Rates {
+        self.accounts.rates()
+    }
+
     /// Lets a call in, or says why not.
     ///
     /// # Errors

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use governor::Quota;
 
+use super::Door;
+
 /// The most calls that a rate may name.
 const CALLS_MAX: u32 = 1_000_000;
 
@@ -35,6 +37,16 @@ pub struct Rates {
     pub stdio: Option<Rate>,
     /// Of one principal's calls of one tool, by whichever way; by the tool's name with an underscore.
     pub tools: BTreeMap<&'static str, Rate>,
+}
+
+impl Rates {
+    /// Of one principal's calls by this way, all tools together.
+    pub fn of(&self, door: Door) -> Option<Rate> {
+        match door {
+            Door::Http => self.http,
+            Door::Stdio => self.stdio,
+        }
+    }
 }
 
 impl Default for Rates {

@@ -10,6 +10,7 @@ mod pages;
 mod requests;
 mod roles;
 mod tokens;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -99,6 +100,11 @@ struct SettingFlags {
     #[arg(long, value_name = "WHEN", global = true, help_heading = "Settings")]
     http_auth: Option<String>,
 
+    /// How often each principal may call over HTTP, such as 50/s or `50/s burst 200`, or none [default: 50/s burst 200]
+    /// [env: HTTP_RATE]
+    #[arg(long, value_name = "RATE", global = true, help_heading = "Settings")]
+    http_rate: Option<String>,
+
     /// An OAuth issuer whose tokens are let in, by its https URL; needs --oauth-audience [env: OAUTH_ISSUER]
     #[arg(long, value_name = "URL", global = true, help_heading = "Settings")]
     oauth_issuer: Option<String>,
@@ -142,6 +148,8 @@ enum Command {
     },
     /// Show what clients asked for and how it went, as the audit log has it
     Requests(requests::RequestsArgs),
+    /// Show who used how much, added up from the audit log
+    Usage(usage::UsageArgs),
     /// Make, list and revoke the tokens by which clients are known over HTTP
     Tokens {
         #[command(subcommand)]
@@ -213,6 +221,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Worker { .. }) => complain(&Misplaced, USAGE),
         Some(Command::Audit { command }) => with(&|given| audit::run(command, &given.config.state_dir.join(AUDIT_DIR))),
         Some(Command::Requests(args)) => with(&|given| requests::run(args, &given.config.state_dir.join(AUDIT_DIR))),
+        Some(Command::Usage(args)) => with(&|given| usage::run(args, &given.config.state_dir.join(AUDIT_DIR))),
         Some(Command::Tokens { command }) => with(&|given| tokens::run(command, &given.config.state_dir)),
         Some(Command::Doctor { json }) => with(&|given| doctor::run(&given, *json)),
         Some(Command::Config { command: ConfigCommand::Show { json } }) => {
@@ -257,6 +266,7 @@ impl SettingFlags {
             ("--http-allowed-host", listed(&self.http_allowed_host)),
             ("--http-allowed-origin", listed(&self.http_allowed_origin)),
             ("--http-auth", self.http_auth.clone()),
+            ("--http-rate", self.http_rate.clone()),
             ("--oauth-issuer", self.oauth_issuer.clone()),
             ("--oauth-audience", self.oauth_audience.clone()),
             ("--oauth-jwks-url", self.oauth_jwks_url.clone()),

@@ -176,6 +176,7 @@ pub(super) struct Row {
 pub(super) struct Layers {
     found: BTreeMap<&'static str, (String, Source)>,
     limits: toml::Table,
+    tool_rates: toml::Table,
     file: Option<PathBuf>,
     rows: Vec<Row>,
 }
@@ -186,13 +187,10 @@ impl Layers {
             Some((path, table)) => (Some(path), table),
             None => (None, toml::Table::new()),
         };
-        let limits = match table.remove("limits") {
-            None => toml::Table::new(),
-            Some(toml::Value::Table(limits)) => limits,
-            Some(other) => return Err(not_a_table(&other, file)),
-        };
+        let limits = take_table(&mut table, "limits", file.as_ref())?;
+        let tool_rates = take_table(&mut table, "tool_rates", file.as_ref())?;
         if let (Some(path), Some(name)) = (&file, table.keys().find(|name| KEYS.iter().all(|key| key.name != *name))) {
-            let names: Vec<&str> = KEYS.iter().map(|key| key.name).chain(["limits"]).collect();
+            let names: Vec<&str> = KEYS.iter().map(|key| key.name).chain(["limits", "tool_rates"]).collect();
             return Err(ConfigError::UnknownName { path: path.clone(), name: name.clone(), allowed: names.join(", ") });
         }
         let mut found = BTreeMap::new();
@@ -201,7 +199,7 @@ impl Layers {
                 found.insert(key.name, value);
             }
         }
-        Ok(Self { found, limits, file, rows: Vec::new() })
+        Ok(Self { found, limits, tool_rates, file, rows: Vec::new() })
     }
 
     /// The value of a setting that has a default.
@@ -271,6 +269,28 @@ impl Layers {
         Ok(limits)
     }
 
+    /// The values of the `tool_rates` table, each by its key.
+    pub(super) fn tool_rates<T>(
+        &mut self,
+        allowed: &str,
+        parse: impl Fn(&str, &toml::Value) -> Result<T, Why>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let source = self.file.clone().map_or(Source::Default, Source::File);
+        let mut rates = Vec::new();
+        for (tool, value) in &self.tool_rates {
+            let row = Row { name: format!("tool_rates.{tool}"), value: value.to_string(), source: source.clone() };
+            rates.push(parse(tool, value).map_err(|why| ConfigError::NotAllowed {
+                name: row.name.clone(),
+                value: row.value.clone(),
+                source_of_value: row.source.clone(),
+                why,
+                allowed: allowed.to_owned(),
+            })?);
+            self.rows.push(row);
+        }
+        Ok(rates)
+    }
+
     pub(super) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
@@ -331,13 +351,18 @@ fn not_allowed(key: &Key, value: String, source: Source, why: Why) -> ConfigErro
     }
 }
 
-fn not_a_table(value: &toml::Value, file: Option<PathBuf>) -> ConfigError {
-    ConfigError::NotAllowed {
-        name: "limits".to_owned(),
-        value: value.to_string(),
-        source_of_value: file.map_or(Source::Default, Source::File),
-        why: format!("it is a {}", value.type_str()),
-        allowed: "a table `[limits]`".to_owned(),
+/// The table of this name, which need not be there.
+fn take_table(table: &mut toml::Table, name: &str, file: Option<&PathBuf>) -> Result<toml::Table, ConfigError> {
+    match table.remove(name) {
+        None => Ok(toml::Table::new()),
+        Some(toml::Value::Table(found)) => Ok(found),
+        Some(other) => Err(ConfigError::NotAllowed {
+            name: name.to_owned(),
+            value: other.to_string(),
+            source_of_value: file.cloned().map_or(Source::Default, Source::File),
+            why: format!("it is a {}", other.type_str()),
+            allowed: format!("a table `[{name}]`"),
+        }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Configuration: flags, environment and a TOML file, in that order of precedence, with the source of each value.
 
+mod admission;
 mod http;
 mod layers;
 mod oauth;
@@ -11,7 +12,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use codegen_types::{IsolationLevel, Limits, PackageAccess};
+use coordinator_core::quota::Quotas;
 
+use crate::admission::Rates;
 use crate::identity::{IssuerConfig, Requirement};
 use crate::telemetry::traces::TraceOptions;
 
@@ -62,6 +65,10 @@ pub struct Config {
     pub traces: Option<TraceOptions>,
     /// How tools are listed.
     pub tool_names: ToolNames,
+    /// How often each principal may call.
+    pub rates: Rates,
+    /// How much each principal may use.
+    pub quotas: Quotas,
     /// What each session and task may use.
     pub limits: Limits,
     /// Where interpreters are looked for, separated by colons: this process's `PATH`. The worker's own choice when absent.
@@ -120,6 +127,8 @@ impl Config {
             packages: packages::access(&mut layers, environment)?,
             traces: traces(&mut layers)?,
             tool_names: layers.require(&settings::TOOL_NAMES, values::tool_names)?,
+            rates: admission::rates(&mut layers)?,
+            quotas: admission::quotas(&mut layers)?,
             limits: layers.limits()?,
             search_path: environment.search_path().and_then(|path| path.to_str()).map(str::to_owned),
             file: layers.file().map(PathBuf::from),

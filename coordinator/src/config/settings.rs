@@ -16,13 +16,16 @@ pub struct Key {
 }
 
 macro_rules! settings {
-    ($($ident:ident { $name:literal, $env:literal, $flag:expr, $default:expr, $allowed:literal })*) => {
+    ($($ident:ident { $name:literal, $env:literal, $flag:expr, $default:expr, $allowed:expr })*) => {
         $(pub(super) static $ident: Key =
             Key { name: $name, env: $env, flag: $flag, default: $default, allowed: $allowed };)*
-        /// Every setting but the `limits` table.
+        /// Every setting but the tables `limits` and `tool_rates`.
         pub static KEYS: &[&Key] = &[$(&$ident,)*];
     };
 }
+
+/// How a rate is written.
+pub(super) const RATE: &str = "none, or calls per second, minute or hour such as `50/s`, `100/m` or `1000/h`, with or without how many at once: `50/s burst 200`";
 
 settings! {
     LOG_LEVEL { "log_level", "LOG_LEVEL", None, Some("info"), "error, warn, info, debug or trace" }
@@ -70,6 +73,14 @@ settings! {
         "the URL of a collector that takes OTLP over gRPC, such as `http://127.0.0.1:4317`" }
     TRACE_RATIO { "trace_ratio", "OTEL_TRACES_SAMPLER_ARG", None, Some("1"),
         "a number from 0 to 1: the share of traces that is recorded, where the caller has not decided" }
+    HTTP_RATE { "http_rate", "HTTP_RATE", Some("--http-rate"), Some("50/s burst 200"), RATE }
+    STDIO_RATE { "stdio_rate", "STDIO_RATE", None, Some("none"), RATE }
+    QUOTA_SESSIONS { "quota_sessions", "QUOTA_SESSIONS", None, Some("256"), "a number from 1 to 4096" }
+    QUOTA_TASKS { "quota_tasks", "QUOTA_TASKS", None, Some("128"), "a number from 1 to 1000000, or none" }
+    QUOTA_CPU_PER_DAY { "quota_cpu_per_day", "QUOTA_CPU_PER_DAY", None, Some("none"),
+        "processor time such as `2h`, from 1s to 1000days, or none" }
+    QUOTA_BYTES_PER_DAY { "quota_bytes_per_day", "QUOTA_BYTES_PER_DAY", None, Some("none"),
+        "a number of bytes or one with its unit such as `20GiB`, from 1KiB to 1024TiB, or none" }
     MAX_SESSIONS { "max_sessions", "MAX_SESSIONS", None, Some("256"), "a number from 1 to 4096" }
     ISOLATION_MINIMUM { "isolation_minimum", "ISOLATION_MINIMUM", Some("--isolation-minimum"), Some("full"),
         "reduced, portable or full" }

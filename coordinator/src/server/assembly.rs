@@ -15,6 +15,7 @@ use super::fronts::ServeClient;
 use super::listeners::{ListenError, Listeners};
 use super::readiness::Parts;
 use super::state_dir::LockedStateDir;
+use crate::admission::Admission;
 use crate::caller;
 use crate::config::Config;
 use crate::control::Control;
@@ -106,6 +107,7 @@ struct Rest {
     limits: Limits,
     package_indexes: Arc<[IndexUrl]>,
     traces: Option<Exporting>,
+    admission: Admission,
     diagnostics: Diagnostics,
     state: LockedStateDir,
 }
@@ -137,6 +139,7 @@ impl Bound {
         let embedded = embedded_options(config, &state);
         let sessions = session_options(config);
         let package_indexes = config.packages.indexes.clone().into();
+        let admission = Admission::new(config.rates.clone());
         let rest = Rest {
             clients,
             core,
@@ -144,6 +147,7 @@ impl Bound {
             authenticator,
             limits: config.limits,
             package_indexes,
+            admission,
             traces,
             diagnostics,
             state,
@@ -184,7 +188,8 @@ impl Bound {
         let embedded = Embedded::start(embedded, workers.clone(), &rest.core);
         let package_indexes = Arc::clone(&rest.package_indexes);
         let options = mcp::Options { limits: rest.limits, yield_after, package_indexes, ..mcp::Options::default() };
-        let services = Services::new(Arc::new(sessions.clone()), rest.audit.clone(), options);
+        let services =
+            Services::new(Arc::new(sessions.clone()), rest.audit.clone(), options).admitted_by(rest.admission.clone());
         let service =
             Arc::new(McpClients::new(services.clone(), rest.diagnostics.taps().clone(), rest.clients.clone()));
         tracing::info!(version = VERSION, state = %rest.state.path().display(), "serving");
@@ -262,6 +267,7 @@ fn session_options(config: &Config) -> SessionOptions {
         retention: config.workspace_retention,
         retention_bytes: config.workspace_retention_bytes,
         limits: config.limits,
+        quotas: config.quotas,
         isolation_minimum: config.isolation_minimum,
         ..SessionOptions::default()
     }

@@ -6,6 +6,7 @@
 mod call;
 mod capture;
 mod changes;
+mod ledger;
 mod options;
 mod outcome;
 mod owner;
@@ -38,6 +39,7 @@ use crate::workers::Fleet;
 pub use call::{Captured, Completed, CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
 pub use changes::{Changed, Changes, ChangesFollower, News};
 pub use options::{OUTCOME_KEPT, SessionOptions, SessionsDeps};
+pub(crate) use receipt::Charge;
 pub use receipt::Receipt;
 pub use seen::{Launched, TaskInfo, TaskPhase, TaskSeen};
 pub use service::{Sessions, StartError};
@@ -59,6 +61,8 @@ struct Shared {
     running: Arc<running::RunningTasks>,
     /// What changes in workspaces.
     changes: Changes,
+    /// What each principal uses today.
+    ledger: ledger::Ledger,
 }
 
 impl Shared {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use codegen_audit::Audit;
 use codegen_types::{IsolationLevel, Limits};
 use coordinator_core::placement::Requirements;
+use coordinator_core::quota::Quotas;
 use coordinator_core::session::Rules;
 
 use crate::store::{SessionStore, TaskStore};
@@ -33,14 +34,14 @@ pub struct SessionOptions {
     pub outcome_retention: Duration,
     /// Sessions of all principals, but for closed ones.
     pub sessions_max: usize,
-    /// Sessions of one principal, but for closed ones.
-    pub sessions_per_principal_max: usize,
     /// Tasks of one session that run at once.
     pub tasks_per_session_max: usize,
     /// How long a call waits for a worker that is just not there, as when it is being started again.
     pub worker_patience: Duration,
     /// What each session and task may use.
     pub limits: Limits,
+    /// What each principal may use, all its sessions together.
+    pub quotas: Quotas,
     /// Below this isolation no session is run.
     pub isolation_minimum: IsolationLevel,
 }
@@ -54,10 +55,10 @@ impl Default for SessionOptions {
             retention_bytes: 20 << 30,
             outcome_retention: OUTCOME_KEPT,
             sessions_max: 1_000,
-            sessions_per_principal_max: 256,
             tasks_per_session_max: 8,
             worker_patience: Duration::from_secs(10),
             limits: Limits::default(),
+            quotas: Quotas::default(),
             isolation_minimum: IsolationLevel::Full,
         }
     }

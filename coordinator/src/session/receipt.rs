@@ -41,19 +41,19 @@ pub struct Receipt {
 
 /// What one task adds to it, as the record of its outcome says it: the same while the server runs and at its next start.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Charge {
-    pub(super) failed: bool,
-    pub(super) cpu_ms: u64,
-    pub(super) memory_peak_bytes: u64,
-    pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
-    pub(super) packages: Vec<Package>,
-    pub(super) hosts: Vec<String>,
+pub(crate) struct Charge {
+    pub(crate) failed: bool,
+    pub(crate) cpu_ms: u64,
+    pub(crate) memory_peak_bytes: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) packages: Vec<Package>,
+    pub(crate) hosts: Vec<String>,
 }
 
 impl Charge {
     /// What the record of an outcome says. `None`: it closes an attempt of a task that goes on.
-    pub(super) fn of(outcome: Option<Verdict>, detail: Option<&Value>) -> Option<Self> {
+    pub(crate) fn of(outcome: Option<Verdict>, detail: Option<&Value>) -> Option<Self> {
         let field = |name: &str| detail.and_then(|detail| detail.get(name));
         let number = |name: &str| field(name).and_then(Value::as_u64).unwrap_or_default();
         if field("not_started").is_some() {

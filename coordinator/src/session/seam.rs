@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::{EventBody, Failure, Principal, Runtime, SessionId, TaskId};
+use coordinator_core::quota::Standing;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,10 @@ impl SessionCalls for Sessions {
 
     fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>> {
         Self::list(self, principal, include_closed)
+    }
+
+    fn standing(&self, principal: &Principal) -> Standing {
+        Self::standing(self, principal)
     }
 
     fn update(

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use codegen_types::{ErrorCode, Failure, Principal, Runtime, SessionId};
+use coordinator_core::quota::Standing;
 use coordinator_core::session::{Assignment, Files, Input, step};
 use tokio::sync::{mpsc, oneshot};
 
 use super::call::{CreateSession, SessionSnapshot, UpdateSession};
 use super::changes::ChangesFollower;
+use super::ledger::Ledger;
 use super::options::SessionsDeps;
 use super::owner::{MAILBOX, Message, Owner};
 use super::receipt::Receipt;
@@ -40,8 +42,15 @@ impl Sessions {
     /// [`StartError`] when the log or the store cannot be read, or the log cannot be written.
     pub async fn start(deps: SessionsDeps) -> Result<Self, StartError> {
         let SessionsDeps { audit, audit_dir, sessions, tasks, fleet, supervisor, options } = deps;
+        let today = audit_dir.clone();
         let rows =
             reconcile::run(&audit, audit_dir, sessions.as_ref(), tasks.as_ref(), options.outcome_retention).await?;
+        let ledger = Ledger::new(options.quotas);
+        if let Some(dir) = today {
+            let restored = ledger.clone();
+            let reading = tokio::task::spawn_blocking(move || restored.restore(&dir));
+            reading.await.map_err(|_| ReconcileError::CutOff)?.map_err(ReconcileError::Read)?;
+        }
         let (table, workers, repeats, running, changes) = Default::default();
         let shared = Arc::new(Shared {
             audit,
@@ -55,6 +64,7 @@ impl Sessions {
             repeats,
             running,
             changes,
+            ledger,
         });
         let this = Self { shared };
         for row in rows {
@@ -85,7 +95,7 @@ impl Sessions {
         let ttl = create.ttl.unwrap_or(shared.options.ttl_default);
         let ttl_ms = update::ttl_ms(Some(ttl))?.unwrap_or_default();
         let options = &shared.options;
-        let admission = shared.table.admit(principal, options.sessions_max, options.sessions_per_principal_max)?;
+        let admission = shared.table.admit(principal, options.sessions_max, options.quotas.sessions as usize)?;
         let slot = shared.reserve(None).await?;
         let (worker, incarnation) = slot.worker();
         let at = Assignment { worker: worker.clone(), incarnation };
@@ -144,6 +154,11 @@ impl Sessions {
         let mut rows = self.shared.table.list(principal);
         rows.retain(|row| include_closed || row.state != "closed");
         rows
+    }
+
+    /// What a principal may use, uses and has used today.
+    pub fn standing(&self, principal: &Principal) -> Standing {
+        self.shared.ledger.standing(principal, self.shared.table.open_of(principal))
     }
 
     /// Changes a session's description.

@@ -47,7 +47,25 @@ impl Drop for Admission {
     }
 }
 
+impl Inner {
+    fn open_of(&self, principal: &Principal) -> usize {
+        let theirs = |entry: &&Entry| entry.snapshot.principal == *principal;
+        self.entries.values().filter(is_open).filter(theirs).count()
+            + self.admitted.get(principal).copied().unwrap_or_default()
+    }
+}
+
+/// Whether a session counts. What is suspended has no processes; retention bounds it.
+fn is_open(entry: &&Entry) -> bool {
+    matches!(entry.snapshot.state, "opening" | "ready" | "closing")
+}
+
 impl Table {
+    /// How many sessions the principal has open, those included that are being made.
+    pub(super) fn open_of(&self, principal: &Principal) -> usize {
+        self.inner.read().open_of(principal)
+    }
+
     /// Counts one more session of `principal`, unless there are as many as there may be.
     pub(super) fn admit(
         self: &Arc<Self>,
@@ -56,17 +74,15 @@ impl Table {
         per_principal_max: usize,
     ) -> Result<Admission, Failure> {
         let mut inner = self.inner.write();
-        // What is suspended has no processes; retention bounds it.
-        let open = |entry: &&Entry| matches!(entry.snapshot.state, "opening" | "ready" | "closing");
-        let all = inner.entries.values().filter(open).count() + inner.admitted.values().sum::<usize>();
-        let theirs = inner.entries.values().filter(open).filter(|entry| entry.snapshot.principal == *principal).count()
-            + inner.admitted.get(principal).copied().unwrap_or_default();
-        for (count, max, whose) in [(all, sessions_max, "this server"), (theirs, per_principal_max, "you")] {
-            if count >= max {
-                let text =
-                    format!("{whose} already have {count} sessions open, the most there may be; close one first");
-                return Err(Failure::new(ErrorCode::SessionLimit, text));
-            }
+        let all = inner.entries.values().filter(is_open).count() + inner.admitted.values().sum::<usize>();
+        if all >= sessions_max {
+            let text = "this server has as many sessions open as there may be; close one, or try again later";
+            return Err(Failure::new(ErrorCode::SessionLimit, text));
+        }
+        let theirs = inner.open_of(principal);
+        if theirs >= per_principal_max {
+            let text = format!("you have {theirs} sessions open, the most you may; close one with session_close first");
+            return Err(Failure::new(ErrorCode::QuotaExceeded, text));
         }
         *inner.admitted.entry(principal.clone()).or_default() += 1;
         drop(inner);

@@ -45,11 +45,17 @@ impl Sessions {
             Ok(Claiming::Is(launched)) => return launched,
             Err(failure) => return over(failed(task, failure)),
         };
+        let place = match self.shared.ledger.begin(&call.principal) {
+            Ok(place) => place,
+            Err(failure) => return over(failed(task, failure)),
+        };
         let (begins, begun) = oneshot::channel();
         let runner = Runner { shared: Arc::clone(&self.shared), owner: entry.owner, call, events, cancel };
         let (reply, outcome) = oneshot::channel();
         self.shared.supervisor.spawn("session task", OnEnd::Ignore, async move {
             let answer = |outcome: TaskOutcome| {
+                // First, so that whoever has the answer has the place, too.
+                drop(place);
                 if let Some(claimed) = claimed {
                     claimed.tell(&outcome);
                 }

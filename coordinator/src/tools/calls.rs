@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::{EventBody, Failure, Principal, Runtime, SessionId, TaskId};
+use coordinator_core::quota::Standing;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,9 @@ pub trait SessionCalls: Send + Sync + 'static {
 
     /// The principal's sessions, oldest first.
     fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>>;
+
+    /// What a principal may use, uses and has used today.
+    fn standing(&self, principal: &Principal) -> Standing;
 
     /// Changes a session's description.
     fn update(

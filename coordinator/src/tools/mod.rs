@@ -29,6 +29,7 @@ mod session;
 mod session_keys;
 mod session_view;
 mod shown;
+mod standing_view;
 mod table;
 mod tasks;
 mod words;

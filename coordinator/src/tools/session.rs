@@ -17,6 +17,7 @@ use super::call::{Answer, Call, Refusal, Reply};
 use super::result::ToolResult;
 use super::session_keys::Keyed;
 use super::session_view::{Detail, SessionView};
+use super::standing_view::StandingView;
 use crate::session::{CreateSession, UpdateSession};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -78,6 +79,14 @@ pub(super) struct SessionListOutput {
     sessions: Vec<SessionView>,
 }
 
+#[derive(Debug, serde::Serialize, JsonSchema)]
+pub(super) struct SessionInfoOutput {
+    #[serde(flatten)]
+    session: SessionView,
+    /// What the caller may use and uses, all its sessions together.
+    yours: StandingView,
+}
+
 pub(super) fn create<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
     async move {
         let input: SessionCreateInput = call.input()?;
@@ -98,7 +107,14 @@ pub(super) fn info<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
     async move {
         let input: SessionInfoInput = call.input()?;
         let session = call.connection.session(input.session_id.as_deref()).await?;
-        Ok(Reply::Unrecorded(described(call, session, Detail::Full).await?, Some(session)))
+        let connection = call.connection;
+        let standing = connection.sessions.standing(&connection.principal);
+        let rate = connection.admission.rates().of(connection.door()).map(|rate| rate.to_string());
+        let (session_view, yours) = (view(call, session, Detail::Full).await?, StandingView::of(&standing, rate));
+        let mut text = session_view.text();
+        yours.tell(&mut text);
+        let output = SessionInfoOutput { session: session_view, yours };
+        Ok(Reply::Unrecorded(ToolResult::structured(text, json!(output)), Some(session)))
     }
     .boxed()
 }
@@ -182,12 +198,17 @@ where
 }
 
 async fn described(call: &Call<'_>, session: SessionId, detail: Detail) -> Result<ToolResult, Refusal> {
+    let view = view(call, session, detail).await?;
+    Ok(ToolResult::structured(view.text(), json!(view)))
+}
+
+async fn view(call: &Call<'_>, session: SessionId, detail: Detail) -> Result<SessionView, Refusal> {
     let connection = call.connection;
     let snapshot = connection.sessions.get(&connection.principal, session);
     let snapshot = snapshot.map_err(|failure| Refusal::of_session(failure, session))?;
-    let mut view = SessionView::of(&snapshot, connection.is_default(session).await, detail);
-    if detail == Detail::Full {
-        view = view.with_limits(&connection.limits).with_runtimes(connection.sessions.runtimes(&snapshot));
-    }
-    Ok(ToolResult::structured(view.text(), json!(view)))
+    let view = SessionView::of(&snapshot, connection.is_default(session).await, detail);
+    Ok(match detail {
+        Detail::Brief => view,
+        Detail::Full => view.with_limits(&connection.limits).with_runtimes(connection.sessions.runtimes(&snapshot)),
+    })
 }

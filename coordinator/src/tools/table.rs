@@ -30,10 +30,10 @@ pub static TOOLS: &[Tool] = &[
         name: "session_info",
         title: "Describe a session",
         description: "Says how a session is: its state, how well it is isolated layer by layer, its limits, the tasks \
-                      that run in it, and how long its files are kept.",
+                      that run in it, how long its files are kept, and what is left of your own quotas.",
         effect: Effect::Reads,
         input: schema::of::<session::SessionInfoInput>,
-        output: Some(schema::of_output::<session_view::SessionView>),
+        output: Some(schema::of_output::<session::SessionInfoOutput>),
         run: session::info,
     },
     Tool {

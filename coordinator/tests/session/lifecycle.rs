@@ -5,6 +5,7 @@ use std::time::Duration;
 use codegen_audit::EventKind;
 use codegen_types::{Epoch, ErrorCode, Failure};
 use coordinator::session::{CreateSession, SessionOptions, UpdateSession};
+use coordinator_core::quota::Quotas;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -163,13 +164,18 @@ async fn a_session_that_nobody_uses_is_forgotten_with_its_files() {
     assert_eq!(rig.kinds(session).last(), Some(&EventKind::SessionExpired));
 }
 
+fn sessions_quota(sessions: u32) -> Quotas {
+    Quotas { sessions, ..Quotas::default() }
+}
+
 #[tokio::test]
 async fn sessions_are_bounded_for_each_principal() {
-    let rig = Rig::with(Ground::in_memory(), SessionOptions { sessions_per_principal_max: 2, ..options() }).await;
+    let rig = Rig::with(Ground::in_memory(), SessionOptions { quotas: sessions_quota(2), ..options() }).await;
     let first = rig.create().await.id;
     rig.create().await;
     let refused = rig.sessions.create(&ann(), CreateSession::default()).await.unwrap_err();
-    assert_eq!(refused.code, ErrorCode::SessionLimit);
+    assert_eq!(refused.code, ErrorCode::QuotaExceeded);
+    assert_eq!((rig.sessions.standing(&ann()).sessions, rig.sessions.standing(&ann()).quotas.sessions), (2, 2));
     let bob = codegen_types::Principal::os_user("bob");
     assert!(rig.sessions.create(&bob, CreateSession::default()).await.is_ok());
     rig.sessions.close(&ann(), first).await.unwrap();
@@ -178,7 +184,7 @@ async fn sessions_are_bounded_for_each_principal() {
 
 #[tokio::test]
 async fn a_session_without_processes_takes_no_place_of_an_open_one() {
-    let rig = Rig::with(Ground::in_memory(), SessionOptions { sessions_per_principal_max: 1, ..options() }).await;
+    let rig = Rig::with(Ground::in_memory(), SessionOptions { quotas: sessions_quota(1), ..options() }).await;
     let asleep = rig.sessions.create(&ann(), lasting(Duration::from_secs(1))).await.unwrap().id;
     assert!(rig.sessions.create(&ann(), CreateSession::default()).await.is_err());
     rig.reaches(asleep, "suspended").await;

@@ -103,6 +103,9 @@ impl Runner {
     }
 
     async fn leave(&self, charge: Option<Charge>) {
+        if let Some(charge) = &charge {
+            self.shared.ledger.charge(&self.call.principal, charge);
+        }
         // An owner that is gone has no use for the news.
         let _ = self.owner.send(Message::Ended { task: self.call.task, charge }).await;
     }
