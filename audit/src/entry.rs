@@ -78,6 +78,10 @@ words! {
         SessionLost = "session.lost",
         /// A session's name, metadata or lifetime changed.
         SessionUpdated = "session.updated",
+        /// A session was shared with a principal, or its role there changed.
+        SessionShared = "session.shared",
+        /// A session is shared with a principal no longer.
+        SessionUnshared = "session.unshared",
         /// A session is being closed.
         SessionClosing = "session.closing",
         /// A session is closed for good.

@@ -8,6 +8,7 @@ use codegen_types::{
     Display, Failure, IsolationReport, Lease, LogSeq, Operation, OperationResult, Principal, SessionId, TaskId,
     TraceContext,
 };
+use coordinator_core::session::{Shares, Writing};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -44,6 +45,10 @@ pub struct SessionSnapshot {
     pub id: SessionId,
     /// Whose it is.
     pub principal: Principal,
+    /// With whom it is shared.
+    pub shares: Shares,
+    /// Who acts in it at present, or did just now; nobody when it is not shared for writing.
+    pub writer: Option<Writing>,
     /// A name for people.
     pub name: Option<String>,
     /// The caller's own notes.

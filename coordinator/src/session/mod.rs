@@ -3,6 +3,7 @@
 //! A transition is decided purely by `coordinator-core`; its owner records, stores, publishes and carries it out, in that
 //! order. Tasks run in tasks of their own, so that a caller that vanishes loses no outcome.
 
+mod access;
 mod call;
 mod capture;
 mod changes;
@@ -35,6 +36,8 @@ use parking_lot::RwLock;
 use crate::store::{SessionStore, TaskStore};
 use crate::supervisor::Supervisor;
 use crate::workers::Fleet;
+
+pub use coordinator_core::session::{Access, Role, Shares, Writing};
 
 pub use call::{Captured, Completed, CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
 pub use changes::{Changed, Changes, ChangesFollower, News};

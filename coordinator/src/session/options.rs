@@ -36,6 +36,8 @@ pub struct SessionOptions {
     pub sessions_max: usize,
     /// Tasks of one session that run at once.
     pub tasks_per_session_max: usize,
+    /// How long a principal that acted in a shared session alone may go on acting there.
+    pub writer_lease: Duration,
     /// How long a call waits for a worker that is just not there, as when it is being started again.
     pub worker_patience: Duration,
     /// What each session and task may use.
@@ -56,6 +58,7 @@ impl Default for SessionOptions {
             outcome_retention: OUTCOME_KEPT,
             sessions_max: 1_000,
             tasks_per_session_max: 8,
+            writer_lease: Duration::from_secs(30),
             worker_patience: Duration::from_secs(10),
             limits: Limits::default(),
             quotas: Quotas::default(),
@@ -67,6 +70,10 @@ impl Default for SessionOptions {
 impl SessionOptions {
     pub(super) fn rules(&self) -> Rules {
         Rules { tasks_max: self.tasks_per_session_max }
+    }
+
+    pub(super) fn writer_lease_ms(&self) -> i64 {
+        i64::try_from(self.writer_lease.as_millis()).unwrap_or(i64::MAX)
     }
 
     pub(super) fn requirements(&self) -> Requirements {

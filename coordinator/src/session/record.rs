@@ -1,13 +1,21 @@
 //! What goes into the audit log about sessions.
 
 use codegen_audit::{Entry, EventKind, Record};
-use coordinator_core::session::{CloseReason, SessionEvent, SuspendReason};
+use codegen_types::Principal;
+use coordinator_core::session::{CloseReason, Role, SessionEvent, SuspendReason};
 use serde_json::{Value, json};
 
 use crate::store::SessionRow;
 
+/// With whom a step shares a session, or shares it no longer.
+#[derive(Debug, Clone)]
+pub(super) struct Sharing {
+    pub(super) with: Principal,
+    pub(super) role: Option<Role>,
+}
+
 /// The record of a step: enough to make the session's row again from the log alone.
-pub(super) fn of_step(row: &SessionRow, event: SessionEvent) -> Entry {
+pub(super) fn of_step(row: &SessionRow, event: SessionEvent, sharing: Option<&Sharing>) -> Entry {
     let (kind, reason) = match event {
         SessionEvent::Created => (EventKind::SessionCreated, None),
         SessionEvent::Opening => (EventKind::SessionOpening, None),
@@ -15,6 +23,8 @@ pub(super) fn of_step(row: &SessionRow, event: SessionEvent) -> Entry {
         SessionEvent::Suspended(reason) => (EventKind::SessionSuspended, Some(suspended(reason))),
         SessionEvent::Lost => (EventKind::SessionLost, None),
         SessionEvent::Updated => (EventKind::SessionUpdated, None),
+        SessionEvent::Shared => (EventKind::SessionShared, None),
+        SessionEvent::Unshared => (EventKind::SessionUnshared, None),
         SessionEvent::Closing(reason) => (EventKind::SessionClosing, Some(closed(reason))),
         SessionEvent::Closed(CloseReason::Expired) => (EventKind::SessionExpired, Some(closed(CloseReason::Expired))),
         SessionEvent::Closed(reason) => (EventKind::SessionClosed, Some(closed(reason))),
@@ -27,6 +37,9 @@ pub(super) fn of_step(row: &SessionRow, event: SessionEvent) -> Entry {
         SessionEvent::Created | SessionEvent::Updated => {
             Some(json!({"name": row.name, "metadata": row.metadata, "ttl_ms": row.ttl_ms}))
         }
+        SessionEvent::Shared | SessionEvent::Unshared => {
+            sharing.map(|sharing| json!({"principal": sharing.with, "role": sharing.role}))
+        }
         SessionEvent::Opening
         | SessionEvent::Opened
         | SessionEvent::Suspended(_)
@@ -34,6 +47,10 @@ pub(super) fn of_step(row: &SessionRow, event: SessionEvent) -> Entry {
         | SessionEvent::Closing(_)
         | SessionEvent::Closed(_) => None,
     };
+    let mut detail = json!({"state": row.state, "reason": reason, "layers": layers});
+    if sharing.is_some() {
+        detail["shares"] = json!(row.shares);
+    }
     Entry {
         kind,
         principal: Some(row.principal.clone()),
@@ -41,7 +58,7 @@ pub(super) fn of_step(row: &SessionRow, event: SessionEvent) -> Entry {
         lease: row.state.lease().cloned(),
         level: row.isolation.as_ref().map(|report| report.level),
         args: description,
-        detail: Some(json!({"state": row.state, "reason": reason, "layers": layers})),
+        detail: Some(detail),
         ..Entry::default()
     }
 }
@@ -79,7 +96,15 @@ const fn closed(reason: CloseReason) -> &'static str {
 /// Whether the step ends something: that is never refused for want of a log, its record comes when the log is back.
 pub(super) const fn ends(event: SessionEvent) -> bool {
     match event {
-        SessionEvent::Created | SessionEvent::Opening | SessionEvent::Opened | SessionEvent::Updated => false,
-        SessionEvent::Suspended(_) | SessionEvent::Lost | SessionEvent::Closing(_) | SessionEvent::Closed(_) => true,
+        SessionEvent::Created
+        | SessionEvent::Opening
+        | SessionEvent::Opened
+        | SessionEvent::Updated
+        | SessionEvent::Shared => false,
+        SessionEvent::Unshared
+        | SessionEvent::Suspended(_)
+        | SessionEvent::Lost
+        | SessionEvent::Closing(_)
+        | SessionEvent::Closed(_) => true,
     }
 }

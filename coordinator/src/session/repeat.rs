@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use codegen_types::{ErrorCode, Failure, SessionId, TaskId};
+use codegen_types::{ErrorCode, Failure, Principal, SessionId, TaskId};
 use coordinator_core::idempotency::{ArgumentDigest, Earlier, Verdict, judge};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -13,8 +13,11 @@ use tokio::sync::watch;
 use super::call::{TaskCall, TaskOutcome};
 use crate::store::TaskRow;
 
-/// Running calls by session and key; the keys are independent of each other.
-pub(super) type Repeats = Arc<DashMap<(SessionId, String), Running>>;
+/// Running calls by principal, session and key; the keys are independent of each other.
+pub(super) type Repeats = Arc<DashMap<Key, Running>>;
+
+/// A key, and whose it is in which session.
+type Key = (Principal, SessionId, String);
 
 /// Stands for the digest of a call whose row was made again from the log, which does not have it: a digest of arguments
 /// would give short secrets away. Whatever comes under the key is then taken for the same call, and not run.
@@ -38,7 +41,7 @@ pub(super) enum Claim {
 /// The right to run under a key; given up when dropped.
 pub(super) struct Claimed {
     repeats: Repeats,
-    key: (SessionId, String),
+    key: Key,
     outcome: watch::Sender<Option<TaskOutcome>>,
 }
 
@@ -56,14 +59,9 @@ impl Drop for Claimed {
 }
 
 /// Claims a key for a call.
-pub(super) fn claim(
-    repeats: &Repeats,
-    session: SessionId,
-    key: &str,
-    digest: ArgumentDigest,
-    task: TaskId,
-) -> Result<Claim, Failure> {
-    let key = (session, key.to_owned());
+pub(super) fn claim(repeats: &Repeats, call: &TaskCall, key: &str, digest: ArgumentDigest) -> Result<Claim, Failure> {
+    let task = call.task;
+    let key = (call.principal.clone(), call.session, key.to_owned());
     match repeats.entry(key.clone()) {
         Entry::Occupied(running) => {
             let earlier = Earlier { digest: running.get().digest, is_over: false };

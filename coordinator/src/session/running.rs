@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::call::{Captured, TaskOutcome};
 use super::seen::{TaskInfo, TaskPhase};
 use super::transcript::Transcript;
+use crate::store::TasksOf;
 
 /// Running tasks by id; they are independent of each other. Each leaves when its outcome has been stored.
 #[derive(Default)]
@@ -66,16 +67,18 @@ impl RunningTasks {
         Registered { tasks: Arc::clone(self), run }
     }
 
-    /// The task, if it runs and is this principal's.
-    pub(super) fn of(&self, principal: &Principal, task: TaskId) -> Option<Arc<Run>> {
-        let run = Arc::clone(&*self.by_id.get(&task)?);
-        (run.principal == *principal).then_some(run)
+    /// The task, if it runs, whoever began it.
+    pub(super) fn get(&self, task: TaskId) -> Option<Arc<Run>> {
+        Some(Arc::clone(&*self.by_id.get(&task)?))
     }
 
-    /// The principal's running tasks, in one session or in all.
-    pub(super) fn list(&self, principal: &Principal, session: Option<SessionId>) -> Vec<Arc<Run>> {
-        let theirs = |run: &Run| run.principal == *principal && session.is_none_or(|session| run.session == session);
-        self.by_id.iter().filter(|run| theirs(run)).map(|run| Arc::clone(&run)).collect()
+    /// The running tasks of a principal or of a session.
+    pub(super) fn list(&self, of: &TasksOf) -> Vec<Arc<Run>> {
+        let wanted = |run: &Run| match of {
+            TasksOf::Principal(principal) => run.principal == *principal,
+            TasksOf::Session(session) => run.session == *session,
+        };
+        self.by_id.iter().filter(|run| wanted(run)).map(|run| Arc::clone(&run)).collect()
     }
 }
 
@@ -96,6 +99,7 @@ impl Run {
         TaskInfo {
             task: self.task,
             session: self.session,
+            principal: self.principal.clone(),
             tool: self.tool.to_owned(),
             phase: TaskPhase::Running,
             begun_ms: self.begun_ms,
@@ -140,16 +144,17 @@ mod tests {
         let (ann, task) = (Principal::os_user("ann"), TaskId::mint());
         let ids = (ann.clone(), SessionId::mint(), task);
         let registered = tasks.add(Run::new(ids, "run_shell", CancellationToken::new()));
-        let run = tasks.of(&ann, task).unwrap();
-        assert!(tasks.of(&Principal::os_user("bob"), task).is_none() && tasks.list(&ann, None).len() == 1);
+        let run = tasks.get(task).unwrap();
+        let of = |principal: &Principal| tasks.list(&TasksOf::Principal(principal.clone())).len();
+        assert_eq!((of(&ann), of(&Principal::os_user("bob"))), (1, 0));
         let result = Err(Failure::new(ErrorCode::TaskTimeout, "too long"));
         let outcome = TaskOutcome { task, result, partial: None, audit_seq: None, replayed: false };
         let (told, ()) = tokio::join!(run.ended(), async { registered.tell(&outcome) });
         assert_eq!(told, Some(outcome));
-        let late = tasks.of(&ann, task).unwrap();
+        let late = tasks.get(task).unwrap();
         late.outcome.send_replace(None);
         drop(registered);
         assert_eq!(late.ended().await, None);
-        assert!(tasks.of(&ann, task).is_none());
+        assert!(tasks.get(task).is_none());
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use codegen_types::{EventBody, Failure, Principal, Runtime, SessionId, TaskId};
 use coordinator_core::quota::Standing;
+use coordinator_core::session::Role;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +48,25 @@ impl SessionCalls for Sessions {
         update: UpdateSession,
     ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
         Box::pin(async move { Self::update(self, &principal, session, update).await })
+    }
+
+    fn share(
+        &self,
+        principal: Principal,
+        session: SessionId,
+        with: Principal,
+        role: Role,
+    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        Box::pin(async move { Self::share(self, &principal, session, with, role).await })
+    }
+
+    fn unshare(
+        &self,
+        principal: Principal,
+        session: SessionId,
+        with: Principal,
+    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        Box::pin(async move { Self::unshare(self, &principal, session, with).await })
     }
 
     fn close(&self, principal: Principal, session: SessionId) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {

@@ -1,6 +1,6 @@
 //! A task as its principal sees it, while it runs and afterwards.
 
-use codegen_types::{ErrorCode, SessionId, TaskId};
+use codegen_types::{ErrorCode, Principal, SessionId, TaskId};
 use coordinator_core::task::TaskState;
 use futures::future::BoxFuture;
 
@@ -58,6 +58,8 @@ pub struct TaskInfo {
     pub task: TaskId,
     /// Its session.
     pub session: SessionId,
+    /// Who began it.
+    pub principal: Principal,
     /// The tool that began it.
     pub tool: String,
     /// Where it stands.
@@ -81,7 +83,8 @@ impl TaskInfo {
             | TaskState::Unknown => TaskPhase::Unknown,
         };
         let (begun_ms, ended_ms) = (row.begun_ms, row.ended_ms);
-        Self { task: row.id, session: row.session, tool: row.tool.clone(), phase, begun_ms, ended_ms }
+        let (principal, tool) = (row.principal.clone(), row.tool.clone());
+        Self { task: row.id, session: row.session, principal, tool, phase, begun_ms, ended_ms }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use codegen_types::{ErrorCode, Failure, Principal, Runtime, SessionId};
 use coordinator_core::quota::Standing;
-use coordinator_core::session::{Assignment, Files, Input, step};
+use coordinator_core::session::{Assignment, Files, Input, Need, Role, Shares, step};
 use tokio::sync::{mpsc, oneshot};
 
 use super::call::{CreateSession, SessionSnapshot, UpdateSession};
@@ -105,6 +105,7 @@ impl Sessions {
         let row = SessionRow {
             id: SessionId::mint(),
             principal: principal.clone(),
+            shares: Shares::default(),
             name: create.name,
             metadata: create.metadata,
             ttl_ms,
@@ -140,7 +141,7 @@ impl Sessions {
     /// # Errors
     /// `SESSION_NOT_FOUND`, for a foreign handle as for an unknown one.
     pub fn get(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
-        self.shared.table.of(principal, session).map(|entry| entry.snapshot)
+        self.shared.table.of(principal, session, Need::Read).map(|entry| entry.snapshot)
     }
 
     /// What the worker that holds a session, or held it last, runs programs with; nothing while it is away.
@@ -149,7 +150,7 @@ impl Sessions {
         lease.map(|lease| self.shared.fleet.runtimes(&lease.worker)).unwrap_or_default()
     }
 
-    /// The principal's sessions, oldest first.
+    /// The sessions that a principal may see, oldest first.
     pub fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>> {
         let mut rows = self.shared.table.list(principal);
         rows.retain(|row| include_closed || row.state != "closed");
@@ -164,7 +165,8 @@ impl Sessions {
     /// Changes a session's description.
     ///
     /// # Errors
-    /// `SESSION_NOT_FOUND`, `SESSION_CLOSED`, `SESSION_LOST`, `INVALID_ARGUMENT`, `AUDIT_UNAVAILABLE`.
+    /// `SESSION_NOT_FOUND`, `PERMISSION_DENIED`, `SESSION_CLOSED`, `SESSION_LOST`, `INVALID_ARGUMENT`,
+    /// `AUDIT_UNAVAILABLE`.
     pub async fn update(
         &self,
         principal: &Principal,
@@ -174,10 +176,43 @@ impl Sessions {
         self.ask(principal, session, |reply| Message::Update { update, reply }).await
     }
 
+    /// Shares a session with another principal, or changes what it was shared with it for. A writer that becomes an
+    /// observer stops: its acting tasks are cancelled.
+    ///
+    /// # Errors
+    /// As of [`update`](Self::update).
+    pub async fn share(
+        &self,
+        principal: &Principal,
+        session: SessionId,
+        with: Principal,
+        role: Role,
+    ) -> Result<Arc<SessionSnapshot>, Failure> {
+        self.ask(principal, session, |reply| Message::Share { with, role, reply }).await
+    }
+
+    /// Shares a session with a principal no longer: whatever it does there ends.
+    ///
+    /// # Errors
+    /// `SESSION_NOT_FOUND`, `PERMISSION_DENIED`.
+    pub async fn unshare(
+        &self,
+        principal: &Principal,
+        session: SessionId,
+        with: Principal,
+    ) -> Result<Arc<SessionSnapshot>, Failure> {
+        let unshared = self.ask(principal, session, |reply| Message::Unshare { with, reply }).await;
+        if unshared.is_ok() {
+            // Whoever follows its files looks whether it still may.
+            self.shared.changes.tell(session, None);
+        }
+        unshared
+    }
+
     /// Ends a session for good: its tasks, its processes, its files.
     ///
     /// # Errors
-    /// `SESSION_NOT_FOUND`, `SESSION_CLOSED`.
+    /// `SESSION_NOT_FOUND`, `PERMISSION_DENIED`, `SESSION_CLOSED`.
     pub async fn close(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
         let closed = self.ask(principal, session, |reply| Message::Close { reply }).await;
         if closed.is_ok() {
@@ -186,13 +221,14 @@ impl Sessions {
         closed
     }
 
+    /// Asks a session's owner task for what only its owner may ask.
     async fn ask(
         &self,
         principal: &Principal,
         session: SessionId,
         message: impl FnOnce(oneshot::Sender<Result<Arc<SessionSnapshot>, Failure>>) -> Message,
     ) -> Result<Arc<SessionSnapshot>, Failure> {
-        let entry = self.shared.table.of(principal, session)?;
+        let entry = self.shared.table.of(principal, session, Need::Own)?;
         let (reply, answer) = oneshot::channel();
         entry.owner.send(message(reply)).await.map_err(|_| stopping())?;
         answer.await.unwrap_or_else(|_| Err(stopping()))

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use codegen_types::{ErrorCode, Failure, Principal, SessionId};
+use coordinator_core::session::Need;
 use parking_lot::RwLock;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use super::access;
 use super::call::SessionSnapshot;
 use super::owner::Message;
 
@@ -14,6 +16,7 @@ use super::owner::Message;
 #[derive(Default)]
 pub(super) struct Table {
     inner: RwLock<Inner>,
+    access_changes: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -89,20 +92,26 @@ impl Table {
         Ok(Admission { table: Arc::clone(self), principal: principal.clone() })
     }
 
-    /// The entry of a session, if it is this principal's. A foreign handle is told from an unknown one by nobody.
-    pub(super) fn of(&self, principal: &Principal, session: SessionId) -> Result<Entry, Failure> {
-        let inner = self.inner.read();
-        let entry = inner.entries.get(&session).filter(|entry| entry.snapshot.principal == *principal);
-        entry.cloned().ok_or_else(|| {
-            let text = "there is no such session of yours";
-            Failure::new(ErrorCode::SessionNotFound, text)
-        })
+    /// The entry of a session, for a principal who does something there that needs this much. A foreign handle is told
+    /// from an unknown one by nobody.
+    ///
+    /// # Errors
+    /// `SESSION_NOT_FOUND`, `PERMISSION_DENIED`.
+    pub(super) fn of(&self, principal: &Principal, session: SessionId, need: Need) -> Result<Entry, Failure> {
+        let entry = self.inner.read().entries.get(&session).cloned();
+        access::check(entry.as_ref().and_then(|entry| entry.snapshot.access(principal)), need)?;
+        entry.ok_or_else(access::unknown)
+    }
+
+    /// Told whenever a session's shares changed, or it was forgotten.
+    pub(super) fn access_changes(&self) -> watch::Receiver<()> {
+        self.access_changes.subscribe()
     }
 
     /// The snapshots that a principal may see, oldest first.
     pub(super) fn list(&self, principal: &Principal) -> Vec<Arc<SessionSnapshot>> {
         let inner = self.inner.read();
-        let theirs = inner.entries.values().filter(|entry| entry.snapshot.principal == *principal);
+        let theirs = inner.entries.values().filter(|entry| entry.snapshot.access(principal).is_some());
         let mut rows: Vec<_> = theirs.map(|entry| Arc::clone(&entry.snapshot)).collect();
         drop(inner);
         rows.sort_by_key(|row| (row.created_ms, row.id));
@@ -120,13 +129,18 @@ impl Table {
 
     pub(super) fn publish(&self, snapshot: Arc<SessionSnapshot>) {
         if let Some(entry) = self.inner.write().entries.get_mut(&snapshot.id) {
+            let reshared = entry.snapshot.shares != snapshot.shares;
             entry.snapshot = snapshot;
+            if reshared {
+                self.access_changes.send_replace(());
+            }
         }
     }
 
     pub(super) fn remove_if(&self, forgotten: bool, session: SessionId) {
         if forgotten {
             self.inner.write().entries.remove(&session);
+            self.access_changes.send_replace(());
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use codegen_audit::Health;
 use codegen_types::{ErrorCode, EventBody, Failure, Principal, SessionId, TaskId};
+use coordinator_core::session::Need;
 use futures::future::{FutureExt as _, ready};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use super::running::Run;
 use super::seen::{Launched, TaskInfo, TaskPhase, TaskSeen};
 use super::service::Sessions;
 use super::task::Runner;
-use crate::store::{StoreError, TaskRow};
+use crate::store::{StoreError, TaskRow, TasksOf};
 use crate::supervisor::OnEnd;
 
 /// What comes of a call's idempotency key.
@@ -36,7 +37,7 @@ impl Sessions {
     /// Sets a task going. Cancelling `cancel` ends it.
     pub async fn launch(&self, call: TaskCall, events: mpsc::Sender<EventBody>, cancel: CancellationToken) -> Launched {
         let task = call.task;
-        let entry = match self.shared.table.of(&call.principal, call.session) {
+        let entry = match self.shared.table.of(&call.principal, call.session, call.need()) {
             Ok(entry) => entry,
             Err(failure) => return over(failed(task, failure)),
         };
@@ -75,15 +76,16 @@ impl Sessions {
     async fn claim(&self, call: &TaskCall) -> Result<Claiming, Failure> {
         let Some(key) = call.idempotency_key.clone() else { return Ok(Claiming::Run(None)) };
         let digest = repeat::digest(call);
-        let claimed = match repeat::claim(&self.shared.repeats, call.session, &key, digest, call.task)? {
+        let claimed = match repeat::claim(&self.shared.repeats, call, &key, digest)? {
             Claim::First(claimed) => claimed,
             Claim::Join(task, outcome) => return Ok(Claiming::Is(joined(task, outcome))),
         };
-        let earlier = self.shared.tasks.task_by_key(call.session, key).await.map_err(|error| {
-            let error: &dyn std::error::Error = &error;
-            tracing::error!(error, "an idempotency key could not be looked up");
-            Failure::new(ErrorCode::Internal, "the idempotency key could not be looked up, so nothing was run")
-        })?;
+        let earlier =
+            self.shared.tasks.task_by_key(call.session, call.principal.clone(), key).await.map_err(|error| {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "an idempotency key could not be looked up");
+                Failure::new(ErrorCode::Internal, "the idempotency key could not be looked up, so nothing was run")
+            })?;
         let earlier = repeat::replay(earlier, &digest, self.log_is_writable())?;
         Ok(earlier.map_or(Claiming::Run(Some(claimed)), |outcome| Claiming::Is(over(outcome))))
     }
@@ -98,13 +100,13 @@ impl Sessions {
     /// `NOT_FOUND` for a foreign task as for an unknown one, or one whose outcome was given up; `AUDIT_UNAVAILABLE` while
     /// its outcome is kept back.
     pub async fn task(&self, principal: &Principal, task: TaskId) -> Result<TaskSeen, Failure> {
-        if let Some(run) = self.shared.running.of(principal, task)
+        if let Some(run) = self.run_seen(principal, task)
             && !run.was_told().await
         {
             return Ok(TaskSeen { info: run.info(), log: run.log(), outcome: None });
         }
         let row = self.shared.tasks.task(task).await.map_err(|error| unreadable(&error))?;
-        let row = row.filter(|row| row.principal == *principal).ok_or_else(not_found)?;
+        let row = row.filter(|row| self.sees(principal, row.session)).ok_or_else(not_found)?;
         self.kept(row)
     }
 
@@ -113,8 +115,13 @@ impl Sessions {
     /// # Errors
     /// As of [`task`](Self::task).
     pub async fn wait(&self, principal: &Principal, task: TaskId, timeout: Duration) -> Result<TaskSeen, Failure> {
-        let Some(run) = self.shared.running.of(principal, task) else { return self.task(principal, task).await };
-        match tokio::time::timeout(timeout, run.ended()).await {
+        let Some(run) = self.run_seen(principal, task) else { return self.task(principal, task).await };
+        let waited = tokio::select! {
+            biased;
+            () = self.shared.table.revoked(principal, run.session) => return Err(not_found()),
+            waited = tokio::time::timeout(timeout, run.ended()) => waited,
+        };
+        match waited {
             Ok(Some(outcome)) => Ok(told(&run, outcome)),
             Ok(None) | Err(_) => {
                 drop(run);
@@ -123,25 +130,33 @@ impl Sessions {
         }
     }
 
-    /// The principal's tasks, in one session or in all, the newest first, at most so many.
+    /// The tasks of one session, whoever began them, or the principal's own in all sessions that it may read; the newest
+    /// first, at most so many.
     ///
     /// # Errors
-    /// `INTERNAL` when the store cannot be read.
+    /// `SESSION_NOT_FOUND`; `INTERNAL` when the store cannot be read.
     pub async fn tasks(
         &self,
         principal: &Principal,
         session: Option<SessionId>,
         limit: u32,
     ) -> Result<Vec<TaskInfo>, Failure> {
+        let of = match session {
+            Some(session) => {
+                self.shared.table.of(principal, session, Need::Read)?;
+                TasksOf::Session(session)
+            }
+            None => TasksOf::Principal(principal.clone()),
+        };
         let mut infos = Vec::new();
-        for run in self.shared.running.list(principal, session) {
+        for run in self.shared.running.list(&of).into_iter().filter(|run| self.sees(principal, run.session)) {
             if !run.was_told().await {
                 infos.push(run.info());
             }
         }
-        let kept = self.shared.tasks.recent_tasks(principal.clone(), session, limit).await;
+        let kept = self.shared.tasks.recent_tasks(of, limit).await;
         for row in kept.map_err(|error| unreadable(&error))? {
-            if !infos.iter().any(|info| info.task == row.id) {
+            if self.sees(principal, row.session) && !infos.iter().any(|info| info.task == row.id) {
                 infos.push(TaskInfo::of_row(&row));
             }
         }
@@ -150,16 +165,30 @@ impl Sessions {
         Ok(infos)
     }
 
-    /// Asks a running task to end; one that has ended stays as it is.
+    /// Asks a running task to end; one that has ended stays as it is. Whoever began it may, and the session's owner.
     ///
     /// # Errors
-    /// As of [`task`](Self::task).
+    /// As of [`task`](Self::task); `PERMISSION_DENIED`.
     pub async fn cancel_task(&self, principal: &Principal, task: TaskId) -> Result<(), Failure> {
-        match self.shared.running.of(principal, task) {
-            Some(run) => run.cancel.cancel(),
+        match self.run_seen(principal, task) {
+            Some(run) => {
+                if run.principal != *principal {
+                    self.shared.table.of(principal, run.session, Need::Own).map_err(|_| not_yours())?;
+                }
+                run.cancel.cancel();
+            }
             None => drop(self.task(principal, task).await?),
         }
         Ok(())
+    }
+
+    /// A running task, when it is in a session that the principal may read.
+    fn run_seen(&self, principal: &Principal, task: TaskId) -> Option<Arc<Run>> {
+        self.shared.running.get(task).filter(|run| self.sees(principal, run.session))
+    }
+
+    fn sees(&self, principal: &Principal, session: SessionId) -> bool {
+        self.shared.table.of(principal, session, Need::Read).is_ok()
     }
 
     /// A task that is over, from its row.
@@ -211,6 +240,10 @@ fn joined(task: TaskId, mut outcome: tokio::sync::watch::Receiver<Option<TaskOut
 fn cut_off() -> Failure {
     let text = "the server ended the call before its outcome was known; it is not run again by itself";
     Failure::new(ErrorCode::TaskOutcomeUnknown, text)
+}
+
+fn not_yours() -> Failure {
+    Failure::new(ErrorCode::PermissionDenied, "only who began a task and the owner of its session end it")
 }
 
 /// What is said of a task that is not there, and of one that belongs to somebody else.

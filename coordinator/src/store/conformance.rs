@@ -7,7 +7,7 @@ use codegen_types::{
     Display, Epoch, ErrorCode, Exit, Failure, Incarnation, IsolationLevel, IsolationReport, Lease, LogSeq,
     OperationResult, Principal, SessionId, TaskId,
 };
-use coordinator_core::session::SessionState;
+use coordinator_core::session::{Role, SessionState, Shares};
 use coordinator_core::task::TaskState;
 use serde_json::json;
 
@@ -38,6 +38,7 @@ fn session(created_ms: i64) -> SessionRow {
     SessionRow {
         id: SessionId::mint(),
         principal: Principal::os_user("ann"),
+        shares: Shares::default().with(&Principal::os_user("ann"), &Principal::os_user("bob"), Role::Writer).unwrap(),
         name: Some("a name".to_owned()),
         metadata: BTreeMap::from([("key".to_owned(), json!({"nested": [1, "two", null]}))]),
         state: SessionState::Ready { lease: lease() },
@@ -61,7 +62,8 @@ fn session(created_ms: i64) -> SessionRow {
 
 /// A row with nothing in it that may be absent.
 fn bare(row: SessionRow) -> SessionRow {
-    SessionRow { name: None, isolation: None, workspace_bytes: None, receipt: Receipt::default(), ..row }
+    let (shares, receipt) = Default::default();
+    SessionRow { name: None, shares, isolation: None, workspace_bytes: None, receipt, ..row }
 }
 
 fn task(session: SessionId, key: Option<&str>) -> TaskRow {
@@ -154,7 +156,9 @@ async fn a_task_reads_back_as_it_was_written() {
         store.put_task(over.clone()).await.unwrap();
         assert!(matches!(store.put_task(over.clone()).await, Err(StoreError::Conflict)));
         assert_eq!(store.task(row.id).await.unwrap().as_ref(), Some(&over));
-        assert_eq!(store.task_by_key(row.session, "key".to_owned()).await.unwrap(), Some(over));
+        assert_eq!(store.task_by_key(row.session, row.principal.clone(), "key".to_owned()).await.unwrap(), Some(over));
+        let other = store.task_by_key(row.session, Principal::os_user("bob"), "key".to_owned()).await.unwrap();
+        assert_eq!(other, None, "another principal's key is another key");
         assert_eq!(store.unfinished_tasks().await.unwrap(), []);
         assert_eq!(store.task(TaskId::mint()).await.unwrap(), None);
         assert_eq!(store.progress().await.unwrap().applied, LogSeq(21));
@@ -176,7 +180,7 @@ async fn what_a_failed_task_left_reads_back_too() {
 }
 
 #[tokio::test]
-async fn the_tasks_of_a_principal_are_listed_without_outcomes_and_the_newest_first() {
+async fn the_tasks_of_a_principal_or_session_are_listed_without_outcomes_and_the_newest_first() {
     for Subject { store, .. } in subjects().await {
         let (mine, other) = (SessionId::mint(), SessionId::mint());
         let mut ids = Vec::new();
@@ -186,29 +190,34 @@ async fn the_tasks_of_a_principal_are_listed_without_outcomes_and_the_newest_fir
             store.put_task(ended(&row, begun_ms + 1, b"text".to_vec())).await.unwrap();
             ids.push(row.id);
         }
-        store.insert_task(TaskRow { principal: Principal::os_user("bob"), ..task(mine, None) }).await.unwrap();
-        let listed = async |session, limit| {
-            let rows = store.recent_tasks(Principal::os_user("ann"), session, limit).await.unwrap();
+        let theirs = TaskRow { principal: Principal::os_user("bob"), begun_ms: 5, ..task(mine, None) };
+        store.insert_task(theirs.clone()).await.unwrap();
+        store.put_task(ended(&theirs, 6, b"text".to_vec())).await.unwrap();
+        let listed = async |of, limit| {
+            let rows = store.recent_tasks(of, limit).await.unwrap();
             assert!(rows.iter().all(|row| row.outcome.is_none() && row.state == TaskState::Finished));
             rows.iter().map(|row| row.id).collect::<Vec<_>>()
         };
-        assert_eq!(listed(None, 10).await, [ids[2], ids[1], ids[0]]);
-        assert_eq!(listed(Some(mine), 10).await, [ids[2], ids[0]]);
-        assert_eq!(listed(None, 1).await, [ids[2]]);
-        assert_eq!(listed(Some(SessionId::mint()), 10).await, []);
+        let anns = || TasksOf::Principal(Principal::os_user("ann"));
+        assert_eq!(listed(anns(), 10).await, [ids[2], ids[1], ids[0]]);
+        assert_eq!(listed(anns(), 1).await, [ids[2]]);
+        assert_eq!(listed(TasksOf::Session(mine), 10).await, [ids[2], ids[0], theirs.id]);
+        assert_eq!(listed(TasksOf::Session(SessionId::mint()), 10).await, []);
     }
 }
 
 #[tokio::test]
-async fn a_key_belongs_to_one_task_of_its_session() {
+async fn a_key_belongs_to_one_task_of_its_principal_and_session() {
     for Subject { store, .. } in subjects().await {
         let (mine, other) = (SessionId::mint(), SessionId::mint());
         store.insert_task(task(mine, Some("key"))).await.unwrap();
         assert!(matches!(store.insert_task(task(mine, Some("key"))).await, Err(StoreError::Exists)));
         store.insert_task(task(other, Some("key"))).await.unwrap();
+        let theirs = TaskRow { principal: Principal::os_user("bob"), ..task(mine, Some("key")) };
+        store.insert_task(theirs).await.unwrap();
         store.insert_task(task(mine, None)).await.unwrap();
         store.insert_task(task(mine, None)).await.unwrap();
-        assert_eq!(store.unfinished_tasks().await.unwrap().len(), 4);
+        assert_eq!(store.unfinished_tasks().await.unwrap().len(), 5);
     }
 }
 
@@ -233,7 +242,7 @@ async fn old_and_large_outcomes_go_and_keyed_ones_go_last() {
         }
         assert_eq!(kept, [false, true, false, true]);
         assert_eq!(store.prune_tasks(15, 0).await.unwrap(), 2);
-        let keyed = store.task_by_key(session, "a".to_owned()).await.unwrap().unwrap();
+        let keyed = store.task_by_key(session, Principal::os_user("ann"), "a".to_owned()).await.unwrap().unwrap();
         assert_eq!((keyed.id, keyed.outcome), (ids[1], None), "its key is still known");
         assert_eq!(store.prune_tasks(15, 0).await.unwrap(), 0);
         assert_eq!(store.prune_tasks(100, 0).await.unwrap(), 1);

@@ -6,7 +6,9 @@ use codegen_types::{LogSeq, Principal, SessionId, TaskId};
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use parking_lot::Mutex;
 
-use super::{Progress, SessionRow, SessionStore, StoreError, StoreResult, TaskRow, TaskStore, TokenRow, TokenStore};
+use super::{
+    Progress, SessionRow, SessionStore, StoreError, StoreResult, TaskRow, TaskStore, TasksOf, TokenRow, TokenStore,
+};
 use crate::identity::TokenId;
 
 /// A store that is gone when the process ends.
@@ -20,7 +22,7 @@ struct Tables {
     progress: Progress,
     sessions: HashMap<SessionId, SessionRow>,
     tasks: HashMap<TaskId, TaskRow>,
-    by_key: HashMap<(SessionId, String), TaskId>,
+    by_key: HashMap<(SessionId, Principal, String), TaskId>,
     tokens: HashMap<TokenId, TokenRow>,
 }
 
@@ -30,7 +32,7 @@ impl Tables {
     }
 
     fn insert_task(&mut self, row: TaskRow) -> StoreResult<()> {
-        let key = row.key.clone().map(|key| (row.session, key));
+        let key = row.key.clone().map(|key| (row.session, row.principal.clone(), key));
         if self.tasks.contains_key(&row.id) || key.as_ref().is_some_and(|key| self.by_key.contains_key(key)) {
             return Err(StoreError::Exists);
         }
@@ -46,7 +48,7 @@ impl Tables {
         if let Some(row) = self.tasks.remove(&task)
             && let Some(key) = row.key
         {
-            self.by_key.remove(&(row.session, key));
+            self.by_key.remove(&(row.session, row.principal, key));
         }
     }
 
@@ -144,9 +146,14 @@ impl TaskStore for Memory {
         done(Ok(self.tables.lock().tasks.get(&task).cloned()))
     }
 
-    fn task_by_key(&self, session: SessionId, key: String) -> BoxFuture<'_, StoreResult<Option<TaskRow>>> {
+    fn task_by_key(
+        &self,
+        session: SessionId,
+        principal: Principal,
+        key: String,
+    ) -> BoxFuture<'_, StoreResult<Option<TaskRow>>> {
         let tables = self.tables.lock();
-        done(Ok(tables.by_key.get(&(session, key)).and_then(|task| tables.tasks.get(task)).cloned()))
+        done(Ok(tables.by_key.get(&(session, principal, key)).and_then(|task| tables.tasks.get(task)).cloned()))
     }
 
     fn unfinished_tasks(&self) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>> {
@@ -156,16 +163,13 @@ impl TaskStore for Memory {
         done(Ok(rows))
     }
 
-    fn recent_tasks(
-        &self,
-        principal: Principal,
-        session: Option<SessionId>,
-        limit: u32,
-    ) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>> {
+    fn recent_tasks(&self, of: TasksOf, limit: u32) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>> {
         let tables = self.tables.lock();
-        let theirs =
-            |row: &&TaskRow| row.principal == principal && session.is_none_or(|session| row.session == session);
-        let mut rows: Vec<&TaskRow> = tables.tasks.values().filter(theirs).collect();
+        let wanted = |row: &&TaskRow| match &of {
+            TasksOf::Principal(principal) => row.principal == *principal,
+            TasksOf::Session(session) => row.session == *session,
+        };
+        let mut rows: Vec<&TaskRow> = tables.tasks.values().filter(wanted).collect();
         rows.sort_by_key(|row| std::cmp::Reverse((row.begun_ms, row.id.to_string())));
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         done(Ok(rows.into_iter().map(|row| TaskRow { outcome: None, ..row.clone() }).collect()))

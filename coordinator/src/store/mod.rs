@@ -86,9 +86,18 @@ pub trait SessionStore: Send + Sync + 'static {
     fn settle(&self, log_id: String, settled_before: LogSeq) -> BoxFuture<'_, StoreResult<()>>;
 }
 
+/// Which tasks are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TasksOf {
+    /// Those of one principal, in all sessions.
+    Principal(Principal),
+    /// Those of one session, whoever began them.
+    Session(SessionId),
+}
+
 /// Tasks at rest, for as long as their results are kept.
 pub trait TaskStore: Send + Sync + 'static {
-    /// Adds a row. [`StoreError::Exists`] also when the session has a task with that key.
+    /// Adds a row. [`StoreError::Exists`] also when its principal has a task with that key in the session.
     fn insert_task(&self, row: TaskRow) -> BoxFuture<'_, StoreResult<()>>;
 
     /// Replaces the row whose revision is one less than that of `row`.
@@ -97,19 +106,19 @@ pub trait TaskStore: Send + Sync + 'static {
     /// One row.
     fn task(&self, task: TaskId) -> BoxFuture<'_, StoreResult<Option<TaskRow>>>;
 
-    /// The row with this idempotency key.
-    fn task_by_key(&self, session: SessionId, key: String) -> BoxFuture<'_, StoreResult<Option<TaskRow>>>;
+    /// The row of this principal's call with this idempotency key.
+    fn task_by_key(
+        &self,
+        session: SessionId,
+        principal: Principal,
+        key: String,
+    ) -> BoxFuture<'_, StoreResult<Option<TaskRow>>>;
 
     /// Rows of tasks that are not over, oldest first.
     fn unfinished_tasks(&self) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>>;
 
-    /// The principal's rows, in one session or in all, the newest first, at most so many, without their outcomes.
-    fn recent_tasks(
-        &self,
-        principal: Principal,
-        session: Option<SessionId>,
-        limit: u32,
-    ) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>>;
+    /// Some rows, the newest first, at most so many, without their outcomes.
+    fn recent_tasks(&self, of: TasksOf, limit: u32) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>>;
 
     /// Removes tasks that ended before this time and then, while the outcomes of the rest take more than `bytes_max`,
     /// the ones that ended first; those without an idempotency key before those with one, of which the row stays without

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use codegen_types::{Display, Failure, IsolationReport, LogSeq, Principal, SessionId, TaskId};
 use coordinator_core::idempotency::ArgumentDigest;
-use coordinator_core::session::SessionState;
+use coordinator_core::session::{SessionState, Shares};
 use coordinator_core::task::TaskState;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,6 +24,8 @@ pub struct SessionRow {
     pub id: SessionId,
     /// Whose it is.
     pub principal: Principal,
+    /// With whom it is shared.
+    pub shares: Shares,
     /// A name for people.
     pub name: Option<String>,
     /// The caller's own notes.

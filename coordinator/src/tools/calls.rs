@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::session::{
-    ChangesFollower, CreateSession, Launched, SessionSnapshot, TaskCall, TaskInfo, TaskSeen, UpdateSession,
+    ChangesFollower, CreateSession, Launched, Role, SessionSnapshot, TaskCall, TaskInfo, TaskSeen, UpdateSession,
 };
 
 /// The session layer as the tools see it: the real one in the product, a double in tests of the protocol.
@@ -30,7 +30,7 @@ pub trait SessionCalls: Send + Sync + 'static {
     /// What a session's worker runs programs with; nothing while it is not known.
     fn runtimes(&self, session: &SessionSnapshot) -> Vec<Runtime>;
 
-    /// The principal's sessions, oldest first.
+    /// The sessions that a principal may see, oldest first.
     fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>>;
 
     /// What a principal may use, uses and has used today.
@@ -42,6 +42,23 @@ pub trait SessionCalls: Send + Sync + 'static {
         principal: Principal,
         session: SessionId,
         update: UpdateSession,
+    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>>;
+
+    /// Shares a session with another principal.
+    fn share(
+        &self,
+        principal: Principal,
+        session: SessionId,
+        with: Principal,
+        role: Role,
+    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>>;
+
+    /// Shares a session with a principal no longer.
+    fn unshare(
+        &self,
+        principal: Principal,
+        session: SessionId,
+        with: Principal,
     ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>>;
 
     /// Ends a session for good.
@@ -58,7 +75,7 @@ pub trait SessionCalls: Send + Sync + 'static {
     /// A task with its output so far, or its outcome. A foreign one is not found, like one that never was.
     fn task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<TaskSeen, Failure>>;
 
-    /// The principal's tasks, in one session or in all, the newest first, at most so many.
+    /// The tasks of a session, or the principal's own in all, the newest first, at most so many.
     fn tasks(
         &self,
         principal: Principal,

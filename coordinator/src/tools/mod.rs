@@ -28,6 +28,7 @@ mod serve;
 mod session;
 mod session_keys;
 mod session_view;
+mod sharing;
 mod shown;
 mod standing_view;
 mod table;

@@ -127,7 +127,7 @@ pub(super) fn list<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let mut sessions = Vec::with_capacity(listed.len());
         for snapshot in listed {
             let is_default = connection.is_default(snapshot.id).await;
-            sessions.push(SessionView::of(&snapshot, is_default, Detail::Brief));
+            sessions.push(SessionView::of(&snapshot, &connection.principal, is_default, Detail::Brief));
         }
         let mut lines: Vec<String> = sessions.iter().map(SessionView::line).collect();
         if lines.is_empty() {
@@ -175,7 +175,8 @@ pub(super) fn close<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         };
         once(call, Some(session), key.as_deref(), act).await?;
         let snapshot = connection.sessions.get(&connection.principal, session).map_err(of_session)?;
-        let view = SessionView::of(&snapshot, connection.is_default(session).await, Detail::Brief);
+        let view =
+            SessionView::of(&snapshot, &connection.principal, connection.is_default(session).await, Detail::Brief);
         let text = format!("session {session} is closed for good; its processes are ended and its files deleted");
         Ok(Reply::Unrecorded(ToolResult::structured(text, json!(view)), Some(session)))
     }
@@ -183,7 +184,7 @@ pub(super) fn close<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
 }
 
 /// Acts, unless the key says that it was done already.
-async fn once<F>(
+pub(super) async fn once<F>(
     call: &Call<'_>,
     session: Option<SessionId>,
     key: Option<&str>,
@@ -206,7 +207,7 @@ async fn view(call: &Call<'_>, session: SessionId, detail: Detail) -> Result<Ses
     let connection = call.connection;
     let snapshot = connection.sessions.get(&connection.principal, session);
     let snapshot = snapshot.map_err(|failure| Refusal::of_session(failure, session))?;
-    let view = SessionView::of(&snapshot, connection.is_default(session).await, detail);
+    let view = SessionView::of(&snapshot, &connection.principal, connection.is_default(session).await, detail);
     Ok(match detail {
         Detail::Brief => view,
         Detail::Full => view.with_limits(&connection.limits).with_runtimes(connection.sessions.runtimes(&snapshot)),

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use codegen_types::{IsolationReport, LayerState, Limits, Runtime};
+use codegen_types::{IsolationReport, LayerState, Limits, Principal, Runtime};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::words;
-use crate::session::{Receipt, SessionSnapshot};
+use crate::session::{Access, Receipt, SessionSnapshot};
 
 /// How much of a session is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,16 @@ pub(crate) struct SessionView {
     /// A name for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    /// `owner`, or what it was shared with you for: `observer` or `writer`.
+    role: String,
+    /// Whose it is.
+    owner: String,
+    /// With whom you share it, and for what.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    shared_with: BTreeMap<String, String>,
+    /// Who alone may act in it at present.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    writer: Option<String>,
     /// `opening`, `ready`, `suspended` (idle; the next call starts it again), `lost`, `closing` or `closed`.
     state: String,
     /// Whether calls of this connection that name no session use this one.
@@ -126,10 +136,16 @@ struct LimitsView {
 }
 
 impl SessionView {
-    pub(super) fn of(snapshot: &SessionSnapshot, is_default: bool, detail: Detail) -> Self {
+    pub(super) fn of(snapshot: &SessionSnapshot, reader: &Principal, is_default: bool, detail: Detail) -> Self {
+        let access = snapshot.access(reader);
+        let shares = snapshot.shares.iter().filter(|_| access == Some(Access::Owner));
         Self {
             session_id: snapshot.id.to_string(),
             name: snapshot.name.clone(),
+            role: access.map_or("", Access::name).to_owned(),
+            owner: snapshot.principal.to_string(),
+            shared_with: shares.map(|(with, role)| (with.to_string(), role.name().to_owned())).collect(),
+            writer: snapshot.writer.as_ref().map(|writing| writing.by.to_string()),
             state: snapshot.state.to_owned(),
             is_default,
             isolation: snapshot.isolation.as_ref().map(|report| IsolationView::of(report, detail)),
@@ -175,6 +191,9 @@ impl SessionView {
         if self.is_default {
             line.push_str(" (default)");
         }
+        if self.role != Access::Owner.name() {
+            let _ = write!(line, ", shared by {} ({})", self.owner, self.role);
+        }
         let _ = write!(line, ", last used {}", self.last_used_at);
         if !self.running.is_empty() {
             let _ = write!(line, ", {} tasks running", self.running.len());
@@ -185,6 +204,13 @@ impl SessionView {
     /// Everything, for a model.
     pub(super) fn text(&self) -> String {
         let mut text = format!("session {}", self.line());
+        if !self.shared_with.is_empty() {
+            let named = self.shared_with.iter().map(|(with, role)| format!("{with} ({role})"));
+            let _ = write!(text, "\nshared with {}", named.collect::<Vec<_>>().join(", "));
+        }
+        if let Some(writer) = &self.writer {
+            let _ = write!(text, "\n{writer} acts in it at present");
+        }
         if let Some(isolation) = &self.isolation {
             let _ = write!(text, "\nisolation: {}", isolation.level);
             for layer in isolation.layers.iter().filter(|layer| layer.state != "enforced") {

@@ -2,7 +2,7 @@
 
 use super::{
     Effect, Tool, artifacts, devtools, echo, files, kernels, packages, run, run_code, schema, session, session_view,
-    tasks,
+    sharing, tasks,
 };
 
 /// Every tool, in the order in which they are listed.
@@ -39,7 +39,7 @@ pub static TOOLS: &[Tool] = &[
     Tool {
         name: "session_list",
         title: "List sessions",
-        description: "Lists your sessions with state, name and last use.",
+        description: "Lists your sessions, and those that others share with you, with state, name and last use.",
         effect: Effect::Reads,
         input: schema::of::<session::SessionListInput>,
         output: Some(schema::of_output::<session::SessionListOutput>),
@@ -63,6 +63,25 @@ pub static TOOLS: &[Tool] = &[
         input: schema::of::<session::SessionCloseInput>,
         output: Some(schema::of_output::<session_view::SessionView>),
         run: session::close,
+    },
+    Tool {
+        name: "session_share",
+        title: "Share a session",
+        description: "Shares a session of yours with another principal: an observer reads and follows it, a writer acts in \
+                      it, too, one principal at a time. Sharing again changes the role.",
+        effect: Effect::Sets,
+        input: schema::of::<sharing::SessionShareInput>,
+        output: None,
+        run: sharing::share,
+    },
+    Tool {
+        name: "session_unshare",
+        title: "Unshare a session",
+        description: "Shares a session with a principal no longer, and ends what it runs or follows there.",
+        effect: Effect::Sets,
+        input: schema::of::<sharing::SessionUnshareInput>,
+        output: None,
+        run: sharing::unshare,
     },
     Tool {
         name: "fs_read",

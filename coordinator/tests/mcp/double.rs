@@ -10,8 +10,8 @@ use codegen_types::{
     SessionId, TaskId,
 };
 use coordinator::session::{
-    Captured, Changes, ChangesFollower, Completed, CreateSession, Launched, SessionSnapshot, TaskCall, TaskInfo,
-    TaskOutcome, TaskPhase, TaskSeen, UpdateSession,
+    Captured, Changes, ChangesFollower, Completed, CreateSession, Launched, Role, SessionSnapshot, Shares, TaskCall,
+    TaskInfo, TaskOutcome, TaskPhase, TaskSeen, UpdateSession,
 };
 use coordinator::tools::SessionCalls;
 use coordinator_core::quota::{Quotas, Standing, Usage};
@@ -60,7 +60,8 @@ impl Task {
             Some(Err(failure)) => TaskPhase::Failed(failure.code),
         };
         let ended_ms = self.outcome.as_ref().map(|_| 1_000);
-        TaskInfo { task: self.task, session: self.session, tool: self.tool.to_owned(), phase, begun_ms: 0, ended_ms }
+        let (principal, tool) = (self.principal.clone(), self.tool.to_owned());
+        TaskInfo { task: self.task, session: self.session, principal, tool, phase, begun_ms: 0, ended_ms }
     }
 }
 
@@ -70,7 +71,7 @@ impl Double {
     fn find(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
         let found = self.sessions.lock().get(&session).cloned();
         found
-            .filter(|snapshot| snapshot.principal == *principal)
+            .filter(|snapshot| snapshot.access(principal).is_some())
             .ok_or_else(|| Failure::new(ErrorCode::SessionNotFound, "no session of yours has that handle"))
     }
 
@@ -80,6 +81,19 @@ impl Double {
         let known = known.ok_or_else(|| Failure::new(ErrorCode::NotFound, "no task of yours has that id"))?;
         let log = Captured { head: b"so far\n".to_vec(), ..Captured::default() };
         Ok(TaskSeen { info: known.info(), log, outcome: known.outcome.clone() })
+    }
+
+    fn reshare(
+        &self,
+        principal: &Principal,
+        session: SessionId,
+        change: impl FnOnce(&Principal, &Shares) -> Shares,
+    ) -> Result<Arc<SessionSnapshot>, Failure> {
+        let mut snapshot = SessionSnapshot::clone(&*self.find(principal, session)?);
+        snapshot.shares = change(principal, &snapshot.shares);
+        self.sessions.lock().insert(session, Arc::new(snapshot));
+        self.changes.tell(session, None);
+        self.find(principal, session)
     }
 
     pub fn set_state(&self, session: SessionId, state: &'static str) {
@@ -202,6 +216,8 @@ impl SessionCalls for Sessions {
             let snapshot = Arc::new(SessionSnapshot {
                 id: SessionId::mint(),
                 principal,
+                shares: Shares::default(),
+                writer: None,
                 name: create.name,
                 metadata: create.metadata,
                 state: "ready",
@@ -234,7 +250,7 @@ impl SessionCalls for Sessions {
         let sessions = self.0.sessions.lock();
         let mut listed: Vec<_> = sessions
             .values()
-            .filter(|s| s.principal == *principal && (include_closed || s.state != "closed"))
+            .filter(|s| s.access(principal).is_some() && (include_closed || s.state != "closed"))
             .cloned()
             .collect();
         listed.sort_by_key(|s| s.id);
@@ -256,6 +272,25 @@ impl SessionCalls for Sessions {
             Ok(snapshot)
         }
         .boxed()
+    }
+
+    fn share(
+        &self,
+        principal: Principal,
+        session: SessionId,
+        with: Principal,
+        role: Role,
+    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        ready(self.0.reshare(&principal, session, |owner, shares| shares.with(owner, &with, role).unwrap())).boxed()
+    }
+
+    fn unshare(
+        &self,
+        principal: Principal,
+        session: SessionId,
+        with: Principal,
+    ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
+        ready(self.0.reshare(&principal, session, |_, shares| shares.without(&with))).boxed()
     }
 
     fn close(&self, principal: Principal, session: SessionId) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {

@@ -8,3 +8,4 @@ mod lifecycle;
 mod restart;
 mod retention;
 mod rig;
+mod sharing;

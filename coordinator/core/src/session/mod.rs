@@ -2,14 +2,19 @@
 //!
 //! `now` and all times are milliseconds since the Unix epoch, because sessions outlive the machine's uptime.
 
+mod sharing;
 mod step;
 #[cfg(test)]
 mod tests;
+mod writing;
 
 use std::collections::BTreeSet;
 
 use codegen_types::{Epoch, Incarnation, Lease, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
+
+pub use sharing::{Access, Need, NotShared, Role, SHARES_MAX, Shares};
+pub use writing::{WriterLease, Writing};
 
 /// A session, as far as decisions about it need.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,6 +196,10 @@ pub enum Input {
         /// Its new idle time, if that changes.
         ttl_ms: Option<u64>,
     },
+    /// Its owner shares it with somebody.
+    Share,
+    /// Its owner shares it with somebody no longer.
+    Unshare,
     /// Time has passed.
     IdleSweep,
     /// The server goes down in good order.
@@ -240,6 +249,10 @@ pub enum SessionEvent {
     Lost,
     /// Its description changed.
     Updated,
+    /// It was shared with somebody.
+    Shared,
+    /// It is shared with somebody no longer.
+    Unshared,
     /// Its end is decided.
     Closing(CloseReason),
     /// It is over.

@@ -35,6 +35,8 @@ fn absent(input: &Input, now: i64) -> Stepped {
         | Input::TaskStarted { .. }
         | Input::TaskEnded { .. }
         | Input::Update { .. }
+        | Input::Share
+        | Input::Unshare
         | Input::IdleSweep
         | Input::ServerStopping
         | Input::ServerStarted
@@ -75,6 +77,8 @@ fn opening(session: &Session, lease: &Lease, purpose: Purpose, input: &Input, no
         Input::Reopen { .. } | Input::TaskStarted { .. } => Err(Refusal::NotReady),
         Input::TaskEnded { task } => task_ended(session, *task, now),
         Input::Update { ttl_ms } => update(session, *ttl_ms, now),
+        Input::Share => shared(session, SessionEvent::Shared, now),
+        Input::Unshare => shared(session, SessionEvent::Unshared, now),
         Input::ServerStopping => suspend(session, lease, SuspendReason::ServerStopped, end_processes(lease)),
         Input::ServerStarted => suspend(session, lease, SuspendReason::ServerRestarted, vec![]),
         Input::CloseRequested { present } => begin_close(session, lease, CloseReason::Requested, *present),
@@ -96,6 +100,8 @@ fn ready(session: &Session, lease: &Lease, input: &Input, now: i64, rules: &Rule
         Input::TaskStarted { task } => task_started(session, *task, now, rules),
         Input::TaskEnded { task } => task_ended(session, *task, now),
         Input::Update { ttl_ms } => update(session, *ttl_ms, now),
+        Input::Share => shared(session, SessionEvent::Shared, now),
+        Input::Unshare => shared(session, SessionEvent::Unshared, now),
         Input::IdleSweep => {
             let idle_ms = u64::try_from(now.saturating_sub(session.last_used_ms)).unwrap_or(0);
             if !session.running.is_empty() || idle_ms < session.ttl_ms {
@@ -133,6 +139,8 @@ fn suspended(session: &Session, lease: &Lease, input: &Input, now: i64) -> Stepp
         Input::TaskStarted { .. } => Err(Refusal::NotReady),
         Input::TaskEnded { task } => task_ended(session, *task, now),
         Input::Update { ttl_ms } => update(session, *ttl_ms, now),
+        Input::Share => shared(session, SessionEvent::Shared, now),
+        Input::Unshare => shared(session, SessionEvent::Unshared, now),
         Input::WorkerJoined { at, files: Files::Missing } if at.worker == lease.worker => {
             to(session, lost_state(lease, now), SessionEvent::Lost, vec![])
         }
@@ -152,8 +160,9 @@ fn lost(session: &Session, lease: &Lease, input: &Input, now: i64) -> Stepped {
     match input {
         Input::Create { .. } => Err(Refusal::Exists),
         Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
-        Input::Reopen { .. } | Input::TaskStarted { .. } | Input::Update { .. } => Err(Refusal::Lost),
+        Input::Reopen { .. } | Input::TaskStarted { .. } | Input::Update { .. } | Input::Share => Err(Refusal::Lost),
         Input::TaskEnded { task } => task_ended(session, *task, now),
+        Input::Unshare => shared(session, SessionEvent::Unshared, now),
         Input::WorkerJoined { at, files: Files::Kept } if at.worker == lease.worker && !at.is_of(lease) => {
             suspend(session, lease, SuspendReason::FilesFound, vec![])
         }
@@ -175,10 +184,13 @@ fn closing(session: &Session, lease: &Lease, reason: CloseReason, input: &Input,
     match input {
         Input::Create { .. } => Err(Refusal::Exists),
         Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
-        Input::Reopen { .. } | Input::TaskStarted { .. } | Input::Update { .. } | Input::CloseRequested { .. } => {
-            Err(Refusal::Closed)
-        }
+        Input::Reopen { .. }
+        | Input::TaskStarted { .. }
+        | Input::Update { .. }
+        | Input::Share
+        | Input::CloseRequested { .. } => Err(Refusal::Closed),
         Input::TaskEnded { task } => task_ended(session, *task, now),
+        Input::Unshare => shared(session, SessionEvent::Unshared, now),
         Input::IdleSweep | Input::ServerStarted => {
             Ok(Transition { next: session.clone(), event: None, effects: retry(lease) })
         }
@@ -198,13 +210,16 @@ fn closed(session: &Session, input: &Input, now: i64) -> Stepped {
     match input {
         Input::Create { .. } => Err(Refusal::Exists),
         Input::TaskEnded { task } => task_ended(session, *task, now),
+        Input::Unshare => shared(session, SessionEvent::Unshared, now),
         Input::RetentionSweep { .. } => {
             Ok(Transition { next: session.clone(), event: None, effects: vec![Effect::Forget] })
         }
         Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
-        Input::Reopen { .. } | Input::TaskStarted { .. } | Input::Update { .. } | Input::CloseRequested { .. } => {
-            Err(Refusal::Closed)
-        }
+        Input::Reopen { .. }
+        | Input::TaskStarted { .. }
+        | Input::Update { .. }
+        | Input::Share
+        | Input::CloseRequested { .. } => Err(Refusal::Closed),
         Input::IdleSweep
         | Input::ServerStopping
         | Input::ServerStarted
@@ -254,6 +269,11 @@ fn close(session: &Session, reason: CloseReason, now: i64, mut effects: Vec<Effe
 fn update(session: &Session, ttl_ms: Option<u64>, now: i64) -> Stepped {
     let next = Session { ttl_ms: ttl_ms.unwrap_or(session.ttl_ms), last_used_ms: now, ..session.clone() };
     Ok(Transition { next, event: Some(SessionEvent::Updated), effects: vec![] })
+}
+
+fn shared(session: &Session, event: SessionEvent, now: i64) -> Stepped {
+    let next = Session { last_used_ms: now, ..session.clone() };
+    Ok(Transition { next, event: Some(event), effects: vec![] })
 }
 
 fn task_started(session: &Session, task: TaskId, now: i64, rules: &Rules) -> Stepped {

@@ -66,6 +66,8 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("task 7 started", Input::TaskStarted { task: task(7) }),
         ("task 7 ended", Input::TaskEnded { task: task(7) }),
         ("update", Input::Update { ttl_ms: Some(9) }),
+        ("share", Input::Share),
+        ("unshare", Input::Unshare),
         ("idle sweep", Input::IdleSweep),
         ("server stopping", Input::ServerStopping),
         ("server started", Input::ServerStarted),

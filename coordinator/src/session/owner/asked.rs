@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::{ErrorCode, Failure, Lease, TaskId, WorkerId};
-use coordinator_core::session::{Assignment, Input, Refusal, SessionState};
+use coordinator_core::session::{Assignment, Input, Need, Refusal, SessionState};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Begun, Owner, Running};
+use super::{Begun, By, Owner, Running};
 use crate::session::call::{SessionSnapshot, UpdateSession};
 use crate::session::{Shared, update};
 use crate::workers::Reservation;
@@ -19,15 +19,20 @@ use crate::workers::Reservation;
 const PATIENCE_STEP: Duration = Duration::from_millis(50);
 
 impl Owner {
-    pub(super) async fn begin(&mut self, task: TaskId) -> Result<Begun, Failure> {
+    pub(super) async fn begin(&mut self, task: TaskId, by: By) -> Result<Begun, Failure> {
+        self.admit(&by)?;
         self.make_ready().await?;
         let transition = self.decide(&Input::TaskStarted { task }).map_err(|refusal| self.refused(refusal))?;
         self.take(transition).await?;
+        if by.need == Need::Act {
+            self.writer.begin(&by.principal, task);
+            self.shared.table.publish(self.snapshot());
+        }
         let overlapped = Arc::new(Mutex::new(self.running.keys().copied().collect::<BTreeSet<_>>()));
         for other in self.running.values() {
             other.overlapped.lock().insert(task);
         }
-        self.running.insert(task, Running { cancel: CancellationToken::new(), overlapped });
+        self.running.insert(task, Running { by, cancel: CancellationToken::new(), overlapped });
         self.begun(task)
     }
 
@@ -97,7 +102,7 @@ impl Owner {
     }
 
     /// What a caller is told when the session does not take an input.
-    fn refused(&self, refusal: Refusal) -> Failure {
+    pub(super) fn refused(&self, refusal: Refusal) -> Failure {
         match refusal {
             Refusal::TooManyTasks => {
                 let count = self.session.running.len();

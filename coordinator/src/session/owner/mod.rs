@@ -4,13 +4,16 @@
 
 mod asked;
 mod effects;
+mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{Failure, IsolationLevel, Lease, LogSeq, TaskId};
-use coordinator_core::session::{Input, Refusal, Session, SessionEvent, SessionState, Transition, step};
+use codegen_types::{Failure, IsolationLevel, Lease, LogSeq, Principal, TaskId};
+use coordinator_core::session::{
+    Input, Need, Refusal, Role, Session, SessionEvent, SessionState, Transition, WriterLease, step,
+};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -18,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::{SessionSnapshot, UpdateSession};
 use super::receipt::{Charge, Receipt};
-use super::{Shared, now_ms, record, unavailable};
+use super::record::{self, Sharing};
+use super::{Shared, now_ms, unavailable};
 use crate::store::SessionRow;
 use asked::gone;
 
@@ -31,19 +35,30 @@ type Reply<T> = oneshot::Sender<Result<T, Failure>>;
 /// What an owner is asked.
 pub(in crate::session) enum Message {
     /// A task begins: make the session ready for it.
-    Begin { task: TaskId, reply: Reply<Begun> },
+    Begin { task: TaskId, by: By, reply: Reply<Begun> },
     /// A task that began did not reach its worker: make the session ready once more.
     Renew { task: TaskId, lease: Lease, reply: Reply<Begun> },
     /// A task is over, and this is what it used; nothing for one that the log has nothing of.
     Ended { task: TaskId, charge: Option<Charge> },
     /// The description changes.
     Update { update: UpdateSession, reply: Reply<Arc<SessionSnapshot>> },
+    /// It is shared with somebody.
+    Share { with: Principal, role: Role, reply: Reply<Arc<SessionSnapshot>> },
+    /// It is shared with somebody no longer.
+    Unshare { with: Principal, reply: Reply<Arc<SessionSnapshot>> },
     /// End it for good.
     Close { reply: Reply<Arc<SessionSnapshot>> },
     /// Something else happened to it.
     Happened { input: Input },
     /// The server goes down: end its processes, then say so.
     Stop { done: oneshot::Sender<()> },
+}
+
+/// Who begins a task, and what that needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::session) struct By {
+    pub(in crate::session) principal: Principal,
+    pub(in crate::session) need: Need,
 }
 
 /// A session that is ready for a task.
@@ -58,6 +73,7 @@ pub(in crate::session) struct Begun {
 }
 
 struct Running {
+    by: By,
     cancel: CancellationToken,
     overlapped: Arc<Mutex<BTreeSet<TaskId>>>,
 }
@@ -69,6 +85,9 @@ pub(in crate::session) struct Owner {
     row: SessionRow,
     session: Session,
     running: BTreeMap<TaskId, Running>,
+    writer: WriterLease,
+    /// With whom the step that is being taken shares the session, or shares it no longer, for its record.
+    sharing: Option<Sharing>,
     /// What its tasks used. The row has it as it was when the server started; the log has the rest.
     receipt: Arc<Receipt>,
     stored_ms: i64,
@@ -87,9 +106,10 @@ impl Owner {
             ttl_ms: row.ttl_ms,
             tasks: row.tasks,
         };
-        let (running, open_failure) = Default::default();
+        let (running, writer, sharing, open_failure) = Default::default();
         let receipt = Arc::new(row.receipt.clone());
-        Self { shared, stored_ms: row.last_used_ms, row, session, running, receipt, open_failure, forgotten: false }
+        let stored_ms = row.last_used_ms;
+        Self { shared, stored_ms, row, session, running, writer, sharing, receipt, open_failure, forgotten: false }
     }
 
     /// Makes a new session: records and stores its first assignment, then opens it. The row's revision is 0.
@@ -113,6 +133,8 @@ impl Owner {
         Arc::new(SessionSnapshot {
             id: self.row.id,
             principal: self.row.principal.clone(),
+            shares: self.row.shares.clone(),
+            writer: self.writing(),
             name: self.row.name.clone(),
             metadata: self.row.metadata.clone(),
             state: self.session.state.name(),
@@ -157,16 +179,19 @@ impl Owner {
     async fn serve(&mut self, message: Message) {
         // A caller that is gone needs no answer.
         match message {
-            Message::Begin { task, reply } => drop(reply.send(self.begin(task).await)),
+            Message::Begin { task, by, reply } => drop(reply.send(self.begin(task, by).await)),
             Message::Renew { task, lease, reply } => drop(reply.send(self.renew(task, &lease).await)),
             Message::Ended { task, charge } => {
                 if let Some(charge) = charge {
                     Arc::make_mut(&mut self.receipt).add(&charge);
                 }
+                self.writer.end(task, now_ms(), self.shared.options.writer_lease_ms());
                 self.happened(&Input::TaskEnded { task }).await;
                 self.running.remove(&task);
             }
             Message::Update { update, reply } => drop(reply.send(self.update(update).await)),
+            Message::Share { with, role, reply } => drop(reply.send(self.share(with, role).await)),
+            Message::Unshare { with, reply } => drop(reply.send(self.unshare(with).await)),
             Message::Close { reply } => drop(reply.send(self.close().await)),
             Message::Happened { input } => self.happened(&input).await,
             Message::Stop { .. } => {}
@@ -243,7 +268,7 @@ impl Owner {
     /// be written again.
     async fn record(&self, event: Option<SessionEvent>) -> Result<Option<LogSeq>, Failure> {
         let Some(event) = event else { return Ok(None) };
-        let entry = record::of_step(&self.row, event);
+        let entry = record::of_step(&self.row, event, self.sharing.as_ref());
         if !record::ends(event) {
             return self.shared.audit.append(entry).await.map(Some).map_err(|error| unavailable(&error));
         }

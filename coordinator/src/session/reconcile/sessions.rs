@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use codegen_audit::{EventKind, Record};
-use coordinator_core::session::SessionState;
+use coordinator_core::session::{SessionState, Shares};
 use serde_json::Value;
 
 use crate::session::receipt::Receipt;
@@ -35,6 +35,7 @@ fn rebuilt(record: &Record) -> Option<SessionRow> {
     let row = SessionRow {
         id: record.session?,
         principal: record.principal.clone()?,
+        shares: Shares::default(),
         name: None,
         metadata: BTreeMap::new(),
         ttl_ms: 0,
@@ -55,7 +56,9 @@ fn applied(mut row: SessionRow, record: &Record) -> SessionRow {
     if let Some(state) = state_of(record) {
         row.state = state;
     }
-    if let Some(Value::Object(description)) = &record.args {
+    if let Some(shares) = shares_of(record) {
+        row.shares = shares;
+    } else if let Some(Value::Object(description)) = &record.args {
         row.name = description.get("name").and_then(Value::as_str).map(str::to_owned);
         if let Some(Value::Object(metadata)) = description.get("metadata") {
             row.metadata = metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -65,6 +68,11 @@ fn applied(mut row: SessionRow, record: &Record) -> SessionRow {
     row.last_used_ms = row.last_used_ms.max(record.ts.as_millisecond());
     row.audit_seq = record.seq;
     row
+}
+
+/// The shares after a record that is about them.
+fn shares_of(record: &Record) -> Option<Shares> {
+    serde_json::from_value(record.detail.as_ref()?.get("shares")?.clone()).ok()
 }
 
 fn state_of(record: &Record) -> Option<SessionState> {

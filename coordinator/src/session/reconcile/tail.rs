@@ -159,6 +159,8 @@ const fn is_of_session(kind: EventKind) -> bool {
             | EventKind::SessionSuspended
             | EventKind::SessionLost
             | EventKind::SessionUpdated
+            | EventKind::SessionShared
+            | EventKind::SessionUnshared
             | EventKind::SessionClosing
             | EventKind::SessionClosed
             | EventKind::SessionExpired

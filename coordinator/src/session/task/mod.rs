@@ -17,7 +17,7 @@ use attempt::Attempt;
 use conclude::Concluded;
 
 use super::call::{TaskCall, TaskOutcome};
-use super::owner::{Begun, Message};
+use super::owner::{Begun, By, Message};
 use super::receipt::Charge;
 use super::running::{Registered, Run};
 use super::{Shared, unavailable};
@@ -41,7 +41,7 @@ impl Runner {
     pub(super) async fn run(self, begins: oneshot::Sender<()>, answer: impl FnOnce(TaskOutcome)) {
         let (task, admitted) = (self.call.task, Instant::now());
         let mut queued = self.span(Step::SessionQueue);
-        let begun = match self.ask(|reply| Message::Begin { task, reply }).await {
+        let begun = match self.ask(|reply| Message::Begin { task, by: self.by(), reply }).await {
             Ok(begun) => begun,
             Err(failure) => {
                 queued.fail(failure.code);
@@ -100,6 +100,10 @@ impl Runner {
         registered.tell(&outcome);
         answer(outcome);
         self.store_outcome(then).await;
+    }
+
+    fn by(&self) -> By {
+        By { principal: self.call.principal.clone(), need: self.call.need() }
     }
 
     async fn leave(&self, charge: Option<Charge>) {

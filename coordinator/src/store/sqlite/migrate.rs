@@ -11,6 +11,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0002_output_and_receipts.sql"),
     include_str!("../../../migrations/0003_follow_the_log.sql"),
     include_str!("../../../migrations/0004_tokens.sql"),
+    include_str!("../../../migrations/0005_sharing.sql"),
 ];
 
 pub(super) async fn migrate(writer: &SqlitePool) -> StoreResult<()> {

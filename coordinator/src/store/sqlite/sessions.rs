@@ -80,6 +80,7 @@ fn bind(statement: &'static str, row: &SessionRow) -> Query<'static, Engine, Sql
         .bind(integer(row.audit_seq.0))
         .bind(row.workspace_bytes.map(integer))
         .bind(to_json(&row.receipt))
+        .bind(to_json(&row.shares))
 }
 
 fn read(row: &SqliteRow) -> StoreResult<SessionRow> {
@@ -93,6 +94,7 @@ fn read(row: &SqliteRow) -> StoreResult<SessionRow> {
     Ok(SessionRow {
         id: id.parse().map_err(|error| malformed(&id, error))?,
         principal: Principal::from_stored(text("principal")?),
+        shares: from_json(&id, &text("shares")?)?,
         name: row.try_get("name")?,
         metadata: from_json(&id, &text("metadata")?)?,
         state: from_json(&id, &text("state")?)?,

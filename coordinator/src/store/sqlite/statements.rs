@@ -6,10 +6,10 @@ pub(super) const GET_META: &str = "SELECT key, value FROM meta";
 
 pub(super) const INSERT_SESSION: &str = "INSERT INTO sessions \
     (id, principal, name, metadata, state, isolation, ttl_ms, created_ms, last_used_ms, tasks, revision, audit_seq, \
-    workspace_bytes, receipt) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+    workspace_bytes, receipt, shares) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 pub(super) const PUT_SESSION: &str = "UPDATE sessions SET principal = ?2, name = ?3, metadata = ?4, state = ?5, \
     isolation = ?6, ttl_ms = ?7, created_ms = ?8, last_used_ms = ?9, tasks = ?10, revision = ?11, audit_seq = ?12, \
-    workspace_bytes = ?13, receipt = ?14 WHERE id = ?1 AND revision = ?11 - 1";
+    workspace_bytes = ?13, receipt = ?14, shares = ?15 WHERE id = ?1 AND revision = ?11 - 1";
 pub(super) const REMOVE_SESSION: &str = "DELETE FROM sessions WHERE id = ?1 AND revision = ?2";
 pub(super) const SESSIONS: &str = "SELECT * FROM sessions ORDER BY created_ms, id";
 
@@ -22,11 +22,20 @@ pub(super) const PUT_TASK: &str = "UPDATE tasks SET session = ?2, principal = ?3
     stdout_tail = ?14, stderr_head = ?15, stderr_tail = ?16, both_head = ?17, both_tail = ?18, bytes = ?19, \
     revision = ?20 WHERE id = ?1 AND revision = ?20 - 1";
 pub(super) const TASK: &str = "SELECT * FROM tasks WHERE id = ?1";
-pub(super) const TASK_BY_KEY: &str = "SELECT * FROM tasks WHERE session = ?1 AND key = ?2";
+pub(super) const TASK_BY_KEY: &str = "SELECT * FROM tasks WHERE session = ?1 AND principal = ?2 AND key = ?3";
 pub(super) const UNFINISHED_TASKS: &str = "SELECT * FROM tasks WHERE ended_ms IS NULL ORDER BY id";
-pub(super) const RECENT_TASKS: &str = "SELECT id, session, principal, tool, key, digest, state, attempt_seq, \
-    outcome_seq, begun_ms, ended_ms, NULL AS outcome, revision FROM tasks \
-    WHERE principal = ?1 AND (?2 IS NULL OR session = ?2) ORDER BY begun_ms DESC, id DESC LIMIT ?3";
+macro_rules! recent_tasks {
+    ($of:literal) => {
+        concat!(
+            "SELECT id, session, principal, tool, key, digest, state, attempt_seq, outcome_seq, begun_ms, ended_ms, \
+            NULL AS outcome, revision FROM tasks WHERE ",
+            $of,
+            " = ?1 ORDER BY begun_ms DESC, id DESC LIMIT ?2"
+        )
+    };
+}
+pub(super) const RECENT_TASKS_OF_PRINCIPAL: &str = recent_tasks!("principal");
+pub(super) const RECENT_TASKS_OF_SESSION: &str = recent_tasks!("session");
 pub(super) const PRUNE_OLD_TASKS: &str = "DELETE FROM tasks WHERE ended_ms < ?1";
 /// Keeps the newest rows whose sizes, summed from the last to go, fit. A row without output makes no room.
 macro_rules! too_large {
@@ -65,7 +74,8 @@ pub(super) const ALL: &[&str] = &[
     TASK,
     TASK_BY_KEY,
     UNFINISHED_TASKS,
-    RECENT_TASKS,
+    RECENT_TASKS_OF_PRINCIPAL,
+    RECENT_TASKS_OF_SESSION,
     PRUNE_OLD_TASKS,
     EMPTY_LARGE_TASKS,
     PRUNE_LARGE_TASKS,

@@ -7,7 +7,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite as Engine, SqliteArguments, SqliteRow};
 
 use super::{Sqlite, from_json, inserted, integer, malformed, replaced, statements, to_json};
-use crate::store::{StoreResult, StoredOutcome, TaskRow, TaskStore};
+use crate::store::{StoreResult, StoredOutcome, TaskRow, TaskStore, TasksOf};
 
 impl TaskStore for Sqlite {
     fn insert_task(&self, row: TaskRow) -> BoxFuture<'_, StoreResult<()>> {
@@ -26,9 +26,15 @@ impl TaskStore for Sqlite {
         .boxed()
     }
 
-    fn task_by_key(&self, session: SessionId, key: String) -> BoxFuture<'_, StoreResult<Option<TaskRow>>> {
+    fn task_by_key(
+        &self,
+        session: SessionId,
+        principal: Principal,
+        key: String,
+    ) -> BoxFuture<'_, StoreResult<Option<TaskRow>>> {
         async move {
-            let query = sqlx::query(statements::TASK_BY_KEY).bind(session.to_string()).bind(key);
+            let query = sqlx::query(statements::TASK_BY_KEY).bind(session.to_string());
+            let query = query.bind(principal.as_str().to_owned()).bind(key);
             query.fetch_optional(&self.readers).await?.as_ref().map(read).transpose()
         }
         .boxed()
@@ -42,17 +48,15 @@ impl TaskStore for Sqlite {
         .boxed()
     }
 
-    fn recent_tasks(
-        &self,
-        principal: Principal,
-        session: Option<SessionId>,
-        limit: u32,
-    ) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>> {
+    fn recent_tasks(&self, of: TasksOf, limit: u32) -> BoxFuture<'_, StoreResult<Vec<TaskRow>>> {
         async move {
-            let query = sqlx::query(statements::RECENT_TASKS)
-                .bind(principal.as_str().to_owned())
-                .bind(session.map(|session| session.to_string()))
-                .bind(i64::from(limit));
+            let query = match of {
+                TasksOf::Principal(principal) => {
+                    sqlx::query(statements::RECENT_TASKS_OF_PRINCIPAL).bind(principal.as_str().to_owned())
+                }
+                TasksOf::Session(session) => sqlx::query(statements::RECENT_TASKS_OF_SESSION).bind(session.to_string()),
+            };
+            let query = query.bind(i64::from(limit));
             query.fetch_all(&self.readers).await?.iter().map(read).collect()
         }
         .boxed()

@@ -62,7 +62,7 @@ pub(super) struct TaskCancelInput {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TaskListInput {
-    /// Only tasks of this session; left out: of all your sessions.
+    /// Only tasks of this session, those of others it is shared with, too; left out: all of yours.
     session_id: Option<String>,
     /// Only tasks in this state.
     state: Option<Wanted>,

@@ -43,6 +43,8 @@ pub(in crate::tools) struct TaskView {
     task_id: String,
     /// Its session.
     session_id: String,
+    /// Who began it.
+    principal: String,
     /// The tool that began it.
     tool: String,
     /// `running`, `finished`, `failed` (refused, or ended by a limit or a cancellation) or `unknown`.
@@ -73,6 +75,7 @@ impl TaskView {
         Self {
             task_id: info.task.to_string(),
             session_id: info.session.to_string(),
+            principal: info.principal.to_string(),
             tool: info.tool.clone(),
             state: info.phase.name().to_owned(),
             code: info.phase.code().map(|code| code.as_str().to_owned()),
