@@ -1,5 +1,7 @@
 //! Who may do what in a session, as callers are told.
 
+use std::time::Duration;
+
 use codegen_types::{ErrorCode, Failure, Operation, Principal, SessionId};
 use coordinator_core::session::{Access, Need, Writing};
 
@@ -65,7 +67,7 @@ pub(super) fn unknown() -> Failure {
 }
 
 /// What is said to one who would act while another does.
-pub(super) fn busy(writing: &Writing) -> Failure {
+pub(super) fn busy(writing: &Writing, now_ms: i64) -> Failure {
     let until = match writing.until_ms.map(jiff::Timestamp::from_millisecond) {
         Some(Ok(until)) => format!("until {until}, longer if it goes on"),
         Some(Err(_)) | None => "while its tasks run and a while longer".to_owned(),
@@ -75,7 +77,11 @@ pub(super) fn busy(writing: &Writing) -> Failure {
          right to write away with session_share (role observer) or session_unshare",
         writing.by
     );
-    Failure::new(ErrorCode::PreconditionFailed, text)
+    let failure = Failure::new(ErrorCode::PreconditionFailed, text);
+    match writing.until_ms.and_then(|until_ms| u64::try_from(until_ms - now_ms).ok()) {
+        Some(wait_ms) => failure.retry_after(Duration::from_millis(wait_ms)),
+        None => failure,
+    }
 }
 
 impl Table {

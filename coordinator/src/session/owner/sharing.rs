@@ -17,7 +17,10 @@ impl Owner {
         access::check(self.row.shares.access(&self.row.principal, &by.principal), by.need)?;
         match by.need {
             Need::Read | Need::Own => Ok(()),
-            Need::Act => self.writer.check(&by.principal, now_ms()).map_err(|writing| access::busy(&writing)),
+            Need::Act => {
+                let now = now_ms();
+                self.writer.check(&by.principal, now).map_err(|writing| access::busy(&writing, now))
+            }
         }
     }
 
