@@ -19,6 +19,7 @@ pub mod identity;
 pub mod mcp;
 pub mod provision;
 mod refusals;
+pub mod reload;
 pub mod server;
 pub mod session;
 pub mod store;

@@ -79,7 +79,7 @@ pub enum FrontEnd {
 /// Serves the client on this process's standard streams until it or the server ends.
 pub async fn run(request: FrontRequest) -> Result<FrontEnd, FrontError> {
     hint_to_people();
-    let mut signals = Signals::listen().map_err(FrontError::Talk)?;
+    let mut signals = Signals::listen(None).map_err(FrontError::Talk)?;
     let taken = tokio::select! {
         taken = hand_over(&request) => taken?,
         () = signals.next() => return Ok(FrontEnd::Done),

@@ -26,12 +26,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::HttpConfig;
 use crate::identity::Authenticator;
 use crate::mcp::{Handlers, LegacySse, Product, Services, StreamableHttp};
+use crate::reload::{Reload, Reloads};
 use crate::telemetry::Metrics;
 
 pub use health::{Check, Readiness};
@@ -73,8 +73,8 @@ pub struct HttpServer {
     listener: Listener,
     config: HttpConfig,
     authenticator: Authenticator,
-    /// What reads the certificate again, and when.
-    tls: Option<(Tls, Signal)>,
+    tls: Option<Tls>,
+    reloads: Option<Reloads>,
 }
 
 /// What requests are served with.
@@ -97,16 +97,18 @@ impl HttpServer {
         if authenticator.is_open() && !address.ip().is_loopback() {
             return Err(HttpError::Unauthenticated(address));
         }
-        let tls = match &config.tls {
-            Some(files) => {
-                let hangups = signal(SignalKind::hangup()).map_err(TlsError::Signal)?;
-                Some((Tls::load(files.clone())?, hangups))
-            }
-            None => None,
-        };
+        let tls = config.tls.clone().map(Tls::load).transpose()?;
         let listener = TcpListener::bind(address).await.map_err(|source| HttpError::Bind { address, source })?;
-        let listener = Listener::new(listener, &config, tls.as_ref().map(|(tls, _)| tls.clone()));
-        Ok(Self { listener, config, authenticator, tls })
+        let listener = Listener::new(listener, &config, tls.clone());
+        Ok(Self { listener, config, authenticator, tls, reloads: None })
+    }
+
+    /// The same, which reads its certificate again when told.
+    #[must_use]
+    pub fn reloaded_by(self, reload: &Reload) -> Self {
+        // Without a certificate there is nothing to read.
+        let reloads = self.tls.as_ref().map(|_| reload.follow());
+        Self { reloads, ..self }
     }
 
     /// Whether connections are encrypted.
@@ -157,7 +159,7 @@ impl HttpServer {
             () = end => {}
             () = mcp.sweep() => {}
             () = keep_up(metrics) => {}
-            () = follow(self.tls) => {}
+            () = follow(self.tls.zip(self.reloads)) => {}
         }
     }
 }
@@ -171,9 +173,9 @@ async fn keep_up(metrics: Option<Metrics>) {
 }
 
 /// Reads the certificate again when asked, for ever.
-async fn follow(tls: Option<(Tls, Signal)>) {
-    if let Some((tls, hangups)) = tls {
-        tls.follow(hangups).await;
+async fn follow(tls: Option<(Tls, Reloads)>) {
+    if let Some((tls, reloads)) = tls {
+        tls.follow(reloads).await;
     }
     std::future::pending().await
 }

@@ -10,11 +10,11 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
-use tokio::signal::unix::Signal;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::TlsFiles;
+use crate::reload::Reloads;
 
 /// How long a handshake may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
@@ -33,9 +33,6 @@ pub enum TlsError {
     /// Certificate and key do not go together, or are of a kind that is not known.
     #[error("the certificate and its key cannot be used")]
     Pair(#[from] rustls::Error),
-    /// It could not be told to read the files again.
-    #[error("SIGHUP cannot be listened for")]
-    Signal(#[source] std::io::Error),
 }
 
 /// TLS for connections that come in. Cheap to clone; all clones are read again together.
@@ -52,9 +49,10 @@ impl Tls {
         Ok(Self { files, current })
     }
 
-    /// Reads the files again at each signal, for ever. Those that cannot be used change nothing.
-    pub(super) async fn follow(self, mut hangups: Signal) {
-        while hangups.recv().await.is_some() {
+    /// Reads the files again whenever told, for ever. Those that cannot be used change nothing.
+    pub(super) async fn follow(self, mut reloads: Reloads) {
+        loop {
+            reloads.next().await;
             let files = self.files.clone();
             match tokio::task::spawn_blocking(move || read(&files)).await {
                 Ok(Ok(config)) => {

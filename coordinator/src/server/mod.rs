@@ -31,6 +31,7 @@ use state_dir::{StateDir, StateDirError};
 use crate::config::Config;
 use crate::http::{HttpError, HttpServer};
 use crate::identity::Authenticator;
+use crate::reload::Reload;
 use crate::supervisor::OnEnd;
 
 /// How long a server waits for one that is just ending here.
@@ -92,11 +93,12 @@ impl Server {
         let state = StateDir::open_or_create(&config.state_dir)?.lock(patience).await?;
         // Sockets of a server that was killed: nobody but the holder of the lock could listen there.
         state.remove_sockets();
-        let signals = Signals::listen().map_err(BuildError::Signals)?;
+        let reload = Reload::default();
+        let signals = Signals::listen(Some(reload.clone())).map_err(BuildError::Signals)?;
         let path = state.front_socket();
         let bound = Bound::build(&config, state).await?;
         let listener = UnixListener::bind(&path).map_err(|source| BuildError::Bind { path, source })?;
-        let http = bind_http(&config, role, bound.authenticator()).await?;
+        let http = bind_http(&config, role, bound.authenticator()).await?.map(|http| http.reloaded_by(&reload));
         let running = bound.start().await?;
         Ok(Self { running, listener, http, signals, role, config })
     }

@@ -1,27 +1,40 @@
-//! SIGTERM and SIGINT, the two ways in which a process of ours is asked to stop.
+//! What a process of ours is asked by signals: to stop (SIGTERM, SIGINT), and to read its files again (SIGHUP).
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Listens for SIGTERM and SIGINT from the moment it is made.
+use crate::reload::Reload;
+
+/// Listens for all three from the moment it is made.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    reload: Option<Reload>,
 }
 
 impl Signals {
-    /// Takes both signals over from their default, which would end the process at once.
-    pub fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    /// Takes the signals over from their default, which would end the process at once. SIGHUP has `reload` tell its
+    /// parts; without it the process has nothing to read again, and is asked to stop: its terminal is gone.
+    pub fn listen(reload: Option<Reload>) -> io::Result<Self> {
+        let [terminate, interrupt, hangup] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hangup: hangup?, reload })
     }
 
-    /// Waits for the next of either.
+    /// Waits until the process is asked to stop. What else it is asked is done meanwhile.
     pub async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => match &self.reload {
+                    Some(reload) => reload.tell(),
+                    None => return,
+                },
+            }
         }
     }
 }

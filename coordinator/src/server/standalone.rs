@@ -12,6 +12,7 @@ use super::signals::Signals;
 use super::state_dir::{LockedStateDir, StandaloneAs, StateDirError};
 use crate::config::Config;
 use crate::front::handover::{End, Streams};
+use crate::reload::Reload;
 
 /// How long running calls may take to end once the process is to stop.
 const CALLS_PATIENCE: Duration = Duration::from_secs(10);
@@ -46,7 +47,7 @@ pub enum StandaloneError {
 pub async fn run(standalone: Standalone) -> Result<(), StandaloneError> {
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
     let Standalone { config, debug } = standalone;
-    let mut signals = Signals::listen().map_err(StandaloneError::Streams)?;
+    let mut signals = Signals::listen(Some(Reload::default())).map_err(StandaloneError::Streams)?;
     let (state, used) = LockedStateDir::standalone(&config.state_dir).await?;
     if let StandaloneAs::Private { why } = used {
         eprintln!("coordinator: {why}; sessions of this client are kept apart, in {}", state.path().display());

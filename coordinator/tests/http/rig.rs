@@ -11,6 +11,7 @@ use coordinator::config::HttpConfig;
 use coordinator::http::{Check, HttpServer, HttpServices, Readiness};
 use coordinator::identity::{Authenticator, NewToken, Requirement, Scopes, Tokens};
 use coordinator::mcp::{Options, Services};
+use coordinator::reload::Reload;
 use coordinator::store::Memory;
 use coordinator::telemetry::{Metrics, Moment, Now};
 use futures::future::BoxFuture;
@@ -49,6 +50,7 @@ pub struct Rig {
     pub audit: Audit,
     pub address: SocketAddr,
     pub tokens: Tokens,
+    pub reload: Reload,
     pub stop: CancellationToken,
     pub served: JoinHandle<()>,
 }
@@ -64,13 +66,14 @@ impl Rig {
         let (double, audit) = (Arc::<Double>::default(), Audit::in_memory());
         let tokens = Tokens::load(Arc::new(Memory::default()), audit.clone()).await.expect("the rig works");
         let authenticator = Authenticator::new(tokens.clone(), None, Requirement::Auto, audit.clone());
-        let server = HttpServer::bind(config, authenticator).await.expect("the rig works");
+        let reload = Reload::default();
+        let server = HttpServer::bind(config, authenticator).await.expect("the rig works").reloaded_by(&reload);
         let address = server.address();
         let mcp = Services::new(Arc::new(Sessions(Arc::clone(&double))), audit.clone(), Options::default());
         let stop = CancellationToken::new();
         let services = HttpServices { mcp, readiness: Arc::new(Ready), metrics: Metrics::new(Arc::new(Ready)) };
         let served = tokio::spawn(server.run(services, stop.clone()));
-        Self { double, audit, address, tokens, stop, served }
+        Self { double, audit, address, tokens, reload, stop, served }
     }
 
     /// A token for a user, after which nobody gets in without one.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use coordinator::config::TlsFiles;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use rustix::process::{Signal, getpid, kill_process};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -51,12 +50,12 @@ async fn a_certificate_is_replaced_while_the_server_runs_and_a_bad_one_changes_n
     assert!(health(&rig, &first).await.unwrap().starts_with("HTTP/1.1 200"));
 
     std::fs::write(&files.certificate, "no certificate").unwrap();
-    kill_process(getpid(), Signal::HUP).unwrap();
+    rig.reload.tell();
     assert!(health(&rig, &first).await.is_ok());
 
     let second = certify(&files);
     assert!(health(&rig, &second).await.is_err(), "it is not read before the operator says so");
-    kill_process(getpid(), Signal::HUP).unwrap();
+    rig.reload.tell();
     let replaced = async {
         while health(&rig, &second).await.is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;

@@ -22,7 +22,7 @@ fn the_end_of_stdin_is_the_end_of_the_front() {
 
 #[test]
 fn a_signal_ends_the_front_promptly_and_in_order() {
-    for which in [Signal::TERM, Signal::INT] {
+    for which in [Signal::TERM, Signal::INT, Signal::HUP] {
         let place = Place::new();
         let mut front = place.client();
         front.echo("hello");
@@ -73,6 +73,18 @@ fn a_stopped_server_tells_its_fronts_and_cleans_up() {
         poll("every process has ended", || (!all.iter().any(|pid| is_running(*pid))).then_some(()));
         assert!(place.socket_files().is_empty());
     }
+}
+
+#[test]
+fn a_server_that_is_told_to_read_its_files_again_goes_on() {
+    let place = Place::new();
+    let mut front = place.client();
+    let server = place.server().unwrap();
+    signal(server, Signal::HUP);
+    poll("the server says so", || place.diagnostics().contains("asked to read files again").then_some(()));
+    front.echo("hello");
+    assert_eq!(place.server(), Some(server));
+    assert!(front.close().success());
 }
 
 #[test]

@@ -50,6 +50,12 @@ impl Place {
         u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
     }
 
+    /// What the server wrote for its operator.
+    pub fn diagnostics(&self) -> String {
+        let files = fs::read_dir(self.path().join("logs")).unwrap().flatten();
+        files.map(|file| fs::read_to_string(file.path()).unwrap_or_default()).collect()
+    }
+
     pub fn socket_files(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.path()).unwrap().flatten().map(|entry| entry.path());
         entries.filter(|path| path.extension().is_some_and(|extension| extension == "sock")).collect()
