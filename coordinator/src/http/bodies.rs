@@ -55,7 +55,7 @@ struct Whole {
 impl Bodies {
     async fn read(&self, mut body: Body) -> Result<Whole, ApiError> {
         if body.size_hint().lower() > self.most as u64 {
-            return Err(too_large(self.most));
+            return Err(ApiError::too_large(self.most));
         }
         let deadline = Instant::now() + WHOLE;
         let (mut whole, mut share) = (Vec::new(), None);
@@ -69,7 +69,7 @@ impl Bodies {
             };
             let Ok(data) = frame.into_data() else { continue };
             if data.len() > self.most - whole.len() {
-                return Err(too_large(self.most));
+                return Err(ApiError::too_large(self.most));
             }
             self.grow(&mut share, whole.len() + data.len())?;
             whole.extend_from_slice(&data);
@@ -90,11 +90,6 @@ impl Bodies {
         }
         Ok(())
     }
-}
-
-fn too_large(most: usize) -> ApiError {
-    let message = format!("the body has more than {most} bytes");
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::InvalidArgument, message)
 }
 
 fn too_slow() -> ApiError {

@@ -1,5 +1,7 @@
 //! The one shape of what goes wrong: `{"error":{"code","message","details"}}`.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -47,6 +49,12 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, ErrorCode::PermissionDenied, message)
     }
 
+    /// The body is too large.
+    pub(super) fn too_large(bytes_max: usize) -> Self {
+        let message = format!("the body has more than {bytes_max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::InvalidArgument, message)
+    }
+
     /// The body is of a kind that is not taken.
     pub(super) fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, ErrorCode::InvalidArgument, message)
@@ -79,6 +87,23 @@ impl ApiError {
         let scopes: Vec<&str> = why.needed.iter().map(Scope::as_str).collect();
         let challenge = why.challenge(metadata);
         Self::forbidden(why.to_string()).with_details(json!({"needed_scopes": scopes})).challenging(challenge)
+    }
+
+    /// What is wrong.
+    pub(super) const fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// After how long it may be tried again.
+    pub(super) fn retry_after(&self) -> Duration {
+        let seconds = self.more.as_ref().and_then(|more| more.retry_after_seconds);
+        Duration::from_secs(seconds.unwrap_or(1))
+    }
+
+    /// The same with another status.
+    #[must_use]
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
     }
 
     /// The same with facts for programs, an object.

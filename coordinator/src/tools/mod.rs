@@ -41,16 +41,18 @@ use serde_json::Value;
 pub use call::Request;
 pub use calls::SessionCalls;
 pub use connection::{Connection, Handles};
+pub(crate) use files::FileView;
 pub use resource_uri::{InvalidWorkspaceUri, WorkspaceUri};
 pub use resources::{
     Asked, COMPLETIONS_MAX, Completions, RESOURCE_BYTES_MAX, ResourceBody, ResourceContents, ResourceFile, ResourcePage,
 };
-pub use result::{Content, ResourceLink, ToolResult};
+pub use result::{Content, LogPart, Raw, ResourceLink, ToolResult};
 pub use serve::UnknownTool;
 pub use session_keys::SessionKeys;
 pub(crate) use session_view::SessionView;
 pub use table::TOOLS;
 pub use tasks::TaskState;
+pub(crate) use tasks::TaskView;
 
 use call::Run;
 

@@ -21,8 +21,28 @@ pub struct ToolResult {
     pub goes_on: Option<TaskInfo>,
     /// Why the call was refused, or what ended its task. The content says so, too.
     pub failure: Option<Failure>,
-    /// What its task gave, when it had one that has ended.
-    pub outcome: Option<Box<TaskOutcome>>,
+    /// What it gave before it was put into words, for programs of this process; only some tools have it.
+    pub raw: Option<Raw>,
+}
+
+/// What a call gave, not yet in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Raw {
+    /// How its task ended.
+    Outcome(Box<TaskOutcome>),
+    /// A part of a task's output.
+    Log(LogPart),
+}
+
+/// A part of a task's output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPart {
+    /// The text.
+    pub text: String,
+    /// Where to go on.
+    pub cursor: String,
+    /// Whether there is more, or may be.
+    pub more: bool,
 }
 
 /// One block of a result.

@@ -156,3 +156,124 @@ async fn the_description_is_there_for_anybody_and_names_every_operation() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_task_is_begun_waited_for_and_cancelled() {
+    let rig = Rig::new().await;
+    let id = session(&rig, None).await;
+    let run = |code: &str, wait: &str| {
+        let body = json!({"kind": "python", "code": code});
+        asks(&rig, "POST", &format!("/sessions/{id}/tasks{wait}"), &body)
+    };
+    let ended = run("say hello", "?wait=30").send().await;
+    assert_eq!(ended.status, StatusCode::OK);
+    let ended = ended.json().await;
+    assert_eq!((&ended["state"], &ended["exit_code"]), (&json!("finished"), &json!(0)));
+    assert_eq!(ended["result"]["stdout"], json!({"text": "hello", "omitted_bytes": 0}));
+    let begun = run("for ever", "").send().await;
+    assert_eq!(begun.status, StatusCode::ACCEPTED);
+    let location = begun.headers["location"].to_str().unwrap().to_owned();
+    assert_eq!(begun.json().await["state"], "running");
+    let running = looks(&rig, "/tasks?state=running").send().await.json().await;
+    assert_eq!(running["tasks"].as_array().unwrap().len(), 1, "{running}");
+    let cancelled = rig.request("POST", &format!("{location}/cancel")).send().await;
+    assert_eq!(cancelled.status, StatusCode::OK);
+    let seen = rig.request("GET", &format!("{location}?wait=5")).send().await.json().await;
+    assert_eq!((&seen["state"], &seen["code"]), (&json!("failed"), &json!("TASK_CANCELLED")), "{seen}");
+    let failed = run("fail now", "?wait=30").send().await;
+    assert_eq!((failed.status, failed.json().await["exit_code"].clone()), (StatusCode::OK, json!(1)));
+    let both = json!({"kind": "shell", "command": "ls", "code": "x"});
+    let refused = asks(&rig, "POST", &format!("/sessions/{id}/tasks"), &both).send().await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_repeated_request_with_a_key_is_carried_out_once_and_another_one_is_refused() {
+    let rig = Rig::new().await;
+    let with_key = |key: &str, body: Value| asks(&rig, "POST", "/sessions", &body).header("idempotency-key", key);
+    let first = with_key("\"k1\"", json!({})).send().await.json().await;
+    let again = with_key("k1", json!({})).send().await;
+    assert_eq!(again.status, StatusCode::CREATED);
+    assert_eq!(again.json().await["session_id"], first["session_id"]);
+    let other = with_key("k1", json!({"name": "x"})).send().await;
+    assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(other.refusal().await, "INVALID_ARGUMENT");
+    assert_eq!(with_key("a b", json!({})).send().await.status, StatusCode::BAD_REQUEST);
+    let id = first["session_id"].as_str().unwrap();
+    let path = format!("/sessions/{id}/tasks?wait=30");
+    let body = json!({"kind": "python", "code": "wait"});
+    let waiting = asks(&rig, "POST", &path, &body).header("idempotency-key", "k2");
+    let waiting = tokio::spawn(waiting.send());
+    crate::rig::until("it runs", || rig.double.running.load(std::sync::atomic::Ordering::Relaxed) == 1).await;
+    let meanwhile = asks(&rig, "POST", &path, &body).header("idempotency-key", "k2").send().await;
+    assert_eq!(meanwhile.status, StatusCode::CONFLICT);
+    rig.double.go.notify_waiters();
+    assert_eq!(waiting.await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_file_is_written_read_in_parts_and_under_conditions() {
+    let rig = Rig::new().await;
+    let id = session(&rig, None).await;
+    let at = format!("{BASE}/sessions/{id}/files/a%20b/c.txt");
+    let written = rig.request("PUT", &at).body("hello").send().await;
+    assert_eq!((written.status, &written.headers["etag"]), (StatusCode::CREATED, &"\"v1\"".parse().unwrap()));
+    let call = rig.double.calls.lock().last().unwrap().clone();
+    assert_eq!(call.path.as_deref(), Some("a b/c.txt"));
+    let get = || rig.request("GET", &at);
+    let whole = get().send().await;
+    assert_eq!(whole.headers["content-security-policy"], "sandbox; default-src 'none'");
+    assert_eq!((whole.headers["x-content-type-options"].to_str().unwrap(), whole.status), ("nosniff", StatusCode::OK));
+    assert_eq!(whole.text().await, "hello");
+    let part = get().header("range", "bytes=0-4").send().await;
+    assert_eq!(
+        (part.status, &part.headers["content-range"]),
+        (StatusCode::PARTIAL_CONTENT, &"bytes 0-4/5".parse().unwrap())
+    );
+    for (name, value, status) in [
+        ("range", "bytes=9-", 416),
+        ("range", "bytes=0-1,2-3", 200),
+        ("if-none-match", "\"v1\"", 304),
+        ("if-none-match", "\"v2\"", 200),
+        ("if-match", "\"v2\"", 412),
+    ] {
+        assert_eq!(get().header(name, value).send().await.status.as_u16(), status, "{name}: {value}");
+    }
+    for (name, value) in [("if-match", "v1"), ("if-none-match", "\"v1\""), ("if-match", "*")] {
+        let refused = rig.request("PUT", &at).header(name, value).body("x").send().await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{name}: {value}");
+    }
+    let deleted = rig.request("DELETE", &at).send().await;
+    assert_eq!(deleted.json().await, json!({"removed": 1}));
+    let moved = asks(&rig, "POST", &format!("/sessions/{id}/move"), &json!({"from": "a", "to": "b"})).send().await;
+    assert_eq!(moved.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_leaves_the_workspace() {
+    let rig = Rig::new().await;
+    let id = session(&rig, None).await;
+    let long = "x".repeat(300);
+    for path in ["%2e%2e/x", "a/%2e%2e/%2e%2e/x", "..%2f..%2fx", "%2fetc%2fpasswd", "/etc/passwd", "a%00b", &long] {
+        for method in ["GET", "PUT", "DELETE"] {
+            let answer = rig.request(method, &format!("{BASE}/sessions/{id}/files/{path}")).send().await;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path}");
+            assert_eq!(answer.refusal().await, "PATH_VIOLATION", "{method} {path}");
+        }
+    }
+    let no_text = rig.request("GET", &format!("{BASE}/sessions/{id}/files/%ff")).send().await;
+    assert_eq!(no_text.status, StatusCode::BAD_REQUEST);
+    assert!(rig.double.calls.lock().is_empty(), "nothing reached the session layer");
+}
+
+#[tokio::test]
+async fn an_upload_that_is_too_large_is_refused_before_it_is_sent_and_a_slow_one_in_time() {
+    let rig = Rig::with(|config| config.patience.body = std::time::Duration::from_millis(200)).await;
+    let id = session(&rig, None).await;
+    let at = format!("{BASE}/sessions/{id}/files/a");
+    // The body is announced and never sent.
+    let large = rig.request("PUT", &at).header("content-length", &(65_u64 << 20).to_string()).send().await;
+    assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let slow = rig.request("PUT", &at).header("content-length", "10").send().await;
+    assert_eq!(slow.status, StatusCode::REQUEST_TIMEOUT);
+}

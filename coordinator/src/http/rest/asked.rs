@@ -2,9 +2,10 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use codegen_types::{ErrorCode, Failure, TraceContext};
 
+use super::idempotency;
 use crate::http::authentication::ResourceMetadata;
 use crate::http::error::ApiError;
 use crate::identity::{self, Identity, InsufficientScope};
@@ -23,6 +24,8 @@ pub(super) struct Asked {
     pub(super) client: Option<String>,
     /// W3C trace context.
     pub(super) trace: Option<TraceContext>,
+    /// Under which key the request may be repeated.
+    pub(super) key: Option<String>,
     /// Where clients learn whom to ask for more.
     metadata: Option<String>,
 }
@@ -38,7 +41,8 @@ impl<S: Sync> FromRequestParts<S> for Asked {
             text(&parts.headers, &header::USER_AGENT).map(|name| name.chars().take(CLIENT_BYTES_MAX).collect());
         let trace = text(&parts.headers, &TRACEPARENT);
         let trace = trace.and_then(|parent| TraceContext::parse(parent, text(&parts.headers, &TRACESTATE)));
-        Ok(Self { identity, client, trace, metadata })
+        let key = idempotency::key(&parts.headers)?;
+        Ok(Self { identity, client, trace, key, metadata })
     }
 }
 
@@ -49,6 +53,10 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 impl Asked {
     /// The refusal of a tool's call, with how to get further where credentials permit too little.
     pub(super) fn refused(&self, tool: &str, failure: Failure) -> ApiError {
+        // Only the tools remember a key from before a restart.
+        if self.key.is_some() && failure.message.contains("`idempotency_key`") {
+            return ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, failure.code, failure.message);
+        }
         let permitted = identity::permit(self.identity.scopes, identity::needed_scopes(tool));
         match permitted {
             Err(insufficient) if failure.code == ErrorCode::PermissionDenied => self.insufficient(insufficient),

@@ -82,6 +82,9 @@ pub(super) struct Description(Arc<str>);
 
 impl Description {
     pub(super) fn new(mut described: OpenApi) -> Self {
+        let paths = std::mem::take(&mut described.paths.paths);
+        // The description has no word for a parameter with slashes in it.
+        described.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
         for item in described.paths.paths.values_mut() {
             let of_item =
                 [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch, &mut item.head];

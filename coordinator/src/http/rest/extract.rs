@@ -48,7 +48,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for InBody<T> {
             return Err(ApiError::unsupported_media_type("the body must be application/json"));
         }
         let body = axum::body::to_bytes(body, JSON_BYTES_MAX).await;
-        let body = body.map_err(|_| ApiError::bad_request("the body cannot be read"))?;
+        let body = body.map_err(|_| ApiError::too_large(JSON_BYTES_MAX))?;
         let mut text = serde_json::Deserializer::from_slice(&body);
         let read: T = serde_path_to_error::deserialize(&mut text).map_err(|error| {
             let place = error.path().to_string();

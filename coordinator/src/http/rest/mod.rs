@@ -8,9 +8,14 @@
 mod api;
 mod asked;
 mod description;
+mod download;
 mod extract;
+mod files;
+mod idempotency;
 mod page;
 mod sessions;
+mod task_view;
+mod tasks;
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
@@ -30,12 +35,16 @@ const JSON_BYTES_MAX: usize = 16 << 20;
 
 /// Everything below `/api`.
 pub(super) fn router(api: Api, authentication: Authentication, bodies: &Bodies) -> Router {
-    let operations = OpenApiRouter::with_openapi(description::frame()).nest(BASE, sessions::router());
+    let operations = OpenApiRouter::with_openapi(description::frame())
+        .nest(BASE, sessions::router().merge(tasks::router()).merge(files::router()));
     let (operations, description) = operations.split_for_parts();
+    let file_bytes = usize::try_from(api.limits().file_bytes).unwrap_or(usize::MAX);
+    let bodies = bodies.of_at_most(file_bytes.max(JSON_BYTES_MAX));
     let operations = operations
-        .with_state(api)
+        .with_state(api.clone())
         .layer(DefaultBodyLimit::disable())
-        .layer(from_fn_with_state(bodies.of_at_most(JSON_BYTES_MAX), bodies::read))
+        .layer(from_fn_with_state(api, idempotency::once))
+        .layer(from_fn_with_state(bodies, bodies::read))
         .layer(from_fn_with_state(authentication, authentication::authenticate));
     let description = description::Description::new(description);
     let for_anybody = Router::new().route("/api/openapi.json", get(description::document)).with_state(description);

@@ -42,9 +42,9 @@ pub(in crate::tools) fn get<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let read = Read { path: path.clone(), offset: 0, limit: Some(READ_BYTES_MAX), pictures: Pictures::Drawn };
         let outcome = call.act(session, Operation::Read(read).into()).await?;
         let displays = outcome.result.as_ref().map_or(&[][..], |completed| &completed.displays);
-        let drawn = displays.iter().find(|shown| is_picture(shown));
-        Ok(file_reply(&outcome, |result| match result {
-            OperationResult::Read { contents, stat } => Some(render(session, &path, contents, stat, drawn)),
+        let drawn = displays.iter().find(|shown| is_picture(shown)).cloned();
+        Ok(file_reply(outcome, |result| match result {
+            OperationResult::Read { contents, stat } => Some(render(session, &path, contents, stat, drawn.as_ref())),
             _ => None,
         }))
     }

@@ -60,7 +60,7 @@ pub(in crate::tools) fn edit<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             if_match: input.if_match,
         });
         let outcome = call.act(session, Act { operation, timeout: None, idempotency_key }).await?;
-        Ok(file_reply(&outcome, |result| match result {
+        Ok(file_reply(outcome, |result| match result {
             OperationResult::Edit(edited) => Some(render(edited)),
             _ => None,
         }))

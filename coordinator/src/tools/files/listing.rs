@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::reply::{file_reply, kind_word, line};
 use crate::tools::call::{Answer, Call};
@@ -43,8 +44,8 @@ pub(in crate::tools) struct FsStatInput {
 }
 
 /// A file or directory as clients see it.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(in crate::tools) struct FileView {
+#[derive(Debug, Serialize, JsonSchema, ToSchema)]
+pub(crate) struct FileView {
     /// Its path, relative to the workspace.
     path: String,
     /// `file`, `directory`, `symlink` or `other`.
@@ -78,7 +79,7 @@ pub(in crate::tools) fn list<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let recursive = input.recursive.unwrap_or(false);
         let list = List { path: path.clone(), recursive, pattern, entries_max: ENTRIES_MAX };
         let outcome = call.act(session, Operation::List(list).into()).await?;
-        Ok(file_reply(&outcome, |result| match result {
+        Ok(file_reply(outcome, |result| match result {
             OperationResult::List { entries, truncated } => Some(listing(&path.to_string(), entries, *truncated)),
             _ => None,
         }))
@@ -92,7 +93,7 @@ pub(in crate::tools) fn stat<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let path = args::path("path", &input.path)?;
         let session = call.connection.session(input.session_id.as_deref()).await?;
         let outcome = call.act(session, Operation::Stat(Stat { path }).into()).await?;
-        Ok(file_reply(&outcome, |result| match result {
+        Ok(file_reply(outcome, |result| match result {
             OperationResult::Stat { stat } => Some(ToolResult::structured(line(stat), json!(FileView::of(stat)))),
             _ => None,
         }))
@@ -120,7 +121,7 @@ fn listing(path: &str, entries: &[FileStat], truncated: bool) -> ToolResult {
 }
 
 impl FileView {
-    fn of(stat: &FileStat) -> Self {
+    pub(crate) fn of(stat: &FileStat) -> Self {
         Self {
             path: stat.path.clone(),
             kind: kind_word(stat.kind).to_owned(),

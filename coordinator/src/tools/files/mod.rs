@@ -9,7 +9,8 @@ mod search;
 mod write;
 
 pub(super) use edit::{FsEditInput, edit};
-pub(super) use listing::{ENTRIES_MAX, FileView, FsListInput, FsListOutput, FsStatInput, list, stat};
+pub(crate) use listing::FileView;
+pub(super) use listing::{ENTRIES_MAX, FsListInput, FsListOutput, FsStatInput, list, stat};
 pub(super) use moving::{FsDeleteInput, FsMoveInput, delete, mv};
 pub(super) use read::{FsReadInput, read};
 pub(super) use reply::{file_reply, line};

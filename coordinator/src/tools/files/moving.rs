@@ -48,7 +48,7 @@ pub(in crate::tools) fn mv<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let session = call.connection.session(input.session_id.as_deref()).await?;
         let operation = Operation::Move(Move { from: from.clone(), to, overwrite: input.overwrite.unwrap_or(false) });
         let outcome = call.act(session, Act { operation, timeout: None, idempotency_key }).await?;
-        Ok(file_reply(&outcome, |result| match result {
+        Ok(file_reply(outcome, |result| match result {
             OperationResult::Move { stat } => Some(ToolResult::text(format!("moved {from} to {}", line(stat)))),
             _ => None,
         }))
@@ -64,7 +64,7 @@ pub(in crate::tools) fn delete<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> 
         let session = call.connection.session(input.session_id.as_deref()).await?;
         let operation = Operation::Remove(Remove { path: path.clone(), recursive: input.recursive.unwrap_or(false) });
         let outcome = call.act(session, Act { operation, timeout: None, idempotency_key }).await?;
-        Ok(file_reply(&outcome, |result| match result {
+        Ok(file_reply(outcome, |result| match result {
             OperationResult::Remove { removed: 1 } => Some(ToolResult::text(format!("deleted {path}"))),
             OperationResult::Remove { removed } => {
                 Some(ToolResult::text(format!("deleted {path}, {removed} files and directories in all")))

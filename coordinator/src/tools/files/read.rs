@@ -58,7 +58,7 @@ pub(in crate::tools) fn read<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             Read { path, offset, limit: Some(input.limit.unwrap_or(LIMIT_DEFAULT)), pictures: Pictures::AsBytes };
         let outcome = call.act(session, Operation::Read(read).into()).await?;
         let asked = Asked { offset, limited: input.limit.is_some(), encoding: input.encoding.unwrap_or_default() };
-        Ok(file_reply(&outcome, |result| match result {
+        Ok(file_reply(outcome, |result| match result {
             OperationResult::Read { contents, stat } => Some(render(&asked, contents, stat)),
             _ => None,
         }))

@@ -5,12 +5,12 @@ use codegen_types::{ErrorCode, Failure, OperationResult};
 
 use crate::session::TaskOutcome;
 use crate::tools::call::Reply;
-use crate::tools::result::ToolResult;
+use crate::tools::result::{Raw, ToolResult};
 use crate::tools::words;
 
 /// The reply to a file operation: what `render` makes of its result, or its failure.
 pub(in crate::tools) fn file_reply(
-    outcome: &TaskOutcome,
+    outcome: TaskOutcome,
     render: impl FnOnce(&OperationResult) -> Option<ToolResult>,
 ) -> Reply {
     let result = match &outcome.result {
@@ -20,7 +20,8 @@ pub(in crate::tools) fn file_reply(
         }),
         Err(failure) => ToolResult::failure(failure),
     };
-    Reply::Recorded(result.of_task(outcome.task).recorded_at(outcome.audit_seq))
+    let result = result.of_task(outcome.task).recorded_at(outcome.audit_seq);
+    Reply::Recorded(ToolResult { raw: Some(Raw::Outcome(Box::new(outcome))), ..result })
 }
 
 /// One file, in one line.

@@ -95,7 +95,7 @@ pub(in crate::tools) fn search<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> 
             matches_max,
         };
         let outcome = call.act(session, Operation::Search(search).into()).await?;
-        Ok(file_reply(&outcome, |result| match result {
+        Ok(file_reply(outcome, |result| match result {
             OperationResult::Search(found) => Some(render(found)),
             _ => None,
         }))

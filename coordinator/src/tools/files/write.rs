@@ -69,7 +69,7 @@ pub(in crate::tools) fn write<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let session = call.connection.session(input.session_id.as_deref()).await?;
         let operation = Operation::Write(Write { path, contents, mode, if_match: input.if_match });
         let outcome = call.act(session, Act { operation, timeout: None, idempotency_key }).await?;
-        Ok(file_reply(&outcome, |result| match result {
+        Ok(file_reply(outcome, |result| match result {
             OperationResult::Write { stat, created } => {
                 let verb = if *created { "created" } else { "wrote" };
                 let facts = serde_json::json!({"size": stat.size, "etag": stat.etag, "created": created});

@@ -15,7 +15,7 @@ use super::grep::Grep;
 use crate::session::{Captured, TaskPhase, TaskSeen};
 use crate::tools::args;
 use crate::tools::call::{Answer, Call, Refusal, Reply};
-use crate::tools::result::ToolResult;
+use crate::tools::result::{LogPart, Raw, ToolResult};
 
 /// Characters of output when the call names none.
 const CHARS: usize = 20_000;
@@ -77,7 +77,9 @@ fn answer(seen: &TaskSeen, from: u64, shown: &Shown, grep: bool) -> ToolResult {
     if more {
         text.push_str(&format!("\n\nnext_cursor: {cursor}"));
     }
-    let result = ToolResult::text(text).of_task(task).with_meta("codegen/state", json!(phase.name()));
+    let part = LogPart { text: shown.text.clone(), cursor: cursor.clone(), more };
+    let result = ToolResult { raw: Some(Raw::Log(part)), ..ToolResult::text(text) };
+    let result = result.of_task(task).with_meta("codegen/state", json!(phase.name()));
     if more { result.with_meta("codegen/next_cursor", json!(cursor)) } else { result }
 }
 

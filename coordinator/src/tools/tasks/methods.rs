@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use codegen_types::{ErrorCode, Failure, TaskId};
+use codegen_types::{ErrorCode, Failure, SessionId, TaskId};
 use serde_json::json;
 
 use crate::session::{TaskInfo, TaskPhase, TaskSeen};
@@ -49,6 +49,22 @@ impl Connection {
             self.recorded(id, asked, async |task| self.sessions.task(self.principal.clone(), task).await).await?;
         let state = TaskState::of(&seen, output_chars.min(yielding::OUTPUT_CHARS));
         Ok((seen.info, state))
+    }
+
+    /// A task as it is after a recorded call about it, for what the answer to that call says beside.
+    ///
+    /// # Errors
+    /// As of [`task`](Self::task), but for the record.
+    pub(crate) async fn task_seen(&self, task: TaskId) -> Result<TaskSeen, Failure> {
+        self.sessions.task(self.principal.clone(), task).await
+    }
+
+    /// The newest tasks of this client's principal, for the answer to a recorded call that asked for them.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the store cannot be read.
+    pub(crate) async fn tasks_seen(&self, session: Option<SessionId>, limit: u32) -> Result<Vec<TaskInfo>, Failure> {
+        self.sessions.tasks(self.principal.clone(), session, limit).await
     }
 
     /// Asks a task of this client's principal to end; one that has ended stays as it is.

@@ -20,8 +20,9 @@ use super::{args, run_result, yielding};
 use crate::session::TaskSeen;
 pub(super) use logs::{TaskLogsInput, logs};
 pub use methods::TaskState;
+pub(super) use view::TaskListOutput;
+pub(crate) use view::TaskView;
 use view::Wanted;
-pub(super) use view::{TaskListOutput, TaskView};
 
 /// How long `task_wait` waits when the call does not say.
 const WAIT: Duration = Duration::from_secs(30);

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use codegen_types::{Exit, OperationResult};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::session::{TaskInfo, TaskPhase, TaskSeen};
 use crate::tools::words;
@@ -37,8 +38,8 @@ pub(in crate::tools) struct TaskListOutput {
     pub(super) tasks: Vec<TaskView>,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
-pub(in crate::tools) struct TaskView {
+#[derive(Debug, Serialize, JsonSchema, ToSchema)]
+pub(crate) struct TaskView {
     /// The task.
     task_id: String,
     /// Its session.
@@ -68,7 +69,7 @@ pub(in crate::tools) struct TaskView {
 }
 
 impl TaskView {
-    pub(super) fn of(info: &TaskInfo) -> Self {
+    pub(crate) fn of(info: &TaskInfo) -> Self {
         let until_ms = info.ended_ms.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond());
         #[expect(clippy::cast_precision_loss, reason = "no task runs for 2^52 milliseconds")]
         let seconds = (until_ms - info.begun_ms).max(0) as f64 / 1000.0;
@@ -87,7 +88,7 @@ impl TaskView {
         }
     }
 
-    pub(super) fn of_seen(seen: &TaskSeen) -> Self {
+    pub(crate) fn of_seen(seen: &TaskSeen) -> Self {
         let completed = seen.outcome.as_ref().and_then(|outcome| outcome.result.as_ref().ok());
         let exit_code = match completed.and_then(|completed| completed.result.as_ref()) {
             Some(OperationResult::Exec(Exit { code, .. })) => *code,

@@ -1,0 +1,204 @@
+//! `Idempotency-Key`: a request that is repeated is carried out once.
+//!
+//! The tools remember what a key did, and give it again; tasks also after a restart. What is remembered here is which
+//! request a key stands for, so that another one under the same key is refused, and one that is still in flight, too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use codegen_types::{ErrorCode, Principal};
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+
+use super::api::Api;
+use crate::http::error::ApiError;
+use crate::identity::Identity;
+
+/// Where the key is.
+const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+/// The longest key, in bytes.
+const KEY_BYTES_MAX: usize = 128;
+/// How long a key is remembered.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Keys of all principals that are remembered; the oldest make room, since the tools remember, too.
+const KEYS_MAX: usize = 10_000;
+/// Keys of one principal that may be in flight or remembered. One more is refused.
+const KEYS_OF_ONE_MAX: usize = 1_000;
+
+type Place = (Principal, String);
+type Fingerprint = [u8; 32];
+
+/// The keys that were used lately. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Keys(Arc<Mutex<HashMap<Place, Known>>>);
+
+#[derive(Debug)]
+struct Known {
+    fingerprint: Fingerprint,
+    since: Instant,
+    in_flight: bool,
+}
+
+/// A request in flight; forgotten when dropped, unless it was carried out.
+struct InFlight {
+    keys: Keys,
+    place: Place,
+    was_carried_out: bool,
+}
+
+/// The key of a request, when it has one.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let mut given = headers.get_all(HEADER).iter();
+    let Some(first) = given.next() else { return Ok(None) };
+    let text = first.to_str().unwrap_or_default();
+    // The draft has a string of structured fields, and most clients leave the quotation marks out.
+    let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let fits = (1..=KEY_BYTES_MAX).contains(&bare.len()) && bare.bytes().all(|byte| byte.is_ascii_graphic());
+    if !fits || given.next().is_some() {
+        let message = format!("`Idempotency-Key`: one key of 1 to {KEY_BYTES_MAX} visible ASCII characters");
+        return Err(ApiError::bad_request(message));
+    }
+    Ok(Some(bare.to_owned()))
+}
+
+/// Lets a request through unless its key stands for another one, or for one that is in flight.
+pub(super) async fn once(State(api): State<Api>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let acts = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let (Some(key), true) = (key(request.headers())?, acts) else { return Ok(next.run(request).await) };
+    let Some(identity) = request.extensions().get::<Identity>() else { return Ok(next.run(request).await) };
+    let place = (identity.principal.clone(), key);
+    let (parts, body) = request.into_parts();
+    // It is whole already, so that this neither waits nor copies.
+    let body: Bytes = axum::body::to_bytes(body, usize::MAX).await.map_err(|_| ApiError::bad_request("no body"))?;
+    let mut hash = Sha256::new();
+    for part in [parts.method.as_str(), &parts.uri.to_string()] {
+        hash.update(part);
+        hash.update([0]);
+    }
+    for name in [header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH] {
+        hash.update(parts.headers.get(name).map(|value| value.as_bytes()).unwrap_or_default());
+        hash.update([0]);
+    }
+    hash.update(&body);
+    let mut in_flight = api.keys().begin(place, hash.finalize().into(), Instant::now())?;
+    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    in_flight.was_carried_out = response.status().is_success();
+    Ok(response)
+}
+
+impl Keys {
+    fn begin(&self, place: Place, fingerprint: Fingerprint, now: Instant) -> Result<InFlight, ApiError> {
+        let mut keys = self.0.lock();
+        let fresh = |known: &Known| known.in_flight || now.duration_since(known.since) < KEPT;
+        match keys.get_mut(&place).filter(|known| fresh(known)) {
+            Some(known) if known.fingerprint != fingerprint => {
+                let message = "this Idempotency-Key was used for another request within the last 24 hours";
+                return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, ErrorCode::InvalidArgument, message));
+            }
+            Some(known) if known.in_flight => {
+                let message = "the request with this Idempotency-Key is still being carried out; try again later";
+                return Err(ApiError::new(StatusCode::CONFLICT, ErrorCode::InvalidArgument, message));
+            }
+            Some(known) => known.in_flight = true,
+            None => {
+                make_room(&mut keys, &place.0, now)?;
+                keys.insert(place.clone(), Known { fingerprint, since: now, in_flight: true });
+            }
+        }
+        drop(keys);
+        Ok(InFlight { keys: self.clone(), place, was_carried_out: false })
+    }
+}
+
+/// Makes room for one more key of a principal.
+fn make_room(keys: &mut HashMap<Place, Known>, principal: &Principal, now: Instant) -> Result<(), ApiError> {
+    if keys.len() < KEYS_OF_ONE_MAX {
+        return Ok(());
+    }
+    keys.retain(|_, known| known.in_flight || now.duration_since(known.since) < KEPT);
+    if keys.keys().filter(|(whose, _)| whose == principal).count() >= KEYS_OF_ONE_MAX {
+        return Err(ApiError::busy("too many idempotency keys are in use"));
+    }
+    if keys.len() >= KEYS_MAX {
+        let idle = keys.iter().filter(|(_, known)| !known.in_flight).min_by_key(|(_, known)| known.since);
+        let oldest = idle.map(|(place, _)| place.clone());
+        oldest.map(|place| keys.remove(&place)).ok_or_else(|| ApiError::busy("too many requests are in flight"))?;
+    }
+    Ok(())
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut keys = self.keys.0.lock();
+        if !self.was_carried_out {
+            keys.remove(&self.place);
+        } else if let Some(known) = keys.get_mut(&self.place) {
+            known.in_flight = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(user: &str) -> Place {
+        (Principal::os_user(user), "k".to_owned())
+    }
+
+    fn status(begun: Result<InFlight, ApiError>) -> Option<u16> {
+        use axum::response::IntoResponse as _;
+        begun.err().map(|error| error.into_response().status().as_u16())
+    }
+
+    #[test]
+    fn a_key_stands_for_one_request_of_one_principal() {
+        let (keys, now) = (Keys::default(), Instant::now());
+        let mut first = keys.begin(place("ann"), [1; 32], now).unwrap();
+        assert_eq!(status(keys.begin(place("ann"), [1; 32], now)), Some(409));
+        assert_eq!(status(keys.begin(place("ann"), [2; 32], now)), Some(422));
+        assert_eq!(status(keys.begin(place("bob"), [2; 32], now)), None);
+        first.was_carried_out = true;
+        drop(first);
+        assert_eq!(status(keys.begin(place("ann"), [2; 32], now)), Some(422));
+        assert_eq!(status(keys.begin(place("ann"), [2; 32], now + KEPT)), None);
+    }
+
+    #[test]
+    fn a_request_that_failed_is_forgotten() {
+        let (keys, now) = (Keys::default(), Instant::now());
+        drop(keys.begin(place("ann"), [1; 32], now).unwrap());
+        assert_eq!(status(keys.begin(place("ann"), [2; 32], now)), None);
+        assert!(keys.0.lock().is_empty());
+    }
+
+    #[test]
+    fn one_principal_leaves_room_for_others() {
+        let (keys, now) = (Keys::default(), Instant::now());
+        let many = |user: &str, n: usize| (Principal::os_user(user), n.to_string());
+        for n in 0..KEYS_OF_ONE_MAX {
+            keys.begin(many("ann", n), [1; 32], now).unwrap().was_carried_out = true;
+        }
+        assert_eq!(status(keys.begin(many("ann", KEYS_OF_ONE_MAX), [1; 32], now)), Some(503));
+        assert_eq!(status(keys.begin(many("bob", 0), [1; 32], now)), None);
+    }
+
+    #[test]
+    fn a_key_is_read_with_and_without_its_quotation_marks() {
+        let with = |value: &str| key(&HeaderMap::from_iter([(HEADER, value.parse().unwrap())]));
+        assert_eq!(with("\"a-1\"").unwrap(), Some("a-1".to_owned()));
+        assert_eq!(with("a-1").unwrap(), Some("a-1".to_owned()));
+        for wrong in ["", "\"\"", "a b", &"k".repeat(129)] {
+            assert!(with(wrong).is_err(), "{wrong}");
+        }
+    }
+}
