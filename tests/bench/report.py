@@ -12,7 +12,7 @@ class Results:
     """Summaries by contender and mode, single figures by name, and what is missing with its reason."""
 
     def __init__(self):
-        self.timed, self.single, self.missing = {}, {}, {}
+        self.timed, self.single, self.http, self.missing = {}, {}, {}, {}
 
     def at(self, key, mode, quantile):
         """One figure in ms, or None where there is none."""
@@ -74,11 +74,23 @@ def timed_below(results, key, mode, limit):
     return verdict(text, own, own <= limit, " ms")
 
 
+def rate_of(results, peer, clients, factor):
+    """At least `factor` times the calls a second of a peer over HTTP."""
+    text = f"{clients} clients: at least {factor:g}x {PEER_NAMES[peer]}"
+    own, other = (results.http.get(key, {}).get(clients) for key in ("http", peer))
+    if own is None or other is None:
+        return not_there(text, results.missing.get("http" if own is None else peer, "not measured"))
+    ratio = own["calls_per_s"] / other["calls_per_s"]
+    return verdict(text, ratio, ratio >= factor, "x")
+
+
 PEER_NAMES = {
     "ipykernel": "ipykernel",
     "docker": "`docker exec`",
     "filesystem": "server-filesystem",
     "echo_bare": "bare rmcp",
+    "http_bare": "bare rmcp",
+    "http_python": "the Python SDK",
 }
 
 # Each row: what a person reads, the key of its figures, and its targets.
@@ -143,6 +155,18 @@ SINGLE = [
     ("idle server, worker and launcher, PSS", "idle", 60, "MiB"),
     ("idle session, PSS, after one `run_python`", "session", 16, "MiB"),
     ("200 idle sessions", "many", 0, "failures"),
+    ("1,000 idle streams at `/mcp`, PSS of the server", "streams_mcp", 100, "MiB"),
+    ("1,000 idle streams at `/sse`, PSS of the server", "streams_sse", 100, "MiB"),
+]
+
+HTTP = [
+    (
+        "`echo`, with tokens, limits and the log on disk",
+        "http",
+        [lambda r: rate_of(r, "http_bare", 64, 0.6), lambda r: rate_of(r, "http_python", 64, 15)],
+    ),
+    ("peer: bare rmcp", "http_bare", []),
+    ("peer: the Python SDK (`mcp`, uvicorn)", "http_python", []),
 ]
 
 
@@ -169,6 +193,16 @@ def rows(results):
         yield title, note, "", verdicts
 
 
+def http_rows(results):
+    for title, key, targets in HTTP:
+        verdicts = [target(results) for target in targets]
+        if key in results.missing:
+            title = f"{title}: MISSING ({results.missing[key]})"
+        own = results.http.get(key, {})
+        figures = [f"{at['calls_per_s']:.0f}; {at['p50_ms']:.2f} / {at['p99_ms']:.2f}" for at in own.values()]
+        yield title, *(figures or ["-", "-"]), verdicts
+
+
 def markdown(results, load):
     lines = [
         "| Measure | back to back, ms: p50 / p99 | 5 ms between calls, ms: p50 / p99 | Target | Result |",
@@ -176,11 +210,19 @@ def markdown(results, load):
     ]
     for title, bb, paced, verdicts in rows(results):
         lines.append("| " + " | ".join([title, bb, paced, *cells(verdicts)]) + " |")
+    lines += [
+        "",
+        "| Streamable HTTP | 8 clients: calls/s; ms: p50 / p99 | 64 clients: calls/s; ms: p50 / p99 | Target | Result |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for title, few, many, verdicts in http_rows(results):
+        lines.append("| " + " | ".join([title, few, many, *cells(verdicts)]) + " |")
     return "\n".join([*lines, "", machine(load)])
 
 
 def verdicts(results):
-    return [{"measure": title, **v} for title, _bb, _paced, found in rows(results) for v in found]
+    found = [*rows(results), *http_rows(results)]
+    return [{"measure": title, **one} for title, _first, _second, verdicts in found for one in verdicts]
 
 
 def machine(load):

@@ -10,9 +10,9 @@
 //! codes and times.
 
 mod export;
+mod remote;
 mod span;
-mod worker;
 
 pub use export::{BadEndpoint, Exporting, TraceOptions, start};
+pub(crate) use remote::on_behalf;
 pub(crate) use span::{Span, Step, asked, step};
-pub(crate) use worker::on_behalf;

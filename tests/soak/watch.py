@@ -1,0 +1,86 @@
+"""What the server and its worker hold, sampled while they work, and whether it grows."""
+
+import os
+import statistics
+import threading
+from pathlib import Path
+
+import processes
+
+# By how much the last third may be above the first: a share of it, and a number besides. Half of a session's life is
+# chance, and a heap that has seen its peak is not given back at once.
+TOLERANCES = {
+    "memory, MiB": (0.10, 8),
+    "memory, MiB, in a short run": (0.10, 32),
+    "descriptors": (0.10, 16),
+    "threads": (0.0, 4),
+    "processes": (0.25, 12),
+}
+PARTS = ("server", "worker", "launcher")
+
+
+def count(pid, what):
+    return len(os.listdir(f"/proc/{pid}/{what}"))
+
+
+def memory_mib(pid):
+    try:
+        return processes.pss_bytes(pid) / (1 << 20)
+    except PermissionError:
+        # Resident pages, shared ones in full: growth shows in them just as well.
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def sample(server):
+    """One look: each figure by its part and kind."""
+    found = {("all", "processes"): len(processes.below(server))}
+    for part, pid in zip(PARTS, processes.roles(server), strict=False):
+        try:
+            found[part, "memory, MiB"] = memory_mib(pid)
+            found[part, "descriptors"] = count(pid, "fd")
+            found[part, "threads"] = count(pid, "task")
+        except OSError:
+            continue
+    return found
+
+
+class Watch:
+    """Looks every so often, until it is stopped."""
+
+    def __init__(self, server, interval):
+        self.server, self.interval = server, interval
+        self.samples, self.stopping = [], threading.Event()
+        self.thread = threading.Thread(target=self.look, daemon=True)
+        self.thread.start()
+
+    def look(self):
+        while not self.stopping.wait(self.interval):
+            self.samples.append(sample(self.server))
+
+    def stop(self):
+        self.stopping.set()
+        self.thread.join()
+
+
+def growth(samples, short=False):
+    """Rows of what was held in the first and in the last third, and whether that is growth. In a short run caches still
+    fill, and only what is plainly too much counts."""
+    third = len(samples) // 3
+    rows = []
+    for key in samples[-1]:
+        first, last = (
+            statistics.median(one[key] for one in part if key in one) for part in (samples[:third], samples[-third:])
+        )
+        kind = f"{key[1]}, in a short run"
+        share, besides = TOLERANCES[kind if short and kind in TOLERANCES else key[1]]
+        most = first * (1 + share) + besides
+        rows.append((*key, first, last, most, last <= most))
+    return rows
+
+
+def table(rows):
+    lines = ["| Of | What | first third | last third | at most | |", "| --- | --- | --- | --- | --- | --- |"]
+    for part, kind, first, last, most, holds in rows:
+        verdict = "ok" if holds else "**grows**"
+        lines.append(f"| {part} | {kind} | {first:.1f} | {last:.1f} | {most:.1f} | {verdict} |")
+    return "\n".join(lines)
