@@ -106,6 +106,12 @@ words! {
         TokenCreated = "token.created",
         /// A static token is about to be revoked.
         TokenRevoked = "token.revoked",
+        /// The rules of the policy were read, at the start or again; `detail` names the file and its SHA-256.
+        PolicyLoaded = "policy.loaded",
+        /// A call waits for somebody's approval; `detail` says by which rule.
+        ApprovalRequested = "approval.requested",
+        /// The request that `cites` names was decided or is over; `detail` says how, by whom and why.
+        ApprovalDecided = "approval.decided",
         /// A request was not let in for its credentials, or for having none; `detail` says why.
         AuthenticationRefused = "authentication.refused",
     }

@@ -41,6 +41,7 @@ pub use open::{OpenError, Opened, Recovered};
 pub use query::{Query, open_attempts};
 pub use reader::{ReadError, Records, first_record_of_segment_at, last_segment_start, records};
 pub use record::{BadLine, FORMAT_VERSION, RECORD_BYTES_MAX, Record};
+pub use redact::looks_secret;
 pub use repair::{Repair, repair};
 pub use scan::{Fault, Position};
 pub use verify::{Verdict, Verification, VerifyOptions, latest_note, verify, verify_with};

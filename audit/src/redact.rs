@@ -103,7 +103,7 @@ pub(crate) fn clip_principal(principal: &Principal) -> String {
 }
 
 /// Whether one of the words of a field's name says that its value is nobody's business.
-fn looks_secret(name: &str) -> bool {
+pub fn looks_secret(name: &str) -> bool {
     if name == "idempotency_key" {
         return false;
     }

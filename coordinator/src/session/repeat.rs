@@ -136,7 +136,8 @@ pub(super) fn digest(call: &TaskCall) -> ArgumentDigest {
     hash.finalize().into()
 }
 
-fn sorted(value: &Value) -> Value {
+/// The value with the keys of its objects in order.
+pub(crate) fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let mut names: Vec<&String> = fields.keys().collect();

@@ -88,6 +88,18 @@ uuid_id! {
     Incarnation, "inc_"
 }
 
+uuid_id! {
+    /// A request for somebody's approval of a call: 122 random bits, so that it cannot be guessed.
+    ApprovalId, "apr_"
+}
+
+impl ApprovalId {
+    /// A new id from the operating system's random source.
+    pub fn mint() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
 impl SessionId {
     /// A new handle from the operating system's random source.
     pub fn mint() -> Self {

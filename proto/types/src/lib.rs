@@ -21,7 +21,7 @@ pub mod worker;
 
 pub use error::{ErrorCode, Failure};
 pub use event::{Display, Event, EventBody, Exit, OperationResult, OutputStream, Package, ResourceUse};
-pub use ids::{Epoch, Incarnation, Lease, LogSeq, SessionId, TaskId, WorkerId};
+pub use ids::{ApprovalId, Epoch, Incarnation, Lease, LogSeq, SessionId, TaskId, WorkerId};
 pub use isolation::{IsolationLevel, IsolationReport, Layer, LayerReport, LayerState};
 pub use limits::Limits;
 pub use operation::{Exec, KernelName, Network, Operation, Program};

@@ -1,0 +1,222 @@
+//! The table of requests: bounded, without a clock of its own and without waiting.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use codegen_types::{ApprovalId, ErrorCode, Failure, LogSeq, Principal};
+use coordinator_core::idempotency::ArgumentDigest;
+use coordinator_core::policy::Approvers;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::shown::{ApprovalState, ApprovalView};
+
+/// Requests that there can be at once, of all principals. One more call is refused.
+pub const PENDING_MAX: usize = 1_000;
+/// Requests that there can be at once of one principal. One more call of it is refused.
+pub const PENDING_PER_PRINCIPAL_MAX: usize = 32;
+/// How long an approval is good for, and a denial is remembered for whoever has not heard of it.
+pub(super) const DECIDED_KEPT: Duration = Duration::from_secs(600);
+
+/// All requests.
+#[derive(Default)]
+pub(super) struct Table(HashMap<ApprovalId, Entry>);
+
+pub(super) struct Entry {
+    pub(super) view: ApprovalView,
+    digest: ArgumentDigest,
+    stage: Stage,
+    /// When it is over: denied by silence, or no longer good.
+    expires: Instant,
+    waiting: usize,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    /// Its record is being written; nobody else sees it.
+    Recording,
+    Pending(LogSeq),
+    /// The record of a decision is being written.
+    Deciding(LogSeq),
+    Approved(LogSeq),
+    Denied(String),
+}
+
+/// Where a call stands.
+pub(super) enum Standing {
+    /// It was approved; the approval is used up.
+    Granted,
+    /// It was denied, for this reason.
+    Denied(String),
+    /// Another one that is the same is just being recorded.
+    Recording(watch::Receiver<()>),
+    /// It waits, like others that are the same.
+    Waits(ApprovalId, watch::Receiver<()>, Instant),
+    /// Nobody has asked for it.
+    Unknown,
+}
+
+/// A request that is to be decided, and what the record of it needs.
+pub(super) struct Undecided {
+    pub(super) view: ApprovalView,
+    pub(super) requested: LogSeq,
+}
+
+impl Table {
+    /// Where a call stands; an approval that is found is used up, and a denial that is told is forgotten.
+    pub(super) fn standing(&mut self, digest: &ArgumentDigest, now: Instant) -> Standing {
+        let Some((id, entry)) = self.0.iter_mut().find(|(_, entry)| entry.digest == *digest) else {
+            return Standing::Unknown;
+        };
+        let id = *id;
+        match &entry.stage {
+            Stage::Approved(_) if entry.expires > now => {
+                self.0.remove(&id);
+                Standing::Granted
+            }
+            Stage::Denied(why) => {
+                let why = why.clone();
+                // Others that wait hear of it, too.
+                if entry.waiting == 0 {
+                    self.0.remove(&id);
+                }
+                Standing::Denied(why)
+            }
+            Stage::Recording => Standing::Recording(entry.changed.subscribe()),
+            Stage::Approved(_) | Stage::Pending(_) | Stage::Deciding(_) => {
+                Standing::Waits(id, entry.changed.subscribe(), entry.expires)
+            }
+        }
+    }
+
+    /// Takes a new request in; it is seen by others once it is recorded.
+    ///
+    /// # Errors
+    /// `QUOTA_EXCEEDED`: there are too many.
+    pub(super) fn insert(&mut self, view: ApprovalView, digest: ArgumentDigest, expires: Instant) -> Result<(), Failure> {
+        let own = self.0.values().filter(|entry| entry.view.principal == view.principal).count();
+        if own >= PENDING_PER_PRINCIPAL_MAX || self.0.len() >= PENDING_MAX {
+            let whose = if own >= PENDING_PER_PRINCIPAL_MAX { "of yours " } else { "" };
+            let message = format!("too many calls {whose}wait for approval; nothing was done");
+            return Err(Failure::new(ErrorCode::QuotaExceeded, message));
+        }
+        let entry = Entry { view, digest, stage: Stage::Recording, expires, waiting: 0, changed: watch::Sender::new(()) };
+        self.0.insert(entry.view.id, entry);
+        Ok(())
+    }
+
+    /// The record of a request is durable.
+    pub(super) fn recorded(&mut self, id: ApprovalId, seq: LogSeq) {
+        if let Some(entry) = self.0.get_mut(&id) {
+            entry.stage = Stage::Pending(seq);
+            entry.changed.send_replace(());
+        }
+    }
+
+    /// Forgets a request.
+    pub(super) fn remove(&mut self, id: ApprovalId) {
+        if let Some(entry) = self.0.remove(&id) {
+            entry.changed.send_replace(());
+        }
+    }
+
+    /// One more or one less call waits.
+    pub(super) fn wait(&mut self, id: ApprovalId) {
+        if let Some(entry) = self.0.get_mut(&id) {
+            entry.waiting += 1;
+        }
+    }
+
+    /// A call waits no more; how many still do.
+    pub(super) fn unwait(&mut self, id: ApprovalId) -> usize {
+        let Some(entry) = self.0.get_mut(&id) else { return 0 };
+        entry.waiting = entry.waiting.saturating_sub(1);
+        entry.waiting
+    }
+
+    /// Begins to decide a request; nobody else does from now on.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`: there is none that is shown. `PRECONDITION_FAILED`: it is decided.
+    pub(super) fn begin(&mut self, id: ApprovalId) -> Result<Undecided, Failure> {
+        let entry = self.0.get_mut(&id).filter(|entry| entry.stage != Stage::Recording).ok_or_else(no_such_request)?;
+        let Stage::Pending(requested) = entry.stage else {
+            let message = format!("{id} is decided already; a decision is final");
+            return Err(Failure::new(ErrorCode::PreconditionFailed, message));
+        };
+        entry.stage = Stage::Deciding(requested);
+        Ok(Undecided { view: entry.view.clone(), requested })
+    }
+
+    /// The decision could not be recorded, and there is none.
+    pub(super) fn undo(&mut self, id: ApprovalId) {
+        if let Some(entry) = self.0.get_mut(&id)
+            && let Stage::Deciding(requested) = entry.stage
+        {
+            entry.stage = Stage::Pending(requested);
+        }
+    }
+
+    /// The record of a decision is durable; `why` when it is a denial.
+    pub(super) fn decided(&mut self, id: ApprovalId, denied: Option<String>, now: Instant) -> Option<ApprovalView> {
+        let entry = self.0.get_mut(&id)?;
+        let Stage::Deciding(requested) = entry.stage else { return None };
+        entry.view.state = if denied.is_some() { ApprovalState::Denied } else { ApprovalState::Approved };
+        entry.stage = denied.map_or(Stage::Approved(requested), Stage::Denied);
+        entry.expires = now + DECIDED_KEPT;
+        entry.view.expires = Timestamp::now() + DECIDED_KEPT;
+        entry.changed.send_replace(());
+        Some(entry.view.clone())
+    }
+
+    /// What is over by now: the pending requests among it, and the approvals that nobody used. Denials are forgotten.
+    pub(super) fn overdue(&mut self, now: Instant) -> (Vec<ApprovalId>, Vec<Undecided>) {
+        let mut lapsed = Vec::new();
+        let mut silent = Vec::new();
+        self.0.retain(|id, entry| match &entry.stage {
+            _ if entry.expires > now => true,
+            Stage::Pending(_) => {
+                silent.push(*id);
+                true
+            }
+            Stage::Approved(requested) => {
+                lapsed.push(Undecided { view: entry.view.clone(), requested: *requested });
+                false
+            }
+            Stage::Denied(_) => false,
+            Stage::Recording | Stage::Deciding(_) => true,
+        });
+        (silent, lapsed)
+    }
+
+    /// When the next request is over.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let due = |entry: &&Entry| !matches!(entry.stage, Stage::Recording | Stage::Deciding(_));
+        self.0.values().filter(due).map(|entry| entry.expires).min()
+    }
+
+    /// Every request that is pending.
+    pub(super) fn pending(&self) -> Vec<ApprovalId> {
+        self.0.values().filter(|entry| matches!(entry.stage, Stage::Pending(_))).map(|entry| entry.view.id).collect()
+    }
+
+    /// Every request that is shown, the oldest first.
+    pub(super) fn views(&self) -> Vec<ApprovalView> {
+        let shown = self.0.values().filter(|entry| entry.stage != Stage::Recording);
+        let mut views: Vec<ApprovalView> = shown.map(|entry| entry.view.clone()).collect();
+        views.sort_by_key(|view| (view.created, view.id));
+        views
+    }
+
+    /// Who made the call, and who may approve of it, when the request is there.
+    pub(super) fn of(&self, id: ApprovalId) -> Option<(Principal, ArgumentDigest, Approvers)> {
+        let entry = self.0.get(&id)?;
+        Some((entry.view.principal.clone(), entry.digest, entry.view.approvers))
+    }
+}
+
+pub(super) fn no_such_request() -> Failure {
+    Failure::new(ErrorCode::NotFound, "there is no such request for approval, or it is over")
+}
