@@ -7,6 +7,7 @@
 //! rmcp is named in `mcp` and nowhere else.
 
 pub mod admission;
+pub mod approvals;
 pub mod caller;
 pub mod cli;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod front;
 pub mod http;
 pub mod identity;
 pub mod mcp;
+pub mod policy;
 pub mod provision;
 mod refusals;
 pub mod reload;

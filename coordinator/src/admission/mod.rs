@@ -12,12 +12,15 @@ mod accounts;
 mod rate;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use codegen_types::{Failure, Principal, SessionId};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::approvals::Asking;
 use crate::identity::Scopes;
+use crate::policy::Gate;
 use accounts::{Account, Accounts};
 
 pub use rate::{InvalidRate, Rate, Rates};
@@ -26,6 +29,8 @@ pub use rate::{InvalidRate, Rate, Rates};
 #[derive(Clone)]
 pub struct Admission {
     accounts: Arc<Accounts>,
+    /// What the policy says; without one it allows everything.
+    gate: Option<Gate>,
 }
 
 /// A call that asks to be let in.
@@ -45,6 +50,10 @@ pub struct Asked<'a> {
     pub session: Option<SessionId>,
     /// The client program, as it names itself; for records only.
     pub client: Option<&'a str>,
+    /// How the user of the client can be asked to approve of it.
+    pub asking: &'a Asking,
+    /// How long it may wait for an operator's approval before it is answered.
+    pub patience: Duration,
     /// Cancelled when the client wants the call no more.
     pub cancel: &'a CancellationToken,
 }
@@ -68,7 +77,18 @@ pub struct Admitted {
 impl Admission {
     /// An admission with these rates, and everybody at rest.
     pub fn new(rates: Rates) -> Self {
-        Self { accounts: Arc::new(Accounts::new(rates)) }
+        Self { accounts: Arc::new(Accounts::new(rates)), gate: None }
+    }
+
+    /// The same, behind this gate.
+    #[must_use]
+    pub fn behind(self, gate: Gate) -> Self {
+        Self { gate: Some(gate), ..self }
+    }
+
+    /// The gate of the policy, if there is one.
+    pub fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
     }
 
     /// Which rates hold.
@@ -79,10 +99,13 @@ impl Admission {
     /// Lets a call in, or says why not.
     ///
     /// # Errors
-    /// `RATE_LIMITED` with the time after which one more call is let in.
+    /// `RATE_LIMITED` with the time after which one more call is let in; what the policy's gate gives.
     pub async fn admit(&self, asked: &Asked<'_>) -> Result<Admitted, Failure> {
         let account = self.accounts.of(asked.principal);
         account.check(asked.door, asked.tool)?;
+        if let Some(gate) = &self.gate {
+            gate.pass(asked).await?;
+        }
         Ok(Admitted { _account: account })
     }
 }

@@ -176,7 +176,9 @@ impl Approvals {
         let this = self.clone();
         let recording = tokio::spawn(async move {
             match this.0.audit.append(entry).await {
-                Ok(_) => this.0.table.lock().decided(id, denied, Instant::now()).ok_or_else(super::table::no_such_request),
+                Ok(_) => {
+                    this.0.table.lock().decided(id, denied, Instant::now()).ok_or_else(super::table::no_such_request)
+                }
                 Err(error) => {
                     tracing::error!(%error, "a decision could not be recorded, and does not hold");
                     this.0.table.lock().undo(id);
@@ -505,7 +507,8 @@ fn required(id: ApprovalId, need: &Need<'_>, expires: Instant) -> Failure {
 
 fn denied(need: &Need<'_>, why: &str) -> Failure {
     let reason = need.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-    let message = format!("the policy's rule {:?}{reason} wants this call approved, and {why}; nothing was done", need.rule);
+    let message =
+        format!("the policy's rule {:?}{reason} wants this call approved, and {why}; nothing was done", need.rule);
     Failure::new(ErrorCode::PermissionDenied, message)
 }
 

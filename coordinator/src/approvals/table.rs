@@ -95,14 +95,20 @@ impl Table {
     ///
     /// # Errors
     /// `QUOTA_EXCEEDED`: there are too many.
-    pub(super) fn insert(&mut self, view: ApprovalView, digest: ArgumentDigest, expires: Instant) -> Result<(), Failure> {
+    pub(super) fn insert(
+        &mut self,
+        view: ApprovalView,
+        digest: ArgumentDigest,
+        expires: Instant,
+    ) -> Result<(), Failure> {
         let own = self.0.values().filter(|entry| entry.view.principal == view.principal).count();
         if own >= PENDING_PER_PRINCIPAL_MAX || self.0.len() >= PENDING_MAX {
             let whose = if own >= PENDING_PER_PRINCIPAL_MAX { "of yours " } else { "" };
             let message = format!("too many calls {whose}wait for approval; nothing was done");
             return Err(Failure::new(ErrorCode::QuotaExceeded, message));
         }
-        let entry = Entry { view, digest, stage: Stage::Recording, expires, waiting: 0, changed: watch::Sender::new(()) };
+        let entry =
+            Entry { view, digest, stage: Stage::Recording, expires, waiting: 0, changed: watch::Sender::new(()) };
         self.0.insert(entry.view.id, entry);
         Ok(())
     }

@@ -2,11 +2,13 @@
 //!
 //! Exit codes: 0 done, 1 failed (with a reason on stderr), 2 wrong usage or configuration. `audit` has more of its own.
 
+mod approvals;
 pub mod audit;
 mod config_show;
 mod doctor;
 mod install;
 mod pages;
+mod policy;
 mod requests;
 mod roles;
 mod tokens;
@@ -78,6 +80,11 @@ struct SettingFlags {
     /// Serve HTTP at this address, such as 127.0.0.1:8080 (with `serve`) [env: HTTP_LISTEN, or HTTP_PORT for 127.0.0.1]
     #[arg(long, value_name = "ADDRESS:PORT", global = true, help_heading = "Settings")]
     http: Option<String>,
+
+    /// The file with the rules of which calls are allowed, denied or need approval; read again at SIGHUP
+    /// [env: POLICY_FILE]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Settings")]
+    policy: Option<PathBuf>,
 
     /// The certificates to encrypt HTTP with, a PEM file; read again at SIGHUP [env: TLS_CERT]
     #[arg(long, value_name = "FILE", global = true, help_heading = "Settings")]
@@ -155,6 +162,16 @@ enum Command {
         #[command(subcommand)]
         command: tokens::TokensCommand,
     },
+    /// Check the policy's rules, and explain what they say
+    Policy {
+        #[command(subcommand)]
+        command: policy::PolicyCommand,
+    },
+    /// Show and decide the calls that wait for approval
+    Approvals {
+        #[command(subcommand)]
+        command: approvals::ApprovalsCommand,
+    },
     /// Find out whether this machine can run sessions well, and what to do where it cannot
     Doctor {
         /// Print JSON
@@ -223,6 +240,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Requests(args)) => with(&|given| requests::run(args, &given.config.state_dir.join(AUDIT_DIR))),
         Some(Command::Usage(args)) => with(&|given| usage::run(args, &given.config.state_dir.join(AUDIT_DIR))),
         Some(Command::Tokens { command }) => with(&|given| tokens::run(command, &given.config.state_dir)),
+        Some(Command::Policy { command }) => {
+            with(&|given| policy::run(command, given.config.policy.as_deref(), &(&given.config.packages).into()))
+        }
+        Some(Command::Approvals { command }) => with(&|given| approvals::run(command, &given.config.state_dir)),
         Some(Command::Doctor { json }) => with(&|given| doctor::run(&given, *json)),
         Some(Command::Config { command: ConfigCommand::Show { json } }) => {
             with(&|given| config_show::run(&given.config, *json))
@@ -261,6 +282,7 @@ impl SettingFlags {
             ("--tool-names", self.tool_names.clone()),
             ("--grpc-port", self.grpc_port.clone()),
             ("--http", self.http.clone()),
+            ("--policy", self.policy.as_deref().map(|path| absolute(path).display().to_string())),
             ("--tls-cert", self.tls_cert.as_deref().map(|path| absolute(path).display().to_string())),
             ("--tls-key", self.tls_key.as_deref().map(|path| absolute(path).display().to_string())),
             ("--http-allowed-host", listed(&self.http_allowed_host)),

@@ -55,6 +55,8 @@ pub struct Config {
     pub http_auth: Requirement,
     /// Whose tokens are let in over HTTP besides our own.
     pub oauth: Option<IssuerConfig>,
+    /// The file with the rules of which calls are allowed, if there is one.
+    pub policy: Option<PathBuf>,
     /// Sessions that may be open at once.
     pub max_sessions: u32,
     /// Below this isolation no session is run.
@@ -122,6 +124,7 @@ impl Config {
             http: http::read(&mut layers)?,
             http_auth: layers.require(&settings::HTTP_AUTH, values::requirement)?,
             oauth: oauth::read(&mut layers)?,
+            policy: layers.get(&settings::POLICY, values::directory)?,
             max_sessions: layers.require(&settings::MAX_SESSIONS, values::count(1, 4096))?,
             isolation_minimum: layers.require(&settings::ISOLATION_MINIMUM, values::isolation)?,
             packages: packages::access(&mut layers, environment)?,

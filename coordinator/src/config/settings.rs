@@ -81,6 +81,7 @@ settings! {
         "processor time such as `2h`, from 1s to 1000days, or none" }
     QUOTA_BYTES_PER_DAY { "quota_bytes_per_day", "QUOTA_BYTES_PER_DAY", None, Some("none"),
         "a number of bytes or one with its unit such as `20GiB`, from 1KiB to 1024TiB, or none" }
+    POLICY { "policy", "POLICY_FILE", Some("--policy"), None, "the absolute path of a file with rules (TOML)" }
     MAX_SESSIONS { "max_sessions", "MAX_SESSIONS", None, Some("256"), "a number from 1 to 4096" }
     ISOLATION_MINIMUM { "isolation_minimum", "ISOLATION_MINIMUM", Some("--isolation-minimum"), Some("full"),
         "reduced, portable or full" }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::UnixStream;
 
 use super::{ANSWER_BYTES_MAX, Answer, Ask, Control, Envelope};
+use crate::approvals::Approvals;
 use crate::caller;
 use crate::front::handover::VERSION;
 use crate::identity::Tokens;
@@ -98,12 +99,15 @@ async fn alone(state: &LockedStateDir, ask: Ask) -> Result<Value, AskError> {
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
     // A look is not recorded, and leaves no log where there was none.
     let audit = match &ask {
-        Ask::TokensList => Audit::in_memory(),
+        // No call waits where no server runs.
+        Ask::TokensList | Ask::ApprovalsList | Ask::ApprovalsApprove { .. } | Ask::ApprovalsDeny { .. } => {
+            Audit::in_memory()
+        }
         Ask::TokensCreate(_) | Ask::TokensRevoke { .. } => Audit::open(AuditOptions::new(state.audit_dir())).await?.0,
     };
     let store = Sqlite::open(&state.database()).await?;
     let tokens = Tokens::load(Arc::new(store.clone()), audit.clone()).await?;
-    let answer = Control::new(tokens, caller::this_user()).answer(ask).await;
+    let answer = Control::new(tokens, Approvals::new(audit.clone()), caller::this_user()).answer(ask).await;
     store.close().await;
     audit.close().await;
     answer.map_err(AskError::Refused)

@@ -7,7 +7,7 @@
 mod asking;
 mod serving;
 
-use codegen_types::Failure;
+use codegen_types::{ApprovalId, Failure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -33,6 +33,22 @@ pub enum Ask {
     TokensRevoke {
         /// Which.
         id: TokenId,
+    },
+    /// To list the calls that wait for approval.
+    ApprovalsList,
+    /// To approve of a call.
+    ApprovalsApprove {
+        /// Which request.
+        id: ApprovalId,
+        /// Why.
+        why: Option<String>,
+    },
+    /// To deny a call.
+    ApprovalsDeny {
+        /// Which request.
+        id: ApprovalId,
+        /// Why.
+        why: Option<String>,
     },
 }
 

@@ -12,6 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::{ASK_BYTES_MAX, Answer, Ask, Envelope};
+use crate::approvals::{Approvals, Decider, Way};
 use crate::front::handover::VERSION;
 use crate::identity::{TokenView, Tokens};
 use crate::supervisor::{OnEnd, Supervisor};
@@ -27,6 +28,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct Control {
     tokens: Tokens,
+    approvals: Approvals,
     operator: Principal,
     places: Arc<Semaphore>,
 }
@@ -40,9 +42,9 @@ struct MadeToken<'a> {
 }
 
 impl Control {
-    /// Answers about these tokens. `operator` is on whose behalf changes are recorded.
-    pub fn new(tokens: Tokens, operator: Principal) -> Self {
-        Self { tokens, operator, places: Arc::new(Semaphore::new(PLACES)) }
+    /// Answers about these tokens and approvals. `operator` is on whose behalf changes are recorded.
+    pub fn new(tokens: Tokens, approvals: Approvals, operator: Principal) -> Self {
+        Self { tokens, approvals, operator, places: Arc::new(Semaphore::new(PLACES)) }
     }
 
     /// Accepts commands until the process is to stop.
@@ -108,8 +110,19 @@ impl Control {
                 Ok(json(&MadeToken { view, token: text.expose() }))
             }
             Ask::TokensList => Ok(json(&self.tokens.list())),
+            Ask::ApprovalsList => Ok(json(&self.approvals.list())),
+            Ask::ApprovalsApprove { id, why } => {
+                Ok(json(&self.approvals.approve(id, &self.decider(), why.as_deref()).await?))
+            }
+            Ask::ApprovalsDeny { id, why } => {
+                Ok(json(&self.approvals.deny(id, &self.decider(), why.as_deref()).await?))
+            }
             Ask::TokensRevoke { id } => Ok(json(&self.tokens.revoke(&id, &self.operator).await?)),
         }
+    }
+
+    fn decider(&self) -> Decider {
+        Decider { principal: self.operator.clone(), way: Way::Command }
     }
 }
 

@@ -4,18 +4,20 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use axum::http::request::Parts;
-use codegen_types::{ErrorCode, Failure, TraceContext};
+use codegen_types::{ErrorCode, Failure, Principal, TraceContext};
 use rmcp::model::{CallToolRequestParams, ErrorData, Tool};
 use rmcp::service::{RequestContext, RoleServer};
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::approval::States;
 use super::calls::Calls;
 use super::progress::{self, Progress};
 use super::quirks::{self, Quirks};
 use super::subscriptions::{self, Subscriptions};
 use super::{Options, convert, resources, trace};
+use crate::approvals::Asking;
 use crate::caller::Caller;
 use crate::identity::{Identity, Scopes};
 use crate::tools::{Connection, Request, ToolResult, UnknownTool};
@@ -37,6 +39,7 @@ pub struct Handler {
     yield_after: Duration,
     recognised: Once,
     subscriptions: Subscriptions,
+    states: States,
 }
 
 /// What the requests of one connection share, or over HTTP the requests of one principal. Cheap to clone.
@@ -77,7 +80,7 @@ impl Room {
 }
 
 impl Handler {
-    pub(super) fn new(room: Room, caller: Caller, options: &Options) -> Self {
+    pub(super) fn new(room: Room, caller: Caller, options: &Options, states: States) -> Self {
         Self {
             room,
             caller,
@@ -85,6 +88,7 @@ impl Handler {
             yield_after: options.yield_after,
             recognised: Once::new(),
             subscriptions: Subscriptions::default(),
+            states,
         }
     }
 
@@ -110,6 +114,16 @@ impl Handler {
 
     pub(super) fn connection(&self) -> &Arc<Connection> {
         &self.room.connection
+    }
+
+    /// On whose behalf calls are made.
+    pub(super) fn principal(&self) -> &Principal {
+        &self.caller.principal
+    }
+
+    /// What seals that which clients are to give back.
+    pub(super) fn states(&self) -> &States {
+        &self.states
     }
 
     pub(super) fn subscriptions(&self) -> &Subscriptions {
@@ -169,6 +183,7 @@ impl Handler {
     pub(super) async fn call(
         &self,
         params: CallToolRequestParams,
+        asking: Asking,
         context: RequestContext<RoleServer>,
     ) -> Result<ToolResult, UnknownTool> {
         let (events, received) = mpsc::channel(EVENTS);
@@ -180,6 +195,7 @@ impl Handler {
             scopes: self.scopes(&context),
             client: self.client(&context),
             trace: self.trace(&context),
+            asking,
             events,
             cancel: cancel.clone(),
             yield_after: self.yield_after.min(quirks.yield_after()),

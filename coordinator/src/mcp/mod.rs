@@ -6,6 +6,7 @@
 //! *Invariant*: this is the only module that names rmcp, and nothing but whole lines of protocol is ever written to a
 //! client.
 
+mod approval;
 mod calls;
 mod completion;
 mod convert;
@@ -56,13 +57,21 @@ pub struct Services {
     audit: Audit,
     session_keys: Arc<SessionKeys>,
     admission: Admission,
+    states: approval::States,
     options: Options,
 }
 
 impl Services {
     /// What connections need of the server. Make it once, since it remembers the keys under which sessions were made.
     pub fn new(sessions: Arc<dyn SessionCalls>, audit: Audit, options: Options) -> Self {
-        Self { sessions, audit, session_keys: Arc::default(), admission: Admission::default(), options }
+        Self {
+            sessions,
+            audit,
+            session_keys: Arc::default(),
+            admission: Admission::default(),
+            states: approval::States::new(),
+            options,
+        }
     }
 
     /// The same services, with calls that pass this admission instead of the default one.
@@ -79,11 +88,16 @@ impl Services {
 
     /// A connection of a principal's, over whichever transport.
     pub(crate) fn connection(&self, principal: &Principal) -> Connection {
-        let Self { sessions, audit, session_keys, admission, options } = self;
+        let Self { sessions, audit, session_keys, admission, options, .. } = self;
         let (sessions, audit, session_keys) = (Arc::clone(sessions), audit.clone(), Arc::clone(session_keys));
         Connection::new(sessions, audit, options.limits, principal.clone(), session_keys)
             .permitting(Arc::clone(&options.package_indexes))
             .admitted_by(admission.clone())
+    }
+
+    /// What seals that which clients are to give back.
+    fn states(&self) -> approval::States {
+        self.states.clone()
     }
 
     /// The options of connections made with these services.
@@ -171,9 +185,9 @@ where
     W: AsyncWrite + Send + Unpin + 'static,
 {
     let connection = services.connection(&caller.principal);
-    let options = services.options;
+    let (options, states) = (services.options, services.states);
     let room = Room::new(connection, Calls::default(), options.calls_max);
-    let handler = Handler::new(room, caller, &options);
+    let handler = Handler::new(room, caller, &options, states);
     let (lines, writer) = writer::writer(output);
     let input_over = CancellationToken::new();
     let transport = stdio::Stdio::new(input, lines, input_over.clone(), options.eof_grace + LAST_ANSWERS);

@@ -69,8 +69,12 @@ impl ServerHandler for Handler {
         let client = self.quirks(&context);
         let tool = self.listed(&request.name);
         let takes_tasks = tasks::declared(&context);
-        let called = self.tracked(self.call(request, context)).await;
+        let approval = self.approval(&request, &context);
+        let called = self.tracked(self.call(request, approval.asking.clone(), context)).await;
         let result = called.map_err(|unknown| ErrorData::invalid_params(unknown.to_string(), None))?;
+        if let Some(question) = self.states().input_required(&approval) {
+            return Ok(question);
+        }
         Ok(match result.goes_on.as_ref().filter(|_| takes_tasks) {
             Some(task) => tasks::handle(task).into(),
             None => convert::result(result, tool, client).into(),

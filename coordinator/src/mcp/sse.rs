@@ -107,7 +107,7 @@ impl LegacySse {
         let options = self.services.options();
         let connection = self.services.connection(&identity.principal).with_handles(Handles::Required);
         let caller = Caller { principal: identity.principal, scopes: identity.scopes, client: None, trace: None };
-        Handler::new(Room::new(connection, calls, options.calls_max), caller, options)
+        Handler::new(Room::new(connection, calls, options.calls_max), caller, options, self.services.states())
     }
 
     /// Takes a message for a connection. `parts` are those of the request that posts it.

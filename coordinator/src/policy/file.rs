@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, Outcome};
+use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, Hash, Outcome};
 use coordinator_core::policy::{InvalidPolicy, POLICY_BYTES_MAX, Policy};
 use parking_lot::RwLock;
 use serde_json::json;
@@ -116,7 +116,11 @@ pub fn read(path: &Path) -> Result<(Policy, String), PolicyError> {
     file.take(POLICY_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let text = std::str::from_utf8(&bytes).map_err(|error| unreadable(std::io::Error::other(error)))?;
     let policy = Policy::parse(text).map_err(|source| PolicyError::Invalid { path: path.to_owned(), source })?;
-    Ok((policy, format!("{:x}", Sha256::digest(&bytes))))
+    Ok((policy, hex(&bytes)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Hash(Sha256::digest(bytes).into()).to_string()
 }
 
 async fn record(path: &Path, policy: &Policy, sha256: &str, audit: &Audit) -> Result<(), PolicyError> {
@@ -165,7 +169,7 @@ mod tests {
         let loads = records.iter().filter(|record| record.kind == EventKind::PolicyLoaded);
         let details: Vec<_> = loads.map(|record| (record.outcome, record.detail.clone().unwrap())).collect();
         assert_eq!(details.len(), 3);
-        let sha256 = format!("{:x}", Sha256::digest("default = 'allow'"));
+        let sha256 = hex(b"default = 'allow'");
         assert_eq!((details[2].0, &details[2].1["sha256"]), (Some(Outcome::Ok), &json!(sha256)));
         assert!(details[1].0 == Some(Outcome::Refused) && details[1].1["why"].as_str().unwrap().contains("line 1"));
     }

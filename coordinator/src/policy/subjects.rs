@@ -23,7 +23,8 @@ pub fn of_call(tool: &str, args: &Value, hosts: &Hosts) -> Result<Vec<Subject>, 
     if tool == PACKAGE_TOOL {
         return packages(args, hosts);
     }
-    let path = |name: &str| args.get(name).and_then(Value::as_str).map(|text| parse(name, file_of(tool, text))).transpose();
+    let path =
+        |name: &str| args.get(name).and_then(Value::as_str).map(|text| parse(name, file_of(tool, text))).transpose();
     if let (Some(from), Some(to)) = (path("from")?, path("to")?) {
         return Ok([Touch::Away { from, to: to.clone() }, Touch::One(to)].map(of_touch).into());
     }
@@ -39,7 +40,8 @@ pub fn of_call(tool: &str, args: &Value, hosts: &Hosts) -> Result<Vec<Subject>, 
         (path, _) => path,
     };
     let recursive = args.get("recursive").and_then(Value::as_bool).unwrap_or(false);
-    let touch = path.map(|path| if recursive || TREE_TOOLS.contains(&tool) { Touch::Tree(path) } else { Touch::One(path) });
+    let touch =
+        path.map(|path| if recursive || TREE_TOOLS.contains(&tool) { Touch::Tree(path) } else { Touch::One(path) });
     Ok(touch.map(of_touch).into_iter().collect())
 }
 
@@ -106,11 +108,50 @@ mod tests {
     const LOOKED_AT: [&str; 7] = ["file", "from", "index_url", "packages", "path", "recursive", "to"];
     /// Those that name nothing that a rule could be about.
     const OTHERS: [&str; 44] = [
-        "args", "background", "code", "command", "contents", "context", "cursor", "encoding", "env", "glob", "grep",
-        "idempotency_key", "if_match", "ignore_case", "include_closed", "kernel", "limit", "literal", "max_chars",
-        "max_matches", "max_output_chars", "message", "metadata", "mode", "name", "new", "offset", "old", "overwrite",
-        "pattern", "principal", "replace_all", "replace_metadata", "role", "runtime", "session_id", "state", "stdin",
-        "task_id", "timeout_seconds", "ttl_seconds", "upgrade", "wait_seconds", "yield_after_seconds",
+        "args",
+        "background",
+        "code",
+        "command",
+        "contents",
+        "context",
+        "cursor",
+        "encoding",
+        "env",
+        "glob",
+        "grep",
+        "idempotency_key",
+        "if_match",
+        "ignore_case",
+        "include_closed",
+        "kernel",
+        "limit",
+        "literal",
+        "max_chars",
+        "max_matches",
+        "max_output_chars",
+        "message",
+        "metadata",
+        "mode",
+        "name",
+        "new",
+        "offset",
+        "old",
+        "overwrite",
+        "pattern",
+        "principal",
+        "replace_all",
+        "replace_metadata",
+        "role",
+        "runtime",
+        "session_id",
+        "state",
+        "stdin",
+        "task_id",
+        "timeout_seconds",
+        "ttl_seconds",
+        "upgrade",
+        "wait_seconds",
+        "yield_after_seconds",
     ];
 
     fn of(tool: &str, args: Value) -> Vec<Subject> {
@@ -139,10 +180,11 @@ mod tests {
         let (a, b) = (path("a"), path("b"));
         for (tool, args, expected) in [
             ("fs_read", json!({"path": "./a//"}), vec![Touch::One(a.clone())]),
-            ("fs_move", json!({"from": "a", "to": "b"}), vec![
-                Touch::Away { from: a.clone(), to: b.clone() },
-                Touch::One(b),
-            ]),
+            (
+                "fs_move",
+                json!({"from": "a", "to": "b"}),
+                vec![Touch::Away { from: a.clone(), to: b.clone() }, Touch::One(b)],
+            ),
             ("fs_delete", json!({"path": "a", "recursive": true}), vec![Touch::Tree(a.clone())]),
             ("fs_list", json!({}), vec![Touch::One(WorkspacePath::root())]),
             ("fs_search", json!({"pattern": "x"}), vec![Touch::Tree(WorkspacePath::root())]),
@@ -152,7 +194,11 @@ mod tests {
             ("artifact_get", json!({"path": "x.png"}), vec![Touch::One(path("artifacts/x.png"))]),
             ("artifact_get", json!({"path": "artifacts/x.png"}), vec![Touch::One(path("artifacts/x.png"))]),
             ("artifact_list", json!({}), vec![Touch::Tree(path("artifacts"))]),
-            ("pkg_install", json!({"packages": ["a-1-py3-none-any.whl"]}), vec![Touch::One(path("a-1-py3-none-any.whl"))]),
+            (
+                "pkg_install",
+                json!({"packages": ["a-1-py3-none-any.whl"]}),
+                vec![Touch::One(path("a-1-py3-none-any.whl"))],
+            ),
         ] {
             assert_eq!(touches(tool, args.clone()), expected, "{tool} {args}");
         }
@@ -166,10 +212,10 @@ mod tests {
             subjects.into_iter().map(|one| (one.package.unwrap(), one.host.unwrap_or_default())).collect()
         };
         let pair = |package: &str, host: &str| (package.to_owned(), host.to_owned());
-        assert_eq!(named(json!({"packages": ["My_Pkg[x]>=1"]})), [
-            pair("my-pkg", "index.example"),
-            pair("my-pkg", "files.example"),
-        ]);
+        assert_eq!(
+            named(json!({"packages": ["My_Pkg[x]>=1"]})),
+            [pair("my-pkg", "index.example"), pair("my-pkg", "files.example"),]
+        );
         let other = named(json!({"packages": ["six"], "index_url": "https://OTHER.example:8443/simple"}));
         assert_eq!(other, [pair("six", "other.example"), pair("six", "files.example")]);
         assert_eq!(named(json!({"packages": ["d/Six-1-py3-none-any.whl"]})), [pair("six", "")]);

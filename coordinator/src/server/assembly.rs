@@ -8,6 +8,7 @@ use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, OpenError, Option
 use codegen_types::{Failure, IndexUrl, Limits};
 use coordinator_core::worker::{InvalidTiming, Timing};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::client::McpClients;
@@ -16,6 +17,7 @@ use super::listeners::{ListenError, Listeners};
 use super::readiness::Parts;
 use super::state_dir::LockedStateDir;
 use crate::admission::Admission;
+use crate::approvals::Approvals;
 use crate::caller;
 use crate::config::Config;
 use crate::control::Control;
@@ -24,6 +26,7 @@ use crate::front::handover::VERSION;
 use crate::http::{HttpServices, Readiness};
 use crate::identity::{Authenticator, Issuer, NoTrustedRoots, Tokens};
 use crate::mcp::{self, Services};
+use crate::policy::{Gate, Hosts, Policies, PolicyError};
 use crate::provision::embedded::{Embedded, EmbeddedOptions};
 use crate::session::{SessionOptions, Sessions, SessionsDeps, StartError};
 use crate::store::sqlite::Sqlite;
@@ -68,6 +71,12 @@ pub enum AssemblyError {
     /// Traces could go nowhere.
     #[error(transparent)]
     Traces(#[from] BadEndpoint),
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The policy could not be read again.
+    #[error("SIGHUP cannot be listened for")]
+    Hangups(#[source] std::io::Error),
     /// That the tokens are lost could not be noted.
     #[error("the tokens are lost with the store, and that cannot be noted: {0}")]
     Tokens(Failure),
@@ -104,6 +113,8 @@ struct Rest {
     core: Supervisor,
     audit: Audit,
     authenticator: Authenticator,
+    policies: Policies,
+    approvals: Approvals,
     limits: Limits,
     package_indexes: Arc<[IndexUrl]>,
     traces: Option<Exporting>,
@@ -132,6 +143,8 @@ impl Bound {
         }
         let issuer = config.oauth.clone().map(Issuer::new).transpose()?;
         let authenticator = Authenticator::new(tokens, issuer, config.http_auth, audit.clone());
+        let policies = Policies::load(config.policy.clone(), &audit).await?;
+        let approvals = Approvals::new(audit.clone());
         let listeners = Listeners::bind(&state, config.grpc_port).await?;
         let timing = Timing { prune_after: config.worker_heartbeat_timeout, ..Timing::default() };
         let options = WorkersOptions { timing, ..WorkersOptions::default() };
@@ -139,12 +152,15 @@ impl Bound {
         let embedded = embedded_options(config, &state);
         let sessions = session_options(config);
         let package_indexes = config.packages.indexes.clone().into();
-        let admission = Admission::new(config.rates.clone());
+        let gate = Gate::new(policies.clone(), approvals.clone(), Hosts::from(&config.packages));
+        let admission = Admission::new(config.rates.clone()).behind(gate);
         let rest = Rest {
             clients,
             core,
             audit,
             authenticator,
+            policies,
+            approvals,
             limits: config.limits,
             package_indexes,
             admission,
@@ -183,7 +199,9 @@ impl Bound {
         if let Some(remote) = listeners.remote {
             workers.serve_listener(remote);
         }
-        let control = Control::new(rest.authenticator.tokens().clone(), caller::this_user());
+        let approvals = rest.approvals.clone();
+        rest.watch_policy()?;
+        let control = Control::new(rest.authenticator.tokens().clone(), approvals, caller::this_user());
         rest.clients.spawn("commands", OnEnd::Ignore, control.accept(listeners.control, rest.clients.clone()));
         let embedded = Embedded::start(embedded, workers.clone(), &rest.core);
         let package_indexes = Arc::clone(&rest.package_indexes);
@@ -194,6 +212,24 @@ impl Bound {
             Arc::new(McpClients::new(services.clone(), rest.diagnostics.taps().clone(), rest.clients.clone()));
         tracing::info!(version = VERSION, state = %rest.state.path().display(), "serving");
         Ok(Running { service, services, sessions, embedded, workers, store, rest })
+    }
+}
+
+impl Rest {
+    /// Has the policy read again at SIGHUP, and requests for approval denied in time.
+    fn watch_policy(&self) -> Result<(), AssemblyError> {
+        let (stop, time) = (self.core.token(), self.approvals.clone().keep_time());
+        self.core.spawn("approvals", OnEnd::Shutdown, async move {
+            let _stopped = stop.run_until_cancelled(time).await;
+        });
+        if self.policies.has_file() {
+            let hangups = signal(SignalKind::hangup()).map_err(AssemblyError::Hangups)?;
+            let (stop, policies, audit) = (self.core.token(), self.policies.clone(), self.audit.clone());
+            self.core.spawn("policy", OnEnd::Ignore, async move {
+                let _stopped = stop.run_until_cancelled(policies.follow(hangups, audit)).await;
+            });
+        }
+        Ok(())
     }
 }
 
@@ -232,11 +268,12 @@ impl Running {
 
     /// Ends everything in order: clients with their calls, sessions, workers, the store, the log, the lock.
     pub(super) async fn stop(self, why: &str) {
-        let Rest { clients, core, audit, traces, diagnostics, state, .. } = self.rest;
+        let Rest { clients, core, audit, approvals, traces, diagnostics, state, .. } = self.rest;
         clients.cancel();
         if !clients.drain(DRAIN_PATIENCE).await {
             tracing::warn!("calls were still running when the time to end them was over");
         }
+        approvals.close().await;
         if tokio::time::timeout(CORE_PATIENCE, self.sessions.shutdown()).await.is_err() {
             tracing::warn!("sessions were still open when the time to end them was over; their worker ends them now");
         }

@@ -44,6 +44,7 @@ pub use changes::{Changed, Changes, ChangesFollower, News};
 pub use options::{OUTCOME_KEPT, SessionOptions, SessionsDeps};
 pub(crate) use receipt::Charge;
 pub use receipt::Receipt;
+pub(crate) use repeat::sorted;
 pub use seen::{Launched, TaskInfo, TaskPhase, TaskSeen};
 pub use service::{Sessions, StartError};
 

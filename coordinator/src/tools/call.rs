@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Connection;
 use super::result::ToolResult;
 use super::{Effect, Tool, args};
+use crate::approvals::Asking;
 use crate::identity::Scopes;
 use crate::session::{Launched, TaskCall, TaskOutcome};
 use crate::telemetry::traces::{self, Span};
@@ -31,6 +32,8 @@ pub struct Request {
     pub client: Option<String>,
     /// The trace that it belongs to: as the client says, and with traces on our own span in it.
     pub trace: Option<TraceContext>,
+    /// How the user of the client can be asked to approve of it.
+    pub asking: Asking,
     /// Where the events of its task go. Full means that the task waits.
     pub events: mpsc::Sender<EventBody>,
     /// Cancelled when the client wants the call no more.
@@ -46,6 +49,8 @@ pub(super) struct Call<'a> {
     pub(super) connection: &'a Connection,
     pub(super) tool: &'static Tool,
     pub(super) request: &'a Request,
+    /// How long it took to be let in, which was its client's patience, too.
+    pub(super) waited: Duration,
 }
 
 /// What a tool gives: a result, or the refusal that the dispatch records.

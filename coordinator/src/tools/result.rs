@@ -160,12 +160,14 @@ const fn next_step(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::ProcessLimit => Some("start fewer processes or threads at once."),
         ErrorCode::DiskLimit => Some("delete files you no longer need with fs_delete."),
         ErrorCode::AuditUnavailable => Some("nothing runs unrecorded; try again once the log can be written."),
+        ErrorCode::ApprovalRequired => {
+            Some("once it is approved, make the same call again with the same arguments; it then goes through once.")
+        }
         ErrorCode::NotFound
         | ErrorCode::TaskCancelled
         | ErrorCode::Unauthenticated
         | ErrorCode::PermissionDenied
         | ErrorCode::QuotaExceeded
-        | ErrorCode::ApprovalRequired
         | ErrorCode::Internal => None,
     }
 }

@@ -66,7 +66,7 @@ impl Connection {
             Ok(admitted) => admitted,
             Err(failure) => return Ok(self.refuse(Some(tool), request, failure.into(), begun).await),
         };
-        let call = Call { connection: self, tool, request };
+        let call = Call { connection: self, tool, request, waited: begun.elapsed() };
         Ok(match (tool.run)(&call).await {
             Ok(Reply::Recorded(result)) => result,
             Ok(Reply::Unrecorded(result, session)) => {
@@ -89,6 +89,8 @@ impl Connection {
             args: &request.args,
             session: request.session(),
             client: request.client.as_deref(),
+            asking: &request.asking,
+            patience: request.yield_after,
             cancel: &request.cancel,
         }
     }

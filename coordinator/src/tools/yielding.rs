@@ -15,6 +15,9 @@ pub(super) const OUTPUT_CHARS: usize = 20_000;
 /// What a call may ask for.
 const OUTPUT_CHARS_ALLOWED: std::ops::RangeInclusive<u64> = 200..=100_000;
 
+/// How long a call that waited for approval has at least before it is answered with its task.
+const YIELD_LEAST: Duration = Duration::from_secs(5);
+
 /// What every run tool can be told about its answer, as the client sent it.
 #[derive(Debug, Default)]
 pub(super) struct AnswerArgs {
@@ -62,7 +65,7 @@ impl AnswerArgs {
         let timeout = args::timeout(self.timeout_seconds, limits)?.or_else(|| background.then_some(longest));
         let yields = match (background, yield_after(self.yield_after_seconds, limits)?) {
             (true, _) => Yields::AtOnce,
-            (false, after) => Yields::After(after.unwrap_or(call.request.yield_after)),
+            (false, after) => Yields::After(after.unwrap_or_else(|| call.yield_after())),
         };
         Ok(Answering { timeout, yields, output_chars: output_chars(self.max_output_chars, call)? })
     }
@@ -95,6 +98,11 @@ pub(super) fn output_chars(wanted: Option<u64>, call: &Call<'_>) -> Result<usize
 }
 
 impl Call<'_> {
+    /// What is left of its client's patience.
+    fn yield_after(&self) -> Duration {
+        self.request.yield_after.saturating_sub(self.waited).max(YIELD_LEAST.min(self.request.yield_after))
+    }
+
     /// Runs an operation in a session, and answers with its result or, when that takes too long, with its task.
     ///
     /// # Errors

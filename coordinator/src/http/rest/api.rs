@@ -83,6 +83,7 @@ impl Api {
             scopes: asked.identity.scopes,
             client: asked.client.clone(),
             trace: asked.trace.clone(),
+            asking: crate::approvals::Asking::Nobody,
             events,
             cancel: self.0.stop.child_token(),
             yield_after: WAIT_MAX,

@@ -54,7 +54,7 @@ impl Handlers for Product {
         };
         let caller =
             Caller { principal: identity.principal.clone(), scopes: identity.scopes, client: None, trace: None };
-        Handler::new(room, caller, self.services.options())
+        Handler::new(room, caller, self.services.options(), self.services.states())
     }
 
     fn sweep(&self, now: Instant) {

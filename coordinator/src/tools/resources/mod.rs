@@ -9,7 +9,9 @@ mod read;
 
 use std::time::{Duration, Instant};
 
-use codegen_types::{ErrorCode, Failure, Operation, OperationResult, Principal, SessionId, TaskId, TraceContext};
+use codegen_types::{
+    ErrorCode, Failure, Operation, OperationResult, Principal, SessionId, TaskId, TraceContext, WorkspacePath,
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +20,9 @@ use super::call::{Refusal, Request};
 use super::connection::Connection;
 use super::resource_uri::WorkspaceUri;
 use super::serve::Record;
+use crate::approvals::Asking;
 use crate::identity::{self, InsufficientScope, Scope, Scopes};
+use crate::policy;
 use crate::session::TaskCall;
 
 pub use completion::{COMPLETIONS_MAX, Completions};
@@ -51,7 +55,8 @@ impl Connection {
     /// an unknown one; `PERMISSION_DENIED`; `AUDIT_UNAVAILABLE`.
     pub async fn follow_resource(&self, uri: &str, asked: &Asked) -> Result<WorkspaceUri, Failure> {
         let begun = Instant::now();
-        match asked.permitted().map_err(Failure::from).and_then(|()| self.own_resource(uri)) {
+        let own = || self.own_resource(uri).and_then(|address| self.may_read(&address.path).map(|()| address));
+        match asked.permitted().map_err(Failure::from).and_then(|()| own()) {
             Ok(address) => {
                 let request = asked.request(Some(&address), uri);
                 self.record(None, &request, Record::served(Some(address.session)), begun).await?;
@@ -59,6 +64,16 @@ impl Connection {
             }
             Err(failure) => Err(self.refused(&asked.request(None, uri), failure, begun).await),
         }
+    }
+
+    /// Whether the policy lets this client read a file.
+    fn may_read(&self, path: &WorkspacePath) -> Result<(), Failure> {
+        self.may_look("fs_read", path)
+    }
+
+    fn may_look(&self, tool: &str, path: &WorkspacePath) -> Result<(), Failure> {
+        let Some(gate) = self.admission.gate() else { return Ok(()) };
+        gate.look(&self.principal, tool, policy::of_file(path.clone()))
     }
 
     /// The address of something in a session of this client's principal.
@@ -84,6 +99,11 @@ impl Connection {
         let mut span = request.begin(asked.method, None);
         if let Err(insufficient) = asked.permitted() {
             return Err(self.refused(&request, insufficient.into(), begun).await);
+        }
+        // A look is what the tool of that name does, too.
+        let tool = if matches!(operation, Operation::List(_)) { "fs_list" } else { "fs_read" };
+        if let Err(failure) = self.may_look(tool, &address.path) {
+            return Err(self.refused(&request, failure, begun).await);
         }
         let call = task_call(&self.principal, address.session, &request, asked.method, operation);
         let outcome = self.sessions.launch(call, request.events.clone(), asked.cancel.clone()).await.outcome.await;
@@ -136,6 +156,7 @@ impl Asked {
             scopes: self.scopes,
             client: self.client.clone(),
             trace,
+            asking: Asking::Nobody,
             events,
             cancel,
             yield_after: Duration::MAX,

@@ -1,0 +1,91 @@
+//! `coordinator approvals`: shows and decides the calls that wait for approval.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use codegen_audit::for_terminal;
+use codegen_types::ApprovalId;
+use serde_json::Value;
+
+use super::{complain, print};
+use crate::approvals::ApprovalView;
+use crate::control::{self, Ask, AskError};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ApprovalsCommand {
+    /// List the calls that wait for approval, and those decided of which the caller has not made use yet
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Approve of a call: it goes on, once
+    Approve(DecideArgs),
+    /// Deny a call
+    Deny(DecideArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DecideArgs {
+    /// The request's id, as `approvals ls` shows it
+    id: ApprovalId,
+
+    /// Why; kept in the audit log, and told to a caller who is denied
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the server answered is not what was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer cannot be read")]
+struct Unreadable(#[source] serde_json::Error);
+
+pub(super) fn run(command: &ApprovalsCommand, state_dir: &Path) -> ExitCode {
+    let (ask, json) = match command {
+        ApprovalsCommand::Ls { json } => (Ask::ApprovalsList, *json),
+        ApprovalsCommand::Approve(args) => (Ask::ApprovalsApprove { id: args.id, why: args.why.clone() }, args.json),
+        ApprovalsCommand::Deny(args) => (Ask::ApprovalsDeny { id: args.id, why: args.why.clone() }, args.json),
+    };
+    let asked = super::roles::run_on(tokio::runtime::Builder::new_current_thread(), control::ask(state_dir, ask));
+    let answer = match asked.unwrap_or_else(|error| Err(AskError::Talk(error))) {
+        Ok(answer) => answer,
+        Err(error) => return complain(&error, 1),
+    };
+    let text = if json { Ok(format!("{answer:#}\n")) } else { as_text(command, answer) };
+    match text {
+        Ok(text) => print(&text, ExitCode::SUCCESS),
+        Err(error) => complain(&Unreadable(error), 1),
+    }
+}
+
+fn as_text(command: &ApprovalsCommand, answer: Value) -> Result<String, serde_json::Error> {
+    if matches!(command, ApprovalsCommand::Ls { .. }) {
+        let views: Vec<ApprovalView> = serde_json::from_value(answer)?;
+        let shown: Vec<String> = views.iter().map(entry).collect();
+        return Ok(if shown.is_empty() { "Nothing waits for approval.\n".to_owned() } else { shown.join("\n") });
+    }
+    let view: ApprovalView = serde_json::from_value(answer)?;
+    Ok(format!("{} of {} is {}.\n", view.id, view.principal, view.state.as_str()))
+}
+
+fn entry(view: &ApprovalView) -> String {
+    let mut text = format!("{}  {}\n", view.id, view.state.as_str());
+    let client = view.client.as_ref().map_or_else(String::new, |client| format!(" through {client}"));
+    let reason = view.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    let lines = [
+        format!("{} calls {}{client}", view.principal, view.tool),
+        format!("arguments: {}", view.arguments),
+        format!("rule {:?}{reason}", view.rule),
+        format!("since {:.0}, until {:.0}", view.created, view.expires),
+    ];
+    for line in lines {
+        writeln!(text, "  {}", for_terminal(&line)).expect("writing to a string");
+    }
+    text
+}
