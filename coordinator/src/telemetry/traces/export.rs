@@ -211,3 +211,52 @@ impl Collector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::span::{Step, asked, data, step};
+    use super::*;
+
+    fn exporter(ratio: f64, room: usize) -> (Exporter, mpsc::Receiver<(Service, SpanData)>) {
+        let (queue, spans) = mpsc::channel(room);
+        (Exporter { queue, ids: RandomIdGenerator::default(), sampler: Sampler::TraceIdRatioBased(ratio) }, spans)
+    }
+
+    #[test]
+    fn a_full_queue_drops_spans_and_waits_for_nobody() {
+        let (exporter, mut spans) = exporter(1.0, 2);
+        let context = exporter.new_trace();
+        for _ in 0..100 {
+            let span = data(&context, None, "a span".into(), SpanKind::Internal, SystemTime::now());
+            exporter.offer(Service::Coordinator, span);
+        }
+        assert_eq!(std::iter::from_fn(|| spans.try_recv().ok()).count(), 2);
+    }
+
+    #[test]
+    fn the_share_of_new_traces_is_the_one_asked_for() {
+        let sampled = |ratio| {
+            let (exporter, _spans) = exporter(ratio, 1);
+            (0..2_000).filter(|_| exporter.new_trace().sampled).count()
+        };
+        assert_eq!((sampled(0.0), sampled(1.0)), (0, 2_000));
+        assert!((300..700).contains(&sampled(0.25)));
+    }
+
+    /// No test of this process starts an exporter.
+    #[test]
+    fn where_traces_are_off_a_call_pays_next_to_nothing() {
+        let begun = std::time::Instant::now();
+        const CALLS: u32 = 100_000;
+        for _ in 0..CALLS {
+            let span = asked(None, "tools/call", Some("echo"));
+            for part in [Step::SessionQueue, Step::AuditAttempt, Step::Dispatch, Step::Execute, Step::AuditOutcome] {
+                assert!(step(span.context(), part).context().is_none());
+            }
+        }
+        let each = begun.elapsed() / CALLS;
+        assert!(each < Duration::from_micros(10), "{each:?}");
+    }
+}
