@@ -75,7 +75,8 @@ impl Room {
 
     /// Whether anybody else has the room, too.
     pub(super) fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.connection) > 1
+        // Sessions share the places alone.
+        Arc::strong_count(&self.places) > 1
     }
 }
 

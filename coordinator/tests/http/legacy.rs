@@ -103,3 +103,27 @@ async fn a_running_call_is_answered_when_the_server_stops() {
     assert!(stream.message().await.is_none());
     tokio::time::timeout(crate::rig::PATIENCE, rig.served).await.expect("an end in time").unwrap();
 }
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_refused_more_and_its_end_harms_nobody() {
+    let rig = Rig::new().await;
+    let mut stream = rig.request("GET", "/sse").send().await;
+    let endpoint = stream.endpoint().await;
+    post(&rig, &endpoint, &hello()).send().await;
+    stream.message().await.unwrap();
+    post(&rig, &endpoint, &json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).send().await;
+    let mut refused = None;
+    for id in 1..2_000 {
+        let posted = post(&rig, &endpoint, &json!({"jsonrpc": "2.0", "id": id, "method": "tools/list"})).send().await;
+        if posted.status != StatusCode::ACCEPTED {
+            refused = Some(posted);
+            break;
+        }
+    }
+    let refused = refused.expect("a bound");
+    assert_eq!((refused.status, refused.refusal().await.as_str()), (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"));
+    drop(stream);
+    let gone = || async { post(&rig, &endpoint, &hello()).send().await.status == StatusCode::NOT_FOUND };
+    while !gone().await {}
+    assert_eq!(rig.request("GET", "/sse").send().await.endpoint().await.len(), endpoint.len());
+}

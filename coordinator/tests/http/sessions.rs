@@ -106,3 +106,37 @@ async fn two_requests_with_one_id_are_not_mixed_up() {
     assert_eq!(second.status, StatusCode::BAD_REQUEST);
     assert_eq!(second.refusal().await, "INVALID_ARGUMENT");
 }
+
+#[tokio::test]
+async fn a_request_that_was_cancelled_ends_at_once_and_is_resumed_by_nobody() {
+    let rig = Rig::new().await;
+    let session = rig.session("2025-11-25", None).await;
+    let handle = session.handle().await;
+    let mut reply = session.tool(1, "run_python", json!({"session_id": handle, "code": "for ever"})).send().await;
+    let primed = reply.event().await.unwrap().id.expect("an id to resume from");
+    let told = reply.event().await.unwrap();
+    let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}});
+    assert_eq!(session.post(&cancel).send().await.status, StatusCode::ACCEPTED);
+    while reply.message().await.is_some() {}
+    for last in [primed, told.id.unwrap()] {
+        assert_eq!(session.get().header("last-event-id", &last).send().await.text().await, "");
+    }
+    let again = session.tool(1, "echo", json!({"message": "x"})).send().await.answer().await;
+    assert_eq!(text_of(&again), "x");
+}
+
+#[tokio::test]
+async fn an_event_that_never_was_silences_nothing() {
+    let rig = Rig::new().await;
+    let session = rig.session("2025-11-25", None).await;
+    let handle = session.handle().await;
+    let mut reply = session.tool(1, "run_python", json!({"session_id": handle, "code": "wait"})).send().await;
+    let primed = reply.event().await.unwrap().id.unwrap();
+    let (stream, _) = primed.split_once('-').unwrap();
+    for never in ["1000", "18446744073709551615"] {
+        let resumed = session.get().header("last-event-id", &format!("{stream}-{never}")).send().await;
+        assert_eq!(resumed.text().await, "");
+    }
+    rig.double.go.notify_one();
+    assert!(text_of(&reply.answer().await).contains("let go"));
+}

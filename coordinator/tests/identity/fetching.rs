@@ -34,6 +34,36 @@ async fn a_storm_of_unknown_keys_asks_the_issuer_once_a_minute() {
 }
 
 #[tokio::test]
+async fn users_who_come_while_keys_are_asked_for_wait_for_them() {
+    let (old, new) = (SigningKey::ed25519("old"), SigningKey::ed25519("new"));
+    let issuer = TestIssuer::with(&[&old]).await;
+    issuer.behave(Manner::WhenLet);
+    let trusting = issuer.trusting().await;
+    for (asked, key) in [(1, &old), (2, &new)] {
+        issuer.publish(&[key]);
+        let token = key.sign(&issuer.claims("alice"));
+        let first = trusting.ask(&token);
+        let later = async {
+            let deadline = std::time::Instant::now() + Duration::from_secs(10);
+            while issuer.asked() < asked {
+                assert!(std::time::Instant::now() < deadline, "the issuer is asked");
+                tokio::task::yield_now().await;
+            }
+            let all = futures::future::join_all((0..20).map(|_| trusting.ask(&token)));
+            let answered = async {
+                tokio::task::yield_now().await;
+                issuer.let_go();
+            };
+            tokio::join!(all, answered).0
+        };
+        let (first, later) = tokio::join!(first, later);
+        assert!(first.is_ok() && later.iter().all(Result::is_ok), "{first:?} {later:?}");
+        assert_eq!(issuer.asked(), asked);
+        pass(60).await;
+    }
+}
+
+#[tokio::test]
 async fn new_keys_are_found_when_a_token_names_them_and_withdrawn_ones_are_forgotten() {
     let (old, new) = (SigningKey::ed25519("old"), SigningKey::p256("new"));
     let issuer = TestIssuer::with(&[&old]).await;

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use rsa::pkcs1::EncodeRsaPrivateKey as _;
 use rsa::traits::PublicKeyParts as _;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 pub const AUDIENCE: &str = "https://code.example/mcp";
 
@@ -29,6 +30,8 @@ pub enum Manner {
     Well,
     /// Not at all, until the client gives up.
     Never,
+    /// Once it is let go on.
+    WhenLet,
     /// With a status that says that it cannot.
     Unavailable,
     /// By sending the client elsewhere.
@@ -55,6 +58,7 @@ pub struct Place {
     manner: Mutex<Manner>,
     jwks: Mutex<Vec<Value>>,
     asked: AtomicUsize,
+    go: Notify,
 }
 
 /// The issuer, serving until the test's runtime ends.
@@ -115,7 +119,13 @@ impl TestIssuer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let jwks = Mutex::new(keys.iter().map(|key| key.jwk.clone()).collect());
-        let place = Arc::new(Place { url, manner: Mutex::new(Manner::Well), jwks, asked: AtomicUsize::new(0) });
+        let place = Arc::new(Place {
+            url,
+            manner: Mutex::new(Manner::Well),
+            jwks,
+            asked: AtomicUsize::new(0),
+            go: Notify::new(),
+        });
         let router = Router::new()
             .route("/.well-known/openid-configuration", get(metadata))
             .route("/keys", get(published))
@@ -131,6 +141,11 @@ impl TestIssuer {
 
     pub fn behave(&self, manner: Manner) {
         *self.0.manner.lock() = manner;
+    }
+
+    /// Lets one answer go that was held back.
+    pub fn let_go(&self) {
+        self.0.go.notify_one();
     }
 
     pub fn publish(&self, keys: &[&SigningKey]) {
@@ -212,6 +227,9 @@ async fn metadata(State(place): State<Arc<Place>>) -> Response {
 async fn published(State(place): State<Arc<Place>>) -> Response {
     place.asked.fetch_add(1, Ordering::SeqCst);
     let manner = *place.manner.lock();
+    if manner == Manner::WhenLet {
+        place.go.notified().await;
+    }
     match manner {
         Manner::Never => std::future::pending().await,
         Manner::Unavailable => StatusCode::SERVICE_UNAVAILABLE.into_response(),
@@ -220,7 +238,7 @@ async fn published(State(place): State<Arc<Place>>) -> Response {
             let padding = "x".repeat(1 << 20);
             axum::Json(json!({"padding": padding, "keys": *place.jwks.lock()})).into_response()
         }
-        Manner::Well | Manner::OfAnother | Manner::KeysElsewhere => {
+        Manner::Well | Manner::WhenLet | Manner::OfAnother | Manner::KeysElsewhere => {
             axum::Json(json!({"keys": *place.jwks.lock()})).into_response()
         }
     }

@@ -129,14 +129,18 @@ impl Cache {
     fn ask(&self, turn: tokio::sync::OwnedMutexGuard<()>) -> tokio::task::JoinHandle<()> {
         let source = Arc::clone(&self.source);
         tokio::spawn(async move {
-            source.state.lock().asked = Some(Instant::now());
-            match source.fetcher.keys(&source.issuer, source.jwks_url.as_ref()).await {
-                Ok(keys) => source.state.lock().keys = Some((keys, Instant::now())),
+            let fetched = source.fetcher.keys(&source.issuer, source.jwks_url.as_ref()).await;
+            let mut state = source.state.lock();
+            // Only now: whoever comes while they are asked for waits for the answer.
+            state.asked = Some(Instant::now());
+            match fetched {
+                Ok(keys) => state.keys = Some((keys, Instant::now())),
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
                     tracing::warn!(error, issuer = %source.issuer, "the issuer's keys could not be fetched");
                 }
             }
+            drop(state);
             drop(turn);
         })
     }

@@ -68,6 +68,12 @@ struct State {
     last_reader: u64,
 }
 
+impl State {
+    fn next_index(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+}
+
 /// Where a connection begins to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begin {
@@ -97,7 +103,7 @@ impl EventLog {
         if state.is_over {
             return;
         }
-        let index = state.first + state.events.len() as u64;
+        let index = state.next_index();
         state.events.push_back(event(EventId { stream: self.stream, index }));
         if state.events.len() > EVENTS_MAX {
             state.events.pop_front();
@@ -111,6 +117,11 @@ impl EventLog {
     pub(super) fn end(&self) {
         self.state.lock().is_over = true;
         self.news.notify_waiters();
+    }
+
+    /// The index of the event that comes next.
+    pub(super) fn next_index(&self) -> u64 {
+        self.state.lock().next_index()
     }
 
     /// Whether a connection waits for what comes.

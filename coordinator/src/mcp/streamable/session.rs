@@ -147,9 +147,11 @@ impl ProtocolSession {
         self: &Arc<Self>,
         message: ClientJsonRpcMessage,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + use<>, Refused> {
+        // A client that goes away while it waits for room leaves nothing behind.
+        let place = self.place().await?;
         let log = self.routes.lock().open(&message)?;
         let stream = log.read(Begin::WhereOthersEnd);
-        self.put(message).await?;
+        place.send(message);
         Ok(stream)
     }
 
@@ -162,18 +164,22 @@ impl ProtocolSession {
             },
             _ => None,
         };
-        self.put(message).await?;
-        // A request that was cancelled is not answered.
+        self.place().await?.send(message);
+        // A request that was cancelled is not answered, and nobody resumes it.
         if let Some(id) = cancelled {
-            let log = self.routes.lock().close(&id);
-            log.into_iter().for_each(|log| log.end());
+            let mut routes = self.routes.lock();
+            if let Some((stream, log)) = routes.close(&id) {
+                routes.streams.remove(&stream);
+                log.end();
+            }
         }
         Ok(())
     }
 
-    async fn put(&self, message: ClientJsonRpcMessage) -> Result<(), Refused> {
+    /// A place in the inbox.
+    async fn place(&self) -> Result<mpsc::OwnedPermit<ClientJsonRpcMessage>, Refused> {
         let inbox = self.inbox.lock().clone().ok_or(Refused::Ended)?;
-        inbox.send(message).await.map_err(|_| Refused::Ended)
+        inbox.reserve_owned().await.map_err(|_| Refused::Ended)
     }
 
     /// The stream that belongs to no request.
@@ -194,7 +200,8 @@ impl ProtocolSession {
         let EventId { stream, index } = last.parse()?;
         let routes = self.routes.lock();
         let log = routes.streams.get(&stream).ok_or(UnknownEvent)?;
-        Ok(log.read(Begin::At(index.saturating_add(1))))
+        let next = index.checked_add(1).filter(|next| *next <= log.next_index()).ok_or(UnknownEvent)?;
+        Ok(log.read(Begin::At(next)))
     }
 
     /// Puts a message on the stream where it belongs.
@@ -206,10 +213,9 @@ impl ProtocolSession {
             JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
         };
         if let Some(id) = answered {
-            let stream = routes.requests.get(&id).map(|route| route.stream);
-            let Some(log) = routes.close(&id) else { return };
+            let Some((stream, log)) = routes.close(&id) else { return };
             drop(routes);
-            self.kept.keep(self, stream.unwrap_or(STANDALONE), &message);
+            self.kept.keep(self, stream, &message);
             log.push(message);
             log.end();
             return;
@@ -253,7 +259,7 @@ impl Routes {
     }
 
     /// Ends the route of a request, and gives its stream.
-    fn close(&mut self, id: &RequestId) -> Option<Arc<EventLog>> {
+    fn close(&mut self, id: &RequestId) -> Option<(u64, Arc<EventLog>)> {
         let Route { stream, token } = self.requests.remove(id)?;
         self.used = Instant::now();
         if let Some(token) = token
@@ -261,7 +267,7 @@ impl Routes {
         {
             self.tokens.remove(&token);
         }
-        self.streams.get(&stream).cloned()
+        self.streams.get(&stream).map(|log| (stream, Arc::clone(log)))
     }
 
     /// The stream of a message that is no answer.
@@ -322,5 +328,55 @@ impl Drop for SessionTransport {
         self.calls.end_streams();
         self.calls.cancel();
         self.session.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use serde_json::json;
+
+    use super::*;
+
+    fn begun() -> (Arc<ProtocolSession>, SessionTransport) {
+        ProtocolSession::new(Principal::os_user("ann"), Arc::default(), Calls::default())
+    }
+
+    fn request(id: usize) -> ClientJsonRpcMessage {
+        serde_json::from_value(json!({"jsonrpc": "2.0", "id": id, "method": "ping"})).unwrap()
+    }
+
+    #[tokio::test]
+    async fn requests_that_were_cancelled_leave_nothing_behind() {
+        let (session, mut transport) = begun();
+        for id in 0..3 * REQUESTS_MAX {
+            let _stream = session.request(request(id)).await.unwrap();
+            let params = json!({"requestId": id});
+            let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params});
+            session.accept(serde_json::from_value(cancel).unwrap()).await.unwrap();
+            assert!(transport.receive().await.is_some() && transport.receive().await.is_some());
+        }
+        let routes = session.routes.lock();
+        assert_eq!((routes.streams.len(), routes.requests.len()), (1, 0), "the stream of no request stays");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_while_the_inbox_is_full_leaves_nothing_behind() {
+        let (session, _transport) = begun();
+        for id in 0..INBOX {
+            drop(session.request(request(id)).await.unwrap());
+        }
+        assert!(session.request(request(INBOX)).now_or_never().is_none(), "it waits, and goes away");
+        assert_eq!(session.routes.lock().requests.len(), INBOX);
+    }
+
+    #[tokio::test]
+    async fn a_session_serves_a_bounded_number_of_requests_at_once() {
+        let (session, mut transport) = begun();
+        for id in 0..REQUESTS_MAX {
+            drop(session.request(request(id)).await.unwrap());
+            assert!(transport.receive().await.is_some());
+        }
+        assert!(matches!(session.request(request(REQUESTS_MAX)).await.err(), Some(Refused::TooMany)));
     }
 }

@@ -3,18 +3,20 @@
 //!
 //! A connection is the stream: its end is the connection's, as it is over stdio.
 
+mod transport;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::request::Parts;
 use codegen_types::{ErrorCode, Failure, Principal};
-use futures::{SinkExt as _, Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
 use rmcp::model::{ClientJsonRpcMessage, GetExtensions as _, JsonRpcMessage, ServerJsonRpcMessage};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::{CancellationToken, PollSender};
+use tokio_util::sync::CancellationToken;
 
 use super::Services;
 use super::calls::Calls;
@@ -22,6 +24,7 @@ use super::handler::{Handler, Room};
 use crate::caller::Caller;
 use crate::identity::Identity;
 use crate::tools::Handles;
+use transport::{Owed, SseTransport};
 
 /// Messages of a client that wait to be handled. Full means that the request that posts one more waits.
 const INBOX: usize = 32;
@@ -48,6 +51,7 @@ type Connections = Arc<Mutex<HashMap<String, Connected>>>;
 struct Connected {
     principal: Principal,
     inbox: mpsc::Sender<ClientJsonRpcMessage>,
+    owed: Owed,
 }
 
 /// A connection that was begun.
@@ -72,12 +76,11 @@ impl LegacySse {
     pub fn begin(&self, identity: Identity) -> Result<Begun<impl Stream<Item = String> + Send + use<>>, Failure> {
         let (inbox, received) = mpsc::channel(INBOX);
         let (outbox, messages) = mpsc::channel::<ServerJsonRpcMessage>(OUTBOX);
-        let calls = self.calls.part();
-        let id = self.enter(Connected { principal: identity.principal.clone(), inbox })?;
+        let (calls, owed) = (self.calls.part(), Owed::default());
+        let id = self.enter(Connected { principal: identity.principal.clone(), inbox, owed: owed.clone() })?;
         let end = End { id: id.clone(), connections: Arc::clone(&self.connections), calls: calls.clone() };
         let handler = self.handler(identity, calls);
-        let sink = PollSender::new(outbox).sink_map_err(|_closed| std::io::Error::from(std::io::ErrorKind::BrokenPipe));
-        let transport = (sink, ReceiverStream::new(received));
+        let transport = SseTransport { inbox: received, outbox, owed };
         self.calls.spawn(async move {
             // The connection ends with its input, which gives calls the time to be answered.
             match rmcp::service::serve_server_with_ct(handler, transport, CancellationToken::new()).await {
@@ -116,22 +119,26 @@ impl LegacySse {
     /// `NOT_FOUND` when there is no such connection of this principal, `INVALID_ARGUMENT` when it is no message,
     /// `RATE_LIMITED` when too many wait already.
     pub async fn post(&self, identity: &Identity, id: &str, parts: Parts, message: &[u8]) -> Result<(), Failure> {
-        let inbox = self.inbox(identity, id)?;
+        let (inbox, owed) = self.ways(identity, id)?;
         let message = serde_json::from_slice(message).map_err(|error| {
             Failure::new(ErrorCode::InvalidArgument, format!("the body is no JSON-RPC message: {error}"))
         })?;
         let message = with_parts(message, parts);
-        match tokio::time::timeout(INBOX_PATIENCE, inbox.send(message)).await {
-            Ok(Ok(())) => Ok(()),
+        match tokio::time::timeout(INBOX_PATIENCE, inbox.reserve()).await {
+            Ok(Ok(place)) => {
+                owed.take(&message)?;
+                place.send(message);
+                Ok(())
+            }
             Ok(Err(_closed)) => Err(unknown()),
             Err(_elapsed) => Err(Failure::new(ErrorCode::RateLimited, "too many messages wait to be handled")),
         }
     }
 
-    fn inbox(&self, identity: &Identity, id: &str) -> Result<mpsc::Sender<ClientJsonRpcMessage>, Failure> {
+    fn ways(&self, identity: &Identity, id: &str) -> Result<(mpsc::Sender<ClientJsonRpcMessage>, Owed), Failure> {
         let connections = self.connections.lock();
         let own = connections.get(id).filter(|connected| connected.principal == identity.principal);
-        own.map(|connected| connected.inbox.clone()).ok_or_else(unknown)
+        own.map(|connected| (connected.inbox.clone(), connected.owed.clone())).ok_or_else(unknown)
     }
 
     /// Cancels running calls, waits until they have ended, but no longer than `deadline`, and ends every connection when
