@@ -148,9 +148,12 @@ fn tool_of(record: &Record) -> &str {
 impl Row {
     fn add(&mut self, record: &Record, charge: &Charge) {
         let add = |to: &mut u64, amount: u64| *to = to.saturating_add(amount);
-        add(&mut self.calls, 1);
+        // Of a flood of refusals some have no record but the number in the next one's.
+        let suppressed = record.detail.as_ref().and_then(|detail| detail.get("suppressed")?.as_u64());
+        let calls = suppressed.unwrap_or_default().saturating_add(1);
+        add(&mut self.calls, calls);
         match record.outcome {
-            Some(Outcome::Refused) => add(&mut self.refusals, 1),
+            Some(Outcome::Refused) => add(&mut self.refusals, calls),
             Some(Outcome::Failed | Outcome::Unknown) => add(&mut self.failures, 1),
             Some(Outcome::Ok) | None => {}
         }

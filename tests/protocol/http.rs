@@ -10,14 +10,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// A server that an operator started. Dropping it ends it.
-struct Server {
+pub struct Server {
     child: Child,
     url: String,
     _installation: Installation,
 }
 
 impl Server {
-    fn start(arguments: &[&str]) -> Self {
+    pub fn start(arguments: &[&str]) -> Self {
         let installation = Installation::new();
         let mut command = installation.command(["--grpc-port", "0", "serve", "--http", "127.0.0.1:0"]);
         let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("the server starts");
@@ -28,8 +28,13 @@ impl Server {
         Self { child, url, _installation: installation }
     }
 
+    /// Where it keeps its state.
+    pub fn installation(&self) -> &Installation {
+        &self._installation
+    }
+
     /// What it says to a request that is written as it is, until it closes the connection.
-    fn says(&self, request: &str) -> String {
+    pub fn says(&self, request: &str) -> String {
         let address = self.url.trim_start_matches("http://").trim_end_matches("/mcp");
         let mut stream = TcpStream::connect(address).expect("it listens");
         stream.write_all(request.as_bytes()).expect("it reads");

@@ -9,3 +9,4 @@ mod inspector;
 mod readme;
 mod resources;
 mod revisions;
+mod usage;

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use codegen_types::{ErrorCode, Failure, Principal};
 use governor::DefaultDirectRateLimiter;
 use governor::clock::{Clock as _, DefaultClock};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::Door;
 use super::rate::{Rate, Rates};
+use crate::refusals::{Refusals, Verdict};
 
 /// Principals that are remembered at once. Beyond that those are forgotten that called least lately, so that whoever
 /// has many principals takes no memory; a forgotten one begins anew with a full burst.
@@ -24,6 +25,7 @@ pub(super) struct Accounts {
     rates: Rates,
     /// Calls so far, which orders them without a clock.
     calls: AtomicU64,
+    began: Instant,
     accounts_max: usize,
     accounts: RwLock<HashMap<Principal, Arc<Account>>>,
 }
@@ -34,6 +36,7 @@ pub(super) struct Account {
     http: Option<Limiter>,
     stdio: Option<Limiter>,
     tools: BTreeMap<&'static str, Limiter>,
+    refusals: Mutex<Refusals>,
     /// Which call of all was its latest.
     latest_call: AtomicU64,
 }
@@ -46,7 +49,13 @@ struct Limiter {
 
 impl Accounts {
     pub(super) fn new(rates: Rates) -> Self {
-        Self { rates, calls: AtomicU64::new(0), accounts_max: ACCOUNTS_MAX, accounts: RwLock::default() }
+        Self {
+            rates,
+            calls: AtomicU64::new(0),
+            began: Instant::now(),
+            accounts_max: ACCOUNTS_MAX,
+            accounts: RwLock::default(),
+        }
     }
 
     pub(super) fn rates(&self) -> &Rates {
@@ -59,6 +68,11 @@ impl Accounts {
         let account = known.unwrap_or_else(|| self.open(principal));
         account.latest_call.store(self.calls.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         account
+    }
+
+    /// What becomes of the record of one more call that was refused for coming too often.
+    pub(super) fn record_refusal(&self, principal: &Principal) -> Verdict {
+        self.of(principal).refusals.lock().count(self.began.elapsed())
     }
 
     fn open(&self, principal: &Principal) -> Arc<Account> {
@@ -86,6 +100,7 @@ impl Account {
             http: rates.http.map(Limiter::new),
             stdio: rates.stdio.map(Limiter::new),
             tools,
+            refusals: Mutex::default(),
             latest_call: AtomicU64::default(),
         }
     }

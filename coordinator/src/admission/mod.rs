@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::approvals::Asking;
 use crate::identity::Scopes;
 use crate::policy::Gate;
+use crate::refusals::Verdict;
 use accounts::{Account, Accounts};
 
 pub use rate::{InvalidRate, Rate, Rates};
@@ -101,12 +102,34 @@ impl Admission {
     /// # Errors
     /// `RATE_LIMITED` with the time after which one more call is let in; what the policy's gate gives.
     pub async fn admit(&self, asked: &Asked<'_>) -> Result<Admitted, Failure> {
-        let account = self.accounts.of(asked.principal);
-        account.check(asked.door, asked.tool)?;
+        let account = self.count(asked.principal, asked.door, asked.tool)?;
         if let Some(gate) = &self.gate {
             gate.pass(asked).await?;
         }
         Ok(Admitted { _account: account })
+    }
+
+    /// Counts a call that is refused or answered without anything being done, so that those are bounded, too.
+    ///
+    /// # Errors
+    /// As of [`admit`](Self::admit).
+    pub fn count_only(&self, principal: &Principal, door: Door, tool: &'static str) -> Result<(), Failure> {
+        self.count(principal, door, tool).map(drop)
+    }
+
+    fn count(&self, principal: &Principal, door: Door, tool: &'static str) -> Result<Arc<Account>, Failure> {
+        let account = self.accounts.of(principal);
+        account.check(door, tool)?;
+        Ok(account)
+    }
+
+    /// How a refusal with `RATE_LIMITED` is recorded: `Some` with the number of those before it that were not, `None`
+    /// when it is only counted. Each principal has ten recorded in ten seconds, or a flood of calls would be one of records.
+    pub fn record_refusal(&self, principal: &Principal) -> Option<u64> {
+        match self.accounts.record_refusal(principal) {
+            Verdict::Record { suppressed } => Some(suppressed),
+            Verdict::Suppress => None,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use codegen_audit::{Entry, EventKind, Outcome};
 use codegen_types::{ErrorCode, Failure, LogSeq, SessionId};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::call::{Call, Refusal, Reply, Request};
 use super::connection::Connection;
@@ -29,7 +29,7 @@ pub struct UnknownTool(pub String);
 
 impl Connection {
     /// Answers a tool call. Whatever it is answered with is in the log before this returns, or is
-    /// `AUDIT_UNAVAILABLE`.
+    /// `AUDIT_UNAVAILABLE`, or one of a flood of `RATE_LIMITED`.
     ///
     /// # Errors
     /// There is no such tool.
@@ -50,6 +50,9 @@ impl Connection {
 
     async fn answer(&self, request: &Request, begun: Instant) -> Result<ToolResult, UnknownTool> {
         let Some(tool) = find(&request.tool) else {
+            if let Err(limited) = self.admission.count_only(&self.principal, self.door(), UNKNOWN_TOOL) {
+                return Ok(self.refuse(None, request, limited.into(), begun).await);
+            }
             let name: String = request.tool.chars().take(NAME_CHARS_MAX).collect();
             let unknown = UnknownTool(name);
             let failure = Failure::new(ErrorCode::InvalidArgument, unknown.to_string());
@@ -59,10 +62,11 @@ impl Connection {
             };
         };
         if let Err(insufficient) = identity::permit(request.scopes, identity::needed_scopes(tool.name)) {
-            let failure = Failure::from(insufficient);
+            let counted = self.admission.count_only(&self.principal, self.door(), tool.name);
+            let failure = counted.err().unwrap_or_else(|| Failure::from(insufficient));
             return Ok(self.refuse(Some(tool), request, failure.into(), begun).await);
         }
-        let _admitted = match self.admission.admit(&self.asked(tool, request)).await {
+        let _admitted = match self.admission.admit(&self.asked(tool.name, request)).await {
             Ok(admitted) => admitted,
             Err(failure) => return Ok(self.refuse(Some(tool), request, failure.into(), begun).await),
         };
@@ -80,12 +84,12 @@ impl Connection {
     }
 
     /// A call as the admission sees it.
-    fn asked<'a>(&'a self, tool: &Tool, request: &'a Request) -> Asked<'a> {
+    fn asked<'a>(&'a self, tool: &'static str, request: &'a Request) -> Asked<'a> {
         Asked {
             principal: &self.principal,
             scopes: request.scopes,
             door: self.door(),
-            tool: tool.name,
+            tool,
             args: &request.args,
             session: request.session(),
             client: request.client.as_deref(),
@@ -119,10 +123,22 @@ impl Connection {
         if failure.code == ErrorCode::AuditUnavailable {
             return with_task(ToolResult::failure(&failure));
         }
-        match self.record(tool, request, Record::refused(refusal), begun).await {
+        let Some(record) = self.recorded_refusal(refusal) else {
+            return with_task(ToolResult::failure(&failure));
+        };
+        match self.record(tool, request, record, begun).await {
             Ok(seq) => with_task(ToolResult::failure(&failure)).recorded_at(Some(seq)),
             Err(unavailable) => with_task(ToolResult::failure(&unavailable)),
         }
+    }
+
+    /// The record of a refusal; of a flood for coming too often some are only counted, in the record after them.
+    pub(super) fn recorded_refusal(&self, refusal: Refusal) -> Option<Record> {
+        let suppressed = match refusal.failure.code {
+            ErrorCode::RateLimited => self.admission.record_refusal(&self.principal)?,
+            _ => 0,
+        };
+        Some(Record { suppressed, ..Record::refused(refusal) })
     }
 
     pub(super) async fn record(
@@ -145,7 +161,7 @@ impl Connection {
             code: record.code,
             duration_ms: u64::try_from(begun.elapsed().as_millis()).ok(),
             trace: request.trace.as_ref().map(ToString::to_string),
-            detail: request.client.as_ref().map(|client| json!({"client": client})),
+            detail: detail(request, record.suppressed),
             ..Entry::default()
         };
         self.audit.append(entry).await.map_err(|error| {
@@ -164,15 +180,24 @@ pub(super) struct Record {
     outcome: Outcome,
     session: Option<SessionId>,
     code: Option<ErrorCode>,
+    /// Refusals for coming too often that have no record of their own.
+    suppressed: u64,
+}
+
+fn detail(request: &Request, suppressed: u64) -> Option<Value> {
+    let client = request.client.as_ref().map(|client| ("client", json!(client)));
+    let suppressed = (suppressed > 0).then(|| ("suppressed", json!(suppressed)));
+    let facts: Map<String, Value> = client.into_iter().chain(suppressed).map(|(key, v)| (key.to_owned(), v)).collect();
+    (!facts.is_empty()).then_some(Value::Object(facts))
 }
 
 impl Record {
     pub(super) const fn served(session: Option<SessionId>) -> Self {
-        Self { kind: EventKind::CallServed, outcome: Outcome::Ok, session, code: None }
+        Self { kind: EventKind::CallServed, outcome: Outcome::Ok, session, code: None, suppressed: 0 }
     }
 
     pub(super) fn refused(refusal: Refusal) -> Self {
         let (session, code) = (refusal.session, Some(refusal.failure.code));
-        Self { kind: EventKind::CallRefused, outcome: Outcome::Refused, session, code }
+        Self { kind: EventKind::CallRefused, outcome: Outcome::Refused, session, code, suppressed: 0 }
     }
 }

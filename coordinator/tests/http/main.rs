@@ -6,6 +6,7 @@ mod eras;
 mod guard;
 mod identity;
 mod legacy;
+mod limits;
 mod metrics;
 mod rest;
 mod rig;

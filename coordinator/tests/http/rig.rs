@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use codegen_audit::Audit;
 use codegen_types::Principal;
+use coordinator::admission::Admission;
 use coordinator::config::HttpConfig;
 use coordinator::http::{Check, HttpServer, HttpServices, Readiness};
 use coordinator::identity::{Authenticator, NewToken, Requirement, Scopes, Tokens};
@@ -61,6 +62,10 @@ impl Rig {
     }
 
     pub async fn with(adjust: impl FnOnce(&mut HttpConfig)) -> Self {
+        Self::with_admission(adjust, Admission::default()).await
+    }
+
+    pub async fn with_admission(adjust: impl FnOnce(&mut HttpConfig), admission: Admission) -> Self {
         let mut config = HttpConfig::at(SocketAddr::from(([127, 0, 0, 1], 0)));
         adjust(&mut config);
         let (double, audit) = (Arc::<Double>::default(), Audit::in_memory());
@@ -69,7 +74,8 @@ impl Rig {
         let reload = Reload::default();
         let server = HttpServer::bind(config, authenticator).await.expect("the rig works").reloaded_by(&reload);
         let address = server.address();
-        let mcp = Services::new(Arc::new(Sessions(Arc::clone(&double))), audit.clone(), Options::default());
+        let mcp = Services::new(Arc::new(Sessions(Arc::clone(&double))), audit.clone(), Options::default())
+            .admitted_by(admission);
         let stop = CancellationToken::new();
         let services = HttpServices { mcp, readiness: Arc::new(Ready), metrics: Metrics::new(Arc::new(Ready)) };
         let served = tokio::spawn(server.run(services, stop.clone()));

@@ -5,6 +5,7 @@
 mod calls;
 mod faults;
 mod lifecycle;
+mod quotas;
 mod restart;
 mod retention;
 mod rig;

@@ -28,7 +28,7 @@ pub struct Completions {
 impl Connection {
     /// Handles of the principal's open sessions that begin so.
     pub fn complete_session(&self, begun: &str, asked: &Asked) -> Completions {
-        if asked.permitted().is_err() {
+        if self.counted(asked).is_err() {
             return Completions::default();
         }
         let sessions = self.sessions.list(&self.principal, false);

@@ -40,21 +40,24 @@ pub struct ResourcePage {
     pub has_more: bool,
 }
 
+/// Whether a failure is one of the request, and not of the session that was looked at.
+const fn ends_the_listing(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::AuditUnavailable | ErrorCode::PermissionDenied | ErrorCode::RateLimited)
+}
+
 impl Connection {
     /// The files after an address, in the sessions that this connection uses: not those whose path has a hidden part
     /// (`.git`) or `__pycache__`, and no more than the first thousand of a session.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`; `AUDIT_UNAVAILABLE`. A session that cannot be looked at just now is left out.
+    /// `PERMISSION_DENIED`; `RATE_LIMITED`; `AUDIT_UNAVAILABLE`. A session that cannot be looked at just now is left out.
     pub async fn list_resources(&self, after: Option<&WorkspaceUri>, asked: &Asked) -> Result<ResourcePage, Failure> {
         let mut page = ResourcePage::default();
         let mut sessions = self.sessions_in_use();
         sessions.sort_unstable();
         for session in sessions.into_iter().filter(|session| after.is_none_or(|after| *session >= after.session)) {
             let files = match self.files_of(session, asked).await {
-                Err(failure) if matches!(failure.code, ErrorCode::AuditUnavailable | ErrorCode::PermissionDenied) => {
-                    return Err(failure);
-                }
+                Err(failure) if ends_the_listing(failure.code) => return Err(failure),
                 Err(failure) => {
                     tracing::debug!(%session, %failure, "a session's files are not listed");
                     continue;

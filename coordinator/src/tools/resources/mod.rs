@@ -56,13 +56,13 @@ impl Connection {
     pub async fn follow_resource(&self, uri: &str, asked: &Asked) -> Result<WorkspaceUri, Failure> {
         let begun = Instant::now();
         let own = || self.own_resource(uri).and_then(|address| self.may_read(&address.path).map(|()| address));
-        match asked.permitted().map_err(Failure::from).and_then(|()| own()) {
+        let request = asked.request(parse(uri).ok().as_ref(), uri);
+        match self.counted(asked).and_then(|()| own()) {
             Ok(address) => {
-                let request = asked.request(Some(&address), uri);
                 self.record(None, &request, Record::served(Some(address.session)), begun).await?;
                 Ok(address)
             }
-            Err(failure) => Err(self.refused(&asked.request(None, uri), failure, begun).await),
+            Err(failure) => Err(self.refused(&request, failure, begun).await),
         }
     }
 
@@ -97,8 +97,8 @@ impl Connection {
         let begun = Instant::now();
         let mut request = asked.request(Some(address), uri);
         let mut span = request.begin(asked.method, None);
-        if let Err(insufficient) = asked.permitted() {
-            return Err(self.refused(&request, insufficient.into(), begun).await);
+        if let Err(failure) = self.counted(asked) {
+            return Err(self.refused(&request, failure, begun).await);
         }
         // A look is what the tool of that name does, too.
         let tool = if matches!(operation, Operation::List(_)) { "fs_list" } else { "fs_read" };
@@ -117,12 +117,20 @@ impl Connection {
         }
     }
 
+    /// Lets a request by another method than a tool call go on when its credentials permit it, and it does not come too
+    /// often.
+    pub(in crate::tools) fn counted(&self, asked: &Asked) -> Result<(), Failure> {
+        self.admission.count_only(&self.principal, self.door(), asked.method)?;
+        asked.permitted().map_err(Failure::from)
+    }
+
     /// Records a refusal; what the client is told.
     pub(in crate::tools) async fn refused(&self, request: &Request, failure: Failure, begun: Instant) -> Failure {
         if failure.code == ErrorCode::AuditUnavailable {
             return failure;
         }
-        match self.record(None, request, Record::refused(Refusal::from(failure.clone())), begun).await {
+        let Some(record) = self.recorded_refusal(Refusal::from(failure.clone())) else { return failure };
+        match self.record(None, request, record, begun).await {
             Ok(_) => failure,
             Err(unavailable) => unavailable,
         }

@@ -45,7 +45,9 @@ impl Connection {
         let address = match parse(uri) {
             Ok(address) => address,
             Err(failure) => {
-                return Err(self.refused(&asked.request(None, uri), failure, std::time::Instant::now()).await);
+                let (request, begun) = (asked.request(None, uri), std::time::Instant::now());
+                let refused = self.counted(asked).err().unwrap_or(failure);
+                return Err(self.refused(&request, refused, begun).await);
             }
         };
         if address.path.is_root() {

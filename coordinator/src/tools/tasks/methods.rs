@@ -89,8 +89,8 @@ impl Connection {
         let begun = Instant::now();
         let shown: String = id.chars().take(ID_CHARS_MAX).collect();
         let request = asked.with_args(json!({"task_id": shown}));
-        let found = match (asked.permitted(), id.parse()) {
-            (Err(insufficient), _) => Err(insufficient.into()),
+        let found = match (self.counted(asked), id.parse()) {
+            (Err(failure), _) => Err(failure),
             (Ok(()), Ok(task)) => done(task).await,
             (Ok(()), Err(_)) => Err(no_such_task()),
         };
