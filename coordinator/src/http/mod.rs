@@ -37,6 +37,7 @@ use crate::telemetry::Metrics;
 pub use health::{Check, Readiness};
 use listener::Listener;
 use rest::Api;
+pub use rest::Plant;
 use router::Rest;
 use tls::Tls;
 pub use tls::TlsError;
@@ -85,6 +86,8 @@ pub struct HttpServices {
     pub readiness: Arc<dyn Readiness>,
     /// What operators see in numbers.
     pub metrics: Metrics,
+    /// What else operators see.
+    pub plant: Arc<dyn Plant>,
 }
 
 impl HttpServer {
@@ -124,8 +127,9 @@ impl HttpServer {
     /// Serves until `stop`, then drains: no connection is accepted any more, running calls are cancelled and answered,
     /// and what is still open after a few seconds is closed.
     pub async fn run(self, services: HttpServices, stop: CancellationToken) {
-        let HttpServices { mcp, readiness, metrics } = services;
-        let (sse, api) = (LegacySse::new(mcp.clone()), Api::new(mcp.clone()));
+        let HttpServices { mcp, readiness, metrics, plant } = services;
+        let api = Api::new(mcp.clone(), plant, self.authenticator.tokens().clone());
+        let sse = LegacySse::new(mcp.clone());
         let rest = Rest { sse, readiness, metrics, api };
         self.run_with(StreamableHttp::new(Product::new(mcp)), Some(rest), stop).await;
     }

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::diagnostics::{Diagnostics, DiagnosticsError};
 use crate::front::handover::VERSION;
-use crate::http::{HttpServices, Readiness};
+use crate::http::{HttpServices, Plant, Readiness};
 use crate::identity::{Authenticator, Issuer, NoTrustedRoots, Tokens};
 use crate::mcp::{self, Services};
 use crate::policy::{Gate, Hosts, Policies, PolicyError};
@@ -246,9 +246,11 @@ impl Running {
             audit: self.rest.audit.clone(),
             workers: self.workers.clone(),
             sessions: self.sessions.clone(),
+            audit_dir: self.rest.state.audit_dir(),
         });
         let readiness = Arc::clone(&parts) as Arc<dyn Readiness>;
-        HttpServices { mcp: self.services.clone(), readiness, metrics: Metrics::new(parts) }
+        let plant = Arc::clone(&parts) as Arc<dyn Plant>;
+        HttpServices { mcp: self.services.clone(), readiness, metrics: Metrics::new(parts), plant }
     }
 
     /// What runs the connections of clients.

@@ -1,17 +1,18 @@
 //! How the parts of the server are: whether everything works that calls need (the store, the log, and a worker), and
 //! what there is.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use codegen_audit::{Audit, Health};
 use futures::future::BoxFuture;
 
-use crate::http::{Check, Readiness};
+use crate::http::{Check, Plant, Readiness};
 use crate::session::Sessions;
 use crate::store::SessionStore as _;
 use crate::store::sqlite::Sqlite;
 use crate::telemetry::{Moment, Now};
-use crate::workers::Workers;
+use crate::workers::{WorkerSnapshot, Workers};
 
 /// How long the store may take to answer.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
@@ -22,6 +23,7 @@ pub(super) struct Parts {
     pub(super) audit: Audit,
     pub(super) workers: Workers,
     pub(super) sessions: Sessions,
+    pub(super) audit_dir: PathBuf,
 }
 
 impl Parts {
@@ -65,5 +67,15 @@ impl Now for Parts {
             workers: self.workers.snapshot(),
             log_writable: self.log().is_none(),
         }
+    }
+}
+
+impl Plant for Parts {
+    fn workers(&self) -> Vec<WorkerSnapshot> {
+        self.workers.snapshot()
+    }
+
+    fn audit_dir(&self) -> Option<PathBuf> {
+        Some(self.audit_dir.clone())
     }
 }

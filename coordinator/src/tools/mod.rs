@@ -15,6 +15,7 @@ mod excerpt;
 mod files;
 mod kernels;
 mod media;
+mod operations;
 mod packages;
 mod resource_uri;
 mod resources;

@@ -1,6 +1,7 @@
 //! A server on a port of the loopback interface, and a client that says exactly what it is told to.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,13 @@ use codegen_audit::Audit;
 use codegen_types::Principal;
 use coordinator::admission::Admission;
 use coordinator::config::HttpConfig;
-use coordinator::http::{Check, HttpServer, HttpServices, Readiness};
+use coordinator::http::{Check, HttpServer, HttpServices, Plant, Readiness};
 use coordinator::identity::{Authenticator, NewToken, Requirement, Scopes, Tokens};
 use coordinator::mcp::{Options, Services};
 use coordinator::reload::Reload;
 use coordinator::store::Memory;
 use coordinator::telemetry::{Metrics, Moment, Now};
+use coordinator::workers::WorkerSnapshot;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -37,6 +39,16 @@ struct Ready;
 impl Readiness for Ready {
     fn look(&self) -> BoxFuture<'_, Vec<Check>> {
         Box::pin(async { vec![Check { name: "worker", problem: None }] })
+    }
+}
+
+impl Plant for Ready {
+    fn workers(&self) -> Vec<WorkerSnapshot> {
+        Vec::new()
+    }
+
+    fn audit_dir(&self) -> Option<PathBuf> {
+        None
     }
 }
 
@@ -77,7 +89,12 @@ impl Rig {
         let mcp = Services::new(Arc::new(Sessions(Arc::clone(&double))), audit.clone(), Options::default())
             .admitted_by(admission);
         let stop = CancellationToken::new();
-        let services = HttpServices { mcp, readiness: Arc::new(Ready), metrics: Metrics::new(Arc::new(Ready)) };
+        let services = HttpServices {
+            mcp,
+            readiness: Arc::new(Ready),
+            metrics: Metrics::new(Arc::new(Ready)),
+            plant: Arc::new(Ready),
+        };
         let served = tokio::spawn(server.run(services, stop.clone()));
         Self { double, audit, address, tokens, reload, stop, served }
     }

@@ -5,20 +5,26 @@ use std::time::Duration;
 
 use codegen_types::{ErrorCode, Failure, Limits};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::asked::Asked;
 use super::idempotency::Keys;
+use super::operators::Plant;
 use crate::http::error::ApiError;
+use crate::identity::{self, Scopes, Tokens};
 use crate::mcp::Services;
-use crate::tools::{Connection, Handles, Request, ToolResult};
+use crate::tools::{self, Connection, Handles, Request, ToolResult};
 
 /// How long a request may wait for the end of a task.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Characters of output that are put into words: answers are made of what is behind them.
 const OUTPUT_CHARS: usize = 200;
+/// Requests that read the log whole at once.
+const SCANS_MAX: usize = 2;
+/// Streams of events that are open at once. One more is refused.
+const STREAMS_MAX: usize = 1_000;
 
 /// What operations are served with. Cheap to clone.
 #[derive(Clone)]
@@ -26,7 +32,13 @@ pub(in crate::http) struct Api(Arc<Inner>);
 
 struct Inner {
     services: Services,
+    plant: Arc<dyn Plant>,
+    tokens: Tokens,
     keys: Keys,
+    /// The log is read whole by so many at once; others wait.
+    scans: Semaphore,
+    /// Streams of events.
+    streams: Arc<Semaphore>,
     /// Calls that run, with or without a client that still waits.
     calls: TaskTracker,
     /// Cancelled when the server stops.
@@ -40,9 +52,10 @@ pub(super) struct Served {
 }
 
 impl Api {
-    pub(in crate::http) fn new(services: Services) -> Self {
+    pub(in crate::http) fn new(services: Services, plant: Arc<dyn Plant>, tokens: Tokens) -> Self {
+        let (scans, streams) = (Semaphore::new(SCANS_MAX), Arc::new(Semaphore::new(STREAMS_MAX)));
         let (keys, calls, stop) = (Keys::default(), TaskTracker::new(), CancellationToken::new());
-        Self(Arc::new(Inner { services, keys, calls, stop }))
+        Self(Arc::new(Inner { services, plant, tokens, keys, scans, streams, calls, stop }))
     }
 
     /// Cancels what runs, and waits for its end, at most so long.
@@ -64,6 +77,81 @@ impl Api {
         &self.0.keys
     }
 
+    /// Cancelled when the server stops.
+    pub(super) fn stop(&self) -> CancellationToken {
+        self.0.stop.child_token()
+    }
+
+    /// What operators see of the server.
+    pub(super) fn plant(&self) -> &Arc<dyn Plant> {
+        &self.0.plant
+    }
+
+    /// The static tokens.
+    pub(super) fn tokens(&self) -> &Tokens {
+        &self.0.tokens
+    }
+
+    /// A place for one more stream of events.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` when there are too many.
+    pub(super) fn place_for_events(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let place = Arc::clone(&self.0.streams).try_acquire_owned();
+        place.map_err(|_| Failure::new(ErrorCode::RateLimited, "too many streams of events are open"))
+    }
+
+    /// A connection of whoever asks.
+    pub(super) fn connection(&self, asked: &Asked) -> Connection {
+        self.0.services.connection(&asked.identity.principal).with_handles(Handles::Required)
+    }
+
+    /// Does something that reads much of the log, when it is its turn.
+    ///
+    /// # Errors
+    /// `INTERNAL`, and whatever reading gives.
+    pub(super) fn scan<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> impl Future<Output = Result<T, Failure>> + Send + 'static {
+        let this = self.clone();
+        async move {
+            let broken = || Failure::new(ErrorCode::Internal, "the log could not be read");
+            let _turn = this.0.scans.acquire().await.map_err(|_| broken())?;
+            tokio::task::spawn_blocking(work).await.map_err(|_| broken())?
+        }
+    }
+
+    /// Does something that is no tool, by the way of every call. A client that goes away loses the answer; it is
+    /// carried out and recorded.
+    ///
+    /// # Errors
+    /// Whatever refuses it, or doing it gives.
+    pub(super) async fn operate<T: Send + 'static>(
+        &self,
+        asked: &Asked,
+        method: &'static str,
+        args: Value,
+        needed: Scopes,
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let connection = self.connection(asked);
+        let by = tools::Asked {
+            method,
+            scopes: asked.identity.scopes,
+            client: asked.client.clone(),
+            trace: asked.trace.clone(),
+            cancel: self.stop(),
+        };
+        let done = self.0.calls.spawn(async move { connection.operate(&by, args, needed, work).await }).await;
+        done.map_err(|broken| ApiError::internal(&broken))?.map_err(|failure| {
+            match identity::permit(asked.identity.scopes, needed) {
+                Err(insufficient) if failure.code == ErrorCode::PermissionDenied => asked.insufficient(insufficient),
+                _ => failure.into(),
+            }
+        })
+    }
+
     /// Calls a tool, whatever comes of it. A client that goes away loses the answer; the call and its records are
     /// carried out.
     ///
@@ -71,7 +159,7 @@ impl Api {
     /// A fault of ours.
     pub(super) async fn serve(&self, asked: &Asked, tool: &'static str, mut args: Value) -> Result<Served, ApiError> {
         if let (Some(key), Value::Object(args)) = (&asked.key, &mut args)
-            && crate::tools::find(tool).is_some_and(|tool| tool.effect != crate::tools::Effect::Reads)
+            && tools::find(tool).is_some_and(|tool| tool.effect != tools::Effect::Reads)
         {
             args.insert("idempotency_key".to_owned(), json!(key));
         }
@@ -89,8 +177,7 @@ impl Api {
             yield_after: WAIT_MAX,
             output_chars: OUTPUT_CHARS,
         };
-        let connection = self.0.services.connection(&asked.identity.principal).with_handles(Handles::Required);
-        let connection = Arc::new(connection);
+        let connection = Arc::new(self.connection(asked));
         let used = Arc::clone(&connection);
         match self.0.calls.spawn(async move { used.serve(request).await }).await {
             Ok(Ok(result)) => Ok(Served { connection, result }),

@@ -9,13 +9,17 @@ mod api;
 mod asked;
 mod description;
 mod download;
+mod events;
 mod extract;
 mod files;
 mod idempotency;
+mod logs;
+mod operators;
 mod page;
 mod sessions;
 mod task_view;
 mod tasks;
+mod tokens;
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
@@ -27,16 +31,22 @@ use super::bodies::{self, Bodies};
 use super::error::ApiError;
 
 pub(super) use api::Api;
+pub use operators::Plant;
 
 /// Where the operations are.
 const BASE: &str = "/api/v1";
 /// The largest body in JSON, in bytes: code, its input and its environment fit.
 const JSON_BYTES_MAX: usize = 16 << 20;
 
+/// Every operation.
+fn all() -> OpenApiRouter<Api> {
+    let of_sessions = sessions::router().merge(files::router()).merge(tasks::router()).merge(logs::router());
+    of_sessions.merge(events::router()).merge(operators::router()).merge(tokens::router())
+}
+
 /// Everything below `/api`.
 pub(super) fn router(api: Api, authentication: Authentication, bodies: &Bodies) -> Router {
-    let operations = OpenApiRouter::with_openapi(description::frame())
-        .nest(BASE, sessions::router().merge(tasks::router()).merge(files::router()));
+    let operations = OpenApiRouter::with_openapi(description::frame()).nest(BASE, all());
     let (operations, description) = operations.split_for_parts();
     let file_bytes = usize::try_from(api.limits().file_bytes).unwrap_or(usize::MAX);
     let bodies = bodies.of_at_most(file_bytes.max(JSON_BYTES_MAX));

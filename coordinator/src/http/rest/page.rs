@@ -57,7 +57,7 @@ impl PageQuery {
 }
 
 /// The cursor that goes on after a place.
-fn cursor(place: &Place) -> String {
+pub(super) fn cursor(place: &Place) -> String {
     URL_SAFE_NO_PAD.encode(json!(place).to_string())
 }
 

@@ -86,7 +86,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 /// Make a session
 ///
 /// An isolated workspace with its own Python and shell. Its handle works until the session is closed.
-#[utoipa::path(post, path = "/sessions", tag = "sessions", request_body = NewSession, responses(
+#[utoipa::path(post, path = "/sessions", tag = "sessions", operation_id = "create_session", request_body = NewSession, responses(
     (status = 201, description = "It is made", body = SessionView, headers(("location" = String, description = "Where it is"))),
 ))]
 async fn create(State(api): State<Api>, asked: Asked, InBody(new): InBody<NewSession>) -> Result<Response, ApiError> {
@@ -97,7 +97,7 @@ async fn create(State(api): State<Api>, asked: Asked, InBody(new): InBody<NewSes
 }
 
 /// List your sessions
-#[utoipa::path(get, path = "/sessions", tag = "sessions", params(SessionFilter), responses(
+#[utoipa::path(get, path = "/sessions", tag = "sessions", operation_id = "list_sessions", params(SessionFilter), responses(
     (status = 200, description = "A page of them, the oldest first", body = SessionPage),
 ))]
 async fn list(
@@ -123,7 +123,7 @@ fn place(session: &Value) -> Place {
 }
 
 /// Describe a session
-#[utoipa::path(get, path = "/sessions/{session_id}", tag = "sessions", params(("session_id" = String, Path, description = "The session's handle")), responses(
+#[utoipa::path(get, path = "/sessions/{session_id}", tag = "sessions", operation_id = "get_session", params(("session_id" = String, Path, description = "The session's handle")), responses(
     (status = 200, description = "How it is", body = SessionView),
 ))]
 async fn get(State(api): State<Api>, asked: Asked, InPath(session): InPath<String>) -> Result<Json<Value>, ApiError> {
@@ -131,7 +131,7 @@ async fn get(State(api): State<Api>, asked: Asked, InPath(session): InPath<Strin
 }
 
 /// Change a session's description
-#[utoipa::path(patch, path = "/sessions/{session_id}", tag = "sessions", params(("session_id" = String, Path, description = "The session's handle")), request_body = SessionChange, responses(
+#[utoipa::path(patch, path = "/sessions/{session_id}", tag = "sessions", operation_id = "update_session", params(("session_id" = String, Path, description = "The session's handle")), request_body = SessionChange, responses(
     (status = 200, description = "How it is now", body = SessionView),
 ))]
 async fn update(
@@ -150,7 +150,7 @@ async fn update(
 /// Close a session for good
 ///
 /// Its processes are ended and its files deleted.
-#[utoipa::path(delete, path = "/sessions/{session_id}", tag = "sessions", params(("session_id" = String, Path, description = "The session's handle")), responses(
+#[utoipa::path(delete, path = "/sessions/{session_id}", tag = "sessions", operation_id = "close_session", params(("session_id" = String, Path, description = "The session's handle")), responses(
     (status = 200, description = "It is closed", body = SessionView),
 ))]
 async fn close(State(api): State<Api>, asked: Asked, InPath(session): InPath<String>) -> Result<Json<Value>, ApiError> {

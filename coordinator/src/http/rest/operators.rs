@@ -1,0 +1,314 @@
+//! What those who run the server ask for: workers, the log, usage.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
+use codegen_audit::{
+    EventKind, Outcome, Query, ReadError, VerifyOptions, first_record_of_segment_at, records, verify_with,
+};
+use codegen_types::{ErrorCode, Failure, LogSeq, SessionId, TaskId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::api::Api;
+use super::asked::Asked;
+use super::extract::InQuery;
+use super::page::{self, PageQuery};
+use crate::http::error::ApiError;
+use crate::identity::{Scope, Scopes};
+use crate::usage::{self, By};
+use crate::workers::WorkerSnapshot;
+
+/// Records that one request looks at; a cursor goes on from there.
+const LOOKED_AT_MAX: usize = 200_000;
+
+/// What operators see of the server.
+pub trait Plant: Send + Sync {
+    /// The workers.
+    fn workers(&self) -> Vec<WorkerSnapshot>;
+
+    /// Where the log is; nowhere when it is in memory.
+    fn audit_dir(&self) -> Option<PathBuf>;
+}
+
+/// A worker.
+#[derive(Debug, Serialize, ToSchema)]
+struct Worker {
+    /// Its name.
+    worker_id: String,
+    /// `joining`, `healthy`, `suspect`, `draining` or `gone`.
+    state: String,
+    /// Its release, as it says itself.
+    version: String,
+    /// How well its sandboxes isolate: `full`, `portable`, `reduced` or `none`.
+    isolation: String,
+    /// What it runs programs with.
+    runtimes: Vec<Runtime>,
+    /// Sessions that it can have open at once.
+    slots_total: u32,
+    /// Sessions that it has open.
+    slots_used: u32,
+    /// How long ago it was heard of.
+    heartbeat_age_seconds: f64,
+    /// Whether it can be called just now.
+    link_up: bool,
+}
+
+/// What runs programs.
+#[derive(Debug, Serialize, ToSchema)]
+struct Runtime {
+    /// Its name.
+    name: String,
+    /// Its release.
+    version: String,
+}
+
+/// The workers.
+#[derive(Debug, Serialize, ToSchema)]
+struct WorkerList {
+    /// All of them.
+    workers: Vec<Worker>,
+}
+
+/// Which records.
+#[derive(Debug, Deserialize, Serialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct RecordFilter {
+    /// Written at this time or later (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    since: Option<jiff::Timestamp>,
+    /// Written before this time.
+    #[param(value_type = Option<String>, format = DateTime)]
+    until: Option<jiff::Timestamp>,
+    /// Asked for by this principal.
+    principal: Option<String>,
+    /// Of this session.
+    #[param(value_type = Option<String>)]
+    session: Option<SessionId>,
+    /// Of this task.
+    #[param(value_type = Option<String>)]
+    task: Option<TaskId>,
+    /// Of this tool.
+    tool: Option<String>,
+    /// That ended so: `ok`, `failed`, `refused` or `unknown`.
+    outcome: Option<String>,
+    /// Of this type, such as `task.attempt`.
+    r#type: Option<String>,
+    /// About this path or something below it.
+    path: Option<String>,
+    /// At most so many entries. Default 50.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[param(max_length = 256)]
+    cursor: Option<String>,
+}
+
+/// A page of records.
+#[derive(Debug, Serialize, ToSchema)]
+struct RecordPage {
+    /// The records as they are in the log, oldest first.
+    #[schema(value_type = Vec<Object>)]
+    records: Vec<Value>,
+    /// Goes on after the last one that was looked at; absent at the log's end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// What to add up.
+#[derive(Debug, Deserialize, Serialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct UsageFilter {
+    /// One row for each `user`, `tool` or `day`. Default `user`.
+    by: Option<String>,
+    /// Calls that ended at this time or later (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    since: Option<jiff::Timestamp>,
+    /// Calls that ended before this time.
+    #[param(value_type = Option<String>, format = DateTime)]
+    until: Option<jiff::Timestamp>,
+    /// Calls of this principal alone. Only operators may ask for another one than themselves.
+    principal: Option<String>,
+}
+
+/// Who used how much.
+#[derive(Debug, Serialize, ToSchema)]
+struct Usage {
+    /// What the rows are about.
+    by: String,
+    /// One row each, in the order of their names.
+    #[schema(value_type = Vec<Object>)]
+    rows: Vec<Value>,
+    /// The last record of the log that was looked at.
+    through: u64,
+    /// Lines that are no records, and were passed over.
+    damaged_lines: u64,
+}
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    let of_log = OpenApiRouter::new().routes(routes!(query)).routes(routes!(verify));
+    OpenApiRouter::new().routes(routes!(workers)).routes(routes!(used)).merge(of_log)
+}
+
+/// List the workers
+#[utoipa::path(get, path = "/workers", tag = "operators", operation_id = "list_workers", responses(
+    (status = 200, description = "All of them", body = WorkerList),
+))]
+async fn workers(State(api): State<Api>, asked: Asked) -> Result<Json<WorkerList>, ApiError> {
+    let plant = Arc::clone(api.plant());
+    let work = async move { Ok(plant.workers().into_iter().map(Worker::of).collect()) };
+    let workers = api.operate(&asked, "workers/list", json!({}), Scope::Admin.into(), work).await?;
+    Ok(Json(WorkerList { workers }))
+}
+
+/// Look for records of the audit log
+#[utoipa::path(get, path = "/audit/records", tag = "operators", operation_id = "query_audit", params(RecordFilter), responses(
+    (status = 200, description = "A page of them, the oldest first", body = RecordPage),
+))]
+async fn query(
+    State(api): State<Api>,
+    asked: Asked,
+    OriginalUri(uri): OriginalUri,
+    InQuery(filter): InQuery<RecordFilter>,
+) -> Result<Response, ApiError> {
+    let args = json!(filter);
+    let page = PageQuery { limit: filter.limit, cursor: filter.cursor.clone() };
+    let (limit, after) = (page.limit()?, page.after()?.map(|(seq, _)| u64::try_from(seq).unwrap_or(0)));
+    let wanted = filter.wanted()?;
+    let dir = api.plant().audit_dir();
+    let work = api.scan(move || found(&dir.ok_or_else(no_log)?, &wanted, after, limit));
+    let (records, next) = api.operate(&asked, "audit/query", args, Scope::Admin.into(), work).await?;
+    let next = next.map(|seq| page::cursor(&(i64::try_from(seq).unwrap_or(i64::MAX), String::new())));
+    Ok(page::answer("records", records, next, &uri))
+}
+
+/// Verify the audit log
+///
+/// Every record, link and checkpoint is read and checked, which takes as long as the log is.
+#[utoipa::path(post, path = "/audit/verify", tag = "operators", operation_id = "verify_audit", responses(
+    (status = 200, description = "The verdict", body = Object),
+))]
+async fn verify(State(api): State<Api>, asked: Asked) -> Result<Json<Value>, ApiError> {
+    let dir = api.plant().audit_dir();
+    let work = api.scan(move || Ok(json!(verify_with(&dir.ok_or_else(no_log)?, &VerifyOptions::default()))));
+    Ok(Json(api.operate(&asked, "audit/verify", json!({}), Scope::Admin.into(), work).await?))
+}
+
+/// Say who used how much
+///
+/// Operators see everybody's usage, others their own.
+#[utoipa::path(get, path = "/usage", tag = "usage", operation_id = "show_usage", params(UsageFilter), responses(
+    (status = 200, description = "Added up from the audit log", body = Usage),
+))]
+async fn used(
+    State(api): State<Api>,
+    asked: Asked,
+    InQuery(filter): InQuery<UsageFilter>,
+) -> Result<Json<Value>, ApiError> {
+    let args = json!(filter);
+    let UsageFilter { by, since, until, mut principal } = filter;
+    let by = match by.as_deref() {
+        None | Some("user") => By::User,
+        Some("tool") => By::Tool,
+        Some("day") => By::Day,
+        Some(_) => return Err(ApiError::bad_request("`by`: must be user, tool or day")),
+    };
+    let identity = &asked.identity;
+    let is_operator = identity.scopes.has(Scope::Admin);
+    let own = principal.as_deref().is_none_or(|name| name == identity.principal.as_str());
+    let needed: Scopes = if own { Scopes::NONE } else { Scope::Admin.into() };
+    if !is_operator {
+        principal = Some(identity.principal.to_string());
+    }
+    let wanted = usage::Wanted { since, until, principal };
+    let dir = api.plant().audit_dir();
+    let work =
+        api.scan(move || usage::report(&dir.ok_or_else(no_log)?, by, &wanted).map_err(|error| unreadable(&error)));
+    Ok(Json(json!(api.operate(&asked, "usage/show", args, needed, work).await?)))
+}
+
+impl Worker {
+    fn of(worker: WorkerSnapshot) -> Self {
+        let runtimes =
+            worker.runtimes.into_iter().map(|runtime| Runtime { name: runtime.name, version: runtime.version });
+        Self {
+            worker_id: worker.id.to_string(),
+            state: worker.state.as_str().to_owned(),
+            version: worker.version,
+            isolation: worker.isolation.level.to_string(),
+            runtimes: runtimes.collect(),
+            slots_total: worker.slots.total,
+            slots_used: worker.slots.used,
+            heartbeat_age_seconds: worker.last_heartbeat_age.as_secs_f64(),
+            link_up: worker.link_up,
+        }
+    }
+}
+
+impl RecordFilter {
+    fn wanted(self) -> Result<Query, ApiError> {
+        let unknown = |field: &str| ApiError::bad_request(format!("`{field}`: there is none of that name"));
+        let outcome: Option<Outcome> =
+            self.outcome.map(|text| text.parse()).transpose().map_err(|_| unknown("outcome"))?;
+        let kind: Option<EventKind> = self.r#type.map(|text| text.parse()).transpose().map_err(|_| unknown("type"))?;
+        Ok(Query {
+            since: self.since,
+            until: self.until,
+            principal: self.principal,
+            session: self.session,
+            task: self.task,
+            tool: self.tool,
+            outcome,
+            kind,
+            path: self.path,
+        })
+    }
+}
+
+/// Records that are wanted, and the last one that was looked at when there may be more.
+fn found(
+    dir: &std::path::Path,
+    wanted: &Query,
+    after: Option<u64>,
+    limit: usize,
+) -> Result<(Vec<Value>, Option<u64>), Failure> {
+    let from = match (after, wanted.since) {
+        (Some(after), _) => Some(LogSeq(after.saturating_add(1))),
+        (None, Some(since)) => first_record_of_segment_at(dir, since).map_err(|error| unreadable(&error))?,
+        (None, None) => None,
+    };
+    let mut found = Vec::new();
+    for (looked_at, record) in records(dir, from).enumerate() {
+        let record = match record {
+            Ok(record) => record,
+            // What is damaged is for `verify` to tell.
+            Err(ReadError::Bad { .. }) => continue,
+            Err(error @ ReadError::Io { .. }) => return Err(unreadable(&error)),
+        };
+        if wanted.matches(&record) {
+            found.extend(serde_json::from_str::<Value>(&record.line).ok());
+        }
+        if found.len() == limit || looked_at == LOOKED_AT_MAX {
+            return Ok((found, Some(record.seq.0)));
+        }
+    }
+    Ok((found, None))
+}
+
+fn no_log() -> Failure {
+    Failure::new(ErrorCode::NotFound, "this server's log is in memory alone")
+}
+
+fn unreadable(error: &ReadError) -> Failure {
+    let error: &(dyn std::error::Error + 'static) = error;
+    tracing::error!(error, "the log could not be read");
+    Failure::new(ErrorCode::Internal, "the log could not be read")
+}

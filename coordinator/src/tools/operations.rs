@@ -1,0 +1,61 @@
+//! What clients ask for that is no tool, by the way of every call: credentials, admission, record.
+
+use std::time::Instant;
+
+use codegen_types::{Failure, SessionId};
+use serde_json::Value;
+
+use super::connection::Connection;
+use super::resources::Asked;
+use super::serve::Record;
+use crate::admission;
+use crate::identity::{self, Scopes};
+
+impl Connection {
+    /// Does something that needs these scopes. That it was asked for, with these arguments, is in the log before it is
+    /// answered; what it changes is recorded where it is done, before.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, what the admission refuses, `AUDIT_UNAVAILABLE`, and whatever doing it gives.
+    pub(crate) async fn operate<T>(
+        &self,
+        asked: &Asked,
+        args: Value,
+        needed: Scopes,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let begun = Instant::now();
+        let mut request = asked.with_args(args);
+        let mut span = request.begin(asked.method, None);
+        let call = admission::Asked {
+            principal: &self.principal,
+            scopes: asked.scopes,
+            door: self.door(),
+            tool: asked.method,
+            args: &request.args,
+            session: request.session(),
+            client: request.client.as_deref(),
+            cancel: &asked.cancel,
+        };
+        let done = async {
+            identity::permit(asked.scopes, needed)?;
+            let _admitted = self.admission.admit(&call).await?;
+            work.await
+        };
+        match done.await {
+            Ok(done) => {
+                self.record(None, &request, Record::served(request.session()), begun).await?;
+                Ok(done)
+            }
+            Err(failure) => {
+                span.fail(failure.code);
+                Err(self.refused(&request, failure, begun).await)
+            }
+        }
+    }
+
+    /// Whether this client's principal may see a session.
+    pub(crate) fn sees(&self, session: SessionId) -> bool {
+        self.sessions.get(&self.principal, session).is_ok()
+    }
+}
