@@ -247,6 +247,7 @@ impl Running {
             workers: self.workers.clone(),
             sessions: self.sessions.clone(),
             audit_dir: self.rest.state.audit_dir(),
+            approvals: self.rest.approvals.clone(),
         });
         let readiness = Arc::clone(&parts) as Arc<dyn Readiness>;
         let plant = Arc::clone(&parts) as Arc<dyn Plant>;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use codegen_audit::{Audit, Health};
 use futures::future::BoxFuture;
 
+use crate::approvals::Approvals;
 use crate::http::{Check, Plant, Readiness};
 use crate::session::Sessions;
 use crate::store::SessionStore as _;
@@ -24,6 +25,7 @@ pub(super) struct Parts {
     pub(super) workers: Workers,
     pub(super) sessions: Sessions,
     pub(super) audit_dir: PathBuf,
+    pub(super) approvals: Approvals,
 }
 
 impl Parts {
@@ -73,6 +75,10 @@ impl Now for Parts {
 impl Plant for Parts {
     fn workers(&self) -> Vec<WorkerSnapshot> {
         self.workers.snapshot()
+    }
+
+    fn approvals(&self) -> &Approvals {
+        &self.approvals
     }
 
     fn audit_dir(&self) -> Option<PathBuf> {

@@ -1,6 +1,6 @@
 //! What clients ask for that is no tool, by the way of every call: credentials, admission, record.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use codegen_types::{Failure, SessionId};
 use serde_json::Value;
@@ -10,6 +10,9 @@ use super::resources::Asked;
 use super::serve::Record;
 use crate::admission;
 use crate::identity::{self, Scopes};
+
+/// How long what is asked for may wait for an approval.
+const PATIENCE: Duration = Duration::from_secs(45);
 
 impl Connection {
     /// Does something that needs these scopes. That it was asked for, with these arguments, is in the log before it is
@@ -35,6 +38,8 @@ impl Connection {
             args: &request.args,
             session: request.session(),
             client: request.client.as_deref(),
+            asking: &request.asking,
+            patience: PATIENCE,
             cancel: &asked.cancel,
         };
         let done = async {

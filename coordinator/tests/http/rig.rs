@@ -9,6 +9,7 @@ use axum::body::Bytes;
 use codegen_audit::Audit;
 use codegen_types::Principal;
 use coordinator::admission::Admission;
+use coordinator::approvals::Approvals;
 use coordinator::config::HttpConfig;
 use coordinator::http::{Check, HttpServer, HttpServices, Plant, Readiness};
 use coordinator::identity::{Authenticator, NewToken, Requirement, Scopes, Tokens};
@@ -34,7 +35,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// What a client of 2026-07-28 says with every request.
 pub const STATELESS: &str = "2026-07-28";
 
-struct Ready;
+struct Ready(Approvals);
 
 impl Readiness for Ready {
     fn look(&self) -> BoxFuture<'_, Vec<Check>> {
@@ -45,6 +46,10 @@ impl Readiness for Ready {
 impl Plant for Ready {
     fn workers(&self) -> Vec<WorkerSnapshot> {
         Vec::new()
+    }
+
+    fn approvals(&self) -> &Approvals {
+        &self.0
     }
 
     fn audit_dir(&self) -> Option<PathBuf> {
@@ -89,11 +94,12 @@ impl Rig {
         let mcp = Services::new(Arc::new(Sessions(Arc::clone(&double))), audit.clone(), Options::default())
             .admitted_by(admission);
         let stop = CancellationToken::new();
+        let ready = Arc::new(Ready(Approvals::new(audit.clone())));
         let services = HttpServices {
             mcp,
-            readiness: Arc::new(Ready),
-            metrics: Metrics::new(Arc::new(Ready)),
-            plant: Arc::new(Ready),
+            readiness: Arc::clone(&ready) as Arc<dyn Readiness>,
+            metrics: Metrics::new(Arc::clone(&ready) as Arc<dyn Now>),
+            plant: ready,
         };
         let served = tokio::spawn(server.run(services, stop.clone()));
         Self { double, audit, address, tokens, reload, stop, served }

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::asked::Asked;
 use super::idempotency::Keys;
 use super::operators::Plant;
+use crate::approvals::Asking;
 use crate::http::error::ApiError;
 use crate::identity::{self, Scopes, Tokens};
 use crate::mcp::Services;
@@ -171,7 +172,7 @@ impl Api {
             scopes: asked.identity.scopes,
             client: asked.client.clone(),
             trace: asked.trace.clone(),
-            asking: crate::approvals::Asking::Nobody,
+            asking: Asking::Nobody,
             events,
             cancel: self.0.stop.child_token(),
             yield_after: WAIT_MAX,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::Value;
@@ -10,6 +10,8 @@ use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response as Answer, ResponseBuilder};
 use utoipa::{OpenApi as _, ToSchema};
+
+use super::docs::Page;
 
 /// Why a request is refused.
 #[derive(ToSchema)]
@@ -78,7 +80,10 @@ const REFUSALS: &[(&str, &str)] = &[
 
 /// The finished description. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Description(Arc<str>);
+pub(super) struct Description {
+    text: Arc<str>,
+    page: Page,
+}
 
 impl Description {
     pub(super) fn new(mut described: OpenApi) -> Self {
@@ -90,7 +95,15 @@ impl Description {
                 [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch, &mut item.head];
             of_item.into_iter().flatten().for_each(add_refusals);
         }
-        Self(described.to_json().unwrap_or_default().into())
+        let text = described.to_json().unwrap_or_default();
+        let page = Page::of(&serde_json::from_str(&text).unwrap_or_default());
+        Self { text: text.into(), page }
+    }
+}
+
+impl FromRef<Description> for Page {
+    fn from_ref(described: &Description) -> Self {
+        described.page.clone()
     }
 }
 
@@ -106,6 +119,6 @@ fn refusal(why: &str) -> Answer {
 }
 
 /// Gives the description.
-pub(super) async fn document(State(Description(text)): State<Description>) -> Response {
+pub(super) async fn document(State(Description { text, .. }): State<Description>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text.to_string()).into_response()
 }

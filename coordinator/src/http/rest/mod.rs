@@ -6,8 +6,10 @@
 //! *Invariant*: nothing is done to a session here but through [`crate::tools`], and no handler answers without a record.
 
 mod api;
+mod approvals;
 mod asked;
 mod description;
+mod docs;
 mod download;
 mod events;
 mod extract;
@@ -41,7 +43,7 @@ const JSON_BYTES_MAX: usize = 16 << 20;
 /// Every operation.
 fn all() -> OpenApiRouter<Api> {
     let of_sessions = sessions::router().merge(files::router()).merge(tasks::router()).merge(logs::router());
-    of_sessions.merge(events::router()).merge(operators::router()).merge(tokens::router())
+    of_sessions.merge(events::router()).merge(operators::router()).merge(approvals::router()).merge(tokens::router())
 }
 
 /// Everything below `/api`.
@@ -57,7 +59,11 @@ pub(super) fn router(api: Api, authentication: Authentication, bodies: &Bodies) 
         .layer(from_fn_with_state(bodies, bodies::read))
         .layer(from_fn_with_state(authentication, authentication::authenticate));
     let description = description::Description::new(description);
-    let for_anybody = Router::new().route("/api/openapi.json", get(description::document)).with_state(description);
+    let for_anybody = Router::new()
+        .route("/api/openapi.json", get(description::document))
+        .route("/api/docs", get(docs::page))
+        .route("/api/docs.css", get(docs::style))
+        .with_state(description);
     operations
         .merge(for_anybody)
         .fallback(|| async { ApiError::not_found() })

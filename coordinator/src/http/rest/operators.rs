@@ -20,6 +20,7 @@ use super::api::Api;
 use super::asked::Asked;
 use super::extract::InQuery;
 use super::page::{self, PageQuery};
+use crate::approvals::Approvals;
 use crate::http::error::ApiError;
 use crate::identity::{Scope, Scopes};
 use crate::usage::{self, By};
@@ -32,6 +33,9 @@ const LOOKED_AT_MAX: usize = 200_000;
 pub trait Plant: Send + Sync {
     /// The workers.
     fn workers(&self) -> Vec<WorkerSnapshot>;
+
+    /// The calls that wait for approval.
+    fn approvals(&self) -> &Approvals;
 
     /// Where the log is; nowhere when it is in memory.
     fn audit_dir(&self) -> Option<PathBuf>;

@@ -1,0 +1,152 @@
+//! `/approvals`: calls that wait for somebody's approval, and what is decided about them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use codegen_types::{ApprovalId, ErrorCode, Failure};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::api::Api;
+use super::asked::Asked;
+use super::extract::{InBody, InPath};
+use crate::approvals::{ApprovalView, Decider, Way};
+use crate::http::error::ApiError;
+use crate::identity::{Scope, Scopes};
+
+/// Why it is decided so.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Decision {
+    /// Why, for the log and the caller.
+    why: Option<String>,
+}
+
+/// A call that waits for approval.
+#[derive(Debug, Serialize, ToSchema)]
+struct Approval {
+    /// Its id.
+    id: String,
+    /// `pending`, `approved` or `denied`.
+    state: String,
+    /// Who made the call.
+    principal: String,
+    /// The tool.
+    tool: String,
+    /// Its arguments, shortened.
+    #[schema(value_type = Object)]
+    arguments: Value,
+    /// The session that the call names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<String>,
+    /// The rule that wants it approved.
+    rule: String,
+    /// What the rule gives as its reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// When the call was made (RFC 3339).
+    created: String,
+    /// When silence denies it; of an approved one, until when it is good.
+    expires: String,
+}
+
+/// Calls that wait for approval.
+#[derive(Debug, Serialize, ToSchema)]
+struct ApprovalList {
+    /// All of them, oldest first.
+    approvals: Vec<Approval>,
+}
+
+pub(super) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(approve)).routes(routes!(deny))
+}
+
+/// List calls that wait for approval
+///
+/// Operators see everybody's, others their own.
+#[utoipa::path(get, path = "/approvals", tag = "approvals", operation_id = "list_approvals", responses(
+    (status = 200, description = "All of them, the oldest first", body = ApprovalList),
+))]
+async fn list(State(api): State<Api>, asked: Asked) -> Result<Json<ApprovalList>, ApiError> {
+    let (plant, identity) = (Arc::clone(api.plant()), asked.identity.clone());
+    let work = async move {
+        let mut shown = plant.approvals().list();
+        shown.retain(|view| identity.scopes.has(Scope::Admin) || view.principal == identity.principal);
+        Ok(shown.into_iter().map(Approval::of).collect())
+    };
+    let approvals = api.operate(&asked, "approvals/list", json!({}), Scopes::NONE, work).await?;
+    Ok(Json(ApprovalList { approvals }))
+}
+
+/// Approve of a call
+///
+/// Operators may; others only of their own calls, and only where the rule lets them.
+#[utoipa::path(post, path = "/approvals/{approval_id}/approve", tag = "approvals", operation_id = "approve_call",
+    params(("approval_id" = String, Path, description = "The request for approval")), request_body = Decision,
+    responses((status = 200, description = "It is approved", body = Approval)))]
+async fn approve(
+    State(api): State<Api>,
+    asked: Asked,
+    InPath(id): InPath<String>,
+    InBody(decision): InBody<Decision>,
+) -> Result<Json<Approval>, ApiError> {
+    decide(&api, &asked, ("approvals/approve", true), &id, decision).await
+}
+
+/// Deny a call
+#[utoipa::path(post, path = "/approvals/{approval_id}/deny", tag = "approvals", operation_id = "deny_call",
+    params(("approval_id" = String, Path, description = "The request for approval")), request_body = Decision,
+    responses((status = 200, description = "It is denied", body = Approval)))]
+async fn deny(
+    State(api): State<Api>,
+    asked: Asked,
+    InPath(id): InPath<String>,
+    InBody(decision): InBody<Decision>,
+) -> Result<Json<Approval>, ApiError> {
+    decide(&api, &asked, ("approvals/deny", false), &id, decision).await
+}
+
+async fn decide(
+    api: &Api,
+    asked: &Asked,
+    (method, approves): (&'static str, bool),
+    id: &str,
+    Decision { why }: Decision,
+) -> Result<Json<Approval>, ApiError> {
+    let identity = asked.identity.clone();
+    let way = if identity.scopes.has(Scope::Admin) { Way::Rest } else { Way::Client };
+    let by = Decider { principal: identity.principal, way };
+    let args = json!({"id": id.chars().take(64).collect::<String>(), "why": why});
+    let (plant, id) = (Arc::clone(api.plant()), id.parse::<ApprovalId>());
+    let work = async move {
+        let id = id.map_err(|_| Failure::new(ErrorCode::NotFound, "there is no such request for approval"))?;
+        let approvals = plant.approvals();
+        if approves {
+            approvals.approve(id, &by, why.as_deref()).await
+        } else {
+            approvals.deny(id, &by, why.as_deref()).await
+        }
+    };
+    Ok(Json(Approval::of(api.operate(asked, method, args, Scopes::NONE, work).await?)))
+}
+
+impl Approval {
+    fn of(view: ApprovalView) -> Self {
+        Self {
+            id: view.id.to_string(),
+            state: view.state.as_str().to_owned(),
+            principal: view.principal.to_string(),
+            tool: view.tool,
+            arguments: view.arguments,
+            session_id: view.session.map(|session| session.to_string()),
+            rule: view.rule,
+            reason: view.reason,
+            created: view.created.to_string(),
+            expires: view.expires.to_string(),
+        }
+    }
+}

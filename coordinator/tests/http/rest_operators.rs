@@ -1,0 +1,165 @@
+//! REST for those who run the server, its description, and what holds of every operation.
+
+use codegen_types::Principal;
+use coordinator::identity::{Scope, Scopes};
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use crate::rig::{Asked, Rig};
+
+const BASE: &str = "/api/v1";
+
+/// Every operation of the description: method, path, what it is called, and whether it takes JSON.
+async fn operations(rig: &Rig) -> Vec<(String, String, String, bool)> {
+    let described = rig.request("GET", "/api/openapi.json").send().await.json().await;
+    let mut operations = Vec::new();
+    for (path, item) in described["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("methods") {
+            let name = operation["operationId"].as_str().expect("a name").to_owned();
+            let takes_json = operation["requestBody"]["content"].get("application/json").is_some();
+            operations.push((method.to_uppercase(), path.clone(), name, takes_json));
+        }
+    }
+    assert!(operations.len() > 20, "{operations:?}");
+    operations
+}
+
+/// A body that each operation understands.
+fn body(operation: &str) -> Value {
+    match operation {
+        "create_task" => json!({"kind": "python", "code": "say x"}),
+        "move_file" => json!({"from": "a", "to": "b"}),
+        "create_token" => json!({"principal": "bob", "scopes": ["tools"]}),
+        _ => json!({}),
+    }
+}
+
+fn asked(rig: &Rig, (method, path, name, takes_json): &(String, String, String, bool), session: &str) -> Asked {
+    let path = path.replace("{session_id}", session).replace("{path}", "a").replace("{task_id}", "tsk_x");
+    let path = path.replace("{token_id}", "tok_x").replace("{approval_id}", "apr_x");
+    let asked = rig.request(method, &path);
+    if *takes_json { asked.header("content-type", "application/json").body(body(name).to_string()) } else { asked }
+}
+
+#[tokio::test]
+async fn every_operation_is_in_the_log_whatever_it_is_answered_with() {
+    let rig = Rig::new().await;
+    let operator: Scopes = Scopes::USER.with(Scope::Admin);
+    let token = rig.token("ann", operator).await;
+    let made = rig.request("POST", &format!("{BASE}/sessions")).header("content-type", "application/json").body("{}");
+    let made = made.bearer(Some(&token)).send().await.json().await;
+    let session = made["session_id"].as_str().expect("a handle").to_owned();
+    let mut operations = operations(&rig).await;
+    // What ends the session comes last.
+    operations.sort_by_key(|(_, _, name, _)| name == "close_session");
+    for operation in &operations {
+        let (records, calls) = (rig.audit.memory_records().len(), rig.double.calls.lock().len());
+        let answer = asked(&rig, operation, &session).bearer(Some(&token)).send().await;
+        assert!(!answer.status.is_server_error(), "{operation:?}: {}", answer.status);
+        assert_ne!(answer.status, StatusCode::BAD_REQUEST, "{operation:?} is understood");
+        let records = rig.audit.memory_records().split_off(records);
+        let is_theirs = records.iter().any(|record| record.principal == Some("ann".parse::<Principal>().unwrap()));
+        // What is a task is recorded by the session layer, of which there is a double here.
+        let is_task = rig.double.calls.lock().len() > calls;
+        assert!(is_theirs || is_task, "{operation:?}: {records:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_done_without_credentials_that_permit_it() {
+    let rig = Rig::new().await;
+    let worker = rig.token("ann", Scope::Worker.into()).await;
+    let user = rig.token("bob", Scopes::USER).await;
+    let session = codegen_types::SessionId::mint().to_string();
+    for operation in operations(&rig).await {
+        let name = operation.2.as_str();
+        let nobody = asked(&rig, &operation, &session).send().await;
+        assert_eq!(nobody.status, StatusCode::UNAUTHORIZED, "{name}");
+        let own = ["show_usage", "list_approvals", "approve_call", "deny_call"].contains(&name);
+        if !own {
+            let too_little = asked(&rig, &operation, &session).bearer(Some(&worker)).send().await;
+            assert_eq!(too_little.status, StatusCode::FORBIDDEN, "{name}");
+            assert!(too_little.headers.contains_key("www-authenticate"), "{name}");
+        }
+        let for_operators =
+            ["list_workers", "query_audit", "verify_audit", "create_token", "list_tokens", "revoke_token"];
+        if for_operators.contains(&name) {
+            let refused = asked(&rig, &operation, &session).bearer(Some(&user)).send().await;
+            assert_eq!(refused.status, StatusCode::FORBIDDEN, "{name}");
+            let refused = refused.json().await;
+            assert_eq!(refused["error"]["details"]["needed_scopes"], json!(["admin"]), "{name}");
+        }
+    }
+    for path in ["/events?all=true", "/usage?principal=ann"] {
+        let refused = rig.request("GET", &format!("{BASE}{path}")).bearer(Some(&user)).send().await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_open_server_lets_nobody_be_an_operator() {
+    let rig = Rig::new().await;
+    for path in ["/tokens", "/workers", "/audit/records"] {
+        let refused = rig.request("GET", &format!("{BASE}{path}")).send().await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    let made = rig.request("POST", &format!("{BASE}/tokens")).header("content-type", "application/json");
+    let made = made.body(json!({"principal": "x", "scopes": ["admin"]}).to_string()).send().await;
+    assert_eq!(made.status, StatusCode::FORBIDDEN);
+    assert!(rig.tokens.list().is_empty());
+}
+
+#[tokio::test]
+async fn a_token_is_made_shown_once_used_and_revoked() {
+    let rig = Rig::new().await;
+    let operator = rig.token("op", Scope::Admin.into()).await;
+    let ask = |method: &str, path: &str| rig.request(method, &format!("{BASE}{path}")).bearer(Some(&operator));
+    let new = json!({"principal": "ann", "scopes": ["tools", "sessions"], "note": "n"}).to_string();
+    let create = || ask("POST", "/tokens").header("content-type", "application/json").body(new.clone());
+    assert_eq!(create().header("idempotency-key", "k").send().await.status, StatusCode::BAD_REQUEST);
+    let made = create().send().await;
+    assert_eq!(made.status, StatusCode::CREATED);
+    let made = made.json().await;
+    let (id, text) = (made["id"].as_str().unwrap(), made["token"].as_str().unwrap());
+    let listed = || rig.request("GET", &format!("{BASE}/sessions")).bearer(Some(text));
+    assert_eq!(listed().send().await.status, StatusCode::OK);
+    let all = ask("GET", "/tokens").send().await.text().await;
+    let secret = text.rsplit('_').next().unwrap();
+    assert!(all.contains(id) && !all.contains(secret));
+    assert!(rig.audit.memory_records().iter().all(|record| !record.line.contains(secret)));
+    let revoked = ask("DELETE", &format!("/tokens/{id}")).send().await.json().await;
+    assert_eq!(revoked["state"], "revoked");
+    assert_eq!(listed().send().await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn the_page_of_the_description_asks_nobody_for_anything_and_shows_every_operation() {
+    let rig = Rig::new().await;
+    rig.token("ann", Scopes::USER).await;
+    let page = rig.request("GET", "/api/docs").send().await;
+    assert_eq!(page.status, StatusCode::OK);
+    let policy = page.headers["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.starts_with("default-src 'none'; style-src 'self'") && !policy.contains("unsafe"), "{policy}");
+    let page = page.text().await;
+    assert!(!page.contains("<script") && !page.contains("http://") && !page.contains("https://"), "{page}");
+    for (method, path, ..) in operations(&rig).await {
+        assert!(page.contains(&format!("<b>{method}</b> <code>{path}</code>")), "{method} {path}");
+    }
+    let style = rig.request("GET", "/api/docs.css").send().await;
+    assert_eq!(style.headers["content-type"], "text/css; charset=utf-8");
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_gets_nothing_and_a_form_is_not_taken() {
+    let rig = Rig::new().await;
+    let post = || rig.request("POST", &format!("{BASE}/sessions"));
+    let foreign = post().header("origin", "http://evil.example").header("content-type", "application/json").body("{}");
+    assert_eq!(foreign.send().await.status, StatusCode::FORBIDDEN);
+    let rebound = post().host("evil.example").header("content-type", "application/json").body("{}").send().await;
+    assert_eq!(rebound.status, StatusCode::FORBIDDEN);
+    for kind in ["application/x-www-form-urlencoded", "multipart/form-data", "text/plain"] {
+        let form = post().header("content-type", kind).body("{}").send().await;
+        assert_eq!(form.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind}");
+    }
+    assert!(rig.audit.memory_records().is_empty());
+}
