@@ -9,4 +9,5 @@ mod inspector;
 mod readme;
 mod resources;
 mod revisions;
+mod sharing;
 mod usage;

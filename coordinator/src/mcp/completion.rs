@@ -5,7 +5,7 @@ use rmcp::service::{RequestContext, RoleServer};
 
 use super::handler::Handler;
 use super::prompts;
-use super::resources::TEMPLATE;
+use super::resources::{TEMPLATE, TRANSCRIPT_TEMPLATE};
 use crate::tools::Completions;
 
 /// What can be completed.
@@ -49,6 +49,9 @@ fn completable(reference: &Reference, argument: &str) -> Result<Completable, Err
             "path" => Ok(Completable::Path),
             _ => unknown("argument of the template"),
         },
+        Reference::Resource(template) if template.uri == TRANSCRIPT_TEMPLATE && argument == "session" => {
+            Ok(Completable::Session)
+        }
         Reference::Resource(_) => unknown("template"),
         Reference::Prompt(prompt) => match prompts::argument(&prompt.name, argument) {
             Some(prompts::Kind::Session) => Ok(Completable::Session),

@@ -1,4 +1,4 @@
-//! Workspace files as the protocol's resources.
+//! Workspace files and transcripts as the protocol's resources.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +15,8 @@ use crate::tools::{Asked, ResourceBody, ResourceContents, ResourceFile, Workspac
 
 /// The template of every address. `{+path}` keeps the slashes of a path.
 pub(super) const TEMPLATE: &str = "workspace://{session}/{+path}";
+/// The template of every transcript.
+pub(super) const TRANSCRIPT_TEMPLATE: &str = "transcript://{session}";
 
 impl Handler {
     /// One page of files. The cursor is the last file's address.
@@ -54,7 +56,7 @@ impl Handler {
     }
 }
 
-/// The one template; there is nothing to page through.
+/// The two templates; there is nothing to page through.
 pub(super) fn templates(params: Option<PaginatedRequestParams>) -> Result<ListResourceTemplatesResult, ErrorData> {
     if params.is_some_and(|params| params.cursor.is_some()) {
         return Err(ErrorData::invalid_params("unknown cursor: all templates are on one page", None));
@@ -63,7 +65,12 @@ pub(super) fn templates(params: Option<PaginatedRequestParams>) -> Result<ListRe
         "A file of a session's workspace, percent-encoded as URIs are; a directory gives its listing. `session` is \
          a session_id.",
     );
-    Ok(ListResourceTemplatesResult::with_all_items(vec![template]))
+    let transcript = ResourceTemplate::new(TRANSCRIPT_TEMPLATE, "session_transcript")
+        .with_title("Session transcript")
+        .with_description(
+            "Who runs and ran what in a session, with the end of the output; subscribe to follow it live.",
+        );
+    Ok(ListResourceTemplatesResult::with_all_items(vec![template, transcript]))
 }
 
 fn resource(file: ResourceFile) -> Resource {

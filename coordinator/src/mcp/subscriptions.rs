@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::handler::Handler;
 use super::resources::error;
 use crate::session::{Changed, ChangesFollower, News};
-use crate::tools::{Connection, WorkspaceUri};
+use crate::tools::{Connection, ResourceUri, WorkspaceUri};
 
 /// Addresses that one connection, or one stream of it, may follow.
 const FOLLOWED_MAX: usize = 256;
@@ -28,9 +28,11 @@ const FOLLOWED_MAX: usize = 256;
 pub(super) const STREAMS_MAX: usize = 16;
 /// At most one round of notices in this time.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// After news of a transcript what follows may go untold for a moment; so long after it its followers are told once more.
+const LATER: Duration = Duration::from_secs(1);
 
 /// What is followed: addresses in the spelling of the client, to which it expects notices.
-type Followed = BTreeMap<String, WorkspaceUri>;
+type Followed = BTreeMap<String, ResourceUri>;
 
 /// What a connection of the older era follows.
 #[derive(Default)]
@@ -52,6 +54,7 @@ impl Handler {
             followed,
             tells_list: true,
             notices: Notices::default(),
+            later: None,
         };
         let (way, until) = (Way::Peer(peer.clone()), self.calls().token());
         self.calls().spawn(async move { follow.run(way, until).await });
@@ -104,6 +107,7 @@ impl Handler {
             followed: Arc::new(Mutex::new(followed)),
             tells_list: stream.accepted().resources_list_changed == Some(true),
             notices: Notices::default(),
+            later: None,
         };
         let until = self.calls().streams_over();
         tokio::select! {
@@ -162,22 +166,26 @@ struct Follow {
     followed: Arc<Mutex<Followed>>,
     tells_list: bool,
     notices: Notices,
+    /// Transcripts of which their followers are told once more, and when.
+    later: Option<(Instant, BTreeSet<String>)>,
 }
 
 impl Follow {
     async fn run(mut self, way: Way, until: CancellationToken) {
         let mut due = Instant::now();
         loop {
+            let later_at = self.later.as_ref().map(|(at, _)| *at);
             tokio::select! {
                 () = until.cancelled() => return,
                 news = self.news.next() => match news {
                     Some(news) => self.take(&news),
                     None => return,
                 },
+                () = tokio::time::sleep_until(later_at.unwrap_or(due)), if later_at.is_some() => {
+                    self.notices.updated.extend(self.later.take().into_iter().flat_map(|(_, uris)| uris));
+                }
                 () = tokio::time::sleep_until(due), if !self.notices.is_empty() => {
-                    let mut notices = std::mem::take(&mut self.notices);
-                    let followed = Arc::clone(&self.followed);
-                    notices.updated.retain(|uri| followed.lock().contains_key(uri));
+                    let notices = self.due_notices();
                     let told = tokio::select! {
                         told = way.tell(notices) => told,
                         () = until.cancelled() => return,
@@ -191,17 +199,38 @@ impl Follow {
         }
     }
 
+    /// What is to be told now. What the client may not read any more it does not follow any more.
+    fn due_notices(&mut self) -> Notices {
+        let mut notices = std::mem::take(&mut self.notices);
+        let mut followed = self.followed.lock();
+        followed.retain(|_, address| self.connection.may_read(address.session()));
+        notices.updated.retain(|uri| followed.contains_key(uri));
+        notices
+    }
+
     fn take(&mut self, news: &News) {
         let followed = self.followed.lock();
-        let is_news = |address: &WorkspaceUri| match news {
-            News::Missed => true,
-            News::Changed(changed) => concerns(changed, address),
+        let is_news = |address: &ResourceUri| match (news, address) {
+            (News::Missed, _) => true,
+            (News::Changed(changed), ResourceUri::File(file)) => concerns(changed, file),
+            (News::Transcript(session), ResourceUri::Transcript(of)) => session == of,
+            (News::Changed(_), ResourceUri::Transcript(_)) | (News::Transcript(_), ResourceUri::File(_)) => false,
         };
+        if let News::Transcript(_) = news {
+            let told: BTreeSet<String> =
+                followed.iter().filter(|(_, at)| is_news(at)).map(|(uri, _)| uri.clone()).collect();
+            if !told.is_empty() {
+                let mut later = self.later.take().map(|(_, uris)| uris).unwrap_or_default();
+                later.extend(told);
+                self.later = Some((Instant::now() + LATER, later));
+            }
+        }
         self.notices.updated.extend(followed.iter().filter(|(_, at)| is_news(at)).map(|(uri, _)| uri.clone()));
         drop(followed);
         self.notices.list |= self.tells_list
             && match news {
                 News::Missed => true,
+                News::Transcript(_) => false,
                 News::Changed(changed) => lists_differ(changed) && self.connection.uses(changed.session),
             };
     }

@@ -27,7 +27,7 @@ pub struct Changed {
 /// Where changes are told and followed. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Changes {
-    sender: broadcast::Sender<Arc<Changed>>,
+    sender: broadcast::Sender<News>,
 }
 
 /// What a follower hears.
@@ -35,6 +35,8 @@ pub struct Changes {
 pub enum News {
     /// Files of one session changed.
     Changed(Arc<Changed>),
+    /// The transcript of a session changed, and may go on to for a moment without a word.
+    Transcript(SessionId),
     /// It fell behind: anything may have changed in any session.
     Missed,
 }
@@ -42,7 +44,7 @@ pub enum News {
 /// A follower's place in the news.
 #[derive(Debug)]
 pub struct ChangesFollower {
-    receiver: broadcast::Receiver<Arc<Changed>>,
+    receiver: broadcast::Receiver<News>,
 }
 
 impl Default for Changes {
@@ -60,7 +62,12 @@ impl Changes {
     /// Tells that files changed.
     pub fn tell(&self, session: SessionId, files: Option<Vec<FileChange>>) {
         // Nobody need follow.
-        let _ = self.sender.send(Arc::new(Changed { session, files }));
+        let _ = self.sender.send(News::Changed(Arc::new(Changed { session, files })));
+    }
+
+    /// Tells that a session's transcript changed.
+    pub fn tell_transcript(&self, session: SessionId) {
+        let _ = self.sender.send(News::Transcript(session));
     }
 
     /// Tells what a task changed, which may have ended in any way.
@@ -79,7 +86,7 @@ impl ChangesFollower {
     /// The next news; `None` when there will be none any more. May be given up at any await.
     pub async fn next(&mut self) -> Option<News> {
         match self.receiver.recv().await {
-            Ok(changed) => Some(News::Changed(changed)),
+            Ok(news) => Some(news),
             Err(RecvError::Lagged(_)) => Some(News::Missed),
             Err(RecvError::Closed) => None,
         }

@@ -8,6 +8,7 @@ mod call;
 mod capture;
 mod changes;
 mod ledger;
+mod live;
 mod options;
 mod outcome;
 mod owner;
@@ -41,6 +42,7 @@ pub use coordinator_core::session::{Access, Role, Shares, Writing};
 
 pub use call::{Captured, Completed, CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
 pub use changes::{Changed, Changes, ChangesFollower, News};
+pub use live::{Live, SessionFollower, SessionNews};
 pub use options::{OUTCOME_KEPT, SessionOptions, SessionsDeps};
 pub(crate) use receipt::Charge;
 pub use receipt::Receipt;
@@ -65,6 +67,8 @@ struct Shared {
     running: Arc<running::RunningTasks>,
     /// What changes in workspaces.
     changes: Changes,
+    /// What runs, for those who follow it.
+    live: Live,
     /// What each principal uses today.
     ledger: ledger::Ledger,
 }

@@ -1,17 +1,23 @@
 //! Tasks that run at present: what can be seen of them while they run, and how they are ended from outside.
 
-use codegen_types::{Principal, SessionId, TaskId};
+use codegen_types::{ErrorCode, EventBody, Principal, SessionId, TaskId};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::Shared;
 use super::call::{Captured, TaskOutcome};
+use super::live::SessionNews;
 use super::seen::{TaskInfo, TaskPhase};
 use super::transcript::Transcript;
 use crate::store::TasksOf;
+
+/// One task tells transcripts of its output at most once in this time, in milliseconds. Who hears of it looks again a
+/// moment later, too.
+const TRANSCRIPT_INTERVAL_MS: i64 = 250;
 
 /// Running tasks by id; they are independent of each other. Each leaves when its outcome has been stored.
 #[derive(Default)]
@@ -25,6 +31,10 @@ pub(super) struct Run {
     pub(super) session: SessionId,
     pub(super) task: TaskId,
     pub(super) tool: &'static str,
+    /// Whether transcripts tell of it.
+    acts: bool,
+    /// When a transcript last told of its output, in milliseconds since the Unix epoch.
+    told_ms: AtomicI64,
     pub(super) begun_ms: i64,
     pub(super) cancel: CancellationToken,
     pub(super) transcript: Mutex<Transcript>,
@@ -87,11 +97,12 @@ impl Run {
     pub(super) fn new(
         (principal, session, task): (Principal, SessionId, TaskId),
         tool: &'static str,
+        acts: bool,
         cancel: CancellationToken,
     ) -> Self {
         let (transcript, outcome, over) = (Mutex::default(), watch::Sender::new(None), CancellationToken::new());
-        let (begun_ms, told) = (super::now_ms(), AtomicBool::new(false));
-        Self { principal, session, task, tool, begun_ms, cancel, transcript, outcome, told, over }
+        let (begun_ms, told_ms, told) = (super::now_ms(), AtomicI64::new(0), AtomicBool::new(false));
+        Self { principal, session, task, tool, acts, told_ms, begun_ms, cancel, transcript, outcome, told, over }
     }
 
     /// What is known of it besides its output.
@@ -104,6 +115,49 @@ impl Run {
             phase: TaskPhase::Running,
             begun_ms: self.begun_ms,
             ended_ms: None,
+        }
+    }
+
+    /// What is known of it once it has ended so.
+    pub(super) fn ended_info(&self, outcome: &TaskOutcome) -> TaskInfo {
+        let phase = match &outcome.result {
+            Ok(_) => TaskPhase::Finished,
+            Err(failure) if failure.code == ErrorCode::TaskOutcomeUnknown => TaskPhase::Unknown,
+            Err(failure) => TaskPhase::Failed(failure.code),
+        };
+        TaskInfo { phase, ended_ms: Some(super::now_ms()), ..self.info() }
+    }
+
+    /// Tells those who follow the session that it began.
+    pub(super) fn tell_began(&self, shared: &Shared) {
+        if self.acts {
+            shared.live.tell(self.session, || SessionNews::Began(self.info()));
+            shared.changes.tell_transcript(self.session);
+        }
+    }
+
+    /// Takes down what it does, and tells those who follow the session what it wrote.
+    pub(super) fn saw(&self, shared: &Shared, event: &EventBody) {
+        let mut transcript = self.transcript.lock();
+        let from = transcript.bytes();
+        transcript.add(event);
+        drop(transcript);
+        if !self.acts || !matches!(event, EventBody::Output { .. }) {
+            return;
+        }
+        shared.live.tell_output(self.session, self.task, from, event);
+        let now = super::now_ms();
+        if now - self.told_ms.load(Ordering::Relaxed) >= TRANSCRIPT_INTERVAL_MS {
+            self.told_ms.store(now, Ordering::Relaxed);
+            shared.changes.tell_transcript(self.session);
+        }
+    }
+
+    /// Tells those who follow the session how it ended.
+    pub(super) fn tell_ended(&self, shared: &Shared, outcome: &TaskOutcome) {
+        if self.acts {
+            shared.live.tell(self.session, || SessionNews::Ended(self.ended_info(outcome)));
+            shared.changes.tell_transcript(self.session);
         }
     }
 
@@ -134,7 +188,7 @@ impl Run {
 
 #[cfg(test)]
 mod tests {
-    use codegen_types::{ErrorCode, Failure};
+    use codegen_types::Failure;
 
     use super::*;
 
@@ -143,7 +197,7 @@ mod tests {
         let tasks = Arc::new(RunningTasks::default());
         let (ann, task) = (Principal::os_user("ann"), TaskId::mint());
         let ids = (ann.clone(), SessionId::mint(), task);
-        let registered = tasks.add(Run::new(ids, "run_shell", CancellationToken::new()));
+        let registered = tasks.add(Run::new(ids, "run_shell", true, CancellationToken::new()));
         let run = tasks.get(task).unwrap();
         let of = |principal: &Principal| tasks.list(&TasksOf::Principal(principal.clone())).len();
         assert_eq!((of(&ann), of(&Principal::os_user("bob"))), (1, 0));

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::{CreateSession, SessionSnapshot, TaskCall, UpdateSession};
 use super::changes::ChangesFollower;
+use super::live::SessionFollower;
 use super::seen::{Launched, TaskInfo, TaskSeen};
 use super::service::Sessions;
 use crate::tools::SessionCalls;
@@ -101,6 +102,10 @@ impl SessionCalls for Sessions {
 
     fn cancel_task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move { Self::cancel_task(self, &principal, task).await })
+    }
+
+    fn follow_session(&self, principal: &Principal, session: SessionId) -> Result<SessionFollower, Failure> {
+        Self::follow_session(self, principal, session)
     }
 
     fn changes(&self) -> ChangesFollower {

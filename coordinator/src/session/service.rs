@@ -51,7 +51,7 @@ impl Sessions {
             let reading = tokio::task::spawn_blocking(move || restored.restore(&dir));
             reading.await.map_err(|_| ReconcileError::CutOff)?.map_err(ReconcileError::Read)?;
         }
-        let (table, workers, repeats, running, changes) = Default::default();
+        let (table, workers, repeats, running, changes, live) = Default::default();
         let shared = Arc::new(Shared {
             audit,
             sessions,
@@ -64,6 +64,7 @@ impl Sessions {
             repeats,
             running,
             changes,
+            live,
             ledger,
         });
         let this = Self { shared };
@@ -216,6 +217,7 @@ impl Sessions {
     pub async fn close(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
         let closed = self.ask(principal, session, |reply| Message::Close { reply }).await;
         if closed.is_ok() {
+            self.shared.live.end(session);
             self.shared.changes.tell(session, None);
         }
         closed

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::call::{TaskCall, TaskOutcome};
 use super::repeat::{self, Claim};
 use super::running::Run;
-use super::seen::{Launched, TaskInfo, TaskPhase, TaskSeen};
+use super::seen::{Launched, TaskInfo, TaskSeen};
 use super::service::Sessions;
 use super::task::Runner;
 use crate::store::{StoreError, TaskRow, TasksOf};
@@ -204,12 +204,7 @@ impl Sessions {
 
 /// A task whose end was just told.
 fn told(run: &Run, outcome: TaskOutcome) -> TaskSeen {
-    let phase = match &outcome.result {
-        Ok(_) => TaskPhase::Finished,
-        Err(failure) if failure.code == ErrorCode::TaskOutcomeUnknown => TaskPhase::Unknown,
-        Err(failure) => TaskPhase::Failed(failure.code),
-    };
-    let info = TaskInfo { phase, ended_ms: Some(super::now_ms()), ..run.info() };
+    let info = run.ended_info(&outcome);
     TaskSeen { info, log: log_of(&outcome), outcome: Some(outcome) }
 }
 

@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::session::{
-    ChangesFollower, CreateSession, Launched, Role, SessionSnapshot, TaskCall, TaskInfo, TaskSeen, UpdateSession,
+    ChangesFollower, CreateSession, Launched, Role, SessionFollower, SessionSnapshot, TaskCall, TaskInfo, TaskSeen,
+    UpdateSession,
 };
 
 /// The session layer as the tools see it: the real one in the product, a double in tests of the protocol.
@@ -88,6 +89,9 @@ pub trait SessionCalls: Send + Sync + 'static {
 
     /// Asks a running task to end; one that has ended stays as it is.
     fn cancel_task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<(), Failure>>;
+
+    /// Follows what runs in a session from now on, for as long as the principal may read it.
+    fn follow_session(&self, principal: &Principal, session: SessionId) -> Result<SessionFollower, Failure>;
 
     /// Follows what changes in workspaces from now on, in everybody's: whoever follows sorts out what is theirs.
     fn changes(&self) -> ChangesFollower;

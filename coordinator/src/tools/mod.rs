@@ -45,7 +45,8 @@ pub use connection::{Connection, Handles};
 pub(crate) use files::FileView;
 pub use resource_uri::{InvalidWorkspaceUri, WorkspaceUri};
 pub use resources::{
-    Asked, COMPLETIONS_MAX, Completions, RESOURCE_BYTES_MAX, ResourceBody, ResourceContents, ResourceFile, ResourcePage,
+    Asked, COMPLETIONS_MAX, Completions, RESOURCE_BYTES_MAX, ResourceBody, ResourceContents, ResourceFile,
+    ResourcePage, ResourceUri,
 };
 pub use result::{Content, LogPart, Raw, ResourceLink, ToolResult};
 pub use serve::UnknownTool;

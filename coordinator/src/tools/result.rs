@@ -100,7 +100,7 @@ impl ToolResult {
     }
 
     /// How the call went, in one word: `OK`, the code of the failure, or `FAILED` when what it ran failed by itself.
-    pub(super) fn code(&self) -> String {
+    pub fn code(&self) -> String {
         let code = self.meta.get("codegen/error").and_then(|error| error.get("code")?.as_str());
         code.unwrap_or(if self.is_error { "FAILED" } else { "OK" }).to_owned()
     }

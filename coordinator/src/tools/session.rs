@@ -74,6 +74,14 @@ pub(super) struct SessionCloseInput {
 }
 
 #[derive(Debug, serde::Serialize, JsonSchema)]
+pub(super) struct SessionCloseOutput {
+    /// The session.
+    session_id: String,
+    /// `closing` until its files are deleted, then `closed`.
+    state: String,
+}
+
+#[derive(Debug, serde::Serialize, JsonSchema)]
 pub(super) struct SessionListOutput {
     /// The sessions, oldest first.
     sessions: Vec<SessionView>,
@@ -175,8 +183,7 @@ pub(super) fn close<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         };
         once(call, Some(session), key.as_deref(), act).await?;
         let snapshot = connection.sessions.get(&connection.principal, session).map_err(of_session)?;
-        let view =
-            SessionView::of(&snapshot, &connection.principal, connection.is_default(session).await, Detail::Brief);
+        let view = SessionCloseOutput { session_id: session.to_string(), state: snapshot.state.to_owned() };
         let text = format!("session {session} is closed for good; its processes are ended and its files deleted");
         Ok(Reply::Unrecorded(ToolResult::structured(text, json!(view)), Some(session)))
     }

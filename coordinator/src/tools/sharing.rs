@@ -1,17 +1,18 @@
 //! `session_share`, `session_unshare`: with whom else a session is.
 
+use std::collections::BTreeMap;
+
 use codegen_types::{Principal, SessionId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::args;
 use super::call::{Answer, Call, Refusal, Reply};
 use super::result::ToolResult;
 use super::session::once;
-use super::session_view::{Detail, SessionView};
 use crate::session::Role;
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -45,6 +46,14 @@ pub(super) struct SessionUnshareInput {
     principal: String,
     /// At most 128 bytes. Unsharing again changes nothing, with a key or without.
     idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct SharesOutput {
+    /// The session.
+    session_id: String,
+    /// With whom it is shared now, and for what.
+    shared_with: BTreeMap<String, String>,
 }
 
 pub(super) fn share<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
@@ -98,8 +107,8 @@ async fn described(call: &Call<'_>, session: SessionId, text: String) -> Answer 
     let connection = call.connection;
     let snapshot = connection.sessions.get(&connection.principal, session);
     let snapshot = snapshot.map_err(|failure| Refusal::of_session(failure, session))?;
-    let is_default = connection.is_default(session).await;
-    let view = SessionView::of(&snapshot, &connection.principal, is_default, Detail::Brief);
+    let shared_with = snapshot.shares.iter().map(|(with, role)| (with.to_string(), role.name().to_owned()));
+    let view = SharesOutput { session_id: session.to_string(), shared_with: shared_with.collect() };
     let text = format!("session {session}: {text}");
     Ok(Reply::Unrecorded(ToolResult::structured(text, json!(view)), Some(session)))
 }

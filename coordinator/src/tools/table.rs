@@ -61,7 +61,7 @@ pub static TOOLS: &[Tool] = &[
                       used again. Idle sessions end by themselves and keep their files, so close only what is done with.",
         effect: Effect::Sets,
         input: schema::of::<session::SessionCloseInput>,
-        output: Some(schema::of_output::<session_view::SessionView>),
+        output: Some(schema::of_output::<session::SessionCloseOutput>),
         run: session::close,
     },
     Tool {
@@ -71,7 +71,7 @@ pub static TOOLS: &[Tool] = &[
                       it, too, one principal at a time. Sharing again changes the role.",
         effect: Effect::Sets,
         input: schema::of::<sharing::SessionShareInput>,
-        output: None,
+        output: Some(schema::of_output::<sharing::SharesOutput>),
         run: sharing::share,
     },
     Tool {
@@ -80,7 +80,7 @@ pub static TOOLS: &[Tool] = &[
         description: "Shares a session with a principal no longer, and ends what it runs or follows there.",
         effect: Effect::Sets,
         input: schema::of::<sharing::SessionUnshareInput>,
-        output: None,
+        output: Some(schema::of_output::<sharing::SharesOutput>),
         run: sharing::unshare,
     },
     Tool {

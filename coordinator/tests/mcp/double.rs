@@ -10,8 +10,8 @@ use codegen_types::{
     SessionId, TaskId,
 };
 use coordinator::session::{
-    Captured, Changes, ChangesFollower, Completed, CreateSession, Launched, Role, SessionSnapshot, Shares, TaskCall,
-    TaskInfo, TaskOutcome, TaskPhase, TaskSeen, UpdateSession,
+    Captured, Changes, ChangesFollower, Completed, CreateSession, Launched, Live, Role, SessionFollower,
+    SessionSnapshot, Shares, TaskCall, TaskInfo, TaskOutcome, TaskPhase, TaskSeen, UpdateSession,
 };
 use coordinator::tools::SessionCalls;
 use coordinator_core::quota::{Quotas, Standing, Usage};
@@ -33,6 +33,8 @@ pub struct Double {
     ended: Notify,
     /// What changes in workspaces.
     pub changes: Changes,
+    /// What runs in sessions.
+    pub live: Live,
     /// Refuses every task for want of a log.
     pub log_is_gone: std::sync::atomic::AtomicBool,
 }
@@ -382,6 +384,11 @@ impl SessionCalls for Sessions {
             task.cancel.cancel();
         }
         ready(seen.map(drop)).boxed()
+    }
+
+    fn follow_session(&self, principal: &Principal, session: SessionId) -> Result<SessionFollower, Failure> {
+        self.0.find(principal, session)?;
+        Ok(self.0.live.follow(session, std::future::pending().boxed()))
     }
 
     fn changes(&self) -> ChangesFollower {

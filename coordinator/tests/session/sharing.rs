@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use codegen_audit::EventKind;
 use codegen_types::operation::List;
-use codegen_types::{ErrorCode, Failure, Operation, Principal, SessionId, TaskId, WorkspacePath};
-use coordinator::session::{Role, SessionOptions, TaskCall, TaskPhase, UpdateSession};
-use serde_json::json;
+use codegen_types::{ErrorCode, Failure, Limits, Operation, Principal, SessionId, TaskId, WorkspacePath};
+use coordinator::approvals::Asking;
+use coordinator::identity::Scopes;
+use coordinator::session::{Role, SessionNews, SessionOptions, TaskCall, TaskPhase, UpdateSession};
+use coordinator::tools::{Connection, Effect, Request, SessionKeys, TOOLS, Tool};
+use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -226,4 +229,96 @@ async fn a_session_is_not_shared_with_its_owner_nor_with_too_many() {
     assert_eq!(refused.code, ErrorCode::SessionClosed);
     let unshared = rig.sessions.unshare(&ann(), session, Principal::os_user("0")).await.unwrap();
     assert_eq!(unshared.shares.iter().count(), 31, "that is never refused");
+}
+
+#[tokio::test]
+async fn a_follower_hears_what_runs_while_it_may_and_holds_nothing_up() {
+    let rig = Rig::new().await;
+    let session = shared_for(&rig, Role::Observer).await;
+    assert!(rig.sessions.follow_session(&eve(), session).is_err());
+    let mut following = rig.sessions.follow_session(&bob(), session).unwrap();
+    let task = rig.run(call(session)).await.task;
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        heard.push(tokio::time::timeout(Duration::from_secs(10), following.next()).await.unwrap().unwrap());
+    }
+    assert!(matches!(&heard[0], SessionNews::Began(info) if info.task == task && info.principal == ann()), "{heard:?}");
+    assert!(matches!(&heard[1], SessionNews::Wrote { from: 0, bytes, .. } if **bytes == *b"ok"), "{heard:?}");
+    assert!(matches!(&heard[2], SessionNews::Ended(info) if info.phase == TaskPhase::Finished), "{heard:?}");
+    rig.fleet.script(Script::Flood(1_000));
+    assert!(rig.run(call(session)).await.result.is_ok(), "nobody waits for who does not listen");
+    assert!(matches!(following.next().await, Some(SessionNews::Missed)));
+    rig.sessions.unshare(&ann(), session, bob()).await.unwrap();
+    assert!(following.next().await.is_none(), "what waited for it is not for it any more");
+    let mut own = rig.sessions.follow_session(&ann(), session).unwrap();
+    rig.sessions.close(&ann(), session).await.unwrap();
+    assert!(own.next().await.is_none());
+    assert!(rig.sessions.follow_session(&ann(), session).is_err());
+}
+
+/// Arguments with which each tool does something in a session; none for the tools that are about no session.
+fn arguments(tool: &str, session: SessionId) -> Option<Value> {
+    let more = match tool {
+        "echo" | "session_create" | "session_list" | "task_wait" | "task_logs" | "task_status" | "task_cancel" => {
+            return None;
+        }
+        "session_share" => json!({"principal": "os:eve", "role": "observer"}),
+        "session_unshare" => json!({"principal": "os:eve"}),
+        "session_update" => json!({"name": "n"}),
+        "fs_write" => json!({"path": "a", "contents": "x"}),
+        "fs_edit" => json!({"path": "a", "old": "x", "new": "y"}),
+        "fs_move" => json!({"from": "a", "to": "b"}),
+        "fs_read" | "fs_stat" | "fs_delete" | "artifact_get" => json!({"path": "a"}),
+        "fs_search" => json!({"pattern": "x"}),
+        "kernel_restart" => json!({"kernel": "k"}),
+        "run_python" => json!({"code": "1"}),
+        "run_shell" => json!({"command": "true"}),
+        "run_code" => json!({"runtime": "node", "code": "1"}),
+        "pkg_install" => json!({"packages": ["name-1.0-py3-none-any.whl"]}),
+        _ => json!({}),
+    };
+    let mut arguments = json!({"session_id": session});
+    arguments.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    Some(arguments)
+}
+
+/// The code with which a tool answers a principal.
+async fn answer(rig: &Rig, principal: Principal, tool: &Tool, arguments: Value) -> String {
+    let sessions = Arc::new(rig.sessions.clone());
+    let keys = Arc::<SessionKeys>::default();
+    let connection = Connection::new(sessions, rig.audit.clone(), Limits::default(), principal, keys);
+    let request = Request {
+        tool: tool.name.to_owned(),
+        args: arguments,
+        scopes: Scopes::USER,
+        client: None,
+        trace: None,
+        events: mpsc::channel(1).0,
+        cancel: CancellationToken::new(),
+        yield_after: Duration::from_secs(30),
+        output_chars: 1_000,
+        asking: Asking::Nobody,
+    };
+    connection.serve(request).await.unwrap().code()
+}
+
+#[tokio::test]
+async fn each_tool_needs_no_less_than_what_it_does() {
+    let rig = Rig::new().await;
+    let session = shared_for(&rig, Role::Observer).await;
+    let writable = rig.create().await.id;
+    rig.sessions.share(&ann(), writable, bob(), Role::Writer).await.unwrap();
+    for tool in TOOLS {
+        let Some(arguments_here) = arguments(tool.name, session) else { continue };
+        assert_eq!(answer(&rig, eve(), tool, arguments_here.clone()).await, "SESSION_NOT_FOUND", "{}", tool.name);
+        let never = arguments(tool.name, SessionId::mint()).unwrap();
+        assert_eq!(answer(&rig, eve(), tool, never).await, "SESSION_NOT_FOUND", "{}", tool.name);
+        let observer = answer(&rig, bob(), tool, arguments_here).await;
+        let reads = tool.effect == Effect::Reads;
+        assert_eq!(observer == "PERMISSION_DENIED", !reads, "{} gives an observer {observer}", tool.name);
+        assert_ne!(observer, "INVALID_ARGUMENT", "{} needs arguments in the table above", tool.name);
+        let writer = answer(&rig, bob(), tool, arguments(tool.name, writable).unwrap()).await;
+        let owns = ["session_update", "session_close", "session_share", "session_unshare"].contains(&tool.name);
+        assert_eq!(writer == "PERMISSION_DENIED", owns, "{} gives a writer {writer}", tool.name);
+    }
 }

@@ -124,15 +124,18 @@ impl Owner {
 /// What a caller is told about a session that takes no task.
 pub(super) fn gone(state: &SessionState) -> Failure {
     let (code, text) = match state {
-        SessionState::Closing { .. } | SessionState::Closed { .. } => {
-            (ErrorCode::SessionClosed, "the session was closed for good")
-        }
+        SessionState::Closing { .. } | SessionState::Closed { .. } => return gone_for_good(),
         SessionState::Lost { .. } => (ErrorCode::SessionLost, "the session's worker came back without its files"),
         SessionState::Opening { .. } | SessionState::Ready { .. } | SessionState::Suspended { .. } => {
             (ErrorCode::WorkerUnavailable, "the session's worker cannot be reached just now; try again shortly")
         }
     };
     Failure::new(code, text)
+}
+
+/// What a caller is told about a session that was closed.
+pub(in crate::session) fn gone_for_good() -> Failure {
+    Failure::new(ErrorCode::SessionClosed, "the session was closed for good")
 }
 
 impl Shared {

@@ -25,6 +25,7 @@ use super::record::{self, Sharing};
 use super::{Shared, now_ms, unavailable};
 use crate::store::SessionRow;
 use asked::gone;
+pub(in crate::session) use asked::gone_for_good;
 
 /// Messages that wait for one owner. When they are that many, senders wait: each is a call of one client.
 pub(in crate::session) const MAILBOX: usize = 64;

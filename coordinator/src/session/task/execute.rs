@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use codegen_types::{ErrorCode, EventBody};
 use coordinator_core::task::{self, TaskInput};
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +11,7 @@ use super::attempt::Attempt;
 use super::{Runner, stepped};
 use crate::session::call::Completed;
 use crate::session::owner::{Begun, Message};
-use crate::session::transcript::Transcript;
+use crate::session::running::Run;
 use crate::session::unavailable;
 use crate::store::TaskRow;
 use crate::telemetry::traces::Step;
@@ -40,10 +39,10 @@ impl Runner {
         mut begun: Begun,
         mut attempt: Attempt,
         mut row: Option<TaskRow>,
-        transcript: &Mutex<Transcript>,
+        run: &Run,
     ) -> Ended {
         let start = Instant::now();
-        let mut end = self.execute(&begun, transcript).await;
+        let mut end = self.execute(&begun, run).await;
         if let DispatchEnd::NotStarted(failure) = &end
             && let Some(renewed) = self.renewed(&begun, failure.code).await
         {
@@ -52,7 +51,7 @@ impl Runner {
                 Ok(again) => {
                     placed_again(row.as_mut(), &again, &renewed, failure.code);
                     (begun, attempt) = (renewed, again);
-                    end = self.execute(&begun, transcript).await;
+                    end = self.execute(&begun, run).await;
                 }
                 Err(error) => {
                     attempt = Attempt::Closed(closed);
@@ -60,7 +59,7 @@ impl Runner {
                 }
             }
         }
-        let mut transcript = transcript.lock();
+        let mut transcript = run.transcript.lock();
         let (written, captured) = (transcript.bytes(), transcript.completed());
         Ended { begun, attempt, row, end, written, captured, wall: start.elapsed() }
     }
@@ -75,7 +74,7 @@ impl Runner {
     }
 
     /// Sends the task and takes down what it writes, handing it on to whoever follows.
-    async fn execute(&self, begun: &Begun, transcript: &Mutex<Transcript>) -> DispatchEnd {
+    async fn execute(&self, begun: &Begun, run: &Run) -> DispatchEnd {
         let limits = &self.shared.options.limits;
         let mut span = self.span(Step::Dispatch);
         span.set_id("codegen.session.id", Some(self.call.session));
@@ -105,13 +104,13 @@ impl Runner {
         let end = loop {
             tokio::select! {
                 biased;
-                Some(event) = events.recv() => self.saw(transcript, event),
+                Some(event) = events.recv() => self.saw(run, event),
                 end = &mut executing => break end,
                 () = &mut cancelled => {}
             }
         };
         while let Ok(event) = events.try_recv() {
-            self.saw(transcript, event);
+            self.saw(run, event);
         }
         if let Some(code) = code(&end) {
             span.fail(code);
@@ -119,8 +118,8 @@ impl Runner {
         end
     }
 
-    fn saw(&self, transcript: &Mutex<Transcript>, event: EventBody) {
-        transcript.lock().add(&event);
+    fn saw(&self, run: &Run, event: EventBody) {
+        run.saw(&self.shared, &event);
         if let EventBody::FilesChanged(files) = &event {
             // An empty list says that there is more than can be named.
             self.shared.changes.tell(self.call.session, Some(files.clone()).filter(|files| !files.is_empty()));

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use codegen_audit::Entry;
 use codegen_types::{ErrorCode, EventBody, Failure};
+use coordinator_core::session::Need;
 use coordinator_core::task::{TaskInput, TaskState};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -87,10 +88,11 @@ impl Runner {
         answer: impl FnOnce(TaskOutcome),
     ) {
         let registered = self.register();
+        registered.run.tell_began(&self.shared);
         // A caller that is gone does not wait for it.
         let _ = begins.send(());
         let remembered = self.remember_meanwhile(row.clone());
-        let dispatched = self.dispatch(begun, attempt, row, &registered.run.transcript);
+        let dispatched = self.dispatch(begun, attempt, row, &registered.run);
         let ((), ended) = tokio::join!(remembered, dispatched);
         let Concluded { outcome, charge, row } = self.conclude(ended).await;
         self.leave(charge).await;
@@ -98,6 +100,7 @@ impl Runner {
         let (first, then) = if row.as_ref().is_some_and(|row| row.key.is_some()) { (row, None) } else { (None, row) };
         self.store_outcome(first).await;
         registered.tell(&outcome);
+        registered.run.tell_ended(&self.shared, &outcome);
         answer(outcome);
         self.store_outcome(then).await;
     }
@@ -118,7 +121,8 @@ impl Runner {
     fn register(&self) -> Registered {
         let call = &self.call;
         let ids = (call.principal.clone(), call.session, call.task);
-        self.shared.running.add(Run::new(ids, call.tool, self.cancel.clone()))
+        let acts = call.need() == Need::Act;
+        self.shared.running.add(Run::new(ids, call.tool, acts, self.cancel.clone()))
     }
 
     /// A failure before there was anything in the log.

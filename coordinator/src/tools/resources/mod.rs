@@ -1,17 +1,20 @@
-//! Workspace files as resources: listed, read and completed by the way of every tool call.
+//! Workspace files and transcripts as resources: listed, read and completed by the way of every tool call.
 //!
 //! Each look at a workspace is a task of the session layer, which checks whose session it is and records it under the
 //! protocol's own name for what was asked, `resources/read` for instance.
 
+mod address;
 mod completion;
 mod list;
 mod read;
+mod transcript;
 
 use std::time::{Duration, Instant};
 
 use codegen_types::{
     ErrorCode, Failure, Operation, OperationResult, Principal, SessionId, TaskId, TraceContext, WorkspacePath,
 };
+use coordinator_core::policy::Subject;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +28,7 @@ use crate::identity::{self, InsufficientScope, Scope, Scopes};
 use crate::policy;
 use crate::session::TaskCall;
 
+pub use address::ResourceUri;
 pub use completion::{COMPLETIONS_MAX, Completions};
 pub use list::{ResourceFile, ResourcePage};
 pub use read::{RESOURCE_BYTES_MAX, ResourceBody, ResourceContents};
@@ -53,37 +57,46 @@ impl Connection {
     /// # Errors
     /// `INVALID_ARGUMENT` and `PATH_VIOLATION` for what is no address; `SESSION_NOT_FOUND` for a foreign session as for
     /// an unknown one; `PERMISSION_DENIED`; `AUDIT_UNAVAILABLE`.
-    pub async fn follow_resource(&self, uri: &str, asked: &Asked) -> Result<WorkspaceUri, Failure> {
+    pub async fn follow_resource(&self, uri: &str, asked: &Asked) -> Result<ResourceUri, Failure> {
         let begun = Instant::now();
-        let own = || self.own_resource(uri).and_then(|address| self.may_read(&address.path).map(|()| address));
-        let request = asked.request(parse(uri).ok().as_ref(), uri);
+        let own = || self.own_resource(uri).and_then(|address| self.may_look_at(&address).map(|()| address));
+        let request = asked.request(ResourceUri::parse(uri).ok().as_ref(), uri);
         match self.counted(asked).and_then(|()| own()) {
             Ok(address) => {
-                self.record(None, &request, Record::served(Some(address.session)), begun).await?;
+                self.record(None, &request, Record::served(Some(address.session())), begun).await?;
                 Ok(address)
             }
             Err(failure) => Err(self.refused(&request, failure, begun).await),
         }
     }
 
-    /// Whether the policy lets this client read a file.
-    fn may_read(&self, path: &WorkspacePath) -> Result<(), Failure> {
-        self.may_look("fs_read", path)
+    /// Whether the policy lets this client look at a resource.
+    fn may_look_at(&self, address: &ResourceUri) -> Result<(), Failure> {
+        match address {
+            ResourceUri::File(file) => self.may_look("fs_read", policy::of_file(file.path.clone())),
+            // A transcript is what task_logs shows, of several tasks.
+            ResourceUri::Transcript(_) => self.may_look("task_logs", Subject::default()),
+        }
     }
 
-    fn may_look(&self, tool: &str, path: &WorkspacePath) -> Result<(), Failure> {
+    fn may_look(&self, tool: &str, subject: Subject) -> Result<(), Failure> {
         let Some(gate) = self.admission.gate() else { return Ok(()) };
-        gate.look(&self.principal, tool, policy::of_file(path.clone()))
+        gate.look(&self.principal, tool, subject)
     }
 
-    /// The address of something in a session of this client's principal.
+    /// The address of something in a session that this client's principal may read.
     ///
     /// # Errors
     /// As of [`follow_resource`](Self::follow_resource), but for the record.
-    pub fn own_resource(&self, uri: &str) -> Result<WorkspaceUri, Failure> {
-        let address = parse(uri)?;
-        self.sessions.get(&self.principal, address.session)?;
+    pub fn own_resource(&self, uri: &str) -> Result<ResourceUri, Failure> {
+        let address = ResourceUri::parse(uri)?;
+        self.sessions.get(&self.principal, address.session())?;
         Ok(address)
+    }
+
+    /// Whether this client may read a session, as far as is known now.
+    pub fn may_read(&self, session: SessionId) -> bool {
+        self.sessions.get(&self.principal, session).is_ok()
     }
 
     /// Looks at a workspace; the recorded outcome.
@@ -95,14 +108,14 @@ impl Connection {
         operation: Operation,
     ) -> Result<OperationResult, Failure> {
         let begun = Instant::now();
-        let mut request = asked.request(Some(address), uri);
+        let mut request = asked.request(Some(&ResourceUri::File(address.clone())), uri);
         let mut span = request.begin(asked.method, None);
         if let Err(failure) = self.counted(asked) {
             return Err(self.refused(&request, failure, begun).await);
         }
         // A look is what the tool of that name does, too.
         let tool = if matches!(operation, Operation::List(_)) { "fs_list" } else { "fs_read" };
-        if let Err(failure) = self.may_look(tool, &address.path) {
+        if let Err(failure) = self.may_look(tool, policy::of_file(address.path.clone())) {
             return Err(self.refused(&request, failure, begun).await);
         }
         let call = task_call(&self.principal, address.session, &request, asked.method, operation);
@@ -144,10 +157,13 @@ impl Asked {
     }
 
     /// The request as records tell it.
-    fn request(&self, address: Option<&WorkspaceUri>, uri: &str) -> Request {
+    fn request(&self, address: Option<&ResourceUri>, uri: &str) -> Request {
         let uri: String = uri.chars().take(URI_CHARS_MAX).collect();
         let args = match address {
-            Some(address) => json!({"uri": uri, "session_id": address.session, "path": address.path.to_string()}),
+            Some(ResourceUri::File(file)) => {
+                json!({"uri": uri, "session_id": file.session, "path": file.path.to_string()})
+            }
+            Some(ResourceUri::Transcript(session)) => json!({"uri": uri, "session_id": session}),
             None => json!({"uri": uri}),
         };
         self.with_args(args)
@@ -195,18 +211,6 @@ fn task_call(
         client: request.client.clone(),
         trace: request.trace.clone(),
     }
-}
-
-/// What a client wrote as an address.
-fn parse(uri: &str) -> Result<WorkspaceUri, Failure> {
-    uri.parse().map_err(|invalid| {
-        let code = match &invalid {
-            super::InvalidWorkspaceUri::Path(_) => ErrorCode::PathViolation,
-            super::InvalidWorkspaceUri::Session(_) => ErrorCode::SessionNotFound,
-            _ => ErrorCode::InvalidArgument,
-        };
-        Failure::new(code, format!("{invalid}; addresses look like workspace://SESSION/PATH"))
-    })
 }
 
 fn another_result() -> Failure {

@@ -6,7 +6,7 @@ use codegen_types::event::{FileKind, FileStat};
 use codegen_types::operation::{List, Pictures, Read};
 use codegen_types::{ErrorCode, Failure, Operation, OperationResult};
 
-use super::{Asked, another_result, parse};
+use super::{Asked, ResourceUri, another_result};
 use crate::tools::connection::Connection;
 use crate::tools::files::ENTRIES_MAX;
 use crate::tools::resource_uri::WorkspaceUri;
@@ -19,7 +19,7 @@ pub const RESOURCE_BYTES_MAX: u64 = 4 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourceContents {
     /// Its address in its one form.
-    pub uri: WorkspaceUri,
+    pub uri: ResourceUri,
     /// Its media type.
     pub media: &'static str,
     /// What is in it.
@@ -36,14 +36,15 @@ pub enum ResourceBody {
 }
 
 impl Connection {
-    /// Reads a file of a workspace, or the listing of a directory.
+    /// Reads a file of a workspace, the listing of a directory, or a session's transcript.
     ///
     /// # Errors
     /// As [`follow_resource`](Self::follow_resource), and whatever reading the file gives: `NOT_FOUND`,
     /// `FILE_TOO_LARGE`, `SESSION_CLOSED` and so on.
     pub async fn read_resource(&self, uri: &str, asked: &Asked) -> Result<ResourceContents, Failure> {
-        let address = match parse(uri) {
-            Ok(address) => address,
+        let address = match ResourceUri::parse(uri) {
+            Ok(ResourceUri::File(address)) => address,
+            Ok(ResourceUri::Transcript(session)) => return self.transcript(session, uri, asked).await,
             Err(failure) => {
                 let (request, begun) = (asked.request(None, uri), std::time::Instant::now());
                 let refused = self.counted(asked).err().unwrap_or(failure);
@@ -79,7 +80,7 @@ impl Connection {
         match self.look(asked, &address, uri, Operation::List(list)).await? {
             OperationResult::List { entries, truncated } => {
                 let body = ResourceBody::Text(listing(&entries, truncated));
-                Ok(ResourceContents { uri: address, media: "text/plain", body })
+                Ok(ResourceContents { uri: ResourceUri::File(address), media: "text/plain", body })
             }
             _ => Err(another_result()),
         }
@@ -102,7 +103,7 @@ fn whole(uri: WorkspaceUri, contents: Vec<u8>, stat: &FileStat) -> Result<Resour
         Err(error) => ResourceBody::Blob(error.into_bytes()),
     };
     let media = media::of_contents(uri.path.as_str(), matches!(body, ResourceBody::Text(_)));
-    Ok(ResourceContents { uri, media, body })
+    Ok(ResourceContents { uri: ResourceUri::File(uri), media, body })
 }
 
 fn listing(entries: &[FileStat], truncated: bool) -> String {

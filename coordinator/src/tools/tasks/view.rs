@@ -98,7 +98,7 @@ impl TaskView {
     }
 
     /// One line, for lists.
-    pub(super) fn line(&self) -> String {
+    pub(in crate::tools) fn line(&self) -> String {
         let mut line = format!("{} {} {}", self.task_id, self.tool, self.state);
         if let Some(code) = &self.code {
             let _ = write!(line, " ({code})");
