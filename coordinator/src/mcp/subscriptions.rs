@@ -203,7 +203,7 @@ impl Follow {
     fn due_notices(&mut self) -> Notices {
         let mut notices = std::mem::take(&mut self.notices);
         let mut followed = self.followed.lock();
-        followed.retain(|_, address| self.connection.may_read(address.session()));
+        followed.retain(|_, address| self.connection.may_follow(address.session()));
         notices.updated.retain(|uri| followed.contains_key(uri));
         notices
     }

@@ -73,10 +73,15 @@ impl Connection {
     /// Whether the policy lets this client look at a resource.
     fn may_look_at(&self, address: &ResourceUri) -> Result<(), Failure> {
         match address {
-            ResourceUri::File(file) => self.may_look("fs_read", policy::of_file(file.path.clone())),
+            ResourceUri::File(file) => self.may_read(&file.path),
             // A transcript is what task_logs shows, of several tasks.
             ResourceUri::Transcript(_) => self.may_look("task_logs", Subject::default()),
         }
+    }
+
+    /// Whether the policy lets this client read a file.
+    fn may_read(&self, path: &WorkspacePath) -> Result<(), Failure> {
+        self.may_look("fs_read", policy::of_file(path.clone()))
     }
 
     fn may_look(&self, tool: &str, subject: Subject) -> Result<(), Failure> {
@@ -95,7 +100,7 @@ impl Connection {
     }
 
     /// Whether this client may read a session, as far as is known now.
-    pub fn may_read(&self, session: SessionId) -> bool {
+    pub fn may_follow(&self, session: SessionId) -> bool {
         self.sessions.get(&self.principal, session).is_ok()
     }
 
