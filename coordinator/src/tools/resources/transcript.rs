@@ -30,7 +30,7 @@ impl Connection {
         let (begun, address) = (Instant::now(), ResourceUri::Transcript(session));
         let request = asked.request(Some(&address), uri);
         let read = async {
-            asked.permitted()?;
+            self.counted(asked)?;
             self.may_look_at(&address)?;
             self.tasks_shown(session).await
         };
