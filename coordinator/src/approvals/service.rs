@@ -424,7 +424,7 @@ impl Approvals {
     }
 
     /// Denies requests when their time is over, also those that no call waits for; for ever.
-    pub(crate) async fn keep_time(self) {
+    pub async fn keep_time(self) {
         loop {
             let due = self.0.table.lock().next_due();
             let next = async {

@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use codegen_audit::Audit;
 use codegen_types::Principal;
+use coordinator::admission::Admission;
+use coordinator::approvals::Approvals;
 use coordinator::caller::Caller;
 use coordinator::identity::Scopes;
 use coordinator::mcp::{Options, ServeError, Services, serve_stdio};
+use coordinator::policy::{Gate, Hosts, Policies};
+use coordinator_core::policy::Policy;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines};
 use tokio::task::JoinHandle;
@@ -36,6 +40,18 @@ impl Server {
         let audit = Audit::in_memory();
         let services = Services::new(Arc::new(Sessions(Arc::clone(&double))), audit.clone(), options);
         Self { double, audit, services, stop: CancellationToken::new() }
+    }
+
+    /// A server under this policy, and its calls that wait for approval.
+    pub fn with_policy(policy: &str, options: Options) -> (Self, Approvals) {
+        let server = Self::with_options(options);
+        let policies = Policies::fixed(Policy::parse(policy).expect("a policy"));
+        let approvals = Approvals::new(server.audit.clone());
+        // Those that no call waits for are over in time, too.
+        tokio::spawn(server.stop.clone().run_until_cancelled_owned(approvals.clone().keep_time()));
+        let gate = Gate::new(policies, approvals.clone(), Hosts::default());
+        let services = server.services.clone().admitted_by(Admission::default().behind(gate));
+        (Self { services, ..server }, approvals)
     }
 
     /// A connection that has said nothing yet.

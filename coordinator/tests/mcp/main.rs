@@ -1,5 +1,6 @@
 //! The protocol over in-memory pipes: raw JSON lines on one side, a double of the session layer on the other.
 
+mod approvals;
 mod audit;
 mod calls;
 mod client;
