@@ -6,6 +6,7 @@ mod files;
 mod http;
 mod independent_client;
 mod inspector;
+mod policy;
 mod readme;
 mod resources;
 mod revisions;

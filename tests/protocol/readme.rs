@@ -99,6 +99,10 @@ fn its_flags_and_commands_are_in_help() {
         help(&["install", "--help"]),
         help(&["requests", "--help"]),
         help(&["usage", "--help"]),
+        help(&["approvals", "--help"]),
+        help(&["approvals", "approve", "--help"]),
+        help(&["policy", "--help"]),
+        help(&["policy", "explain", "--help"]),
         help(&["tokens", "--help"]),
         help(&["tokens", "create", "--help"]),
     ]

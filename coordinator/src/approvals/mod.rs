@@ -12,8 +12,10 @@ mod asking;
 mod service;
 mod shown;
 mod table;
+mod waiting;
 
 pub use asking::{AskUser, Asking, CannotAsk, Given, Question, Round, Said};
-pub use service::{Approvals, Decider, Need, Way};
+pub use service::{Approvals, Decider, Way};
 pub use shown::{ApprovalState, ApprovalView, digest};
 pub use table::{PENDING_MAX, PENDING_PER_PRINCIPAL_MAX};
+pub use waiting::Need;

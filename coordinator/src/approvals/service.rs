@@ -1,65 +1,34 @@
-//! Requests with their records and whoever waits for them.
+//! Requests with their decisions, and the records of both.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::{Audit, Entry, EventKind, Outcome};
-use codegen_types::{ApprovalId, ErrorCode, Failure, Principal, SessionId};
-use coordinator_core::policy::{Approvers, Terms};
-use jiff::Timestamp;
+use codegen_types::{ApprovalId, ErrorCode, Failure, Principal};
+use coordinator_core::policy::Approvers;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use serde_json::json;
+use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::asking::{AskUser, Asking, Given, Question, Round, Said};
-use super::shown::{self, ApprovalState, ApprovalView};
-use super::table::{Standing, Table};
+use super::asking::Said;
+use super::shown::ApprovalView;
+use super::table::Table;
 
 /// The longest reason for a decision, in characters. A longer one is cut.
 const WHY_CHARS_MAX: usize = 500;
-/// After how long a call that was answered too early had best be made again.
-const RETRY: Duration = Duration::from_secs(5);
 /// How long the clock of requests rests before it looks for what it could not record.
 const RETRY_RECORD: Duration = Duration::from_secs(5);
 
 /// All requests for approval. Cheap to clone.
 #[derive(Clone)]
-pub struct Approvals(Arc<Inner>);
+pub struct Approvals(pub(super) Arc<Inner>);
 
-struct Inner {
-    audit: Audit,
-    table: Mutex<Table>,
+pub(super) struct Inner {
+    pub(super) audit: Audit,
+    pub(super) table: Mutex<Table>,
     /// Told when something new is due.
-    due: Notify,
-}
-
-/// A call that must be approved.
-#[derive(Debug)]
-pub struct Need<'a> {
-    /// Who makes it.
-    pub principal: &'a Principal,
-    /// The tool's listed name.
-    pub tool: &'a str,
-    /// Its arguments.
-    pub args: &'a Value,
-    /// The session that it names.
-    pub session: Option<SessionId>,
-    /// The client program, as it names itself.
-    pub client: Option<&'a str>,
-    /// The rule that wants it.
-    pub rule: &'a str,
-    /// The rule's reason.
-    pub reason: Option<&'a str>,
-    /// On what terms.
-    pub terms: Terms,
-    /// How the user can be asked.
-    pub asking: &'a Asking,
-    /// How long the call may wait for an operator before it is answered.
-    pub patience: Duration,
-    /// Cancelled when the client wants the call no more.
-    pub cancel: &'a CancellationToken,
+    pub(super) due: Notify,
 }
 
 /// Who decides.
@@ -92,14 +61,6 @@ impl Way {
     }
 }
 
-/// How a wait ended.
-enum Waited {
-    /// Something changed.
-    Changed,
-    /// The call has waited long enough.
-    Enough,
-}
-
 impl Approvals {
     /// An empty table, recorded in `audit`.
     pub fn new(audit: Audit) -> Self {
@@ -128,7 +89,7 @@ impl Approvals {
         self.decide(id, by, &Said { approves: false, why: why.map(str::to_owned) }).await
     }
 
-    async fn decide(&self, id: ApprovalId, by: &Decider, said: &Said) -> Result<ApprovalView, Failure> {
+    pub(super) async fn decide(&self, id: ApprovalId, by: &Decider, said: &Said) -> Result<ApprovalView, Failure> {
         if by.way == Way::Client {
             let of = self.0.table.lock().of(id);
             let own = of.filter(|(principal, ..)| *principal == by.principal);
@@ -191,204 +152,14 @@ impl Approvals {
         settled
     }
 
-    /// Waits until a call is approved.
-    ///
-    /// # Errors
-    /// `PERMISSION_DENIED` when it is denied, by somebody or by silence; `APPROVAL_REQUIRED` when it has waited long
-    /// enough and the request goes on without it, or the client is to ask its user; `TASK_CANCELLED`;
-    /// `QUOTA_EXCEEDED` when too many calls wait; `INVALID_ARGUMENT` for what a client did not get from here;
-    /// `AUDIT_UNAVAILABLE`.
-    pub async fn obtain(&self, need: &Need<'_>) -> Result<(), Failure> {
-        let digest = shown::digest(need.principal, need.tool, need.args);
-        let began = Instant::now();
-        if let Asking::Again(round) = need.asking {
-            self.heard(round, need).await?;
-        }
-        let mut user_may = need.terms.approvers == Approvers::OperatorOrUser;
-        loop {
-            let standing = self.0.table.lock().standing(&digest, Instant::now());
-            let (id, changed, expires) = match standing {
-                Standing::Granted => return Ok(()),
-                Standing::Denied(why) => return Err(denied(need, &why)),
-                Standing::Waits(id, changed, expires) => (id, changed, expires),
-                Standing::Recording(mut changed) => {
-                    // Its end is a change, too.
-                    let _ended = changed.changed().await;
-                    continue;
-                }
-                Standing::Unknown => {
-                    self.request(need).await?;
-                    continue;
-                }
-            };
-            let question = || question(id, need, expires);
-            let waiting = Waiting::begin(self, id);
-            let waited = match need.asking {
-                Asking::Again(round) if user_may => {
-                    round.put(question());
-                    Ok(Waited::Enough)
-                }
-                Asking::Meanwhile(user) if user_may => {
-                    // A client that cannot ask is not asked again.
-                    user_may = false;
-                    self.wait_for_user(need, user.as_ref(), question(), changed, expires).await
-                }
-                Asking::Nobody | Asking::Meanwhile(_) | Asking::Again(_) => {
-                    self.wait_for_operator(need, changed, expires, began).await
-                }
-            };
-            let others = waiting.end();
-            match waited {
-                Ok(Waited::Changed) => {}
-                Ok(Waited::Enough) => return Err(required(id, need, expires)),
-                Err(cancelled) => {
-                    if others == 0 {
-                        self.withdraw(id, "the call was cancelled").await;
-                    }
-                    return Err(cancelled);
-                }
-            }
-        }
-    }
-
-    /// What the user of a client said to the question that an earlier call was answered with.
-    async fn heard(&self, round: &Round, need: &Need<'_>) -> Result<(), Failure> {
-        let forged = || {
-            let message = "`requestState` is not what this call was answered with, or it is too old";
-            Failure::new(ErrorCode::InvalidArgument, message)
-        };
-        match &round.given {
-            Given::Nothing => Ok(()),
-            Given::Forged => Err(forged()),
-            Given::Answer(id, said) => {
-                let digest = shown::digest(need.principal, need.tool, need.args);
-                let of = self.0.table.lock().of(*id);
-                // What was used, denied or withdrawn is no longer there.
-                of.filter(|(_, of, _)| *of == digest).ok_or_else(forged)?;
-                let Some(said) = said else { return Ok(()) };
-                let by = Decider { principal: need.principal.clone(), way: Way::Client };
-                match self.decide(*id, &by, said).await {
-                    // Somebody was faster; what they decided holds.
-                    Err(failure) if failure.code == ErrorCode::PreconditionFailed => Ok(()),
-                    decided => decided.map(drop),
-                }
-            }
-        }
-    }
-
-    async fn request(&self, need: &Need<'_>) -> Result<(), Failure> {
-        let id = ApprovalId::mint();
-        let digest = shown::digest(need.principal, need.tool, need.args);
-        let created = Timestamp::now();
-        let view = ApprovalView {
-            id,
-            state: ApprovalState::Pending,
-            principal: need.principal.clone(),
-            tool: need.tool.to_owned(),
-            arguments: shown::shortened(need.args),
-            session: need.session,
-            client: need.client.map(str::to_owned),
-            rule: need.rule.to_owned(),
-            reason: need.reason.map(str::to_owned),
-            approvers: need.terms.approvers,
-            created,
-            expires: created + need.terms.timeout,
-        };
-        let entry = Entry {
-            kind: EventKind::ApprovalRequested,
-            principal: Some(need.principal.clone()),
-            session: need.session,
-            tool: Some(need.tool.to_owned()),
-            args: Some(need.args.clone()),
-            detail: Some(json!({
-                "approval": id, "rule": need.rule, "reason": need.reason, "approvers": need.terms.approvers,
-                "timeout_ms": u64::try_from(need.terms.timeout.as_millis()).ok(), "client": need.client,
-            })),
-            ..Entry::default()
-        };
-        {
-            let mut table = self.0.table.lock();
-            // The same call may have come in between.
-            if !matches!(table.standing(&digest, Instant::now()), Standing::Unknown) {
-                return Ok(());
-            }
-            table.insert(view, digest, Instant::now() + need.terms.timeout)?;
-        }
-        let this = self.clone();
-        let recording = tokio::spawn(async move {
-            let recorded = this.0.audit.append(entry).await;
-            let mut table = this.0.table.lock();
-            match recorded {
-                Ok(seq) => {
-                    table.recorded(id, seq);
-                    Ok(())
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a request for approval could not be recorded");
-                    table.remove(id);
-                    Err(unrecorded())
-                }
-            }
-        });
-        recording.await.unwrap_or_else(|_| Err(unrecorded()))?;
-        self.0.due.notify_one();
-        Ok(())
-    }
-
-    async fn wait_for_user(
-        &self,
-        need: &Need<'_>,
-        user: &dyn AskUser,
-        question: Question,
-        mut changed: watch::Receiver<()>,
-        expires: Instant,
-    ) -> Result<Waited, Failure> {
-        let id = question.approval;
-        let said = tokio::select! {
-            biased;
-            _ = changed.changed() => return Ok(Waited::Changed),
-            () = need.cancel.cancelled() => return Err(cancelled()),
-            () = self.silence(expires) => return Ok(Waited::Changed),
-            said = user.ask(question) => said,
-        };
-        match said {
-            Ok(said) => {
-                let by = Decider { principal: need.principal.clone(), way: Way::Client };
-                match self.decide(id, &by, &said).await {
-                    Err(failure) if failure.code == ErrorCode::AuditUnavailable => return Err(failure),
-                    Err(failure) => tracing::debug!(%failure, "a user's answer came too late"),
-                    Ok(_) => {}
-                }
-            }
-            Err(error) => tracing::info!(%error, "a call waits for the operator's approval"),
-        }
-        Ok(Waited::Changed)
-    }
-
-    async fn wait_for_operator(
-        &self,
-        need: &Need<'_>,
-        mut changed: watch::Receiver<()>,
-        expires: Instant,
-        began: Instant,
-    ) -> Result<Waited, Failure> {
-        tokio::select! {
-            biased;
-            _ = changed.changed() => Ok(Waited::Changed),
-            () = need.cancel.cancelled() => Err(cancelled()),
-            () = self.silence(expires) => Ok(Waited::Changed),
-            () = tokio::time::sleep_until(began + need.patience) => Ok(Waited::Enough),
-        }
-    }
-
     /// Denies what nobody decided in time.
-    async fn silence(&self, expires: Instant) {
+    pub(super) async fn silence(&self, expires: Instant) {
         tokio::time::sleep_until(expires).await;
         self.end_overdue().await;
     }
 
     /// Takes a request back that nobody waits for any more.
-    async fn withdraw(&self, id: ApprovalId, why: &str) {
+    pub(super) async fn withdraw(&self, id: ApprovalId, why: &str) {
         // What is decided stays decided.
         if self.settle(id, "withdrawn", None, Some(why.to_owned()), Some(why.to_owned())).await.is_ok() {
             self.0.table.lock().remove(id);
@@ -456,67 +227,7 @@ impl Approvals {
     }
 }
 
-/// Counts a waiting call, also one that is dropped.
-struct Waiting<'a> {
-    approvals: &'a Approvals,
-    id: ApprovalId,
-    counts: bool,
-}
-
-impl<'a> Waiting<'a> {
-    fn begin(approvals: &'a Approvals, id: ApprovalId) -> Self {
-        approvals.0.table.lock().wait(id);
-        Self { approvals, id, counts: true }
-    }
-
-    /// How many others wait.
-    fn end(mut self) -> usize {
-        self.counts = false;
-        self.approvals.0.table.lock().unwait(self.id)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if self.counts {
-            self.approvals.0.table.lock().unwait(self.id);
-        }
-    }
-}
-
-fn question(id: ApprovalId, need: &Need<'_>, expires: Instant) -> Question {
-    let reason = need.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-    let arguments = shown::shortened(need.args);
-    let message = format!(
-        "May this call of {} go on? The policy's rule {:?} wants it approved{reason}.\nArguments: {arguments}",
-        need.tool, need.rule
-    );
-    Question { approval: id, message, remaining: expires.saturating_duration_since(Instant::now()) }
-}
-
-fn required(id: ApprovalId, need: &Need<'_>, expires: Instant) -> Failure {
-    let reason = need.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-    let seconds = expires.saturating_duration_since(Instant::now()).as_secs();
-    let message = format!(
-        "the policy's rule {:?}{reason} wants this call approved; the request is {id}, and silence denies it in {seconds} s. \
-         Nothing was done yet",
-        need.rule
-    );
-    Failure::new(ErrorCode::ApprovalRequired, message).retry_after(RETRY)
-}
-
-fn denied(need: &Need<'_>, why: &str) -> Failure {
-    let reason = need.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-    let message =
-        format!("the policy's rule {:?}{reason} wants this call approved, and {why}; nothing was done", need.rule);
-    Failure::new(ErrorCode::PermissionDenied, message)
-}
-
-fn cancelled() -> Failure {
-    Failure::new(ErrorCode::TaskCancelled, "the call was cancelled while it waited for approval; nothing was done")
-}
-
-fn unrecorded() -> Failure {
+pub(super) fn unrecorded() -> Failure {
     let message = "the audit log cannot be written just now, so nothing is asked or decided";
     Failure::new(ErrorCode::AuditUnavailable, message)
 }

@@ -35,7 +35,7 @@ fn of(server: &Server, kind: EventKind) -> Vec<Record> {
 }
 
 fn decisions(server: &Server) -> Vec<Value> {
-    of(server, EventKind::ApprovalDecided).into_iter().map(|record| record.detail.unwrap()).collect()
+    of(server, EventKind::ApprovalDecided).into_iter().map(|record| record.detail.expect("a detail")).collect()
 }
 
 /// A client that shows forms, in a revision with a handshake.
@@ -116,7 +116,7 @@ async fn a_user_approves_and_declines_while_the_call_waits() {
     let told: Vec<_> = decisions(&server).iter().map(|detail| detail["decision"].clone()).collect();
     assert_eq!(told, [json!("approved"), json!("denied"), json!("denied")]);
     let first = &of(&server, EventKind::ApprovalDecided)[0];
-    let detail = first.detail.as_ref().unwrap();
+    let detail = first.detail.as_ref().expect("a detail");
     assert_eq!((&detail["why"], &detail["way"], &detail["rule"]), (&json!("fine"), &json!("client"), &json!("writes")));
     assert_eq!(first.principal, Some(Principal::os_user("ann")));
     assert_eq!(first.cites, Some(of(&server, EventKind::ApprovalRequested)[0].seq));
