@@ -15,7 +15,8 @@ def echo(message: str) -> str:
     return message
 
 
-listener = socket.socket()
+# asyncio turns delays off only for a socket that says which protocol it is.
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
 listener.bind(("127.0.0.1", 0))
 listener.listen(1024)
 print(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp", flush=True)

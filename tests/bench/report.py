@@ -183,11 +183,15 @@ def cells(verdicts):
 
 def rows(results):
     for title, key, targets in TIMED:
+        if key not in results.timed and key not in results.missing:
+            continue  # Its part was not asked for.
         verdicts = [target(results) for target in targets]
         if key in results.missing:
             title = f"{title}: MISSING ({results.missing[key]})"
         yield title, times(results, key, "bb"), times(results, key, "paced"), verdicts
     for title, name, limit, unit in SINGLE:
+        if name not in results.single and name not in results.missing:
+            continue
         verdicts = [below(results, name, limit, unit)]
         note = results.single.get(name, {}).get("note") or results.missing.get(name, "")
         yield title, note, "", verdicts
@@ -195,6 +199,8 @@ def rows(results):
 
 def http_rows(results):
     for title, key, targets in HTTP:
+        if key not in results.http and key not in results.missing:
+            continue
         verdicts = [target(results) for target in targets]
         if key in results.missing:
             title = f"{title}: MISSING ({results.missing[key]})"

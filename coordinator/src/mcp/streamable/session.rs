@@ -58,8 +58,8 @@ pub(super) enum Refused {
 #[derive(Debug)]
 pub(super) struct ProtocolSession {
     pub(super) principal: Principal,
-    /// Absent once the session has ended.
-    inbox: Mutex<Option<mpsc::Sender<ClientJsonRpcMessage>>>,
+    /// Absent once the session has ended. A channel has room for 32 messages from the beginning, so they are boxed.
+    inbox: Mutex<Option<mpsc::Sender<Box<ClientJsonRpcMessage>>>>,
     routes: Mutex<Routes>,
     kept: Arc<Kept>,
 }
@@ -151,7 +151,7 @@ impl ProtocolSession {
         let place = self.place().await?;
         let log = self.routes.lock().open(&message)?;
         let stream = log.read(Begin::WhereOthersEnd);
-        place.send(message);
+        place.send(Box::new(message));
         Ok(stream)
     }
 
@@ -164,7 +164,7 @@ impl ProtocolSession {
             },
             _ => None,
         };
-        self.place().await?.send(message);
+        self.place().await?.send(Box::new(message));
         // A request that was cancelled is not answered, and nobody resumes it.
         if let Some(id) = cancelled {
             let mut routes = self.routes.lock();
@@ -177,7 +177,7 @@ impl ProtocolSession {
     }
 
     /// A place in the inbox.
-    async fn place(&self) -> Result<mpsc::OwnedPermit<ClientJsonRpcMessage>, Refused> {
+    async fn place(&self) -> Result<mpsc::OwnedPermit<Box<ClientJsonRpcMessage>>, Refused> {
         let inbox = self.inbox.lock().clone().ok_or(Refused::Ended)?;
         inbox.reserve_owned().await.map_err(|_| Refused::Ended)
     }
@@ -292,7 +292,7 @@ impl Routes {
 /// What rmcp reads from and writes to. Its end is the session's, and cancels the calls.
 pub(super) struct SessionTransport {
     session: Arc<ProtocolSession>,
-    inbox: mpsc::Receiver<ClientJsonRpcMessage>,
+    inbox: mpsc::Receiver<Box<ClientJsonRpcMessage>>,
     calls: Calls,
 }
 
@@ -314,7 +314,7 @@ impl Transport<RoleServer> for SessionTransport {
             self.calls.end_streams();
             self.calls.cancel();
         }
-        message
+        message.map(|message| *message)
     }
 
     async fn close(&mut self) -> Result<(), Self::Error> {

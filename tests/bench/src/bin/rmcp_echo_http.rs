@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use axum::serve::ListenerExt as _;
 use bench_peers::Echo;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
@@ -16,6 +17,10 @@ async fn main() -> anyhow::Result<()> {
     let service = StreamableHttpService::new(|| Ok(Echo), sessions, StreamableHttpServerConfig::default());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     writeln!(std::io::stdout(), "http://{}/mcp", listener.local_addr()?)?;
+    // As the product does: otherwise each answer would wait for the client's delayed acknowledgement.
+    let listener = listener.tap_io(|stream| {
+        let _best_effort = stream.set_nodelay(true);
+    });
     let stdin_ends = async { tokio::io::stdin().read_to_end(&mut Vec::new()).await.map(drop) };
     let router = axum::Router::new().nest_service("/mcp", service);
     tokio::select! {
