@@ -12,7 +12,7 @@ use rmcp::model::{
 use rmcp::service::{NotificationContext, RequestContext, RoleServer, SubscriptionContext};
 
 use super::handler::Handler;
-use super::instructions::INSTRUCTIONS;
+use super::instructions::instructions;
 use super::{convert, methods, prompts, resources, tasks};
 
 impl ServerHandler for Handler {
@@ -27,7 +27,9 @@ impl ServerHandler for Handler {
             .enable_completions()
             .enable_tasks()
             .build();
-        ServerConfig::new(capabilities).with_server_info(name).with_instructions(INSTRUCTIONS)
+        ServerConfig::new(capabilities)
+            .with_server_info(name)
+            .with_instructions(instructions(self.connection().handles()))
     }
 
     async fn initialize(

@@ -74,6 +74,11 @@ impl Connection {
         Self { admission, ..self }
     }
 
+    /// Whether calls must name their session.
+    pub const fn handles(&self) -> Handles {
+        self.handles
+    }
+
     /// By which way the calls of this connection come in.
     pub(super) fn door(&self) -> Door {
         match self.handles {
