@@ -38,7 +38,7 @@ pub use handle::{Audit, AuditUnavailable, Health, Options, Pending};
 pub use hash::{Hash, InvalidHash};
 pub use keys::KeyError;
 pub use open::{OpenError, Opened, Recovered};
-pub use query::{Query, open_attempts};
+pub use query::{Query, open_approvals, open_attempts};
 pub use reader::{ReadError, Records, first_record_of_segment_at, last_segment_start, records};
 pub use record::{BadLine, FORMAT_VERSION, RECORD_BYTES_MAX, Record};
 pub use redact::looks_secret;

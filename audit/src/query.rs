@@ -71,6 +71,28 @@ pub fn open_attempts(dir: &Path, from: Option<LogSeq>) -> Result<Vec<Record>, Re
     open_among(records(dir, from))
 }
 
+/// The `approval.requested` records from `from` on that no later record decides. Oldest first.
+///
+/// # Errors
+///
+/// [`ReadError`] at the first record that cannot be read.
+pub fn open_approvals(dir: &Path, from: Option<LogSeq>) -> Result<Vec<Record>, ReadError> {
+    undecided_among(records(dir, from))
+}
+
+fn undecided_among(records: impl Iterator<Item = Result<Record, ReadError>>) -> Result<Vec<Record>, ReadError> {
+    let mut open = BTreeMap::<LogSeq, Record>::new();
+    for record in records {
+        let record = record?;
+        match (record.kind, record.cites) {
+            (EventKind::ApprovalRequested, _) => drop(open.insert(record.seq, record)),
+            (EventKind::ApprovalDecided | EventKind::LogWithdrawn, Some(requested)) => drop(open.remove(&requested)),
+            _ => {}
+        }
+    }
+    Ok(open.into_values().collect())
+}
+
 fn open_among(records: impl Iterator<Item = Result<Record, ReadError>>) -> Result<Vec<Record>, ReadError> {
     let mut open = BTreeMap::<LogSeq, Record>::new();
     for record in records {
@@ -119,6 +141,18 @@ mod tests {
         audit.append(entry(EventKind::TaskAttempt, first, None)).await.unwrap();
         audit.append(entry(EventKind::TaskOutcome, first, None)).await.unwrap();
         assert_eq!(open(&audit), [], "a record that cites nothing closes the last attempt of its task");
+    }
+
+    #[tokio::test]
+    async fn a_request_for_approval_is_open_until_it_is_decided() {
+        let audit = Audit::in_memory();
+        let entry = |kind, cites| Entry { kind, cites, ..Entry::default() };
+        let one = audit.append(entry(EventKind::ApprovalRequested, None)).await.unwrap();
+        let two = audit.append(entry(EventKind::ApprovalRequested, None)).await.unwrap();
+        audit.append(entry(EventKind::TaskOutcome, Some(two))).await.unwrap();
+        audit.append(entry(EventKind::ApprovalDecided, Some(one))).await.unwrap();
+        let open = undecided_among(audit.memory_records().into_iter().map(Ok)).unwrap();
+        assert_eq!(open.iter().map(|record| record.seq).collect::<Vec<_>>(), [two]);
     }
 
     #[tokio::test]

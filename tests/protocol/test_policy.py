@@ -70,8 +70,9 @@ def server(request):
         said = process.stderr.readline()
         assert "http://" in said, said
         yield Server(state_dir, said.split()[-1], policy, process)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 0
 
 
 @asynccontextmanager
@@ -189,3 +190,28 @@ def test_the_policy_is_read_again_and_a_bad_one_changes_nothing(server):
 
     anyio.run(flow)
     assert [one["outcome"] for one in loads()] == ["ok", "ok", "refused", "ok"]
+
+
+def test_a_server_that_is_killed_denies_what_was_pending(server):
+    async def flow():
+        async with connect(server, "2025-11-25") as client:
+            call = {"session_id": await session(client), "path": "deploy/x", "contents": ""}
+            async with anyio.create_task_group() as group:
+                group.start_soon(client.call_tool, "fs_write", call)
+                pending = await server.pending()
+                server.process.kill()
+                server.process.wait()
+                group.cancel_scope.cancel()
+            return pending["id"]
+
+    approval = anyio.run(flow)
+    command = [*server.process.args]
+    again = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert "http://" in again.stderr.readline()
+        [decided] = [one for one in server.records() if one["type"] == "approval.decided"]
+        assert decided["detail"]["approval"] == approval and decided["detail"]["decision"] == "withdrawn"
+        assert json.loads(server.run("approvals", "ls", "--json").stdout) == []
+    finally:
+        again.send_signal(signal.SIGTERM)
+        assert again.wait(timeout=30) == 0

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_audit::{Audit, Entry, EventKind, Outcome};
+use codegen_audit::{Audit, Entry, EventKind, Outcome, Record};
 use codegen_types::{ApprovalId, ErrorCode, Failure, Principal};
 use coordinator_core::policy::Approvers;
 use parking_lot::Mutex;
@@ -214,6 +214,30 @@ impl Approvals {
                     }
                 }
                 () = self.0.due.notified() => {}
+            }
+        }
+    }
+
+    /// Records that what was pending when an earlier server ended without a word is denied: nobody waits for it any more.
+    pub(crate) async fn deny_orphans(&self, requested: Vec<Record>) {
+        for orphan in requested {
+            let about = |name: &str| orphan.detail.as_ref().and_then(|detail| detail.get(name).cloned());
+            let detail = json!({
+                "approval": about("approval"), "decision": "withdrawn", "why": "the server ended without a word",
+                "caller": orphan.principal, "rule": about("rule"),
+            });
+            let entry = Entry {
+                kind: EventKind::ApprovalDecided,
+                session: orphan.session,
+                tool: orphan.tool,
+                outcome: Some(Outcome::Refused),
+                cites: Some(orphan.seq),
+                detail: Some(detail),
+                ..Entry::default()
+            };
+            if let Err(error) = self.0.audit.append(entry).await {
+                tracing::warn!(%error, "that a request for approval is over is not in the log");
+                return;
             }
         }
     }

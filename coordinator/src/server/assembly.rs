@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, OpenError, Options as AuditOptions};
+use codegen_audit::{
+    Audit, AuditUnavailable, Entry, EventKind, OpenError, Options as AuditOptions, last_segment_start, open_approvals,
+};
 use codegen_types::{Failure, IndexUrl, Limits};
 use coordinator_core::worker::{InvalidTiming, Timing};
 use serde_json::json;
@@ -200,6 +202,7 @@ impl Bound {
             workers.serve_listener(remote);
         }
         let approvals = rest.approvals.clone();
+        rest.deny_orphans().await;
         rest.watch_policy()?;
         let control = Control::new(rest.authenticator.tokens().clone(), approvals, caller::this_user());
         rest.clients.spawn("commands", OnEnd::Ignore, control.accept(listeners.control, rest.clients.clone()));
@@ -216,6 +219,17 @@ impl Bound {
 }
 
 impl Rest {
+    /// Closes the requests for approval of a server that ended without a word, as far as the log's last segment has them.
+    async fn deny_orphans(&self) {
+        let dir = self.state.audit_dir();
+        let read = move || last_segment_start(&dir).and_then(|from| open_approvals(&dir, from));
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(requested)) => self.approvals.deny_orphans(requested).await,
+            Ok(Err(error)) => tracing::warn!(%error, "requests for approval of an earlier server are not looked for"),
+            Err(error) => tracing::warn!(%error, "requests for approval of an earlier server were not looked for"),
+        }
+    }
+
     /// Has the policy read again at SIGHUP, and requests for approval denied in time.
     fn watch_policy(&self) -> Result<(), AssemblyError> {
         let (stop, time) = (self.core.token(), self.approvals.clone().keep_time());
