@@ -106,6 +106,8 @@ words! {
         TokenCreated = "token.created",
         /// A static token is about to be revoked.
         TokenRevoked = "token.revoked",
+        /// A dead static token is about to leave the list, to make room; `detail` says which.
+        TokenForgotten = "token.forgotten",
         /// The rules of the policy were read, at the start or again; `detail` names the file and its SHA-256.
         PolicyLoaded = "policy.loaded",
         /// A call waits for somebody's approval; `detail` says by which rule.

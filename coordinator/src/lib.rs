@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod approvals;
+mod byte_room;
 pub mod caller;
 pub mod cli;
 pub mod config;

@@ -24,6 +24,8 @@ pub struct HttpConfig {
     pub tls: Option<TlsFiles>,
     /// How long clients may take.
     pub patience: Patience,
+    /// How much clients may have this process hold.
+    pub bounds: HttpBounds,
     /// Connections that are open at once.
     pub connections_max: u32,
     /// Connections that are open at once from one address.
@@ -46,11 +48,28 @@ pub struct Patience {
     pub head: Duration,
     /// Without sending any of a body that is not over.
     pub body: Duration,
+    /// Without reading any of what waits for it.
+    pub unread: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { head: Duration::from_secs(30), body: Duration::from_secs(10) }
+        Self { head: Duration::from_secs(30), body: Duration::from_secs(10), unread: Duration::from_secs(60) }
+    }
+}
+
+/// How much clients may have this process hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpBounds {
+    /// Bytes of all bodies that are being read or served.
+    pub bodies_bytes: usize,
+    /// Of which one principal may have so many.
+    pub bodies_of_one_bytes: usize,
+}
+
+impl Default for HttpBounds {
+    fn default() -> Self {
+        Self { bodies_bytes: 768 << 20, bodies_of_one_bytes: 192 << 20 }
     }
 }
 
@@ -63,8 +82,9 @@ impl HttpConfig {
             allowed_origins: Vec::new(),
             tls: None,
             patience: Patience::default(),
+            bounds: HttpBounds::default(),
             connections_max: 4096,
-            connections_per_address_max: 2048,
+            connections_per_address_max: 256,
         }
     }
 }
@@ -129,6 +149,7 @@ pub(super) fn read(layers: &mut Layers) -> Result<Option<HttpConfig>, ConfigErro
         allowed_origins,
         tls,
         patience: Patience::default(),
+        bounds: HttpBounds::default(),
         connections_max,
         connections_per_address_max,
     }))

@@ -18,7 +18,7 @@ use crate::admission::Rates;
 use crate::identity::{IssuerConfig, Requirement};
 use crate::telemetry::traces::TraceOptions;
 
-pub use http::{AllowedHost, AllowedOrigin, HttpConfig, Patience, TlsFiles};
+pub use http::{AllowedHost, AllowedOrigin, HttpBounds, HttpConfig, Patience, TlsFiles};
 pub use layers::{ConfigError, Environment, Flags, Source};
 use layers::{Layers, Row};
 pub use settings::{KEYS, Key};

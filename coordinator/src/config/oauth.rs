@@ -1,5 +1,7 @@
 //! Whose tokens are let in over HTTP.
 
+use axum::http::Uri;
+
 use super::layers::{ConfigError, Layers, Source};
 use super::settings;
 use super::values::Why;
@@ -46,7 +48,14 @@ fn issuer(text: &str) -> Result<Endpoint, Why> {
 
 fn audience(text: &str) -> Result<String, Why> {
     let fits = text.len() <= AUDIENCE_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"');
-    if fits { Ok(text.to_owned()) } else { Err("an audience is a short word without spaces or quotes".to_owned()) }
+    let uri = text.parse::<Uri>().ok();
+    let is_url = uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    // Clients ask the issuer for a token for this URL (RFC 8707), and find it in the metadata (RFC 9728).
+    if fits && is_url && !text.contains('#') {
+        Ok(text.to_owned())
+    } else {
+        Err("an audience is the http or https URL of this server".to_owned())
+    }
 }
 
 fn claim(text: &str) -> Result<String, Why> {
@@ -72,6 +81,10 @@ mod tests {
             (("OAUTH_ISSUER", "https://id.example/"), ("OAUTH_AUDIENCE", "https://code.example/mcp"));
         let both = load(&[issuer, audience]).unwrap().oauth.unwrap();
         assert_eq!((both.issuer.as_str(), both.principal_claim.as_str()), ("https://id.example/", "sub"));
+        for no_url in ["api-7", "code.example/mcp", "https://", "https://code.example/#a", "urn:code"] {
+            let said = load(&[issuer, ("OAUTH_AUDIENCE", no_url)]).unwrap_err();
+            assert!(said.contains("URL"), "{said}");
+        }
         assert!(load(&[issuer]).unwrap_err().contains("oauth_audience"));
         assert!(load(&[audience]).unwrap_err().contains("oauth_issuer"));
         assert!(load(&[("OAUTH_JWKS_URL", "https://id.example/keys")]).unwrap_err().contains("oauth_issuer"));

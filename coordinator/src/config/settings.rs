@@ -58,13 +58,13 @@ settings! {
     HTTP_CONNECTIONS_MAX { "http_connections_max", "HTTP_CONNECTIONS_MAX", None, Some("4096"),
         "a number from 1 to 1000000" }
     HTTP_CONNECTIONS_PER_ADDRESS_MAX { "http_connections_per_address_max", "HTTP_CONNECTIONS_PER_ADDRESS_MAX", None,
-        Some("2048"), "a number from 1 to 1000000" }
+        Some("256"), "a number from 1 to 1000000" }
     HTTP_AUTH { "http_auth", "HTTP_AUTH", Some("--http-auth"), Some("auto"),
         "auto (required once there is a token or an issuer), required, or open (on the loopback interface alone)" }
     OAUTH_ISSUER { "oauth_issuer", "OAUTH_ISSUER", Some("--oauth-issuer"), None,
         "the issuer's https URL, exactly as its tokens name it" }
     OAUTH_AUDIENCE { "oauth_audience", "OAUTH_AUDIENCE", Some("--oauth-audience"), None,
-        "what tokens must be for: the URL by which clients know this server, or its name with the issuer" }
+        "what tokens must be for: the http or https URL by which clients know this server" }
     OAUTH_JWKS_URL { "oauth_jwks_url", "OAUTH_JWKS_URL", Some("--oauth-jwks-url"), None,
         "the https URL of the issuer's keys" }
     OAUTH_PRINCIPAL_CLAIM { "oauth_principal_claim", "OAUTH_PRINCIPAL_CLAIM", Some("--oauth-principal-claim"),

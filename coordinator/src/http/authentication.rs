@@ -1,17 +1,25 @@
 //! Who makes a request: the `Authorization` header, looked at before anything else of the request is.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use codegen_types::ErrorCode;
+use futures::StreamExt as _;
 
 use super::error::ApiError;
 use super::listener::Peer;
 use super::metadata::Metadata;
-use crate::identity::{Authenticator, Identity, InsufficientScope, Unauthenticated};
+use crate::identity::{Authenticator, Credentials, Identity, InsufficientScope, Unauthenticated, Validity};
+use crate::telemetry;
+
+/// The method of a client of 2026-07-28 that follows changes.
+const LISTEN: &str = "subscriptions/listen";
 
 /// How requests are authenticated. Cheap to clone.
 #[derive(Clone)]
@@ -35,52 +43,89 @@ impl Authentication {
     }
 
     async fn identify(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<Identity, Unauthenticated> {
-        self.authenticator.authenticate_from(bearer(headers)?, peer).await
+        self.authenticator.authenticate_from(shown(headers), peer).await
     }
 
-    fn refuse(&self, why: Unauthenticated, headers: &HeaderMap) -> Response {
+    fn refuse(&self, why: Unauthenticated) -> Response {
         tracing::info!(why = why.as_str(), "a request is not let in");
         if why == Unauthenticated::KeysUnavailable {
             return ApiError::busy(why.to_string()).into_response();
         }
         let error = ApiError::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthenticated, why.to_string());
-        error.challenging(why.challenge(self.metadata.address(headers).as_deref())).into_response()
+        error.challenging(why.challenge(self.metadata.address().as_deref())).into_response()
     }
 
-    /// The refusal of a request whose credentials permit too little.
-    pub(super) fn step_up(&self, why: InsufficientScope, headers: &HeaderMap) -> Response {
-        ApiError::step_up(why, self.metadata.address(headers).as_deref()).into_response()
+    /// The refusal of a request whose credentials permit too little, which is recorded. `tool`: the one that it calls.
+    pub(super) async fn step_up(
+        &self,
+        why: InsufficientScope,
+        tool: Option<&'static str>,
+        extensions: &Extensions,
+    ) -> Response {
+        if let Some(identity) = extensions.get::<Identity>() {
+            self.authenticator.insufficient(identity, why, tool, peer_in(extensions)).await;
+        }
+        if let Some(tool) = tool {
+            telemetry::call_ended(tool, ErrorCode::PermissionDenied.to_string(), Duration::ZERO);
+        }
+        ApiError::step_up(why, self.metadata.address().as_deref()).into_response()
     }
 }
 
-/// The credentials of a bearer. Any other scheme, or more than one header, is none of ours.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Unauthenticated> {
+fn peer_in(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<Peer>().map(|peer| peer.0)
+}
+
+/// What a request shows. Any other scheme than a bearer's, or more than one header, is none of ours.
+fn shown(headers: &HeaderMap) -> Credentials<'_> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(first) = given.next() else { return Ok(None) };
+    let Some(first) = given.next() else { return Credentials::None };
     if given.next().is_some() {
-        return Err(Unauthenticated::Invalid);
+        return Credentials::Other("two headers");
     }
-    let text = first.to_str().map_err(|_| Unauthenticated::Invalid)?;
-    let (scheme, credentials) = text.split_once(' ').ok_or(Unauthenticated::Invalid)?;
-    let credentials = credentials.trim();
-    if scheme.eq_ignore_ascii_case("bearer") && !credentials.is_empty() {
-        Ok(Some(credentials))
-    } else {
-        Err(Unauthenticated::Invalid)
+    let Ok(text) = first.to_str() else { return Credentials::Other("form") };
+    let (scheme, credentials) = text.split_once(' ').unwrap_or((text, ""));
+    match credentials.trim() {
+        _ if !scheme.eq_ignore_ascii_case("bearer") => Credentials::Other("scheme"),
+        "" => Credentials::Other("empty"),
+        credentials => Credentials::Bearer(credentials),
     }
 }
 
 /// Lets a request through with its identity, and without its credentials: nothing further in needs them.
 pub(super) async fn authenticate(State(by): State<Authentication>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
-    match by.identify(&parts.headers, peer).await {
+    match by.identify(&parts.headers, peer_in(&parts.extensions)).await {
         Ok(identity) => {
             parts.headers.remove(header::AUTHORIZATION);
-            parts.extensions.insert(ResourceMetadata(by.metadata.address(&parts.headers)));
+            let validity = listens(&parts).then(|| identity.validity.clone());
+            parts.extensions.insert(ResourceMetadata(by.metadata.address()));
             parts.extensions.insert(identity);
-            next.run(Request::from_parts(parts, body)).await
+            let response = next.run(Request::from_parts(parts, body)).await;
+            match validity {
+                Some(validity) if is_stream(&response) => while_valid(response, validity),
+                _ => response,
+            }
         }
-        Err(why) => by.refuse(why, &parts.headers),
+        Err(why) => by.refuse(why),
     }
+}
+
+/// Whether a request asks for what comes from now on, for as long as there is something. An answer that takes its time
+/// is not cut off when its token expires: its client could not know.
+fn listens(parts: &Parts) -> bool {
+    parts.method == Method::GET || parts.headers.get("mcp-method").is_some_and(|method| method == LISTEN)
+}
+
+fn is_stream(response: &Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
+}
+
+/// Ends a stream when the credentials that it was opened with are good no more.
+fn while_valid(response: Response, validity: Validity) -> Response {
+    response.map(|body| {
+        let over = async move { validity.over().await };
+        Body::from_stream(body.into_data_stream().take_until(Box::pin(over)))
+    })
 }

@@ -4,31 +4,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _};
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
-use codegen_types::ErrorCode;
+use codegen_types::{ErrorCode, Failure, Principal};
 use http_body_util::BodyExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::error::ApiError;
+use crate::byte_room::{ByteRoom, Full, Held};
+use crate::config::HttpBounds as Bounds;
+use crate::identity::Identity;
 use crate::mcp::LINE_BYTES_MAX;
 
 /// The largest body, in bytes: as much as a line may have over stdio.
 pub(super) const BODY_BYTES_MAX: usize = LINE_BYTES_MAX;
-/// Bytes of all bodies that are being read or served. Full means that a request is refused and may be repeated.
-const TOGETHER_BYTES_MAX: usize = 8 * BODY_BYTES_MAX;
+/// How many bytes of a body are small.
+const SMALL_BYTES: usize = 1 << 20;
 /// How long a body may take that comes as slowly as it may.
 const WHOLE: Duration = Duration::from_secs(120);
-/// Room for bodies is counted in pieces of so many bytes.
-const PIECE_BYTES: usize = 4 << 10;
 
-/// Room for bodies. Cheap to clone.
+/// Room for bodies that are being read or served. Full means that a request is refused and may be repeated. Cheap to
+/// clone.
 #[derive(Debug, Clone)]
 pub(super) struct Bodies {
-    room: Arc<Semaphore>,
+    /// For the first [`SMALL_BYTES`] of each, which large bodies leave alone.
+    small: ByteRoom,
+    /// For the rest.
+    large: ByteRoom,
     silence: Duration,
     /// The largest, in bytes.
     most: usize,
@@ -36,29 +40,50 @@ pub(super) struct Bodies {
 
 impl Bodies {
     /// Room for bodies of which nothing may come for so long.
-    pub(super) fn new(silence: Duration) -> Self {
-        Self { room: Arc::new(Semaphore::new(TOGETHER_BYTES_MAX / PIECE_BYTES)), silence, most: BODY_BYTES_MAX }
+    pub(super) fn new(silence: Duration, bounds: &Bounds) -> Self {
+        let (all, of_one) = (bounds.bodies_bytes, bounds.bodies_of_one_bytes);
+        // A quarter for small ones: many users have one each, and few have large ones.
+        let small = ByteRoom::new(all / 4, of_one / 4);
+        let large = ByteRoom::new(all - all / 4, of_one);
+        Self { small, large, silence, most: BODY_BYTES_MAX }
     }
 
     /// The same room, for bodies of at most so many bytes.
     pub(super) fn of_at_most(&self, most: usize) -> Self {
         Self { most, ..self.clone() }
     }
+
+    fn nothing_of(&self, principal: &Principal) -> Room {
+        Room { small: self.small.of(principal).nothing(), large: self.large.of(principal).nothing() }
+    }
 }
 
-/// A body that was read, with its share of the room.
+/// The room of one body.
+struct Room {
+    small: Held,
+    large: Held,
+}
+
+impl Room {
+    fn grow_to(&mut self, bytes: usize) -> Result<(), Full> {
+        self.small.grow_to(bytes.min(SMALL_BYTES))?;
+        self.large.grow_to(bytes.saturating_sub(SMALL_BYTES))
+    }
+}
+
+/// A body that was read, with its room.
 struct Whole {
     bytes: Bytes,
-    _share: Option<OwnedSemaphorePermit>,
+    room: Room,
 }
 
 impl Bodies {
-    async fn read(&self, mut body: Body) -> Result<Whole, ApiError> {
+    async fn read(&self, principal: &Principal, mut body: Body) -> Result<Whole, ApiError> {
         if body.size_hint().lower() > self.most as u64 {
             return Err(ApiError::too_large(self.most));
         }
         let deadline = Instant::now() + WHOLE;
-        let (mut whole, mut share) = (Vec::new(), None);
+        let (mut whole, mut room) = (Vec::new(), self.nothing_of(principal));
         loop {
             let until = deadline.min(Instant::now() + self.silence);
             let frame = match tokio::time::timeout_at(until, body.frame()).await {
@@ -71,34 +96,30 @@ impl Bodies {
             if data.len() > self.most - whole.len() {
                 return Err(ApiError::too_large(self.most));
             }
-            self.grow(&mut share, whole.len() + data.len())?;
+            room.grow_to(whole.len() + data.len()).map_err(no_room)?;
             whole.extend_from_slice(&data);
         }
-        Ok(Whole { bytes: whole.into(), _share: share })
+        Ok(Whole { bytes: whole.into(), room })
     }
+}
 
-    /// Takes room for a body that has grown to so many bytes.
-    fn grow(&self, share: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), ApiError> {
-        let held = share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let Some(more) = bytes.div_ceil(PIECE_BYTES).checked_sub(held).filter(|more| *more > 0) else { return Ok(()) };
-        let more = u32::try_from(more).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.room).try_acquire_many_owned(more);
-        let permit = permit.map_err(|_| ApiError::busy("too many large requests at once"))?;
-        match share {
-            Some(share) => share.merge(permit),
-            None => *share = Some(permit),
-        }
-        Ok(())
-    }
+fn no_room(full: Full) -> ApiError {
+    Failure::from(full).into()
 }
 
 fn too_slow() -> ApiError {
     ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::InvalidArgument, "the body came too slowly")
 }
 
-/// Reads the body and hands the request on with all of it.
-pub(super) async fn read(State(bodies): State<Bodies>, request: Request, next: Next) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
-    let Whole { bytes, _share } = bodies.read(body).await?;
+/// Reads the body and hands the request on with all of it. Its room is taken until the call that it brings is over.
+pub(super) async fn read(
+    State(bodies): State<Bodies>,
+    Extension(identity): Extension<Identity>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let Whole { bytes, room } = bodies.read(&identity.principal, body).await?;
+    parts.extensions.insert(Arc::new(room));
     Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await)
 }

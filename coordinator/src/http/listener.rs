@@ -21,7 +21,7 @@ use tower::ServiceExt as _;
 
 use super::stall::Stalling;
 use super::tls::Tls;
-use crate::config::HttpConfig;
+use crate::config::{HttpConfig, Patience};
 
 /// How much is read ahead, in bytes. hyper refuses the head of a request that is longer, at the latest when it is twice
 /// as long.
@@ -42,7 +42,7 @@ pub(super) struct Peer(pub(super) IpAddr);
 pub(super) struct Listener {
     socket: TcpListener,
     room: Room,
-    head_patience: Duration,
+    patience: Patience,
     tls: Option<Tls>,
 }
 
@@ -50,7 +50,7 @@ impl Listener {
     pub(super) fn new(socket: TcpListener, config: &HttpConfig, tls: Option<Tls>) -> Self {
         let (most, most_of_one) = (config.connections_max, config.connections_per_address_max);
         let room = Room { most, most_of_one, taken: Arc::default() };
-        Self { socket, room, head_patience: config.patience.head, tls }
+        Self { socket, room, patience: config.patience, tls }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -59,8 +59,8 @@ impl Listener {
 
     /// Serves until `drain`; then lets what was begun end, until `force`. Returns when no connection is left.
     pub(super) async fn run(self, router: Router, drain: CancellationToken, force: CancellationToken) {
-        let Self { socket, room, head_patience, tls } = self;
-        let serving = Serving { router, head_patience, tls, drain: drain.clone(), force };
+        let Self { socket, room, patience, tls } = self;
+        let serving = Serving { router, patience, tls, drain: drain.clone(), force };
         let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -94,7 +94,7 @@ impl Listener {
 #[derive(Clone)]
 struct Serving {
     router: Router,
-    head_patience: Duration,
+    patience: Patience,
     tls: Option<Tls>,
     drain: CancellationToken,
     force: CancellationToken,
@@ -121,10 +121,13 @@ impl Serving {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.head_patience)
+            .header_read_timeout(self.patience.head)
             .max_buf_size(BUFFER_BYTES_MAX)
             .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(Stalling::new(stream)), TowerToHyperService::new(router));
+            .serve_connection(
+                TokioIo::new(Stalling::new(stream, self.patience.unread)),
+                TowerToHyperService::new(router),
+            );
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = &mut connection => ended,

@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::Uri;
 use axum::response::{IntoResponse as _, Response};
 
 use super::error::ApiError;
-use crate::identity::{Authenticator, ProtectedResourceMetadata};
+use crate::identity::Authenticator;
 
 /// Where the metadata of a resource are, between its host and its path.
 pub(super) const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
@@ -15,23 +15,16 @@ pub(super) const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 #[derive(Clone)]
 pub(super) struct Metadata {
     authenticator: Authenticator,
-    scheme: &'static str,
 }
 
 impl Metadata {
-    pub(super) fn new(authenticator: Authenticator, is_tls: bool) -> Self {
-        Self { authenticator, scheme: if is_tls { "https" } else { "http" } }
+    pub(super) fn new(authenticator: Authenticator) -> Self {
+        Self { authenticator }
     }
 
-    /// The metadata, when there is an issuer. The host is one that was looked at before.
-    fn of(&self, headers: &HeaderMap) -> Option<ProtectedResourceMetadata> {
-        let host = headers.get(header::HOST)?.to_str().ok()?;
-        self.authenticator.metadata(&format!("{}://{host}/mcp", self.scheme))
-    }
-
-    /// The address of the metadata, for a challenge.
-    pub(super) fn address(&self, headers: &HeaderMap) -> Option<String> {
-        well_known(&self.of(headers)?.resource)
+    /// The address of the metadata, for a challenge. There is one where there is an issuer.
+    pub(super) fn address(&self) -> Option<String> {
+        well_known(&self.authenticator.metadata()?.resource)
     }
 }
 
@@ -44,8 +37,8 @@ fn well_known(resource: &str) -> Option<String> {
 }
 
 /// Answers with the metadata, for whichever path of this server is asked about.
-pub(super) async fn metadata(State(metadata): State<Metadata>, headers: HeaderMap) -> Response {
-    match metadata.of(&headers) {
+pub(super) async fn metadata(State(metadata): State<Metadata>) -> Response {
+    match metadata.authenticator.metadata() {
         Some(metadata) => Json(metadata).into_response(),
         None => ApiError::not_found().into_response(),
     }

@@ -27,5 +27,6 @@ pub(super) async fn for_operators(
     if identity.scopes.has(Scope::Admin) || authentication.is_open() {
         return next.run(request).await;
     }
-    authentication.step_up(InsufficientScope { needed: Scope::Admin.into() }, request.headers())
+    let insufficient = InsufficientScope { needed: Scope::Admin.into() };
+    authentication.step_up(insufficient, None, request.extensions()).await
 }

@@ -40,11 +40,11 @@ pub(super) fn router<H: Handlers>(
     rest: Option<Rest>,
 ) -> Router {
     let guard = Guard::new(config);
-    let metadata = Metadata::new(authenticator.clone(), config.tls.is_some());
+    let metadata = Metadata::new(authenticator.clone());
     let authentication = Authentication::new(authenticator, metadata.clone());
     let streamable = any(streamable::<H>).layer(map_response(error::in_one_shape));
     let mut for_clients = Router::new().route("/mcp", streamable).with_state(mcp);
-    let bodies = Bodies::new(config.patience.body);
+    let bodies = Bodies::new(config.patience.body, &config.bounds);
     let (mut for_operators, mut for_programs, mut for_anybody) = (Router::new(), Router::new(), Router::new());
     if let Some(Rest { sse, readiness, metrics, api }) = rest {
         for_programs = rest::router(api, authentication.clone(), &bodies);

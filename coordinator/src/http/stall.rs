@@ -9,19 +9,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// How long a client may read nothing of what waits for it.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// A stream whose writes fail when they do not get on.
 pub(super) struct Stalling<S> {
     inner: S,
+    /// How long a client may read nothing of what waits for it.
+    patience: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stalling<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner, waiting: None }
+    pub(super) fn new(inner: S, patience: Duration) -> Self {
+        Self { inner, patience, waiting: None }
     }
 
     fn watch<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -29,7 +28,8 @@ impl<S> Stalling<S> {
             self.waiting = None;
             return polled;
         }
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
+        let patience = self.patience;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
         waiting.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }

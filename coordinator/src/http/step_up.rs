@@ -28,11 +28,11 @@ struct Named<'a> {
     name: Cow<'a, str>,
 }
 
-/// What a message needs.
-fn needed(message: &[u8]) -> Option<Scopes> {
+/// The tool that a message calls.
+fn called(message: &[u8]) -> Option<&'static str> {
     let call = serde_json::from_slice::<Call<'_>>(message).ok()?;
-    let is_known = crate::tools::find(&call.params.name).is_some();
-    (call.method == "tools/call" && is_known).then(|| needed_scopes(&call.params.name))
+    let tool = crate::tools::find(&call.params.name)?;
+    (call.method == "tools/call").then_some(tool.name)
 }
 
 fn check(identity: &Identity, message: &[u8]) -> Result<(), InsufficientScope> {
@@ -44,7 +44,7 @@ fn check(identity: &Identity, message: &[u8]) -> Result<(), InsufficientScope> {
         // No tool needs more.
         return Ok(());
     }
-    needed(message).map_or(Ok(()), |needed| permit(identity.scopes, needed))
+    called(message).map_or(Ok(()), |tool| permit(identity.scopes, needed_scopes(tool)))
 }
 
 /// Lets a message through whose credentials permit what it asks for.
@@ -61,7 +61,7 @@ pub(super) async fn step_up(
     };
     match check(&identity, &message) {
         Ok(()) => next.run(Request::from_parts(parts, Body::from(message))).await,
-        Err(insufficient) => authentication.step_up(insufficient, &parts.headers),
+        Err(insufficient) => authentication.step_up(insufficient, called(&message), &parts.extensions).await,
     }
 }
 
@@ -72,16 +72,16 @@ mod tests {
     #[test]
     fn only_calls_of_tools_need_something_of_their_own() {
         let call = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"arguments":{"a":[1]},"name":"session\u005fclose"}}"#;
-        assert_eq!(needed(call), Some(Scope::Sessions.into()));
+        assert_eq!(called(call), Some("session_close"));
         let dotted = br#"{"method":"tools/call","params":{"name":"run.python"}}"#;
-        assert_eq!(needed(dotted), Some(Scope::Tools.into()));
+        assert_eq!(called(dotted), Some("run_python"));
         for other in [
             &br#"{"method":"prompts/get","params":{"name":"session_close"}}"#[..],
             br#"{"method":"tools/call","params":{"name":"no_such_tool"}}"#,
             br#"[{"method":"tools/call","params":{"name":"session_close"}}]"#,
             b"no JSON",
         ] {
-            assert_eq!(needed(other), None);
+            assert_eq!(called(other), None);
         }
     }
 }

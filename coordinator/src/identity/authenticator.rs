@@ -10,23 +10,52 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::issuer::{Issuer, Refused};
-use super::refusal::Unauthenticated;
+use super::refusal::{InsufficientScope, Unauthenticated};
 use super::resource::ProtectedResourceMetadata;
 use super::scopes::Scopes;
 use super::token::{self, TokenId};
 use super::tokens::Tokens;
+use super::validity::Validity;
 use crate::refusals::{Refusals, Verdict};
 
 /// The longest credentials that are looked at, in bytes.
 const CREDENTIALS_BYTES_MAX: usize = 8 << 10;
 
-/// Who makes a request and what the request may do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Who makes a request and what the request may do. Two are equal when both of that are, whatever shows it.
+#[derive(Debug, Clone)]
 pub struct Identity {
     /// On whose behalf.
     pub principal: Principal,
     /// What the credentials permit.
     pub scopes: Scopes,
+    /// How long they do, for what outlives the request.
+    pub validity: Validity,
+}
+
+impl Identity {
+    /// An identity that lasts.
+    pub fn new(principal: Principal, scopes: Scopes) -> Self {
+        Self { principal, scopes, validity: Validity::default() }
+    }
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.principal, self.scopes) == (&other.principal, other.scopes)
+    }
+}
+
+impl Eq for Identity {}
+
+/// What a request shows of who makes it.
+#[derive(Debug, Clone, Copy)]
+pub enum Credentials<'a> {
+    /// Nothing.
+    None,
+    /// The credentials of an `Authorization: Bearer` header, without the scheme.
+    Bearer(&'a str),
+    /// Something else; what is wrong with it, in a word of ours.
+    Other(&'static str),
 }
 
 /// Whether requests need credentials.
@@ -50,6 +79,7 @@ struct Inner {
     requirement: Requirement,
     audit: Audit,
     refusals: Mutex<Refusals>,
+    insufficient: Mutex<Refusals>,
     began: Instant,
 }
 
@@ -66,8 +96,8 @@ impl Authenticator {
     /// Checks against these tokens, and those of the issuer if there is one. Refusals are recorded in `audit`, a flood
     /// of them in part.
     pub fn new(tokens: Tokens, issuer: Option<Issuer>, requirement: Requirement, audit: Audit) -> Self {
-        let (refusals, began) = (Mutex::default(), Instant::now());
-        Self(Arc::new(Inner { tokens, issuer, requirement, audit, refusals, began }))
+        let (refusals, insufficient, began) = (Mutex::default(), Mutex::default(), Instant::now());
+        Self(Arc::new(Inner { tokens, issuer, requirement, audit, refusals, insufficient, began }))
     }
 
     /// Whether requests without credentials are let in (as the principal `http:local`). Only ever on the loopback
@@ -80,11 +110,10 @@ impl Authenticator {
         }
     }
 
-    /// What clients are told of the issuer (RFC 9728), when there is one. `reached_at` is the URL by which the client
-    /// knows this server.
-    pub fn metadata(&self, reached_at: &str) -> Option<ProtectedResourceMetadata> {
+    /// What clients are told of the issuer (RFC 9728), when there is one.
+    pub fn metadata(&self) -> Option<ProtectedResourceMetadata> {
         let issuer = self.0.issuer.as_ref()?;
-        Some(ProtectedResourceMetadata::new(issuer.config(), reached_at))
+        Some(ProtectedResourceMetadata::new(issuer.config()))
     }
 
     /// The static tokens.
@@ -92,12 +121,40 @@ impl Authenticator {
         &self.0.tokens
     }
 
+    /// Records that good credentials permit too little, unless there were too many such just now. `tool`: the one that
+    /// was called, if one was.
+    pub async fn insufficient(
+        &self,
+        identity: &Identity,
+        why: InsufficientScope,
+        tool: Option<&'static str>,
+        peer: Option<IpAddr>,
+    ) {
+        let Verdict::Record { suppressed } = self.0.insufficient.lock().count(self.0.began.elapsed()) else {
+            return;
+        };
+        let kind = if tool.is_some() { EventKind::CallRefused } else { EventKind::AuthenticationRefused };
+        let entry = Entry {
+            kind,
+            principal: Some(identity.principal.clone()),
+            tool: tool.map(str::to_owned),
+            outcome: Some(Outcome::Refused),
+            code: Some(ErrorCode::PermissionDenied),
+            detail: Some(json!({"needed_scopes": why.needed, "peer": peer, "suppressed": suppressed})),
+            ..Entry::default()
+        };
+        // The request is refused in any case.
+        if let Err(error) = self.0.audit.append(entry).await {
+            tracing::warn!(%error, "a request with too narrow a scope is not in the log");
+        }
+    }
+
     /// Who makes a request. `bearer`: the credentials of an `Authorization: Bearer` header, without the scheme.
     ///
     /// # Errors
     /// Why the request is not let in.
     pub async fn authenticate(&self, bearer: Option<&str>) -> Result<Identity, Unauthenticated> {
-        self.authenticate_from(bearer, None).await
+        self.authenticate_from(bearer.map_or(Credentials::None, Credentials::Bearer), None).await
     }
 
     /// The same, with the address that the request came from, for the record of a refusal.
@@ -106,15 +163,16 @@ impl Authenticator {
     /// Why the request is not let in.
     pub async fn authenticate_from(
         &self,
-        bearer: Option<&str>,
+        credentials: Credentials<'_>,
         peer: Option<IpAddr>,
     ) -> Result<Identity, Unauthenticated> {
-        let refused = match bearer {
-            None if self.is_open() => {
-                return Ok(Identity { principal: Principal::http_local(), scopes: Scopes::USER });
+        let refused = match credentials {
+            Credentials::None if self.is_open() => {
+                return Ok(Identity::new(Principal::http_local(), Scopes::USER));
             }
-            None => Evidence { why: Unauthenticated::Missing, about: None, token: None },
-            Some(credentials) => match self.check(credentials).await {
+            Credentials::None => Evidence { why: Unauthenticated::Missing, about: None, token: None },
+            Credentials::Other(about) => Evidence { why: Unauthenticated::Invalid, about: Some(about), token: None },
+            Credentials::Bearer(credentials) => match self.check(credentials).await {
                 Ok(identity) => return Ok(identity),
                 Err(refused) => refused,
             },
@@ -196,7 +254,7 @@ mod tests {
     async fn a_token_lets_its_principal_in_until_it_is_revoked() {
         let bench = Bench::new(Requirement::Auto).await;
         let ((id, text), (_, other)) = (bench.token("alice").await, bench.token("alice").await);
-        let identity = Identity { principal: "alice".parse().unwrap(), scopes: Scope::Tools.into() };
+        let identity = Identity::new("alice".parse().unwrap(), Scope::Tools.into());
         assert_eq!(bench.authenticator.authenticate(Some(&text)).await, Ok(identity.clone()));
         bench.authenticator.tokens().revoke(&id, &bench.operator).await.unwrap();
         assert_eq!(bench.authenticator.authenticate(Some(&text)).await, Err(Unauthenticated::Revoked));
@@ -239,6 +297,24 @@ mod tests {
         bench.authenticator.tokens().note_loss(&bench.operator).await.unwrap();
         assert!(!bench.authenticator.is_open());
         assert!(bench.authenticator.tokens().list().iter().all(|token| token.revoked.is_some()));
+    }
+
+    #[tokio::test]
+    async fn a_dead_token_that_makes_room_for_another_is_in_the_log() {
+        let bench = Bench::new(Requirement::Auto).await;
+        let (oldest, _) = bench.token("alice").await;
+        bench.authenticator.tokens().revoke(&oldest, &bench.operator).await.unwrap();
+        for _ in 1..crate::identity::TOKENS_MAX {
+            bench.token("bob").await;
+        }
+        let forgotten = |records: Vec<codegen_audit::Record>| {
+            let forgotten = records.into_iter().filter(|record| record.kind == EventKind::TokenForgotten);
+            forgotten.map(|record| record.detail.unwrap()).collect::<Vec<_>>()
+        };
+        assert!(forgotten(bench.audit.memory_records()).is_empty());
+        bench.token("bob").await;
+        let details = forgotten(bench.audit.memory_records());
+        assert_eq!((details.len(), &details[0]["id"], &details[0]["was"]), (1, &json!(oldest), &json!("revoked")));
     }
 
     #[tokio::test]

@@ -14,8 +14,9 @@ mod resource;
 mod scopes;
 mod token;
 mod tokens;
+mod validity;
 
-pub use authenticator::{Authenticator, Identity, Requirement};
+pub use authenticator::{Authenticator, Credentials, Identity, Requirement};
 pub use issuer::{Endpoint, InvalidEndpoint, Issuer, IssuerConfig, NoTrustedRoots};
 pub use needed::{needed_scopes, permit};
 pub use refusal::{InsufficientScope, Unauthenticated};
@@ -23,3 +24,4 @@ pub use resource::ProtectedResourceMetadata;
 pub use scopes::{InvalidScope, SCOPE_PREFIX, Scope, Scopes};
 pub use token::{InvalidTokenId, TokenDigest, TokenId, TokenText};
 pub use tokens::{NewToken, TOKENS_MAX, TokenState, TokenView, Tokens};
+pub use validity::Validity;

@@ -49,7 +49,9 @@ impl Unauthenticated {
                 format!(", error=\"invalid_token\", error_description=\"{self}\"")
             }
         };
-        challenge(&error, metadata)
+        // Where there is an issuer, clients are told what to ask it for.
+        let scope = metadata.map(|_| format!(", scope=\"{}\"", Scopes::USER.prefixed())).unwrap_or_default();
+        challenge(&format!("{error}{scope}"), metadata)
     }
 }
 
@@ -84,7 +86,9 @@ mod tests {
         let url = "https://host/.well-known/oauth-protected-resource";
         assert_eq!(
             Unauthenticated::Missing.challenge(Some(url)),
-            format!("Bearer realm=\"codegen-mcp\", resource_metadata=\"{url}\"")
+            format!(
+                "Bearer realm=\"codegen-mcp\", scope=\"codegen:tools codegen:sessions\", resource_metadata=\"{url}\""
+            )
         );
         assert_eq!(
             Unauthenticated::Expired.challenge(None),

@@ -21,13 +21,11 @@ pub struct ProtectedResourceMetadata {
 }
 
 impl ProtectedResourceMetadata {
-    /// The metadata of a server that trusts this issuer. `reached_at` is the URL that the client knows it by, for an
-    /// audience that is no URL: clients look for the URL there (RFC 9728 §3.3).
-    pub(super) fn new(config: &IssuerConfig, reached_at: &str) -> Self {
-        let is_url = config.audience.starts_with("https://") || config.audience.starts_with("http://");
+    /// The metadata of a server that trusts this issuer.
+    pub(super) fn new(config: &IssuerConfig) -> Self {
         let offered: Scopes = [Scope::Tools, Scope::Sessions, Scope::Admin].into_iter().collect();
         Self {
-            resource: if is_url { config.audience.clone() } else { reached_at.to_owned() },
+            resource: config.audience.clone(),
             authorization_servers: vec![config.issuer.to_string()],
             scopes_supported: offered.iter().map(|scope| scope.prefixed().to_owned()).collect(),
             bearer_methods_supported: vec!["header".to_owned()],
@@ -44,14 +42,13 @@ mod tests {
 
     #[test]
     fn the_metadata_name_issuer_resource_and_scopes() {
-        let config = |audience: &str| IssuerConfig {
+        let config = IssuerConfig {
             issuer: "https://id.example".parse().unwrap(),
-            audience: audience.to_owned(),
+            audience: "https://code.example".to_owned(),
             jwks_url: None,
             principal_claim: "sub".to_owned(),
         };
-        let reached_at = "https://code.example/mcp";
-        let metadata = ProtectedResourceMetadata::new(&config("https://code.example"), reached_at);
+        let metadata = ProtectedResourceMetadata::new(&config);
         let expected = json!({
             "resource": "https://code.example",
             "authorization_servers": ["https://id.example"],
@@ -60,6 +57,5 @@ mod tests {
             "resource_name": "CodeGen-MCP",
         });
         assert_eq!(serde_json::to_value(metadata).unwrap(), expected);
-        assert_eq!(ProtectedResourceMetadata::new(&config("api-7"), reached_at).resource, reached_at);
     }
 }

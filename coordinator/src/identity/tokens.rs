@@ -12,11 +12,13 @@ use codegen_types::{ErrorCode, Failure, Principal};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::authenticator::Identity;
 use super::refusal::Unauthenticated;
 use super::scopes::Scopes;
 use super::token::{self, TokenDigest, TokenId, TokenText};
+use super::validity::Validity;
 use crate::store::{StoreError, StoreResult, TokenRow, TokenStore};
 
 /// Tokens that are kept, dead ones included; the oldest dead one makes room.
@@ -33,9 +35,22 @@ pub struct Tokens(Arc<Inner>);
 struct Inner {
     store: Arc<dyn TokenStore>,
     audit: Audit,
-    table: RwLock<HashMap<TokenId, TokenRow>>,
+    table: RwLock<HashMap<TokenId, Known>>,
     /// Held through each change, so that store and table agree.
     changing: tokio::sync::Mutex<()>,
+}
+
+/// A token, and who waits for its end.
+struct Known {
+    row: TokenRow,
+    /// Cancelled when the token is revoked.
+    revoked: CancellationToken,
+}
+
+impl Known {
+    fn new(row: TokenRow) -> Self {
+        Self { row, revoked: CancellationToken::new() }
+    }
 }
 
 /// A token to be made.
@@ -102,7 +117,7 @@ impl Tokens {
     /// # Errors
     /// The store cannot be read.
     pub async fn load(store: Arc<dyn TokenStore>, audit: Audit) -> StoreResult<Self> {
-        let table = store.tokens().await?.into_iter().map(|row| (row.id.clone(), row)).collect();
+        let table = store.tokens().await?.into_iter().map(|row| (row.id.clone(), Known::new(row))).collect();
         Ok(Self(Arc::new(Inner { store, audit, table: RwLock::new(table), changing: tokio::sync::Mutex::default() })))
     }
 
@@ -120,7 +135,7 @@ impl Tokens {
         let _turn = self.0.changing.lock().await;
         let now = now_ms();
         let (row, text) = mint(new, now)?;
-        self.make_room(now).await?;
+        self.make_room(now, by).await?;
         let detail = json!({
             "id": row.id, "for": row.principal, "scopes": row.scopes, "expires_ms": row.expires_ms, "note": row.note,
         });
@@ -129,18 +144,18 @@ impl Tokens {
             return Err(self.failed(entry, &error).await);
         }
         let view = view(&row, now);
-        self.0.table.write().insert(row.id.clone(), row);
+        self.0.table.write().insert(row.id.clone(), Known::new(row));
         Ok((view, text))
     }
 
-    /// Revokes a token. The next request with it is refused, and it stays listed.
+    /// Revokes a token. The next request with it is refused, its open streams end, and it stays listed.
     ///
     /// # Errors
     /// `NOT_FOUND`; `AUDIT_UNAVAILABLE`; `INTERNAL` when the store fails.
     pub async fn revoke(&self, id: &TokenId, by: &Principal) -> Result<TokenView, Failure> {
         let _turn = self.0.changing.lock().await;
         let now = now_ms();
-        let found = self.0.table.read().get(id).cloned();
+        let found = self.0.table.read().get(id).map(|known| known.row.clone());
         let row = found.ok_or_else(|| Failure::new(ErrorCode::NotFound, format!("there is no token {id}")))?;
         if row.revoked_ms.is_some() {
             return Ok(view(&row, now));
@@ -152,14 +167,17 @@ impl Tokens {
         }
         let row = TokenRow { revoked_ms: Some(now), ..row };
         let view = view(&row, now);
-        self.0.table.write().insert(id.clone(), row);
+        if let Some(known) = self.0.table.write().get_mut(id) {
+            known.row = row;
+            known.revoked.cancel();
+        }
         Ok(view)
     }
 
     /// Every token, oldest first.
     pub fn list(&self) -> Vec<TokenView> {
         let now = now_ms();
-        let mut rows: Vec<TokenRow> = self.0.table.read().values().cloned().collect();
+        let mut rows: Vec<TokenRow> = self.0.table.read().values().map(|known| known.row.clone()).collect();
         rows.sort_by(|one, other| (one.created_ms, &one.id).cmp(&(other.created_ms, &other.id)));
         rows.iter().map(|row| view(row, now)).collect()
     }
@@ -178,36 +196,43 @@ impl Tokens {
     /// Who uses a token, and the token's id as far as the text names one that there is.
     pub(super) fn check(&self, text: &str) -> (Result<Identity, Unauthenticated>, Option<TokenId>) {
         let table = self.0.table.read();
-        let Some(row) = token::id_in(text).and_then(|id| table.get(&id)) else {
+        let Some(Known { row, revoked }) = token::id_in(text).and_then(|id| table.get(&id)) else {
             return (Err(Unauthenticated::Invalid), None);
         };
         if !row.digest.matches(text) {
             return (Err(Unauthenticated::Invalid), Some(row.id.clone()));
         }
         let checked = match state(row, now_ms()) {
-            TokenState::Active => Ok(Identity { principal: row.principal.clone(), scopes: row.scopes }),
+            TokenState::Active => {
+                let validity = Validity { expires_ms: row.expires_ms, revoked: Some(revoked.clone()) };
+                Ok(Identity { principal: row.principal.clone(), scopes: row.scopes, validity })
+            }
             TokenState::Expired => Err(Unauthenticated::Expired),
             TokenState::Revoked => Err(Unauthenticated::Revoked),
         };
         (checked, Some(row.id.clone()))
     }
 
-    /// Removes the oldest dead token when there is no room for another.
-    async fn make_room(&self, now: i64) -> Result<(), Failure> {
+    /// Removes the oldest dead token when there is no room for another. Whoever uses it then is told that it is no token.
+    async fn make_room(&self, now: i64, by: &Principal) -> Result<(), Failure> {
         let oldest = {
             let table = self.0.table.read();
             if table.len() < TOKENS_MAX {
                 return Ok(());
             }
-            let dead = table.values().filter(|row| state(row, now) != TokenState::Active);
-            dead.min_by_key(|row| row.created_ms).map(|row| row.id.clone())
+            let dead = table.values().map(|known| &known.row).filter(|row| state(row, now) != TokenState::Active);
+            dead.min_by_key(|row| row.created_ms).cloned()
         };
-        let Some(id) = oldest else {
+        let Some(row) = oldest else {
             let message = format!("there are {TOKENS_MAX} good tokens already; revoke one that is not needed");
             return Err(Failure::new(ErrorCode::QuotaExceeded, message));
         };
-        self.0.store.remove_token(id.clone()).await.map_err(|error| store_failed(&error))?;
-        self.0.table.write().remove(&id);
+        let detail = json!({"id": row.id, "for": row.principal, "was": state(&row, now)});
+        let entry = self.record(EventKind::TokenForgotten, by, detail).await?;
+        if let Err(error) = self.0.store.remove_token(row.id.clone()).await {
+            return Err(self.failed(entry, &error).await);
+        }
+        self.0.table.write().remove(&row.id);
         Ok(())
     }
 

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use coordinator::config::HttpBounds;
+use coordinator::identity::Scopes;
 use hyper::StatusCode;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::rig::{PATIENCE, Rig, until};
+use crate::rig::{PATIENCE, Rig, text_of, until};
 
 /// What the server says to a client that wrote this and then nothing, until it closes the connection.
 async fn said_to(rig: &Rig, written: &[u8]) -> String {
@@ -101,4 +104,80 @@ async fn one_address_cannot_take_every_connection() {
     })
     .await;
     assert_eq!(rig.request("GET", "/healthz").send().await.status, StatusCode::OK);
+}
+
+/// Begins a body of which so much comes, and then nothing.
+async fn unfinished(rig: &Rig, token: &str, bytes: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\ncontent-length: 90000000\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // What is refused is no longer read.
+    let _refused = stream.write_all(&vec![b' '; bytes]).await;
+    stream
+}
+
+async fn status(stream: &mut TcpStream) -> String {
+    let mut said = vec![0; 12];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut said)).await.expect("an answer in time").unwrap();
+    String::from_utf8(said).unwrap()
+}
+
+#[tokio::test]
+async fn bodies_of_one_user_leave_room_for_those_of_others_and_large_ones_for_small_ones() {
+    let rig = Rig::with(|config| {
+        config.bounds = HttpBounds { bodies_bytes: 16 << 20, bodies_of_one_bytes: 8 << 20 };
+    })
+    .await;
+    let (ann, bob) = (rig.token("ann", Scopes::USER).await, rig.token("bob", Scopes::USER).await);
+    let large = 6 << 20;
+    let _held = unfinished(&rig, &ann, large).await;
+    let mut second = unfinished(&rig, &ann, large).await;
+    assert_eq!(status(&mut second).await, "HTTP/1.1 429", "it would be more than her share");
+    let _of_bob = unfinished(&rig, &bob, large).await;
+    let eve = rig.token("eve", Scopes::USER).await;
+    let mut third = unfinished(&rig, &eve, large).await;
+    assert_eq!(status(&mut third).await, "HTTP/1.1 503", "all together");
+    for token in [&ann, &bob, &eve] {
+        let small = rig.stateless("tools/list", json!({})).bearer(Some(token)).send().await;
+        assert_eq!(small.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_body_s_room_is_taken_until_its_call_is_over() {
+    let rig = Rig::with(|config| {
+        config.bounds = HttpBounds { bodies_bytes: 64 << 20, bodies_of_one_bytes: 4 << 20 };
+    })
+    .await;
+    let session = rig.session("2025-11-25", None).await;
+    let handle = session.handle().await;
+    let call = |id: u64| {
+        let params = json!({"name": "run_python", "arguments": {"session_id": handle, "code": "wait"}});
+        let message = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
+        session.post(&message).body(format!("{message}{}", " ".repeat(3 << 20)))
+    };
+    let first = call(1).send().await;
+    until("it runs", || rig.double.running.load(std::sync::atomic::Ordering::Relaxed) == 1).await;
+    let second = call(2).send().await;
+    assert_eq!(second.status, StatusCode::TOO_MANY_REQUESTS);
+    rig.double.go.notify_one();
+    assert!(text_of(&first.answer().await).contains("let go"));
+    let third = call(3).send().await;
+    assert_eq!(third.status, StatusCode::OK);
+    rig.double.go.notify_one();
+    third.answer().await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_for_too_long_is_cut_off() {
+    let rig = Rig::with(|config| config.patience.unread = Duration::from_millis(300)).await;
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    let list = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(1_000);
+    let cut = async {
+        // Answers that nobody reads fill both buffers; then the server reads no more, and ends.
+        while stream.write_all(list.as_bytes()).await.is_ok() {}
+    };
+    tokio::time::timeout(PATIENCE, cut).await.expect("the connection is cut");
 }

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use codegen_audit::Audit;
+use codegen_audit::{Audit, EventKind};
+use codegen_types::{Principal, SessionId};
 use coordinator::config::HttpConfig;
 use coordinator::http::{HttpError, HttpServer};
-use coordinator::identity::{Authenticator, Requirement, Scope, Scopes, Tokens};
+use coordinator::identity::{Authenticator, NewToken, Requirement, Scope, Scopes, Tokens};
 use coordinator::store::Memory;
+use futures::FutureExt as _;
 use hyper::StatusCode;
 use serde_json::json;
 
@@ -96,4 +98,69 @@ async fn other_addresses_than_loopback_are_served_only_when_somebody_is_asked_wh
     }
     assert!(bind("0.0.0.0:0", Requirement::Required).await.is_ok());
     assert!(bind("127.0.0.1:0", Requirement::Open).await.is_ok());
+}
+
+#[tokio::test]
+async fn open_streams_end_with_the_token_that_opened_them() {
+    let rig = Rig::new().await;
+    let other = rig.token("ann", Scopes::USER).await;
+    let new = NewToken { principal: "ann".to_owned(), scopes: Scopes::USER, lifetime_seconds: None, note: None };
+    let (revoked, text) = rig.tokens.create(new.clone(), &Principal::os_user("op")).await.unwrap();
+    let text = text.expose();
+    let session = rig.session("2025-11-25", Some(text)).await;
+    let mut standalone = session.get().send().await;
+    assert!(standalone.event().await.is_some());
+    let filter = json!({"notifications": {"resourcesListChanged": true}});
+    let mut listening = rig.stateless("subscriptions/listen", filter.clone()).bearer(Some(text)).send().await;
+    assert!(listening.message().await.is_some());
+    let mut legacy = rig.request("GET", "/sse").bearer(Some(text)).send().await;
+    let endpoint = legacy.endpoint().await;
+    let mut of_other = rig.stateless("subscriptions/listen", filter.clone()).bearer(Some(&other)).send().await;
+    assert!(of_other.message().await.is_some());
+
+    rig.tokens.revoke(&revoked.id, &Principal::os_user("op")).await.unwrap();
+    for stream in [&mut standalone, &mut listening, &mut legacy] {
+        assert!(stream.event().await.is_none());
+    }
+    let posted = || rig.request("POST", &endpoint).header("content-type", "application/json").body("{}");
+    while posted().bearer(Some(&other)).send().await.status != StatusCode::NOT_FOUND {}
+
+    let brief = NewToken { lifetime_seconds: Some(1), ..new };
+    let (_, brief) = rig.tokens.create(brief, &Principal::os_user("op")).await.unwrap();
+    let mut expiring = rig.stateless("subscriptions/listen", filter).bearer(Some(brief.expose())).send().await;
+    assert_eq!(expiring.status, StatusCode::OK);
+    while expiring.event().await.is_some() {}
+    rig.double.changes.tell(SessionId::mint(), None);
+    assert!(of_other.event().now_or_never().is_none(), "that of a good token is open still");
+}
+
+#[tokio::test]
+async fn every_refusal_is_in_the_log_and_that_of_a_call_is_counted() {
+    let rig = Rig::new().await;
+    let (tools, admin) = (rig.token("ann", Scope::Tools.into()).await, rig.token("op", Scope::Admin.into()).await);
+    let series = r#"codegen_calls_total{tool="session_close",code="PERMISSION_DENIED"}"#;
+    let counted = async || {
+        let text = rig.request("GET", "/metrics").bearer(Some(&admin)).send().await.text().await;
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse::<f64>().ok()).unwrap_or_default()
+    };
+    let before = counted().await;
+    for value in ["Basic YTpi", "Bearer ", "Bearer \u{e9}"] {
+        rig.stateless("tools/list", json!({})).header("authorization", value).send().await;
+    }
+    rig.stateless("tools/list", json!({})).bearer(Some(&tools)).bearer(Some(&tools)).send().await;
+    rig.stateless_tool("session_close", json!({"session_id": "x"})).bearer(Some(&tools)).send().await;
+    rig.request("GET", "/metrics").bearer(Some(&tools)).send().await;
+    let records = rig.audit.memory_records();
+    let refused = |kind| records.iter().filter(move |record| record.kind == kind);
+    let about: Vec<_> = refused(EventKind::AuthenticationRefused)
+        .filter(|record| record.principal.is_none())
+        .map(|record| record.detail.clone().unwrap()["about"].clone())
+        .collect();
+    assert_eq!(about, ["scheme", "empty", "form", "two headers"]);
+    let call: Vec<_> = refused(EventKind::CallRefused).collect();
+    assert_eq!((call.len(), call[0].tool.as_deref()), (1, Some("session_close")));
+    assert_eq!(call[0].principal, Some("ann".parse().unwrap()));
+    let operators = refused(EventKind::AuthenticationRefused).filter(|record| record.principal.is_some());
+    assert_eq!(operators.count(), 1, "that of the metrics");
+    assert!((counted().await - before - 1.0).abs() < 0.5);
 }

@@ -16,7 +16,7 @@ async fn a_token_under_each_permitted_algorithm_speaks_for_its_user() {
     let place = issuer.url().trim_start_matches("http://");
     for key in &keys {
         let principal = format!("oidc:{place}/alice").parse().unwrap();
-        let expected = Identity { principal, scopes: Scopes::USER };
+        let expected = Identity::new(principal, Scopes::USER);
         assert_eq!(trusting.ask(&key.sign(&issuer.claims("alice"))).await, Ok(expected), "{:?}", key.algorithm);
         let other = trusting.ask(&key.sign(&issuer.claims("bob"))).await.unwrap();
         assert!(other.principal.as_str().ends_with("/bob"));

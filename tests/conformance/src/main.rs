@@ -16,7 +16,7 @@ mod tools;
 use std::sync::Arc;
 
 use codegen_audit::Audit;
-use coordinator::config::{HttpConfig, Patience};
+use coordinator::config::HttpConfig;
 use coordinator::http::HttpServer;
 use coordinator::identity::{Authenticator, Requirement, Tokens};
 use coordinator::store::Memory;
@@ -30,13 +30,9 @@ const CONNECTIONS_MAX: u32 = 256;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = HttpConfig {
-        listen: ([127, 0, 0, 1], 0).into(),
-        allowed_hosts: Vec::new(),
-        allowed_origins: Vec::new(),
-        tls: None,
-        patience: Patience::default(),
         connections_max: CONNECTIONS_MAX,
         connections_per_address_max: CONNECTIONS_MAX,
+        ..HttpConfig::at(([127, 0, 0, 1], 0).into())
     };
     let audit = Audit::in_memory();
     let tokens = Tokens::load(Arc::new(Memory::default()), audit.clone()).await?;

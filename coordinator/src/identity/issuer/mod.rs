@@ -25,7 +25,7 @@ use verify::Expected;
 pub struct IssuerConfig {
     /// The issuer, exactly as its tokens name it.
     pub issuer: Endpoint,
-    /// What tokens must name as their audience.
+    /// What tokens must name as their audience: the URL of this server, which clients ask for (RFC 8707).
     pub audience: String,
     /// Where the issuer's keys are; by default its own metadata say.
     pub jwks_url: Option<Endpoint>,

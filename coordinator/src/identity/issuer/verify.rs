@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::endpoint::Endpoint;
 use super::{IssuerConfig, Refused, principal};
 use crate::identity::authenticator::Identity;
-use crate::identity::{Scopes, Unauthenticated};
+use crate::identity::{Scopes, Unauthenticated, Validity};
 
 /// What tokens may be signed with. No secret that both sides know is among them, and never none.
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
@@ -59,7 +59,8 @@ impl Expected {
         let claims = claims.map_err(|error| refused(error.kind()))?.claims.rest;
         let user = claims.get(&self.principal_claim).and_then(Value::as_str).filter(|user| !user.is_empty());
         let principal = user.and_then(|user| principal(&self.issuer, user)).ok_or(Refused::invalid("principal"))?;
-        Ok(Identity { principal, scopes: scopes(&claims) })
+        let validity = Validity { expires_ms: expires_ms(&claims), revoked: None };
+        Ok(Identity { principal, scopes: scopes(&claims), validity })
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -71,6 +72,13 @@ impl Expected {
         validation.leeway = LEEWAY_SECONDS;
         validation
     }
+}
+
+/// When a token is let in no more, in milliseconds since 1970.
+fn expires_ms(claims: &Map<String, Value>) -> Option<i64> {
+    let seconds = claims.get("exp").and_then(Value::as_f64)?;
+    #[expect(clippy::cast_possible_truncation, reason = "a time beyond what can be counted is the last that can")]
+    Some(((seconds + LEEWAY_SECONDS as f64) * 1_000.0) as i64)
 }
 
 /// The scopes of ours: from `scope`, a text (RFC 8693 §4.2), and from `scp`, a text or a list.
