@@ -9,6 +9,7 @@ mod inspector;
 mod policy;
 mod readme;
 mod resources;
+mod rest;
 mod revisions;
 mod sharing;
 mod usage;

@@ -33,6 +33,18 @@ struct RefusalBody {
     details: Value,
 }
 
+/// One event of a stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it only describes the answer")]
+pub(super) struct ServerEvent {
+    /// What it tells of.
+    event: String,
+    /// What happened, in JSON.
+    data: String,
+    /// Where to take the stream up again.
+    id: Option<String>,
+}
+
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(

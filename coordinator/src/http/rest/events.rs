@@ -68,7 +68,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 /// be asked for anew.
 #[utoipa::path(get, path = "/events", tag = "events", operation_id = "follow_events",
     params(EventQuery, ("last-event-id" = Option<String>, Header, description = "The id of the last event that was seen")),
-    responses((status = 200, description = "Events as they happen", body = String, content_type = "text/event-stream")))]
+    responses((status = 200, description = "Events as they happen", body = super::description::ServerEvent, content_type = "text/event-stream")))]
 async fn events(
     State(api): State<Api>,
     asked: Asked,

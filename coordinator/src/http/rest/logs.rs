@@ -66,7 +66,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
         ("last-event-id" = Option<String>, Header, description = "The id of the last event that was seen"),
     ),
     responses((status = 200, description = "Both streams in the order of arrival", content(
-        (String = "text/plain"), (String = "text/event-stream"),
+        (String = "text/plain"), (super::description::ServerEvent = "text/event-stream"),
     ), headers(("x-next-cursor" = String, description = "Where to go on, when there is more or may be")))))]
 async fn logs(
     State(api): State<Api>,

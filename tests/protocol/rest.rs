@@ -1,0 +1,196 @@
+//! REST over the real product: what its description promises holds, and what the README shows works.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use e2e::Installation;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+/// A server with a token. Dropping it ends it.
+struct Server {
+    child: Child,
+    url: String,
+    token: String,
+    installation: Installation,
+}
+
+impl Server {
+    fn start() -> Self {
+        let installation = Installation::new();
+        let token = token(&installation);
+        let mut command = installation.command(["--grpc-port", "0", "serve", "--http", "127.0.0.1:0"]);
+        // The suite asks more often than any user may.
+        command.env("HTTP_RATE", "1000/s burst 10000");
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the server starts");
+        let mut said = String::new();
+        let stderr = child.stderr.take().expect("a pipe was asked for");
+        BufReader::new(stderr).read_line(&mut said).expect("it says where it is");
+        let url = said.split_whitespace().last().expect("a URL").trim_end_matches("/mcp").to_owned();
+        Self { child, url, token, installation }
+    }
+
+    /// What curl gets, which must be no refusal.
+    fn curl(&self, path: &str, arguments: &[&str]) -> Vec<u8> {
+        let bearer = format!("Authorization: Bearer {}", self.token);
+        let url = format!("{}{path}", self.url);
+        let output =
+            Command::new("curl").args(["-sS", "--fail-with-body", "-H", &bearer]).args(arguments).arg(url).output();
+        let output = output.expect("curl is there");
+        assert!(output.status.success(), "{path}: {output:?}");
+        output.stdout
+    }
+
+    fn json(&self, path: &str, arguments: &[&str]) -> Value {
+        serde_json::from_slice(&self.curl(path, arguments)).expect("JSON")
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Value {
+        self.json(path, &["-H", "Content-Type: application/json", "-d", &body.to_string()])
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _gone = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _reaped = self.child.wait();
+    }
+}
+
+fn token(installation: &Installation) -> String {
+    let scopes = "tools,sessions,admin";
+    let made = installation.run(["tokens", "create", "--principal", "ann", "--scope", scopes, "--json"]);
+    let made: Value = serde_json::from_slice(&made.stdout).expect("a token");
+    made["token"].as_str().expect("its text").to_owned()
+}
+
+/// Runs schemathesis over the description; how many operations it tested and how many requests passed.
+fn schemathesis(server: &Server, parameters: &str, arguments: &[&str]) -> (u64, u64) {
+    let config: PathBuf = server.installation.outside().join("schemathesis.toml");
+    std::fs::write(&config, parameters).expect("a file");
+    let python = std::env::var("CODEGEN_TEST_PYTHON").expect("`make test` names a Python with `schemathesis`");
+    let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,\
+                  response_headers_conformance";
+    let output = Command::new(python)
+        .args(["-m", "schemathesis.cli", "--config-file"])
+        .arg(&config)
+        .args(["run", &format!("{}/api/openapi.json", server.url)])
+        .args(["--header", &format!("Authorization: Bearer {}", server.token), "--checks", checks])
+        .args(["--mode", "all", "--max-examples", "5", "--generation-deterministic"])
+        .args(["--request-timeout", "60", "--no-color"])
+        .args(arguments)
+        .current_dir(server.installation.outside())
+        .output()
+        .expect("Python starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let number = |before: &str, after: &str| -> u64 {
+        let line = said.lines().find(|line| line.contains(before) && line.contains(after)).unwrap_or_default();
+        let words = line.trim().trim_start_matches(before).split_whitespace();
+        words.filter_map(|word| word.parse().ok()).next().unwrap_or_default()
+    };
+    (number("Tested:", ""), number("", "generated,"))
+}
+
+#[test]
+fn no_answer_is_a_fault_and_none_is_undocumented() {
+    let server = Server::start();
+    let session = server.post("/api/v1/sessions", &json!({}))["session_id"].as_str().expect("a handle").to_owned();
+    server.curl(&format!("/api/v1/sessions/{session}/files/a.txt"), &["-X", "PUT", "--data-binary", "hello"]);
+    let run = json!({"kind": "python", "code": "print(6 * 7)"});
+    let task = server.post(&format!("/api/v1/sessions/{session}/tasks?wait=30"), &run);
+    let task = task["task_id"].as_str().expect("a task").to_owned();
+    let described = server.json("/api/openapi.json", &[]);
+    let items = described["paths"].as_object().expect("paths").values();
+    let all: usize = items.map(|item| item.as_object().expect("methods").len()).sum();
+    let parameters = format!(
+        "[parameters]\n\"path.session_id\" = \"{session}\"\n\"path.task_id\" = \"{task}\"\n\"query.for_seconds\" = 1\n\
+         \"query.wait\" = 1\n"
+    );
+    // What takes a second each time, or would end the session or the token that the suite uses, comes last.
+    let last = ["follow_events", "close_session", "revoke_token"];
+    let without = last.iter().flat_map(|name| ["--exclude-operation-id", name]);
+    let thorough: Vec<&str> = ["--phases", "coverage,fuzzing"].into_iter().chain(without).collect();
+    let (tested, passed) = schemathesis(&server, &parameters, &thorough);
+    assert_eq!(tested, (all - last.len()) as u64, "every operation is tested");
+    assert!(passed > 5 * tested, "{passed} requests are too few");
+    for name in last {
+        let briefly = ["--phases", "fuzzing", "--include-operation-id", name];
+        let (tested, passed) = schemathesis(&server, "[parameters]\n\"query.for_seconds\" = 1\n", &briefly);
+        assert!(tested == 1 && passed > 0, "{name}: {tested}, {passed}");
+    }
+}
+
+#[test]
+fn what_the_readme_shows_of_rest_works() {
+    let server = Server::start();
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).expect("a README");
+    let (_, section) = readme.split_once("<!-- rest -->").expect("a section about REST");
+    let (section, _) = section.split_once("<!-- /rest -->").expect("its end");
+    let (_, lines) = section.split_once("```sh\n").expect("commands");
+    let (lines, _) = lines.split_once("```").expect("their end");
+    assert_eq!(lines.lines().filter(|line| line.contains("curl ")).count(), 3, "{lines}");
+    let output = Command::new("sh")
+        .args(["-euc", &lines.replace("http://127.0.0.1:8080", &server.url)])
+        .env("TOKEN", &server.token)
+        .current_dir(server.installation.outside())
+        .output()
+        .expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("\"text\":\"42\\n\""), "{output:?}");
+}
+
+#[test]
+fn a_stream_tells_what_happens_and_is_taken_up_where_it_ended() {
+    let server = Server::start();
+    let session = server.post("/api/v1/sessions", &json!({}))["session_id"].as_str().expect("a handle").to_owned();
+    let events = |last: &str| {
+        let said = server.curl("/api/v1/events?for_seconds=2", &["-N", "-H", &format!("Last-Event-ID: {last}")]);
+        String::from_utf8(said).expect("text")
+    };
+    let run = json!({"kind": "shell", "command": "echo one; touch made.txt"});
+    let task = server.post(&format!("/api/v1/sessions/{session}/tasks?wait=30"), &run);
+    let task = task["task_id"].as_str().expect("a task");
+    let all = events("0");
+    for told in ["\"what\":\"created\"", "\"what\":\"opened\"", "\"what\":\"started\"", "\"what\":\"ended\"", task] {
+        assert!(all.contains(told), "{told}: {all}");
+    }
+    let ids: Vec<&str> = all.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+    let rest = events(ids[1]);
+    let again: Vec<&str> = rest.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+    assert_eq!(again[..ids.len() - 2], ids[2..], "nothing twice, nothing missed");
+    assert!(events("99999999").starts_with("event: reset"));
+    let logs = server.curl(&format!("/api/v1/tasks/{task}/logs"), &["-N", "-H", "Accept: text/event-stream"]);
+    let logs = String::from_utf8(logs).expect("text");
+    assert!(logs.starts_with("event: output") && logs.contains("one\\n") && logs.contains("event: end"), "{logs}");
+}
+
+#[test]
+fn a_file_goes_in_and_comes_out_whole_in_parts_and_by_version() {
+    let server = Server::start();
+    let session = server.post("/api/v1/sessions", &json!({}))["session_id"].as_str().expect("a handle").to_owned();
+    let at = format!("/api/v1/sessions/{session}/files/data/large.bin");
+    let contents: Vec<u8> = (0_u32..10 << 18).flat_map(u32::to_le_bytes).collect();
+    let file = server.installation.outside().join("large.bin");
+    std::fs::write(&file, &contents).expect("a file");
+    let path = file.to_str().expect("UTF-8");
+    let written = server.json(&at, &["-T", path]);
+    assert_eq!(written["size"], contents.len());
+    assert!(server.curl(&at, &[]) == contents, "more than two pieces come out as they went in");
+    assert_eq!(server.curl(&at, &["-r", "5000000-5000003"]), &contents[5_000_000..5_000_004]);
+    assert_eq!(server.curl(&at, &["-r", "-4"]), &contents[contents.len() - 4..]);
+    let etag = format!("If-None-Match: \"{}\"", written["etag"].as_str().expect("a version"));
+    let mut child = Command::new("curl")
+        .args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", &etag, "-H"])
+        .arg(format!("Authorization: Bearer {}", server.token))
+        .arg(format!("{}{at}", server.url))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("curl is there");
+    let mut status = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut status).expect("text");
+    child.wait().expect("it ends");
+    assert_eq!(status, "304");
+}
