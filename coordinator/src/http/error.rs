@@ -201,3 +201,38 @@ impl IntoResponse for ApiError {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_status_and_says_when_to_try_again_where_that_helps() {
+        const STATUSES: &[(u16, &[&str])] = &[
+            (400, &["INVALID_ARGUMENT", "PATH_VIOLATION"]),
+            (401, &["UNAUTHENTICATED"]),
+            (403, &["PERMISSION_DENIED", "APPROVAL_REQUIRED"]),
+            (404, &["NOT_FOUND", "SESSION_NOT_FOUND"]),
+            (409, &["NOT_A_FILE", "NOT_A_DIRECTORY", "ALREADY_EXISTS", "TASK_CANCELLED"]),
+            (410, &["SESSION_CLOSED", "SESSION_LOST"]),
+            (412, &["PRECONDITION_FAILED"]),
+            (413, &["FILE_TOO_LARGE"]),
+            (422, &["OUTPUT_LIMIT", "MEMORY_LIMIT", "PROCESS_LIMIT"]),
+            (429, &["SESSION_LIMIT", "RATE_LIMITED", "QUOTA_EXCEEDED"]),
+            (500, &["INTERNAL"]),
+            (502, &["TASK_OUTCOME_UNKNOWN"]),
+            (503, &["NO_CAPACITY", "WORKER_UNAVAILABLE", "ISOLATION_UNAVAILABLE", "AUDIT_UNAVAILABLE"]),
+            (504, &["TASK_TIMEOUT"]),
+            (507, &["DISK_LIMIT"]),
+        ];
+        for code in ErrorCode::ALL {
+            let response = ApiError::from(Failure::new(*code, "x")).into_response();
+            let status = response.status().as_u16();
+            let listed = STATUSES.iter().find(|(listed, _)| *listed == status);
+            assert!(listed.is_some_and(|(_, codes)| codes.contains(&code.as_str())), "{code}: {status}");
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), matches!(status, 429 | 503), "{code}");
+        }
+        let late = Failure::new(ErrorCode::RateLimited, "x").retry_after(Duration::from_millis(2_500));
+        assert_eq!(ApiError::from(late).into_response().headers()[header::RETRY_AFTER], "3");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use codegen_types::{Failure, SessionId};
+use codegen_types::{Failure, Principal, SessionId};
 use serde_json::Value;
 
 use super::connection::Connection;
@@ -57,6 +57,11 @@ impl Connection {
                 Err(self.refused(&request, failure, begun).await)
             }
         }
+    }
+
+    /// Whether this is a client of that principal.
+    pub(crate) fn is_of(&self, principal: &Principal) -> bool {
+        self.principal == *principal
     }
 
     /// Whether this client's principal may see a session.

@@ -64,7 +64,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 
 /// Follow what happens in your sessions
 ///
-/// Events are `session`, `task`, `files` and `reset`: after a `reset`, or without `Last-Event-ID`, what was before has to
+/// Events are `session`, `task`, `approval`, `files` and `reset`: after a `reset`, or without `Last-Event-ID`, what was before has to
 /// be asked for anew.
 #[utoipa::path(get, path = "/events", tag = "events", operation_id = "follow_events",
     params(EventQuery, ("last-event-id" = Option<String>, Header, description = "The id of the last event that was seen")),
@@ -175,12 +175,17 @@ impl Following {
     /// What is told of a record, when it is one of those that are, and about something that the caller may see.
     fn told(&self, record: &Record) -> Option<Event> {
         let (name, what) = name_of(record.kind)?;
-        let session = record.session?;
-        if !self.all && !self.connection.sees(session) {
+        // A call that waits for approval need not name a session.
+        let may_see = match (record.session, &record.principal) {
+            (Some(session), _) => self.connection.sees(session),
+            (None, Some(principal)) => self.connection.is_of(principal),
+            (None, None) => false,
+        };
+        if !self.all && !may_see {
             return None;
         }
         let data = json!({
-            "what": what, "at": record.ts, "session_id": session, "task_id": record.task, "tool": record.tool,
+            "what": what, "at": record.ts, "session_id": record.session, "task_id": record.task, "tool": record.tool,
             "path": record.path, "outcome": record.outcome, "code": record.code,
         });
         Some(Event::default().event(name).id(record.seq.0.to_string()).data(data.to_string()))
@@ -214,6 +219,8 @@ const fn name_of(kind: EventKind) -> Option<(&'static str, &'static str)> {
         EventKind::SessionClosing => Some(("session", "closing")),
         EventKind::SessionClosed => Some(("session", "closed")),
         EventKind::SessionExpired => Some(("session", "expired")),
+        EventKind::ApprovalRequested => Some(("approval", "requested")),
+        EventKind::ApprovalDecided => Some(("approval", "decided")),
         EventKind::TaskAttempt => Some(("task", "started")),
         EventKind::TaskOutcome | EventKind::TaskUnknown => Some(("task", "ended")),
         _ => None,
