@@ -87,7 +87,6 @@ impl Share {
     }
 
     /// Holds so many bytes.
-    #[cfg(test)]
     pub(crate) fn hold(&self, bytes: usize) -> Result<Held, Full> {
         let mut held = self.nothing();
         held.grow_to(bytes)?;

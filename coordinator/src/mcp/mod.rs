@@ -26,6 +26,7 @@ mod subscriptions;
 mod tasks;
 mod trace;
 mod unanswered;
+mod unread;
 mod writer;
 
 use std::sync::Arc;

@@ -28,7 +28,7 @@ use super::unanswered::Unanswered;
 use super::writer::{Lines, OutputClosed};
 
 /// The most messages in one batch.
-const BATCH_MAX: usize = 100;
+pub(super) const BATCH_MAX: usize = 100;
 
 /// One connection's transport.
 pub(super) struct Stdio<R> {

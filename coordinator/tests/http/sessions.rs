@@ -20,7 +20,8 @@ async fn a_session_of_somebody_else_is_as_unknown_as_one_that_never_was() {
         let resumed = as_eve(rig.request("GET", "/mcp")).header("last-event-id", "0-0").send().await;
         assert_eq!([post.status, get.status, resumed.status], [StatusCode::NOT_FOUND; 3]);
         assert_eq!(post.text().await, get.text().await);
-        as_eve(rig.request("DELETE", "/mcp")).send().await;
+        let ended = as_eve(rig.request("DELETE", "/mcp")).send().await;
+        assert_eq!((ended.status, ended.refusal().await.as_str()), (StatusCode::NOT_FOUND, "NOT_FOUND"));
     }
     let mine = session.post(&list).send().await;
     assert_eq!(mine.status, StatusCode::OK, "nobody else ends it");
@@ -139,4 +140,45 @@ async fn an_event_that_never_was_silences_nothing() {
     }
     rig.double.go.notify_one();
     assert!(text_of(&reply.answer().await).contains("let go"));
+}
+
+#[tokio::test]
+async fn a_batch_is_served_in_the_one_revision_that_knows_them() {
+    let rig = Rig::new().await;
+    let ping = |id: u64| json!({"jsonrpc": "2.0", "id": id, "method": "ping"});
+    let session = rig.session("2025-03-26", None).await;
+    let noted = json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"});
+    let mut answers = session.post(&json!([ping(1), noted, ping(2)])).send().await;
+    assert_eq!(answers.status, StatusCode::OK);
+    let mut answered = Vec::new();
+    while let Some(message) = answers.message().await {
+        answered.push(message["id"].as_u64().unwrap());
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, [1, 2]);
+    assert_eq!(session.post(&json!([noted])).send().await.status, StatusCode::ACCEPTED);
+    for bad in [json!([]), json!(vec![ping(1); 101])] {
+        assert_eq!(session.post(&bad).send().await.status, StatusCode::BAD_REQUEST);
+    }
+    let later = rig.session("2025-06-18", None).await;
+    for asked in [later.post(&json!([ping(1)])), rig.post(&json!([ping(1)]))] {
+        let refused = asked.send().await;
+        assert_eq!((refused.status, refused.refusal().await.as_str()), (StatusCode::BAD_REQUEST, "INVALID_ARGUMENT"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_answered_in_the_protocol_s_terms() {
+    let rig = Rig::new().await;
+    let session = rig.session("2025-06-18", None).await;
+    for (body, code, id) in [("{", -32_700, json!(null)), (r#"{"id": 7, "method": 1}"#, -32_600, json!(7))] {
+        for asked in [session.post(&json!({})), rig.stateless("ping", json!({}))] {
+            let refused = asked.body(body).send().await;
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{body}");
+            let said = refused.json().await;
+            assert_eq!((&said["error"]["code"], &said["id"]), (&json!(code), &id), "{said}");
+        }
+    }
+    let text = rig.request("POST", "/mcp").header("content-type", "text/plain").body("{").send().await;
+    assert_eq!(text.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
 }

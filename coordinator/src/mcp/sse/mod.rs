@@ -13,18 +13,19 @@ use axum::http::request::Parts;
 use codegen_types::{ErrorCode, Failure, Principal};
 use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
-use rmcp::model::{ClientJsonRpcMessage, GetExtensions as _, JsonRpcMessage, ServerJsonRpcMessage};
+use rmcp::model::{ClientJsonRpcMessage, GetExtensions as _, JsonRpcMessage};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use super::Services;
 use super::calls::Calls;
 use super::handler::{Handler, Room};
+use super::{Services, unread};
+use crate::byte_room::ByteRoom;
 use crate::caller::Caller;
 use crate::identity::Identity;
 use crate::tools::Handles;
-use transport::{Owed, SseTransport};
+use transport::{Outgoing, Owed, SseTransport};
 
 /// Messages of a client that wait to be handled. Full means that the request that posts one more waits.
 const INBOX: usize = 32;
@@ -33,7 +34,7 @@ const OUTBOX: usize = 64;
 /// How long posting a message may wait for room.
 const INBOX_PATIENCE: Duration = Duration::from_secs(10);
 /// Connections of one principal. One more is refused.
-const OF_ONE_MAX: usize = 2_048;
+const OF_ONE_MAX: usize = 512;
 /// Connections of everybody. One more is refused.
 const OF_ALL_MAX: usize = 4_096;
 
@@ -43,6 +44,7 @@ pub struct LegacySse {
     services: Services,
     calls: Calls,
     connections: Connections,
+    unread: ByteRoom,
 }
 
 type Connections = Arc<Mutex<HashMap<String, Connected>>>;
@@ -66,21 +68,22 @@ impl LegacySse {
     /// Serves with these services.
     pub fn new(services: Services) -> Self {
         let (calls, connections) = Default::default();
-        Self { services, calls, connections }
+        Self { services, calls, connections, unread: unread::room() }
     }
 
     /// Begins a connection on behalf of `identity`.
     ///
     /// # Errors
-    /// `RATE_LIMITED` when there is no room for one more.
+    /// `RATE_LIMITED` when the principal has too many, `NO_CAPACITY` when there is no room for one more.
     pub fn begin(&self, identity: Identity) -> Result<Begun<impl Stream<Item = String> + Send + use<>>, Failure> {
         let (inbox, received) = mpsc::channel(INBOX);
-        let (outbox, messages) = mpsc::channel::<ServerJsonRpcMessage>(OUTBOX);
+        let (outbox, messages) = mpsc::channel::<Outgoing>(OUTBOX);
         let (calls, owed) = (self.calls.part(), Owed::default());
         let id = self.enter(Connected { principal: identity.principal.clone(), inbox, owed: owed.clone() })?;
         let end = End { id: id.clone(), connections: Arc::clone(&self.connections), calls: calls.clone() };
+        let unread = self.unread.of(&identity.principal);
         let handler = self.handler(identity, calls);
-        let transport = SseTransport { inbox: received, outbox, owed };
+        let transport = SseTransport { inbox: received, outbox, owed, unread };
         self.calls.spawn(async move {
             // The connection ends with its input, which gives calls the time to be answered.
             match rmcp::service::serve_server_with_ct(handler, transport, CancellationToken::new()).await {
@@ -88,7 +91,7 @@ impl LegacySse {
                 Err(error) => tracing::debug!(%error, "a connection over HTTP+SSE was not begun"),
             }
         });
-        let messages = ReceiverStream::new(messages).filter_map(move |message| {
+        let messages = ReceiverStream::new(messages).filter_map(move |(message, _room)| {
             let _until_the_stream_is_dropped = &end;
             std::future::ready(serde_json::to_string(&message).ok())
         });
@@ -99,7 +102,8 @@ impl LegacySse {
         let mut connections = self.connections.lock();
         let of_one = connections.values().filter(|other| other.principal == connected.principal).count();
         if of_one >= OF_ONE_MAX || connections.len() >= OF_ALL_MAX {
-            return Err(Failure::new(ErrorCode::RateLimited, "there is no room for another connection"));
+            let code = if of_one >= OF_ONE_MAX { ErrorCode::RateLimited } else { ErrorCode::NoCapacity };
+            return Err(Failure::new(code, "there is no room for another connection"));
         }
         let id = uuid::Uuid::new_v4().simple().to_string();
         connections.insert(id.clone(), connected);

@@ -10,7 +10,9 @@ use rmcp::model::{ClientJsonRpcMessage, ClientNotification, JsonRpcMessage, Requ
 use rmcp::transport::Transport;
 use tokio::sync::mpsc;
 
+use crate::byte_room::{Held, Share};
 use crate::mcp::unanswered::Unanswered;
+use crate::mcp::unread::with_room;
 
 /// Requests of one connection that were taken and whose answers its client has not taken. One more is refused.
 const OWED_MAX: usize = 256;
@@ -82,11 +84,15 @@ impl Owed {
 #[error("the client is gone")]
 pub(super) struct Gone;
 
+/// A message to the client, and the room that an answer has until it is sent.
+pub(super) type Outgoing = (ServerJsonRpcMessage, Option<Held>);
+
 /// One connection's transport.
 pub(super) struct SseTransport {
     pub(super) inbox: mpsc::Receiver<ClientJsonRpcMessage>,
-    pub(super) outbox: mpsc::Sender<ServerJsonRpcMessage>,
+    pub(super) outbox: mpsc::Sender<Outgoing>,
     pub(super) owed: Owed,
+    pub(super) unread: Share,
 }
 
 impl Transport<RoleServer> for SseTransport {
@@ -96,10 +102,15 @@ impl Transport<RoleServer> for SseTransport {
         &mut self,
         message: ServerJsonRpcMessage,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
-        let waiting = Unanswered::answered(&message).map(|id| self.owed.wait(&id));
+        let answered = Unanswered::answered(&message);
+        let waiting = answered.as_ref().map(|id| self.owed.wait(id));
+        let outgoing = match &answered {
+            Some(id) => with_room(&self.unread, id, message),
+            None => (message, None),
+        };
         let outbox = self.outbox.clone();
         async move {
-            let sent = outbox.send(message).await.map_err(|_| Gone);
+            let sent = outbox.send(outgoing).await.map_err(|_| Gone);
             drop(waiting);
             sent
         }
@@ -135,9 +146,10 @@ mod tests {
         ServerJsonRpcMessage::response(ServerResult::empty(()), RequestId::Number(id))
     }
 
-    fn transport(outbox: usize) -> (SseTransport, mpsc::Receiver<ServerJsonRpcMessage>) {
+    fn transport(outbox: usize) -> (SseTransport, mpsc::Receiver<Outgoing>) {
         let (sender, receiver) = mpsc::channel(outbox);
-        (SseTransport { inbox: mpsc::channel(1).1, outbox: sender, owed: Owed::default() }, receiver)
+        let unread = crate::mcp::unread::room().of(&codegen_types::Principal::os_user("ann"));
+        (SseTransport { inbox: mpsc::channel(1).1, outbox: sender, owed: Owed::default(), unread }, receiver)
     }
 
     #[tokio::test]

@@ -11,9 +11,14 @@ use rmcp::model::ServerJsonRpcMessage;
 use rmcp::transport::streamable_http_server::session::ServerSseMessage;
 use tokio::sync::Notify;
 
+use crate::byte_room::Held;
+use crate::mcp::unread::Counted;
+
 /// Events of a stream that are kept. Full means that the oldest goes: on streams of requests only progress can be that
 /// many, and a listener that missed notices asks anew.
 pub(super) const EVENTS_MAX: usize = 128;
+/// Bytes of them that are kept. The newest is, however long.
+const BYTES_MAX: usize = 1 << 20;
 /// Connections that wait for one stream. One more ends the one that waited longest.
 const READERS_MAX: usize = 8;
 
@@ -57,7 +62,9 @@ pub(super) struct EventLog {
 
 #[derive(Debug, Default)]
 struct State {
-    events: VecDeque<ServerSseMessage>,
+    /// With the bytes of each, and the room of an answer.
+    events: VecDeque<(ServerSseMessage, usize, Option<Held>)>,
+    bytes: usize,
     /// The index of the first event that is kept.
     first: u64,
     /// The index of the next event that a reader gets.
@@ -71,6 +78,21 @@ struct State {
 impl State {
     fn next_index(&self) -> u64 {
         self.first + self.events.len() as u64
+    }
+
+    fn add(&mut self, event: ServerSseMessage, bytes: usize, room: Option<Held>) {
+        self.events.push_back((event, bytes, room));
+        self.bytes += bytes;
+        while self.events.len() > EVENTS_MAX || (self.bytes > BYTES_MAX && self.events.len() > 1) {
+            self.drop_first();
+        }
+    }
+
+    fn drop_first(&mut self) {
+        if let Some((_, bytes, _room)) = self.events.pop_front() {
+            self.bytes -= bytes;
+            self.first += 1;
+        }
     }
 }
 
@@ -90,25 +112,39 @@ impl EventLog {
 
     /// Adds a message. After the end of the stream nothing is added.
     pub(super) fn push(&self, message: ServerJsonRpcMessage) {
-        self.add(|id| ServerSseMessage::new(id.to_string(), message));
+        self.put(message, None);
+    }
+
+    fn put(&self, message: ServerJsonRpcMessage, room: Option<Held>) {
+        let bytes = Counted::of(&message);
+        self.add(bytes, room, |id| ServerSseMessage::new(id.to_string(), message));
+    }
+
+    /// Adds the answer, with its room, and ends the stream. What came before it and was read is forgotten: it told of
+    /// what is over. Gives the bytes of the stream.
+    pub(super) fn finish(&self, answer: ServerJsonRpcMessage, room: Option<Held>) -> usize {
+        let mut state = self.state.lock();
+        while state.first < state.position && !state.events.is_empty() {
+            state.drop_first();
+        }
+        drop(state);
+        self.put(answer, room);
+        self.end();
+        self.state.lock().bytes
     }
 
     /// Adds an event without a message, which gives the client an id to resume from.
     pub(super) fn prime(&self, retry: std::time::Duration) {
-        self.add(|id| ServerSseMessage::priming(id.to_string(), retry));
+        self.add(0, None, |id| ServerSseMessage::priming(id.to_string(), retry));
     }
 
-    fn add(&self, event: impl FnOnce(EventId) -> ServerSseMessage) {
+    fn add(&self, bytes: usize, room: Option<Held>, event: impl FnOnce(EventId) -> ServerSseMessage) {
         let mut state = self.state.lock();
         if state.is_over {
             return;
         }
         let index = state.next_index();
-        state.events.push_back(event(EventId { stream: self.stream, index }));
-        if state.events.len() > EVENTS_MAX {
-            state.events.pop_front();
-            state.first += 1;
-        }
+        state.add(event(EventId { stream: self.stream, index }), bytes, room);
         drop(state);
         self.news.notify_waiters();
     }
@@ -191,7 +227,9 @@ impl Reader {
             return if state.is_over { Turn::End } else { Turn::Wait };
         }
         let position = state.position.max(state.first);
-        let event = usize::try_from(position - state.first).ok().and_then(|at| state.events.get(at).cloned());
+        let event = usize::try_from(position - state.first)
+            .ok()
+            .and_then(|at| state.events.get(at).map(|(event, ..)| event.clone()));
         match event {
             Some(event) => {
                 state.position = position + 1;
@@ -270,6 +308,27 @@ mod tests {
         let mut waiting: Vec<_> = (0..READERS_MAX).map(|_| reading(&log, Begin::WhereOthersEnd)).collect();
         assert!(matches!(reader.next().now_or_never(), Some(None)), "the oldest was ended");
         assert!(waiting.iter_mut().all(|one| one.next().now_or_never().is_none()));
+    }
+
+    #[test]
+    fn what_is_kept_of_long_events_is_bounded_and_the_answer_is_always_there() {
+        use rmcp::model::{Notification, ProgressNotificationParam, ProgressToken, RequestId as Id};
+        let long = |bytes: usize| {
+            let param =
+                ProgressNotificationParam::new(ProgressToken(Id::Number(1)), 1.0).with_message("x".repeat(bytes));
+            ServerJsonRpcMessage::notification(rmcp::model::ServerNotification::ProgressNotification(
+                Notification::new(param),
+            ))
+        };
+        let log = EventLog::new(1);
+        (0..8).for_each(|_| log.push(long(BYTES_MAX / 4)));
+        assert!(log.state.lock().bytes <= BYTES_MAX && log.state.lock().events.len() == 3);
+        let mut reader = reading(&log, Begin::WhereOthersEnd);
+        reader.next().now_or_never().unwrap().unwrap();
+        let kept = log.finish(long(2 * BYTES_MAX), None);
+        assert!(kept > 2 * BYTES_MAX && log.state.lock().events.len() == 1, "{kept}");
+        assert_eq!(ready(&mut reader), ["1-8"]);
+        assert!(matches!(reader.next().now_or_never(), Some(None)));
     }
 
     #[test]

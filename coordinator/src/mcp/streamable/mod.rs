@@ -6,6 +6,7 @@
 mod event_log;
 mod handlers;
 mod kept;
+mod posts;
 mod rooms;
 mod session;
 mod table;
@@ -25,13 +26,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::LINE_BYTES_MAX;
 use super::calls::Calls;
+use super::{LINE_BYTES_MAX, unread};
+use crate::byte_room::ByteRoom;
 use crate::identity::Identity;
 
 pub use handlers::{Handlers, Product};
 use session::Refused;
-use table::Table;
+use table::{Bounds, Table};
 use visit::Visit;
 
 /// How often a stream that has nothing to say sends a comment, so that nobody on its way takes it for dead.
@@ -45,6 +47,7 @@ pub struct StreamableHttp<H = Product> {
     handlers: H,
     calls: Calls,
     table: Arc<Table>,
+    unread: ByteRoom,
     config: StreamableHttpServerConfig,
     streams_over: CancellationToken,
 }
@@ -62,8 +65,9 @@ impl<H: Handlers> StreamableHttp<H> {
             .with_max_request_body_bytes(LINE_BYTES_MAX)
             .disable_allowed_hosts()
             .with_cancellation_token(streams_over.clone());
-        let (calls, table) = Default::default();
-        Self { handlers, calls, table, config, streams_over }
+        let unread = unread::room();
+        let table = Arc::new(Table::new(Bounds::default(), unread.clone()));
+        Self { handlers, calls: Calls::default(), table, unread, config, streams_over }
     }
 
     /// Serves one request on behalf of `identity`.
@@ -71,8 +75,17 @@ impl<H: Handlers> StreamableHttp<H> {
     /// # Errors
     /// There is no room for it.
     pub async fn serve(&self, identity: Identity, request: Request) -> Result<Response, Failure> {
+        match *request.method() {
+            Method::POST => self.posted(identity, request).await,
+            _ => self.single(identity, request).await,
+        }
+    }
+
+    /// Serves one request that brings one message, or none.
+    async fn single(&self, identity: Identity, request: Request) -> Result<Response, Failure> {
         let ends_session = request.method() == Method::DELETE;
         let era = Era::of(request.headers());
+        let unread = self.unread.of(&identity.principal);
         let visit = Visit::new(self.clone(), identity, era);
         let by = Arc::clone(&visit);
         let service = StreamableHttpService::new(move || by.handler(), Arc::clone(&visit), self.config.clone());
@@ -85,7 +98,11 @@ impl<H: Handlers> StreamableHttp<H> {
             // Clients take 202 for a failure to end the session.
             *response.status_mut() = StatusCode::NO_CONTENT;
         }
-        Ok(response)
+        match era {
+            Era::Requests => unread::response_with_room(response, unread, &self.calls),
+            // What a session has not read is counted in its streams.
+            Era::Sessions => Ok(response),
+        }
     }
 
     /// Ends idle sessions from time to time, for ever.
@@ -131,7 +148,8 @@ impl Era {
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
         let code = match refused {
-            Refused::NoRoom | Refused::TooMany => ErrorCode::RateLimited,
+            Refused::NoRoom => ErrorCode::NoCapacity,
+            Refused::TooMany | Refused::TooManySessions => ErrorCode::RateLimited,
             Refused::DuplicateId => ErrorCode::InvalidArgument,
             Refused::Unknown | Refused::Ended | Refused::UnknownEvent(_) => ErrorCode::NotFound,
         };

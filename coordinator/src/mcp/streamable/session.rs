@@ -20,7 +20,9 @@ use tokio::time::Instant;
 
 use super::event_log::{Begin, EventId, EventLog, UnknownEvent};
 use super::kept::Kept;
+use crate::byte_room::Share;
 use crate::mcp::calls::Calls;
+use crate::mcp::unread::with_room;
 
 /// Messages that wait to be handled. Full means that the request that brings one more waits.
 const INBOX: usize = 32;
@@ -46,6 +48,9 @@ pub(super) enum Refused {
     /// Too many requests of the session are being served.
     #[error("{REQUESTS_MAX} requests of this session are being served, the most there may be")]
     TooMany,
+    /// The principal has too many sessions, and uses each.
+    #[error("you have as many sessions as one user may have, and use each of them")]
+    TooManySessions,
     /// There is no room for another session.
     #[error("there is no room for another session")]
     NoRoom,
@@ -62,6 +67,7 @@ pub(super) struct ProtocolSession {
     inbox: Mutex<Option<mpsc::Sender<Box<ClientJsonRpcMessage>>>>,
     routes: Mutex<Routes>,
     kept: Arc<Kept>,
+    unread: Share,
 }
 
 #[derive(Debug)]
@@ -72,6 +78,8 @@ struct Routes {
     last_stream: u64,
     /// Whether the client knows events without a message.
     primes: bool,
+    /// Whether it may send several messages at once.
+    takes_batches: bool,
     used: Instant,
 }
 
@@ -83,7 +91,12 @@ struct Route {
 
 impl ProtocolSession {
     /// A session and what rmcp reads from and writes to. The session's `calls` end with the latter.
-    pub(super) fn new(principal: Principal, kept: Arc<Kept>, calls: Calls) -> (Arc<Self>, SessionTransport) {
+    pub(super) fn new(
+        principal: Principal,
+        kept: Arc<Kept>,
+        unread: Share,
+        calls: Calls,
+    ) -> (Arc<Self>, SessionTransport) {
         let (sender, inbox) = mpsc::channel(INBOX);
         let routes = Routes {
             streams: HashMap::from([(STANDALONE, EventLog::new(STANDALONE))]),
@@ -91,9 +104,11 @@ impl ProtocolSession {
             tokens: HashMap::new(),
             last_stream: STANDALONE,
             primes: false,
+            takes_batches: false,
             used: Instant::now(),
         };
-        let session = Arc::new(Self { principal, inbox: Mutex::new(Some(sender)), routes: Mutex::new(routes), kept });
+        let (inbox_of, routes) = (Mutex::new(Some(sender)), Mutex::new(routes));
+        let session = Arc::new(Self { principal, inbox: inbox_of, routes, kept, unread });
         let transport = SessionTransport { session: Arc::clone(&session), inbox, calls };
         (session, transport)
     }
@@ -120,6 +135,11 @@ impl ProtocolSession {
         self.routes.lock().used = Instant::now();
     }
 
+    /// Whether the client may send several messages at once.
+    pub(super) fn takes_batches(&self) -> bool {
+        self.routes.lock().takes_batches
+    }
+
     /// Since when nobody uses the session; `None` while a request is served or a connection waits for notices.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let routes = self.routes.lock();
@@ -137,7 +157,10 @@ impl ProtocolSession {
         if let JsonRpcMessage::Response(response) = answer.as_ref()
             && let ServerResult::InitializeResult(hello) = &response.result
         {
-            self.routes.lock().primes = hello.protocol_version >= ProtocolVersion::V_2025_11_25;
+            let mut routes = self.routes.lock();
+            routes.primes = hello.protocol_version >= ProtocolVersion::V_2025_11_25;
+            // The revision before is not of this transport, and the one after has them no more.
+            routes.takes_batches = hello.protocol_version == ProtocolVersion::V_2025_03_26;
         }
         Ok(Arc::unwrap_or_clone(answer))
     }
@@ -215,9 +238,9 @@ impl ProtocolSession {
         if let Some(id) = answered {
             let Some((stream, log)) = routes.close(&id) else { return };
             drop(routes);
-            self.kept.keep(self, stream, &message);
-            log.push(message);
-            log.end();
+            let (answer, room) = with_room(&self.unread, &id, message);
+            let bytes = log.finish(answer, room);
+            self.kept.keep(self, stream, bytes);
             return;
         }
         let stream = routes.stream_of(&message);
@@ -339,7 +362,9 @@ mod tests {
     use super::*;
 
     fn begun() -> (Arc<ProtocolSession>, SessionTransport) {
-        ProtocolSession::new(Principal::os_user("ann"), Arc::default(), Calls::default())
+        let ann = Principal::os_user("ann");
+        let unread = crate::mcp::unread::room().of(&ann);
+        ProtocolSession::new(ann, Arc::default(), unread, Calls::default())
     }
 
     fn request(id: usize) -> ClientJsonRpcMessage {
