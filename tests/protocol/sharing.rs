@@ -3,9 +3,9 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use e2e::Installation;
+use e2e::{Installation, poll_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ impl Server {
             let start = line.find('{')?;
             serde_json::from_str::<Value>(&line[start..]).ok()
         });
-        messages.filter(|message| message["id"] == 1).last().unwrap_or_else(|| panic!("an answer: {said}"))
+        messages.rev().find(|message| message["id"] == 1).unwrap_or_else(|| panic!("an answer: {said}"))
     }
 
     fn tool(&self, token: &str, name: &str, arguments: Value) -> Value {
@@ -80,17 +80,6 @@ fn token(installation: &Installation, user: &str) -> String {
     let made = installation.run(["tokens", "create", "--principal", user, "--json"]);
     let made: Value = serde_json::from_slice(&made.stdout).expect("a token");
     made["token"].as_str().expect("its text").to_owned()
-}
-
-fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "in time: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 #[test]
@@ -138,7 +127,7 @@ fn two_users_share_a_session_and_part_again() {
         assert_ne!(following.read_line(&mut line).expect("a stream"), 0, "the stream is open");
     }
     assert!(line.contains(&transcript), "{line}");
-    let read = until("the transcript has the output", || {
+    let read = poll_until("the transcript has the output", PATIENCE, || {
         let read = server.ask(&bob, "resources/read", json!({"uri": transcript}));
         read["result"]["contents"][0]["text"].as_str().filter(|text| text.contains("| first")).map(str::to_owned)
     });
@@ -167,7 +156,7 @@ fn two_users_share_a_session_and_part_again() {
         let arguments = here(json!({"command": "echo begun > begun; sleep 600"}));
         json!({"name": "run_shell", "arguments": arguments})
     });
-    until("it runs", || {
+    poll_until("it runs", PATIENCE, || {
         let listed = server.tool(&ann, "fs_list", here(json!({})));
         text(&listed).contains("begun").then_some(())
     });
