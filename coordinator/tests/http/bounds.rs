@@ -108,11 +108,11 @@ async fn one_address_cannot_take_every_connection() {
 
 /// Begins a body of which so much comes, and then nothing.
 async fn unfinished(rig: &Rig, token: &str, bytes: usize) -> TcpStream {
-    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    let mut stream = TcpStream::connect(rig.address).await.expect("a connection");
     let head = format!(
         "POST /mcp HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\ncontent-length: 90000000\r\n\r\n"
     );
-    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(head.as_bytes()).await.expect("a connection");
     // What is refused is no longer read.
     let _refused = stream.write_all(&vec![b' '; bytes]).await;
     stream
@@ -120,8 +120,8 @@ async fn unfinished(rig: &Rig, token: &str, bytes: usize) -> TcpStream {
 
 async fn status(stream: &mut TcpStream) -> String {
     let mut said = vec![0; 12];
-    tokio::time::timeout(PATIENCE, stream.read_exact(&mut said)).await.expect("an answer in time").unwrap();
-    String::from_utf8(said).unwrap()
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut said)).await.expect("an answer in time").expect("an answer");
+    String::from_utf8(said).expect("a status line")
 }
 
 #[tokio::test]
