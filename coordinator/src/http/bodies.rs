@@ -58,8 +58,9 @@ impl Bodies {
     }
 }
 
-/// The room of one body.
-struct Room {
+/// The room of one body, taken until it is dropped.
+#[derive(Debug)]
+pub(super) struct Room {
     small: Held,
     large: Held,
 }

@@ -70,9 +70,17 @@ impl Guard {
     /// What browsers are told about requests of pages. Credentials of the browser's own (cookies) play no part.
     pub(super) fn cors(&self) -> CorsLayer {
         let guard = self.clone();
-        let exposed =
-            ["mcp-session-id", "www-authenticate", "retry-after", "location", "link", "etag", "content-range"]
-                .map(HeaderName::from_static);
+        let exposed = [
+            "mcp-session-id",
+            "www-authenticate",
+            "retry-after",
+            "location",
+            "link",
+            "etag",
+            "content-range",
+            "x-next-cursor",
+        ]
+        .map(HeaderName::from_static);
         CorsLayer::new()
             .allow_origin(AllowOrigin::predicate(move |origin, _| guard.permits_origin(origin)))
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])

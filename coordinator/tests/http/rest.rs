@@ -224,6 +224,7 @@ async fn a_file_is_written_read_in_parts_and_under_conditions() {
     let whole = get().send().await;
     assert_eq!(whole.headers["content-security-policy"], "sandbox; default-src 'none'");
     assert_eq!((whole.headers["x-content-type-options"].to_str().unwrap(), whole.status), ("nosniff", StatusCode::OK));
+    let whole_cache = whole.headers["cache-control"].clone();
     assert_eq!(whole.text().await, "hello");
     let part = get().header("range", "bytes=0-4").send().await;
     assert_eq!(
@@ -236,13 +237,23 @@ async fn a_file_is_written_read_in_parts_and_under_conditions() {
         ("if-none-match", "\"v1\"", 304),
         ("if-none-match", "\"v2\"", 200),
         ("if-match", "\"v2\"", 412),
+        ("if-match", "W/\"v1\"", 412),
+        ("if-none-match", "W/\"v1\"", 304),
     ] {
         assert_eq!(get().header(name, value).send().await.status.as_u16(), status, "{name}: {value}");
     }
-    for (name, value) in [("if-match", "v1"), ("if-none-match", "\"v1\""), ("if-match", "*")] {
+    for (name, value) in [("if-match", "v1"), ("if-none-match", "\"v1\""), ("content-range", "bytes 0-0/1")] {
         let refused = rig.request("PUT", &at).header(name, value).body("x").send().await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{name}: {value}");
     }
+    for (tag, status) in [("\"v1\"", 206), ("W/\"v1\"", 200), ("\"v2\"", 200)] {
+        let part = get().header("range", "bytes=0-4").header("if-range", tag).send().await;
+        assert_eq!(part.status.as_u16(), status, "{tag}");
+    }
+    let same = get().header("if-none-match", "\"v1\"").send().await;
+    assert_eq!(same.headers["cache-control"], whole_cache);
+    let over = rig.request("PUT", &at).header("if-match", "*").body("x").send().await;
+    assert!(over.status.is_success(), "it is there");
     let deleted = rig.request("DELETE", &at).send().await;
     assert_eq!(deleted.json().await, json!({"removed": 1}));
     let moved = asks(&rig, "POST", &format!("/sessions/{id}/move"), &json!({"from": "a", "to": "b"})).send().await;

@@ -97,6 +97,19 @@ async fn nothing_is_done_without_credentials_that_permit_it() {
 }
 
 #[tokio::test]
+async fn what_is_not_given_again_takes_no_key() {
+    let rig = Rig::new().await;
+    let token = rig.token("op", Scopes::USER.with(Scope::Admin)).await;
+    for path in ["/tokens", "/approvals/apr_x/approve", "/approvals/apr_x/deny", "/audit/verify"] {
+        let body = body(if path == "/tokens" { "create_token" } else { "" }).to_string();
+        let asked = rig.request("POST", &format!("{BASE}{path}")).header("content-type", "application/json").body(body);
+        let refused = asked.header("idempotency-key", "k").bearer(Some(&token)).send().await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{path}");
+        assert!(refused.text().await.contains("Idempotency-Key"), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn an_open_server_lets_nobody_be_an_operator() {
     let rig = Rig::new().await;
     for path in ["/tokens", "/workers", "/audit/records"] {

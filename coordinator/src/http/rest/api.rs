@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{ErrorCode, Failure, Limits};
+use codegen_types::{ErrorCode, Failure, Limits, Principal};
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::asked::Asked;
 use super::idempotency::Keys;
 use super::operators::Plant;
+use super::places::{Place, Places};
 use crate::approvals::Asking;
 use crate::http::error::ApiError;
 use crate::identity::{self, Scopes, Tokens};
@@ -24,8 +25,14 @@ pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
 const OUTPUT_CHARS: usize = 200;
 /// Requests that read the log whole at once.
 const SCANS_MAX: usize = 2;
+/// Requests that read the log whole or wait for it. One more is refused.
+const SCANS_WAITING_MAX: usize = 100;
+/// How long a request waits for its turn to read the log.
+const SCAN_PATIENCE: Duration = Duration::from_secs(10);
 /// Streams of events that are open at once. One more is refused.
 const STREAMS_MAX: usize = 1_000;
+/// Streams of events that one principal has open at once.
+const STREAMS_OF_ONE_MAX: usize = 32;
 
 /// What operations are served with. Cheap to clone.
 #[derive(Clone)]
@@ -38,8 +45,10 @@ struct Inner {
     keys: Keys,
     /// The log is read whole by so many at once; others wait.
     scans: Semaphore,
+    /// For whom it is read, or will be.
+    scanning: Places,
     /// Streams of events.
-    streams: Arc<Semaphore>,
+    streams: Places,
     /// Calls that run, with or without a client that still waits.
     calls: TaskTracker,
     /// Cancelled when the server stops.
@@ -54,9 +63,11 @@ pub(super) struct Served {
 
 impl Api {
     pub(in crate::http) fn new(services: Services, plant: Arc<dyn Plant>, tokens: Tokens) -> Self {
-        let (scans, streams) = (Semaphore::new(SCANS_MAX), Arc::new(Semaphore::new(STREAMS_MAX)));
+        let scans = Semaphore::new(SCANS_MAX);
+        let scanning = Places::new("requests that read the log", SCANS_WAITING_MAX, 1);
+        let streams = Places::new("streams of events", STREAMS_MAX, STREAMS_OF_ONE_MAX);
         let (keys, calls, stop) = (Keys::default(), TaskTracker::new(), CancellationToken::new());
-        Self(Arc::new(Inner { services, plant, tokens, keys, scans, streams, calls, stop }))
+        Self(Arc::new(Inner { services, plant, tokens, keys, scans, scanning, streams, calls, stop }))
     }
 
     /// Cancels what runs, and waits for its end, at most so long.
@@ -96,10 +107,9 @@ impl Api {
     /// A place for one more stream of events.
     ///
     /// # Errors
-    /// `RATE_LIMITED` when there are too many.
-    pub(super) fn place_for_events(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        let place = Arc::clone(&self.0.streams).try_acquire_owned();
-        place.map_err(|_| Failure::new(ErrorCode::RateLimited, "too many streams of events are open"))
+    /// `RATE_LIMITED` when the principal has too many; `NO_CAPACITY` when all have.
+    pub(super) fn place_for_events(&self, principal: &Principal) -> Result<Place, Failure> {
+        self.0.streams.take(principal)
     }
 
     /// A connection of whoever asks.
@@ -107,18 +117,23 @@ impl Api {
         self.0.services.connection(&asked.identity.principal).with_handles(Handles::Required)
     }
 
-    /// Does something that reads much of the log, when it is its turn.
+    /// Does something that reads much of the log, when it is its turn: one thing at a time for each principal.
     ///
     /// # Errors
-    /// `INTERNAL`, and whatever reading gives.
+    /// `RATE_LIMITED` while something of the kind is done for this principal; `NO_CAPACITY` when the turn does not come
+    /// in time; `INTERNAL`, and whatever reading gives.
     pub(super) fn scan<T: Send + 'static>(
         &self,
+        asked: &Asked,
         work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> impl Future<Output = Result<T, Failure>> + Send + 'static {
-        let this = self.clone();
+        let (this, principal) = (self.clone(), asked.identity.principal.clone());
         async move {
+            let _only = this.0.scanning.take(&principal)?;
+            let late = |_| Failure::new(ErrorCode::NoCapacity, "the log is being read for others; try again later");
+            let turn = tokio::time::timeout(SCAN_PATIENCE, this.0.scans.acquire()).await.map_err(late)?;
             let broken = || Failure::new(ErrorCode::Internal, "the log could not be read");
-            let _turn = this.0.scans.acquire().await.map_err(|_| broken())?;
+            let _turn = turn.map_err(|_| broken())?;
             tokio::task::spawn_blocking(work).await.map_err(|_| broken())?
         }
     }
@@ -144,7 +159,13 @@ impl Api {
             trace: asked.trace.clone(),
             cancel: self.stop(),
         };
-        let done = self.0.calls.spawn(async move { connection.operate(&by, args, needed, work).await }).await;
+        let held = asked.held.clone();
+        let work = async move {
+            let done = connection.operate(&by, args, needed, work).await;
+            drop(held);
+            done
+        };
+        let done = self.0.calls.spawn(work).await;
         done.map_err(|broken| ApiError::internal(&broken))?.map_err(|failure| {
             match identity::permit(asked.identity.scopes, needed) {
                 Err(insufficient) if failure.code == ErrorCode::PermissionDenied => asked.insufficient(insufficient),
@@ -179,8 +200,15 @@ impl Api {
             output_chars: OUTPUT_CHARS,
         };
         let connection = Arc::new(self.connection(asked));
-        let used = Arc::clone(&connection);
-        match self.0.calls.spawn(async move { used.serve(request).await }).await {
+        let (used, held) = (Arc::clone(&connection), asked.held.clone());
+        let work = async move {
+            let served = used.serve(request).await;
+            if served.as_ref().is_ok_and(|result| result.failure.is_none()) {
+                held.carried_out();
+            }
+            served
+        };
+        match self.0.calls.spawn(work).await {
             Ok(Ok(result)) => Ok(Served { connection, result }),
             Ok(Err(unknown)) => Err(ApiError::internal(&unknown)),
             Err(broken) => Err(ApiError::internal(&broken)),

@@ -117,6 +117,7 @@ async fn decide(
     id: &str,
     Decision { why }: Decision,
 ) -> Result<Json<Approval>, ApiError> {
+    asked.takes_no_key()?;
     let identity = asked.identity.clone();
     let way = if identity.scopes.has(Scope::Admin) { Way::Rest } else { Way::Client };
     let by = Decider { principal: identity.principal, way };

@@ -1,12 +1,15 @@
 //! Who asks for an operation, and how.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use codegen_types::{ErrorCode, Failure, TraceContext};
 
-use super::idempotency;
+use super::idempotency::{self, InFlight};
 use crate::http::authentication::ResourceMetadata;
+use crate::http::bodies::Room;
 use crate::http::error::ApiError;
 use crate::identity::{self, Identity, InsufficientScope};
 
@@ -28,6 +31,17 @@ pub(super) struct Asked {
     pub(super) key: Option<String>,
     /// Where clients learn whom to ask for more.
     metadata: Option<String>,
+    /// What the request has while it is carried out.
+    pub(super) held: Held,
+}
+
+/// What a request has while it is carried out, whether its client still waits or not. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held {
+    /// Its key's place.
+    in_flight: Option<Arc<InFlight>>,
+    /// The room of its body.
+    _body: Option<Arc<Room>>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Asked {
@@ -42,7 +56,8 @@ impl<S: Sync> FromRequestParts<S> for Asked {
         let trace = text(&parts.headers, &TRACEPARENT);
         let trace = trace.and_then(|parent| TraceContext::parse(parent, text(&parts.headers, &TRACESTATE)));
         let key = idempotency::key(&parts.headers)?;
-        Ok(Self { identity, client, trace, key, metadata })
+        let held = Held { in_flight: parts.extensions.get().cloned(), _body: parts.extensions.get().cloned() };
+        Ok(Self { identity, client, trace, key, metadata, held })
     }
 }
 
@@ -50,7 +65,22 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
+impl Held {
+    /// The request was carried out: its key stays.
+    pub(super) fn carried_out(&self) {
+        self.in_flight.iter().for_each(|in_flight| in_flight.carried_out());
+    }
+}
+
 impl Asked {
+    /// Refuses a key where nothing remembers what it did.
+    pub(super) fn takes_no_key(&self) -> Result<(), ApiError> {
+        match self.key {
+            Some(_) => Err(ApiError::bad_request("this takes no Idempotency-Key: what it did is not given again")),
+            None => Ok(()),
+        }
+    }
+
     /// The refusal of a tool's call, with how to get further where credentials permit too little.
     pub(super) fn refused(&self, tool: &str, failure: Failure) -> ApiError {
         // Only the tools remember a key from before a restart.

@@ -80,6 +80,22 @@ impl Download {
         Ok(response)
     }
 
+    /// The entity tag of the file as it is now.
+    ///
+    /// # Errors
+    /// Whatever reading it gives; `PRECONDITION_FAILED` when there is no such file.
+    pub(super) async fn version(&self) -> Result<String, ApiError> {
+        let none = || {
+            let message = "there is no file whose version could be the one to write over";
+            ApiError::new(StatusCode::PRECONDITION_FAILED, ErrorCode::PreconditionFailed, message)
+        };
+        match self.piece(0, 1).await {
+            Ok((_, stat)) => stat.etag.ok_or_else(none),
+            Err(error) if error.code() == ErrorCode::NotFound => Err(none()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// One piece, and the file as it was then.
     async fn piece(&self, offset: u64, limit: u64) -> Result<(Vec<u8>, FileStat), ApiError> {
         let args = json!({
@@ -131,30 +147,50 @@ pub(super) fn tag(headers: &mut HeaderMap, stat: &FileStat) {
     headers.extend(etag.map(|etag| (header::ETAG, etag)));
 }
 
+/// How entity tags are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    /// A weak tag names no version.
+    Strong,
+    /// A weak tag names what a strong one does.
+    Weak,
+}
+
 /// Whether a list of entity tags names this version.
-fn names(list: &HeaderValue, stat: &FileStat) -> bool {
+fn names(list: &HeaderValue, stat: &FileStat, comparison: Comparison) -> bool {
     let text = list.to_str().unwrap_or_default();
-    let bare = |tag: &str| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();
-    text.trim() == "*" || text.split(',').any(|tag| Some(bare(tag)) == stat.etag)
+    text.trim() == "*" || text.split(',').any(|tag| is_tag(tag, stat, comparison))
+}
+
+/// Whether an entity tag is this version's.
+fn is_tag(tag: &str, stat: &FileStat, comparison: Comparison) -> bool {
+    let tag = tag.trim();
+    let opaque = match tag.strip_prefix("W/") {
+        Some(_) if comparison == Comparison::Strong => return false,
+        Some(weak) => weak,
+        None => tag,
+    };
+    stat.etag.as_deref().is_some_and(|etag| etag == opaque.trim_matches('"'))
 }
 
 /// What conditions say before anything is sent.
 fn conditions(headers: &HeaderMap, stat: &FileStat) -> Result<Option<Response>, ApiError> {
-    if headers.get(header::IF_MATCH).is_some_and(|list| !names(list, stat)) {
+    if headers.get(header::IF_MATCH).is_some_and(|list| !names(list, stat, Comparison::Strong)) {
         let message = "the file is another version than If-Match names";
         return Err(ApiError::new(StatusCode::PRECONDITION_FAILED, ErrorCode::PreconditionFailed, message));
     }
-    if !headers.get(header::IF_NONE_MATCH).is_some_and(|list| names(list, stat)) {
+    if !headers.get(header::IF_NONE_MATCH).is_some_and(|list| names(list, stat, Comparison::Weak)) {
         return Ok(None);
     }
     let mut response = StatusCode::NOT_MODIFIED.into_response();
+    response.headers_mut().extend(FOREIGN.into_iter().filter(|(name, _)| name == header::CACHE_CONTROL));
     tag(response.headers_mut(), stat);
     Ok(Some(response))
 }
 
 /// Whether a range is still of use: without a condition, or with one that names this version.
 fn if_range(headers: &HeaderMap, stat: &FileStat) -> bool {
-    headers.get(header::IF_RANGE).is_none_or(|tag| names(tag, stat))
+    headers.get(header::IF_RANGE).is_none_or(|tag| is_tag(tag.to_str().unwrap_or_default(), stat, Comparison::Strong))
 }
 
 fn unsatisfiable(stat: &FileStat) -> Response {

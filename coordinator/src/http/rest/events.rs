@@ -15,7 +15,6 @@ use codegen_types::{ErrorCode, Failure, LogSeq};
 use futures::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -23,6 +22,7 @@ use super::api::Api;
 use super::asked::Asked;
 use super::extract::InQuery;
 use super::logs::events_response;
+use super::places::Place;
 use crate::http::error::ApiError;
 use crate::identity::{Scope, Scopes};
 use crate::session::{ChangesFollower, News};
@@ -55,7 +55,7 @@ struct Following {
     log: Option<Records>,
     changes: Option<ChangesFollower>,
     ready: VecDeque<Event>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -85,11 +85,13 @@ async fn events(
         json!({"all": all, "last_event_id": last_seen.as_deref().map(|id| id.chars().take(32).collect::<String>())});
     let dir = api.plant().audit_dir();
     let begin = {
-        let api = api.clone();
+        let (api, principal) = (api.clone(), asked.identity.principal.clone());
         async move {
             let dir = dir.ok_or_else(|| Failure::new(ErrorCode::NotFound, "this server's log is in memory alone"))?;
-            let place = api.place_for_events()?;
-            let (log, missed) = api.scan(move || begin(&dir, last_seen.as_deref())).await?;
+            let place = api.place_for_events(&principal)?;
+            let begun = tokio::task::spawn_blocking(move || begin(&dir, last_seen.as_deref())).await;
+            let (log, missed) =
+                begun.map_err(|_| Failure::new(ErrorCode::Internal, "the log could not be followed"))??;
             Ok((place, log, missed))
         }
     };
@@ -192,7 +194,11 @@ impl Following {
     }
 
     fn changed(&self, news: &News) -> Option<Event> {
-        let News::Changed(changed) = news else { return Some(reset()) };
+        let changed = match news {
+            News::Changed(changed) => changed,
+            News::Transcript(_) => return None,
+            News::Missed => return Some(reset()),
+        };
         if !self.all && !self.connection.sees(changed.session) {
             return None;
         }

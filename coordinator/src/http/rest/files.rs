@@ -126,13 +126,13 @@ async fn read(
 
 /// Upload a file
 ///
-/// It is written in one step: readers see the old contents or the new. `If-Match` writes over that version only,
-/// `If-None-Match: *` only makes a new file.
+/// It is written in one step: readers see the old contents or the new. `If-Match` writes over that version only, or over
+/// whatever is there with `*`, `If-None-Match: *` only makes a new file.
 #[utoipa::path(put, path = "/sessions/{session_id}/files/{*path}", tag = "files", operation_id = "write_file",
     params(
         ("session_id" = String, Path, description = "The session's handle"),
         ("path" = String, Path, description = "The file, relative to the workspace; missing directories are made"),
-        ("if-match" = Option<String>, Header, description = "The entity tag of the version to write over"),
+        ("if-match" = Option<String>, Header, description = "The entity tag of the version to write over; `*`: only if there is one"),
         ("if-none-match" = Option<String>, Header, description = "`*`: only if there is none"),
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
@@ -147,9 +147,12 @@ async fn write(
     InPath((session, path)): InPath<(String, String)>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
+    if headers.contains_key(header::CONTENT_RANGE) {
+        return Err(ApiError::bad_request("a file is uploaded whole: no `Content-Range`"));
+    }
     let mut args = in_session(&session);
     args.extend([
-        ("path".to_owned(), json!(path)),
+        ("path".to_owned(), json!(&path)),
         ("contents".to_owned(), json!(STANDARD.encode(&body))),
         ("encoding".to_owned(), json!("base64")),
     ]);
@@ -157,9 +160,18 @@ async fn write(
     let makes = condition(&headers, &header::IF_NONE_MATCH)?;
     match (condition(&headers, &header::IF_MATCH)?, makes.as_deref()) {
         (None, None) => {}
-        (Some(etag), None) if etag != "*" => drop(args.insert("if_match".to_owned(), json!(etag))),
+        (Some(etag), None) => {
+            let etag = match etag.as_str() {
+                "*" => {
+                    let (api, asked) = (api.clone(), asked.clone());
+                    Download { api, asked, session, path }.version().await?
+                }
+                _ => etag,
+            };
+            args.insert("if_match".to_owned(), json!(etag));
+        }
         (None, Some("*")) => drop(args.insert("mode".to_owned(), json!("create"))),
-        _ => return Err(ApiError::bad_request("either `If-Match` with one entity tag, or `If-None-Match: *`")),
+        _ => return Err(ApiError::bad_request("either `If-Match` with one entity tag or `*`, or `If-None-Match: *`")),
     }
     let result = api.call(&asked, "fs_write", Value::Object(args)).await.map_err(|error| match makes {
         Some(_) if error.code() == ErrorCode::AlreadyExists => error.with_status(StatusCode::PRECONDITION_FAILED),

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -46,10 +47,11 @@ struct Known {
 }
 
 /// A request in flight; forgotten when dropped, unless it was carried out.
-struct InFlight {
+#[derive(Debug)]
+pub(super) struct InFlight {
     keys: Keys,
     place: Place,
-    was_carried_out: bool,
+    was_carried_out: AtomicBool,
 }
 
 /// The key of a request, when it has one.
@@ -76,7 +78,7 @@ pub(super) async fn once(State(api): State<Api>, request: Request, next: Next) -
     let (Some(key), true) = (key(request.headers())?, acts) else { return Ok(next.run(request).await) };
     let Some(identity) = request.extensions().get::<Identity>() else { return Ok(next.run(request).await) };
     let place = (identity.principal.clone(), key);
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     // It is whole already, so that this neither waits nor copies.
     let body: Bytes = axum::body::to_bytes(body, usize::MAX).await.map_err(|_| ApiError::bad_request("no body"))?;
     let mut hash = Sha256::new();
@@ -89,9 +91,13 @@ pub(super) async fn once(State(api): State<Api>, request: Request, next: Next) -
         hash.update([0]);
     }
     hash.update(&body);
-    let mut in_flight = api.keys().begin(place, hash.finalize().into(), Instant::now())?;
+    let in_flight = Arc::new(api.keys().begin(place, hash.finalize().into(), Instant::now())?);
+    // A call outlives the client that goes away, and so does its key.
+    parts.extensions.insert(Arc::clone(&in_flight));
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    in_flight.was_carried_out = response.status().is_success();
+    if response.status().is_success() {
+        in_flight.carried_out();
+    }
     Ok(response)
 }
 
@@ -115,7 +121,7 @@ impl Keys {
             }
         }
         drop(keys);
-        Ok(InFlight { keys: self.clone(), place, was_carried_out: false })
+        Ok(InFlight { keys: self.clone(), place, was_carried_out: AtomicBool::new(false) })
     }
 }
 
@@ -136,10 +142,17 @@ fn make_room(keys: &mut HashMap<Place, Known>, principal: &Principal, now: Insta
     Ok(())
 }
 
+impl InFlight {
+    /// What the key stands for is done.
+    pub(super) fn carried_out(&self) {
+        self.was_carried_out.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut keys = self.keys.0.lock();
-        if !self.was_carried_out {
+        if !*self.was_carried_out.get_mut() {
             keys.remove(&self.place);
         } else if let Some(known) = keys.get_mut(&self.place) {
             known.in_flight = false;
@@ -163,11 +176,11 @@ mod tests {
     #[test]
     fn a_key_stands_for_one_request_of_one_principal() {
         let (keys, now) = (Keys::default(), Instant::now());
-        let mut first = keys.begin(place("ann"), [1; 32], now).unwrap();
+        let first = keys.begin(place("ann"), [1; 32], now).unwrap();
         assert_eq!(status(keys.begin(place("ann"), [1; 32], now)), Some(409));
         assert_eq!(status(keys.begin(place("ann"), [2; 32], now)), Some(422));
         assert_eq!(status(keys.begin(place("bob"), [2; 32], now)), None);
-        first.was_carried_out = true;
+        first.carried_out();
         drop(first);
         assert_eq!(status(keys.begin(place("ann"), [2; 32], now)), Some(422));
         assert_eq!(status(keys.begin(place("ann"), [2; 32], now + KEPT)), None);
@@ -186,7 +199,7 @@ mod tests {
         let (keys, now) = (Keys::default(), Instant::now());
         let many = |user: &str, n: usize| (Principal::os_user(user), n.to_string());
         for n in 0..KEYS_OF_ONE_MAX {
-            keys.begin(many("ann", n), [1; 32], now).unwrap().was_carried_out = true;
+            keys.begin(many("ann", n), [1; 32], now).unwrap().carried_out();
         }
         assert_eq!(status(keys.begin(many("ann", KEYS_OF_ONE_MAX), [1; 32], now)), Some(503));
         assert_eq!(status(keys.begin(many("bob", 0), [1; 32], now)), None);

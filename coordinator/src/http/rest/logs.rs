@@ -18,6 +18,7 @@ use super::api::{Api, nothing_given};
 use super::asked::Asked;
 use super::extract::{InPath, InQuery};
 use super::files::FOREIGN;
+use super::places::Place;
 use super::task_view::Task;
 use crate::http::error::ApiError;
 use crate::tools::{LogPart, Raw};
@@ -49,6 +50,7 @@ struct Following {
     cursor: String,
     first: Option<LogPart>,
     is_over: bool,
+    _place: Place,
 }
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -90,8 +92,10 @@ async fn logs(
         return Ok(as_text(part));
     }
     let task = task.parse().map_err(|_| nothing_given())?;
+    let place = api.place_for_events(&asked.identity.principal)?;
+    let cursor = part.cursor.clone();
     let following =
-        Following { api: api.clone(), asked, task, cursor: part.cursor.clone(), first: Some(part), is_over: false };
+        Following { api: api.clone(), asked, task, cursor, first: Some(part), is_over: false, _place: place };
     let events = stream::unfold(following, |mut following| async move {
         let event = following.next().await?;
         Some((event, following))

@@ -18,6 +18,7 @@ mod idempotency;
 mod logs;
 mod operators;
 mod page;
+mod places;
 mod sessions;
 mod task_view;
 mod tasks;

@@ -188,7 +188,7 @@ async fn query(
     let (limit, after) = (page.limit()?, page.after()?.map(|(seq, _)| u64::try_from(seq).unwrap_or(0)));
     let wanted = filter.wanted()?;
     let dir = api.plant().audit_dir();
-    let work = api.scan(move || found(&dir.ok_or_else(no_log)?, &wanted, after, limit));
+    let work = api.scan(&asked, move || found(&dir.ok_or_else(no_log)?, &wanted, after, limit));
     let (records, next) = api.operate(&asked, "audit/query", args, Scope::Admin.into(), work).await?;
     let next = next.map(|seq| page::cursor(&(i64::try_from(seq).unwrap_or(i64::MAX), String::new())));
     Ok(page::answer("records", records, next, &uri))
@@ -201,8 +201,9 @@ async fn query(
     (status = 200, description = "The verdict", body = Object),
 ))]
 async fn verify(State(api): State<Api>, asked: Asked) -> Result<Json<Value>, ApiError> {
+    asked.takes_no_key()?;
     let dir = api.plant().audit_dir();
-    let work = api.scan(move || Ok(json!(verify_with(&dir.ok_or_else(no_log)?, &VerifyOptions::default()))));
+    let work = api.scan(&asked, move || Ok(json!(verify_with(&dir.ok_or_else(no_log)?, &VerifyOptions::default()))));
     Ok(Json(api.operate(&asked, "audit/verify", json!({}), Scope::Admin.into(), work).await?))
 }
 
@@ -234,8 +235,8 @@ async fn used(
     }
     let wanted = usage::Wanted { since, until, principal };
     let dir = api.plant().audit_dir();
-    let work =
-        api.scan(move || usage::report(&dir.ok_or_else(no_log)?, by, &wanted).map_err(|error| unreadable(&error)));
+    let work = api
+        .scan(&asked, move || usage::report(&dir.ok_or_else(no_log)?, by, &wanted).map_err(|error| unreadable(&error)));
     Ok(Json(json!(api.operate(&asked, "usage/show", args, needed, work).await?)))
 }
 

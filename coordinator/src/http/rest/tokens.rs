@@ -84,9 +84,7 @@ async fn create(
     asked: Asked,
     InBody(new): InBody<NewToken>,
 ) -> Result<(StatusCode, Json<MadeToken>), ApiError> {
-    if asked.key.is_some() {
-        return Err(ApiError::bad_request("making a token takes no Idempotency-Key: its text is shown once"));
-    }
+    asked.takes_no_key()?;
     let args = json!(new);
     let scopes = new.scopes.iter().map(|scope| scope.parse::<Scope>()).collect::<Result<_, _>>();
     let scopes = scopes.map_err(|error| ApiError::bad_request(format!("`scopes`: {error}")))?;
