@@ -66,6 +66,8 @@ pub(crate) struct Log {
     segment: Segment,
     checkpointed_size: u64,
     checkpoint_tried_at: Instant,
+    /// Whether the last try kept none: the next one has time then, however many records are uncovered.
+    checkpoint_failed: bool,
     buffer: Vec<u8>,
 }
 
@@ -90,6 +92,7 @@ impl Log {
             segment,
             checkpointed_size,
             checkpoint_tried_at: Instant::now(),
+            checkpoint_failed: false,
             buffer: Vec::new(),
         }
     }
@@ -172,7 +175,7 @@ impl Log {
         if self.signer.is_none() || uncovered == 0 {
             return None;
         }
-        let earliest = if uncovered >= self.cadence.checkpoint_records {
+        let earliest = if uncovered >= self.cadence.checkpoint_records && !self.checkpoint_failed {
             Duration::ZERO
         } else {
             self.cadence.checkpoint_interval
@@ -193,9 +196,11 @@ impl Log {
             time: jiff::Timestamp::now(),
             frontier: self.tip.frontier.clone(),
         };
+        self.checkpoint_failed = true;
         let note = checkpoint.sign(signer).map_err(io::Error::other)?;
         self.sink.put_checkpoint(checkpoint.through().0, &note, place)?;
         self.checkpointed_size = checkpoint.through().0;
+        self.checkpoint_failed = false;
         Ok(())
     }
 

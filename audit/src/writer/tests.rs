@@ -23,12 +23,15 @@ enum Trouble {
     Sync,
     /// The sync does not return.
     Stall,
+    /// No checkpoint can be kept.
+    NoCheckpoint,
 }
 
 struct Disk {
     trouble: Mutex<Trouble>,
     changed: Condvar,
     syncs: Mutex<u64>,
+    checkpoints: Mutex<u64>,
 }
 
 impl Disk {
@@ -82,14 +85,24 @@ impl Sink for TroubledSink {
     }
 
     fn put_checkpoint(&mut self, size: u64, note: &[u8], place: CheckpointPlace) -> std::io::Result<()> {
+        *self.disk.checkpoints.lock() += 1;
+        if self.disk.now() == Trouble::NoCheckpoint {
+            return Err(no_space());
+        }
         self.inner.put_checkpoint(size, note, place)
     }
 }
 
 fn troubled(deadline: Duration, records_max: usize) -> (TempDir, Arc<Disk>, Audit) {
     let dir = tempfile::tempdir().unwrap();
-    let disk = Arc::new(Disk { trouble: Mutex::new(Trouble::None), changed: Condvar::new(), syncs: Mutex::default() });
-    let mut prepared = open::open(&Options::new(dir.path())).unwrap();
+    let disk = Arc::new(Disk {
+        trouble: Mutex::new(Trouble::None),
+        changed: Condvar::new(),
+        syncs: Mutex::default(),
+        checkpoints: Mutex::default(),
+    });
+    let options = Options { checkpoint_records: 10, ..Options::new(dir.path()) };
+    let mut prepared = open::open(&options).unwrap();
     prepared.log.wrap_sink(|inner| Box::new(TroubledSink { inner, disk: disk.clone() }));
     let queue = Arc::new(Queue::new(records_max));
     let audit = Audit::start(prepared.log, prepared.redactor, queue, deadline).unwrap();
@@ -251,4 +264,17 @@ async fn records_lost_to_a_full_queue_are_counted_on_record() {
     let recovered = stored(dir.path()).into_iter().find(|record| record.kind == EventKind::LogRecovered).unwrap();
     assert_eq!(recovered.detail.unwrap()["lost_records"], 1);
     assert_eq!(numbers(dir.path()), [0, 1]);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_fails_is_tried_again_only_after_its_interval() {
+    let (dir, disk, audit) = troubled(Duration::from_secs(30), 100);
+    disk.set(Trouble::NoCheckpoint);
+    for number in 0..50 {
+        audit.append(entry(number)).await.unwrap();
+    }
+    assert!((1..=2).contains(&*disk.checkpoints.lock()), "{} tries", disk.checkpoints.lock());
+    disk.set(Trouble::None);
+    audit.close().await;
+    assert_eq!(verify(dir.path(), None).verdict, Verdict::Whole);
 }

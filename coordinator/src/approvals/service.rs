@@ -152,12 +152,6 @@ impl Approvals {
         settled
     }
 
-    /// Denies what nobody decided in time.
-    pub(super) async fn silence(&self, expires: Instant) {
-        tokio::time::sleep_until(expires).await;
-        self.end_overdue().await;
-    }
-
     /// Takes a request back that nobody waits for any more.
     pub(super) async fn withdraw(&self, id: ApprovalId, why: &str) {
         // What is decided stays decided.
@@ -194,7 +188,8 @@ impl Approvals {
         }
     }
 
-    /// Denies requests when their time is over, also those that no call waits for; for ever.
+    /// Denies requests when their time is over, also those that no call waits for; for ever. It alone does: calls wait
+    /// for what it decides, so that a log that cannot be written is not tried by each of them again and again.
     pub async fn keep_time(self) {
         loop {
             let due = self.0.table.lock().next_due();

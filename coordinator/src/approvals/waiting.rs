@@ -95,10 +95,10 @@ impl Approvals {
                 Asking::Meanwhile(user) if user_may => {
                     // A client that cannot ask is not asked again.
                     user_may = false;
-                    self.wait_for_user(need, user.as_ref(), question(), changed, expires).await
+                    self.wait_for_user(need, user.as_ref(), question(), changed, began).await
                 }
                 Asking::Nobody | Asking::Meanwhile(_) | Asking::Again(_) => {
-                    self.wait_for_operator(need, changed, expires, began).await
+                    wait_for_operator(need, changed, began).await
                 }
             };
             let others = waiting.end();
@@ -205,15 +205,16 @@ impl Approvals {
         user: &dyn AskUser,
         question: Question,
         mut changed: watch::Receiver<()>,
-        expires: Instant,
+        began: Instant,
     ) -> Result<Waited, Failure> {
         let id = question.approval;
         let said = tokio::select! {
             biased;
             _ = changed.changed() => return Ok(Waited::Changed),
             () = need.cancel.cancelled() => return Err(cancelled()),
-            () = self.silence(expires) => return Ok(Waited::Changed),
             said = user.ask(question) => said,
+            // The user may go on thinking: the same call, made again, joins the request.
+            () = tokio::time::sleep_until(began + need.patience) => return Ok(Waited::Enough),
         };
         match said {
             Ok(said) => {
@@ -228,21 +229,18 @@ impl Approvals {
         }
         Ok(Waited::Changed)
     }
+}
 
-    async fn wait_for_operator(
-        &self,
-        need: &Need<'_>,
-        mut changed: watch::Receiver<()>,
-        expires: Instant,
-        began: Instant,
-    ) -> Result<Waited, Failure> {
-        tokio::select! {
-            biased;
-            _ = changed.changed() => Ok(Waited::Changed),
-            () = need.cancel.cancelled() => Err(cancelled()),
-            () = self.silence(expires) => Ok(Waited::Changed),
-            () = tokio::time::sleep_until(began + need.patience) => Ok(Waited::Enough),
-        }
+async fn wait_for_operator(
+    need: &Need<'_>,
+    mut changed: watch::Receiver<()>,
+    began: Instant,
+) -> Result<Waited, Failure> {
+    tokio::select! {
+        biased;
+        _ = changed.changed() => Ok(Waited::Changed),
+        () = need.cancel.cancelled() => Err(cancelled()),
+        () = tokio::time::sleep_until(began + need.patience) => Ok(Waited::Enough),
     }
 }
 

@@ -1,6 +1,9 @@
-//! What clients ask for that is no tool, by the way of every call: credentials, admission, record.
+//! What clients ask for that is no tool, by the way of every call: credentials, rates, record.
+//!
+//! The policy is about tools; this is guarded by scopes alone, so that no rule stands between operators and the calls that
+//! wait for their approval.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use codegen_types::{Failure, Principal, SessionId};
 use serde_json::Value;
@@ -8,18 +11,14 @@ use serde_json::Value;
 use super::connection::Connection;
 use super::resources::Asked;
 use super::serve::Record;
-use crate::admission;
 use crate::identity::{self, Scopes};
-
-/// How long what is asked for may wait for an approval.
-const PATIENCE: Duration = Duration::from_secs(45);
 
 impl Connection {
     /// Does something that needs these scopes. That it was asked for, with these arguments, is in the log before it is
     /// answered; what it changes is recorded where it is done, before.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED`, what the admission refuses, `AUDIT_UNAVAILABLE`, and whatever doing it gives.
+    /// `PERMISSION_DENIED`, `RATE_LIMITED`, `AUDIT_UNAVAILABLE`, and whatever doing it gives.
     pub(crate) async fn operate<T>(
         &self,
         asked: &Asked,
@@ -30,21 +29,9 @@ impl Connection {
         let begun = Instant::now();
         let mut request = asked.with_args(args);
         let mut span = request.begin(asked.method, None);
-        let call = admission::Asked {
-            principal: &self.principal,
-            scopes: asked.scopes,
-            door: self.door(),
-            tool: asked.method,
-            args: &request.args,
-            session: request.session(),
-            client: request.client.as_deref(),
-            asking: &request.asking,
-            patience: PATIENCE,
-            cancel: &asked.cancel,
-        };
         let done = async {
             identity::permit(asked.scopes, needed)?;
-            let _admitted = self.admission.admit(&call).await?;
+            self.admission.count_only(&self.principal, self.door(), asked.method)?;
             work.await
         };
         match done.await {

@@ -105,7 +105,7 @@ async fn what_is_denied_is_not_done_by_any_door_and_the_rule_is_named() {
 
 #[tokio::test]
 async fn a_user_approves_and_declines_while_the_call_waits() {
-    let (server, approvals) = server(ASKING);
+    let (server, approvals) = Server::with_policy(ASKING, Options::default());
     let mut client = asking_client(&server).await;
     let done = saying(&mut client, json!({"action": "accept", "content": {"approve": true, "reason": "fine"}})).await;
     assert_eq!(code(&done), "OK", "{done}");
@@ -242,7 +242,7 @@ async fn what_is_for_the_operator_is_not_asked_of_the_user() {
 
 #[tokio::test]
 async fn an_operator_may_be_faster_than_the_user_who_is_asked() {
-    let (server, approvals) = server(ASKING);
+    let (server, approvals) = Server::with_policy(ASKING, Options::default());
     let mut client = asking_client(&server).await;
     let id = client.start_tool("fs_write", json!({"path": "a", "contents": "x"})).await;
     let asked = client.message(|message| message["method"] == "elicitation/create").await;
@@ -250,6 +250,18 @@ async fn an_operator_may_be_faster_than_the_user_who_is_asked() {
     assert_eq!(code(&client.answer_to(id).await["result"]), "OK");
     let ended = client.message(|message| message["method"] == "notifications/cancelled").await;
     assert_eq!(ended["params"]["requestId"], asked["id"]);
+}
+
+#[tokio::test]
+async fn a_user_who_thinks_for_long_is_asked_again_by_the_call_made_again() {
+    let (server, approvals) = server(ASKING);
+    let mut client = asking_client(&server).await;
+    let args = json!({"path": "a", "contents": "x"});
+    for _ in 0..2 {
+        assert_eq!(code(&client.tool("fs_write", args.clone()).await), "APPROVAL_REQUIRED");
+        client.message(|message| message["method"] == "elicitation/create").await;
+    }
+    assert_eq!(approvals.list().len(), 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The tasks extension of 2026-07-28: handles in place of "still running", for clients that declare it.
 
 use codegen_audit::{EventKind, Outcome};
+use coordinator::mcp::Options;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Server, modern_meta, text, until};
@@ -185,4 +186,19 @@ async fn earlier_revisions_have_no_handles_whatever_their_client_declares() {
         }
     }
     server.double.go.notify_one();
+}
+
+#[tokio::test]
+async fn what_the_policy_denies_of_tasks_is_denied_by_the_method_too() {
+    let denying = |tool: &str| format!("[[rule]]\nname='t'\ntool='{tool}'\neffect='deny'\n");
+    for (tool, denied) in [("task_cancel", "tasks/cancel"), ("task_status", "tasks/get"), ("task_wait", "tasks/get")] {
+        let (server, _) = Server::with_policy(&denying(tool), Options::default());
+        let mut client = server.connect();
+        let task = handed_out(&mut client, json!({"code": "wait", "background": true})).await;
+        for name in ["tasks/get", "tasks/cancel"] {
+            let code = method(&mut client, name, &task).await["error"]["data"]["code"].clone();
+            assert_eq!(code == "PERMISSION_DENIED", name == denied, "{tool} {name} {code}");
+        }
+        server.double.go.notify_one();
+    }
 }

@@ -148,8 +148,9 @@ impl Rule {
                 followed.touched || (restricts && followed.reaches_below())
             }
             Touch::Away { from, to } => {
-                let here = follow(from);
-                here.touched || (restricts && here.is_lost_at(&follow(to)))
+                let (here, there) = (follow(from), follow(to));
+                // What is taken away is no longer meant, or what comes is meant only there: either goes round the rule.
+                here.touched || (restricts && (there.touched || here.is_lost_at(&there) || there.is_lost_at(&here)))
             }
         }
     }

@@ -85,6 +85,10 @@ fn a_tree_is_denied_when_something_in_it_may_be_and_allowed_only_as_a_whole() {
         (away("a", "c"), Effect::Deny),
         (away("a/keys", "c"), Effect::Deny),
         (away("a/x", "c"), Effect::Allow),
+        // What was called `d/keys` would be `a/keys`.
+        (away("d", "a"), Effect::Deny),
+        (away("d", "a/x"), Effect::Allow),
+        (away("d", "a/keys/x"), Effect::Deny),
     ] {
         assert_eq!(effect(&denying, "p", "t", std::slice::from_ref(&subject)), expected, "{subject:?}");
     }
@@ -243,6 +247,23 @@ proptest! {
         let moved = effect(&denying, "p", "fs_move", &[away(&from, &to), one(&to)]);
         if moved == Effect::Allow && effect(&denying, "p", "t", &[one(&below(&from))]) == Effect::Deny {
             prop_assert_eq!(effect(&denying, "p", "t", &[one(&below(&to))]), Effect::Deny);
+        }
+    }
+
+    /// Bringing a tree from somewhere else never puts anything where it is denied, unless it was denied already.
+    #[test]
+    fn a_move_that_is_allowed_puts_nothing_where_it_is_denied(
+        from in proptest::collection::vec(component(), 1..4),
+        to in proptest::collection::vec(component(), 1..4),
+        inner in proptest::collection::vec(component(), 0..3),
+        pattern in proptest::collection::vec(prop_oneof![component(), Just("*".to_owned()), Just("**".to_owned())], 1..4),
+    ) {
+        let denying = policy(&format!("[[rule]]\nname='k'\npath='{}'\neffect='deny'", pattern.join("/")));
+        let (from, to) = (from.join("/"), to.join("/"));
+        let below = |top: &str| format!("{top}/{}", inner.join("/"));
+        let moved = effect(&denying, "p", "fs_move", &[away(&from, &to), one(&to)]);
+        if moved == Effect::Allow && effect(&denying, "p", "t", &[one(&below(&to))]) == Effect::Deny {
+            prop_assert_eq!(effect(&denying, "p", "t", &[one(&below(&from))]), Effect::Deny);
         }
     }
 

@@ -78,7 +78,7 @@ async fn list(State(api): State<Api>, asked: Asked) -> Result<Json<ApprovalList>
         shown.retain(|view| identity.scopes.has(Scope::Admin) || view.principal == identity.principal);
         Ok(shown.into_iter().map(Approval::of).collect())
     };
-    let approvals = api.operate(&asked, "approvals/list", json!({}), Scopes::NONE, work).await?;
+    let approvals = api.operate(&asked, "approvals/list", json!({}), needed(&asked), work).await?;
     Ok(Json(ApprovalList { approvals }))
 }
 
@@ -110,6 +110,11 @@ async fn deny(
     decide(&api, &asked, ("approvals/deny", false), &id, decision).await
 }
 
+/// Operators need no other scope; a user's own calls are for whoever may make them.
+fn needed(asked: &Asked) -> Scopes {
+    if asked.identity.scopes.has(Scope::Admin) { Scope::Admin.into() } else { Scope::Tools.into() }
+}
+
 async fn decide(
     api: &Api,
     asked: &Asked,
@@ -132,7 +137,7 @@ async fn decide(
             approvals.deny(id, &by, why.as_deref()).await
         }
     };
-    Ok(Json(Approval::of(api.operate(asked, method, args, Scopes::NONE, work).await?)))
+    Ok(Json(Approval::of(api.operate(asked, method, args, needed(asked), work).await?)))
 }
 
 impl Approval {

@@ -68,8 +68,8 @@ impl Connection {
             let rest = entry.path.get(below..)?;
             let hidden = rest.get(name.len()..)?.contains("/.") || (name.is_empty() && rest.starts_with('.'));
             let end = if entry.kind == FileKind::Directory { "/" } else { "" };
-            let readable = || WorkspacePath::parse(&entry.path).is_ok_and(|path| self.may_read(&path).is_ok());
-            (!hidden && !rest.contains('\u{fffd}') && readable()).then(|| format!("{before}{rest}{end}"))
+            let shown = || WorkspacePath::parse(&entry.path).is_ok_and(|path| self.may_list(&path));
+            (!hidden && !rest.contains('\u{fffd}') && shown()).then(|| format!("{before}{rest}{end}"))
         });
         let mut found = Completions::of(paths.collect());
         found.has_more |= truncated;

@@ -90,7 +90,7 @@ impl Connection {
             // A name that is not UTF-8 is shown as something that it is not.
             let path = WorkspacePath::parse(&entry.path).ok().filter(|_| !entry.path.contains('\u{fffd}'))?;
             let hidden = path.components().any(|part| part.starts_with('.') || part == "__pycache__");
-            let shown = !hidden && self.may_read(&path).is_ok();
+            let shown = !hidden && self.may_list(&path);
             let media = media::by_name(&entry.path);
             let uri = WorkspaceUri { session, path };
             shown.then_some(ResourceFile { uri, media, size: entry.size, modified_ms: entry.modified_ms })

@@ -84,7 +84,16 @@ impl Connection {
         self.may_look("fs_read", policy::of_file(path.clone()))
     }
 
-    fn may_look(&self, tool: &str, subject: Subject) -> Result<(), Failure> {
+    /// Whether the policy lets this client see a file among others: its name is what fs_list shows, the rest fs_read.
+    fn may_list(&self, path: &WorkspacePath) -> bool {
+        self.may_look("fs_list", policy::of_file(path.clone())).is_ok() && self.may_read(path).is_ok()
+    }
+
+    /// Whether the policy lets this client do by another method what a tool does.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, `APPROVAL_REQUIRED`.
+    pub(in crate::tools) fn may_look(&self, tool: &str, subject: Subject) -> Result<(), Failure> {
         let Some(gate) = self.admission.gate() else { return Ok(()) };
         gate.look(&self.principal, tool, subject)
     }

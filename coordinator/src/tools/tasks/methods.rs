@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use codegen_types::{ErrorCode, Failure, SessionId, TaskId};
+use coordinator_core::policy::Subject;
 use serde_json::json;
 
 use crate::session::{TaskInfo, TaskPhase, TaskSeen};
@@ -12,6 +13,10 @@ use crate::tools::result::ToolResult;
 use crate::tools::serve::Record;
 use crate::tools::{run_result, yielding};
 
+/// The tools that do what looking at a task does: where it stands, and what came of it.
+const LOOKING: &[&str] = &["task_status", "task_wait"];
+/// The tool that does what ending one does.
+const ENDING: &[&str] = &["task_cancel"];
 /// How much of what should be an id is recorded, in characters.
 const ID_CHARS_MAX: usize = 128;
 
@@ -43,10 +48,11 @@ impl Connection {
     /// A task of this client's principal. Its result has so many characters of output at most.
     ///
     /// # Errors
-    /// `NOT_FOUND` for a foreign task as for an unknown one and for what is no id; `AUDIT_UNAVAILABLE`.
+    /// `NOT_FOUND` for a foreign task as for an unknown one and for what is no id; `PERMISSION_DENIED` and
+    /// `APPROVAL_REQUIRED` where the policy has them for tools that do the same; `AUDIT_UNAVAILABLE`.
     pub async fn task(&self, id: &str, output_chars: usize, asked: &Asked) -> Result<(TaskInfo, TaskState), Failure> {
-        let seen =
-            self.recorded(id, asked, async |task| self.sessions.task(self.principal.clone(), task).await).await?;
+        let looked = async |task| self.sessions.task(self.principal.clone(), task).await;
+        let seen = self.recorded(id, asked, LOOKING, looked).await?;
         let state = TaskState::of(&seen, output_chars.min(yielding::OUTPUT_CHARS));
         Ok((seen.info, state))
     }
@@ -76,20 +82,22 @@ impl Connection {
             self.sessions.cancel_task(self.principal.clone(), task).await?;
             self.sessions.task(self.principal.clone(), task).await
         };
-        self.recorded(id, asked, cancelled).await.map(drop)
+        self.recorded(id, asked, ENDING, cancelled).await.map(drop)
     }
 
-    /// Does something about a task, and records that it was asked for.
+    /// Does something about a task that these tools do as well, and records that it was asked for.
     async fn recorded(
         &self,
         id: &str,
         asked: &Asked,
+        tools: &[&str],
         done: impl AsyncFnOnce(TaskId) -> Result<TaskSeen, Failure>,
     ) -> Result<TaskSeen, Failure> {
         let begun = Instant::now();
         let shown: String = id.chars().take(ID_CHARS_MAX).collect();
         let request = asked.with_args(json!({"task_id": shown}));
-        let found = match (self.counted(asked), id.parse()) {
+        let may = || tools.iter().try_for_each(|tool| self.may_look(tool, Subject::default()));
+        let found = match (self.counted(asked).and_then(|()| may()), id.parse()) {
             (Err(failure), _) => Err(failure),
             (Ok(()), Ok(task)) => done(task).await,
             (Ok(()), Err(_)) => Err(no_such_task()),
