@@ -5,13 +5,14 @@
 
 use std::time::Instant;
 
-use codegen_types::{Failure, Principal, SessionId};
+use codegen_types::{Failure, Principal, SessionId, WorkspacePath};
 use serde_json::Value;
 
 use super::connection::Connection;
 use super::resources::Asked;
 use super::serve::Record;
 use crate::identity::{self, Scopes};
+use crate::session::SessionFollower;
 
 impl Connection {
     /// Does something that needs these scopes. That it was asked for, with these arguments, is in the log before it is
@@ -49,6 +50,19 @@ impl Connection {
     /// Whether this is a client of that principal.
     pub(crate) fn is_of(&self, principal: &Principal) -> bool {
         self.principal == *principal
+    }
+
+    /// Follows what runs in a session, for as long as this client's principal may read it.
+    ///
+    /// # Errors
+    /// `SESSION_NOT_FOUND`; `SESSION_CLOSED`.
+    pub(crate) fn follow_session(&self, session: SessionId) -> Result<SessionFollower, Failure> {
+        self.sessions.follow_session(&self.principal, session)
+    }
+
+    /// Whether the policy lets this client read a file.
+    pub(crate) fn reads(&self, path: &WorkspacePath) -> bool {
+        self.may_read(path).is_ok()
     }
 
     /// Whether this client's principal may see a session.

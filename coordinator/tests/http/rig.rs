@@ -1,7 +1,7 @@
 //! A server on a port of the loopback interface, and a client that says exactly what it is told to.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// What a client of 2026-07-28 says with every request.
 pub const STATELESS: &str = "2026-07-28";
 
-struct Ready(Approvals);
+/// The plant, and where its log is.
+struct Ready(Approvals, Option<PathBuf>);
 
 impl Readiness for Ready {
     fn look(&self) -> BoxFuture<'_, Vec<Check>> {
@@ -53,7 +54,7 @@ impl Plant for Ready {
     }
 
     fn audit_dir(&self) -> Option<PathBuf> {
-        None
+        self.1.clone()
     }
 }
 
@@ -83,9 +84,24 @@ impl Rig {
     }
 
     pub async fn with_admission(adjust: impl FnOnce(&mut HttpConfig), admission: Admission) -> Self {
+        Self::logging_to(adjust, admission, Audit::in_memory(), None).await
+    }
+
+    /// With a log in files.
+    pub async fn with_log(dir: &Path) -> Self {
+        let (audit, _) = Audit::open(codegen_audit::Options::new(dir)).await.expect("the rig works");
+        Self::logging_to(|_| {}, Admission::default(), audit, Some(dir.to_owned())).await
+    }
+
+    async fn logging_to(
+        adjust: impl FnOnce(&mut HttpConfig),
+        admission: Admission,
+        audit: Audit,
+        audit_dir: Option<PathBuf>,
+    ) -> Self {
         let mut config = HttpConfig::at(SocketAddr::from(([127, 0, 0, 1], 0)));
         adjust(&mut config);
-        let (double, audit) = (Arc::<Double>::default(), Audit::in_memory());
+        let double = Arc::<Double>::default();
         let tokens = Tokens::load(Arc::new(Memory::default()), audit.clone()).await.expect("the rig works");
         let authenticator = Authenticator::new(tokens.clone(), None, Requirement::Auto, audit.clone());
         let reload = Reload::default();
@@ -94,7 +110,7 @@ impl Rig {
         let mcp = Services::new(Arc::new(Sessions(Arc::clone(&double))), audit.clone(), Options::default())
             .admitted_by(admission);
         let stop = CancellationToken::new();
-        let ready = Arc::new(Ready(Approvals::new(audit.clone())));
+        let ready = Arc::new(Ready(Approvals::new(audit.clone()), audit_dir));
         let services = HttpServices {
             mcp,
             readiness: Arc::clone(&ready) as Arc<dyn Readiness>,

@@ -13,6 +13,7 @@ use super::asked::Asked;
 use super::idempotency::Keys;
 use super::operators::Plant;
 use super::places::{Place, Places};
+use super::tail::{self, Tail};
 use crate::approvals::Asking;
 use crate::http::error::ApiError;
 use crate::identity::{self, Scopes, Tokens};
@@ -31,6 +32,8 @@ const SCANS_WAITING_MAX: usize = 100;
 const SCAN_PATIENCE: Duration = Duration::from_secs(10);
 /// Streams of events that are open at once. One more is refused.
 const STREAMS_MAX: usize = 1_000;
+/// Streams that read at once what they missed of the log; others wait.
+const CATCH_UPS_MAX: usize = 2;
 /// Streams of events that one principal has open at once.
 const STREAMS_OF_ONE_MAX: usize = 32;
 
@@ -49,6 +52,10 @@ struct Inner {
     scanning: Places,
     /// Streams of events.
     streams: Places,
+    /// The end of the log, which they follow.
+    tail: Tail,
+    /// So many streams read at once what they missed.
+    catch_ups: Semaphore,
     /// Calls that run, with or without a client that still waits.
     calls: TaskTracker,
     /// Cancelled when the server stops.
@@ -63,11 +70,12 @@ pub(super) struct Served {
 
 impl Api {
     pub(in crate::http) fn new(services: Services, plant: Arc<dyn Plant>, tokens: Tokens) -> Self {
-        let scans = Semaphore::new(SCANS_MAX);
+        let (scans, catch_ups) = (Semaphore::new(SCANS_MAX), Semaphore::new(CATCH_UPS_MAX));
+        let tail = Tail::default();
         let scanning = Places::new("requests that read the log", SCANS_WAITING_MAX, 1);
         let streams = Places::new("streams of events", STREAMS_MAX, STREAMS_OF_ONE_MAX);
         let (keys, calls, stop) = (Keys::default(), TaskTracker::new(), CancellationToken::new());
-        Self(Arc::new(Inner { services, plant, tokens, keys, scans, scanning, streams, calls, stop }))
+        Self(Arc::new(Inner { services, plant, tokens, keys, scans, scanning, streams, tail, catch_ups, calls, stop }))
     }
 
     /// Cancels what runs, and waits for its end, at most so long.
@@ -110,6 +118,23 @@ impl Api {
     /// `RATE_LIMITED` when the principal has too many; `NO_CAPACITY` when all have.
     pub(super) fn place_for_events(&self, principal: &Principal) -> Result<Place, Failure> {
         self.0.streams.take(principal)
+    }
+
+    /// The end of the log.
+    pub(super) fn tail(&self) -> &Tail {
+        &self.0.tail
+    }
+
+    /// Reads some of what a stream missed, when it is its turn.
+    ///
+    /// # Errors
+    /// `INTERNAL`.
+    pub(super) async fn catch_up<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let _turn = self.0.catch_ups.acquire().await.map_err(|_| tail::unreadable())?;
+        tokio::task::spawn_blocking(work).await.map_err(|_| tail::unreadable())
     }
 
     /// A connection of whoever asks.

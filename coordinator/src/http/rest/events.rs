@@ -4,17 +4,20 @@
 //! a client that comes back is told what it missed. Changes of files are told beside it, without ids.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::response::sse::Event;
-use codegen_audit::{EventKind, ReadError, Record, Records, last_segment_start, records};
-use codegen_types::{ErrorCode, Failure, LogSeq};
+use codegen_audit::Records;
+use codegen_types::{ErrorCode, Failure, WorkspacePath};
 use futures::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -23,17 +26,11 @@ use super::asked::Asked;
 use super::extract::InQuery;
 use super::logs::events_response;
 use super::places::Place;
+use super::tail::{self, Happened, Heard};
 use crate::http::error::ApiError;
 use crate::identity::{Scope, Scopes};
 use crate::session::{ChangesFollower, News};
 use crate::tools::Connection;
-
-/// How often the log is looked at for more.
-const INTERVAL: Duration = Duration::from_millis(200);
-/// Records that are read at once.
-const BATCH_MAX: usize = 256;
-/// A client that missed more records than this is told to look anew.
-const MISSED_MAX: u64 = 10_000;
 
 /// What to follow.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -49,12 +46,17 @@ struct EventQuery {
 
 /// Where a stream stands.
 struct Following {
+    api: Api,
     connection: Connection,
     all: bool,
-    /// Taken while the log is being read elsewhere.
-    log: Option<Records>,
+    /// What was missed, until it is read; taken while it is being read elsewhere.
+    missed: Option<Records>,
+    /// The number of the last record that was looked at.
+    seen: u64,
+    log: broadcast::Receiver<Heard>,
     changes: Option<ChangesFollower>,
     ready: VecDeque<Event>,
+    is_over: bool,
     _place: Place,
 }
 
@@ -89,17 +91,27 @@ async fn events(
         async move {
             let dir = dir.ok_or_else(|| Failure::new(ErrorCode::NotFound, "this server's log is in memory alone"))?;
             let place = api.place_for_events(&principal)?;
-            let begun = tokio::task::spawn_blocking(move || begin(&dir, last_seen.as_deref())).await;
-            let (log, missed) =
-                begun.map_err(|_| Failure::new(ErrorCode::Internal, "the log could not be followed"))??;
-            Ok((place, log, missed))
+            let follower = api.tail().follow(dir.clone()).await?;
+            let missed = match last_seen {
+                Some(last_seen) => Missed::since(&api, dir, &last_seen, follower.end).await?,
+                None => Missed::Nothing,
+            };
+            Ok((place, follower, missed))
         }
     };
-    let (place, log, missed) = api.operate(&asked, "events/follow", args, needed, begin).await?;
+    let (place, follower, missed) = api.operate(&asked, "events/follow", args, needed, begin).await?;
     let connection = api.connection(&asked);
     let changes = Some(connection.changes());
-    let ready = if missed { VecDeque::from([reset()]) } else { VecDeque::new() };
-    let following = Following { connection, all, log: Some(log), changes, ready, _place: place };
+    let (missed, ready) = match missed {
+        Missed::Nothing => (None, VecDeque::new()),
+        Missed::Some(log) => (Some(log), VecDeque::new()),
+        Missed::TooMuch => (None, VecDeque::from([reset()])),
+    };
+    let (seen, log, is_over) = (follower.end, follower.news, false);
+    // What was missed begins before the log's end of just now.
+    let seen = if missed.is_some() { 0 } else { seen };
+    let following =
+        Following { api: api.clone(), connection, all, missed, seen, log, changes, ready, is_over, _place: place };
     let events = stream::unfold(following, |mut following| async move {
         let event = following.next().await?;
         Some((event, following))
@@ -121,28 +133,36 @@ fn reset() -> Event {
     Event::default().event("reset").data("{}")
 }
 
-/// The log from behind the last event that was seen, or from its end; and whether too much was missed.
-fn begin(dir: &std::path::Path, last_seen: Option<&str>) -> Result<(Records, bool), Failure> {
-    let unreadable = |error: ReadError| {
-        let error: &(dyn std::error::Error + 'static) = &error;
-        tracing::error!(error, "the log could not be followed");
-        Failure::new(ErrorCode::Internal, "the log could not be followed")
-    };
-    let mut log = records(dir, last_segment_start(dir).map_err(unreadable)?);
-    let end = log.by_ref().filter_map(Result::ok).last().map_or(0, |record| record.seq.0);
-    let Some(last_seen) = last_seen else { return Ok((log, false)) };
-    match last_seen.parse::<u64>() {
-        Ok(seen) if seen <= end && end - seen <= MISSED_MAX => Ok((records(dir, Some(LogSeq(seen + 1))), false)),
-        Ok(_) | Err(_) => Ok((log, true)),
+/// What a client missed that comes back.
+enum Missed {
+    Nothing,
+    /// What the log has from there on.
+    Some(Records),
+    /// More than is told, or nobody knows what.
+    TooMuch,
+}
+
+impl Missed {
+    async fn since(api: &Api, dir: PathBuf, last_seen: &str, end: u64) -> Result<Self, Failure> {
+        let Ok(seen) = last_seen.parse::<u64>() else { return Ok(Self::TooMuch) };
+        let log = api.catch_up(move || tail::behind(&dir, seen, end)).await?;
+        Ok(log.map_or(Self::TooMuch, Self::Some))
     }
 }
 
 impl Following {
-    /// The next event; none when the log cannot be read.
+    /// The next event; none after the last, when the log cannot be read.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
+            }
+            if self.is_over {
+                return None;
+            }
+            if let Some(log) = self.missed.take() {
+                self.catch_up(log).await;
+                continue;
             }
             let news = async {
                 match &mut self.changes {
@@ -155,30 +175,45 @@ impl Following {
                     Some(news) => self.ready.extend(self.changed(&news)),
                     None => self.changes = None,
                 },
-                () = tokio::time::sleep(INTERVAL) => self.read().await?,
+                heard = self.log.recv() => self.hear(heard),
             }
         }
     }
 
-    /// Reads what has come into the log since.
-    async fn read(&mut self) -> Option<()> {
-        let mut log = self.log.take()?;
-        let read = tokio::task::spawn_blocking(move || {
-            let batch: Vec<Record> = log.by_ref().take(BATCH_MAX).filter_map(Result::ok).collect();
-            (log, batch)
-        });
-        let (log, batch) = read.await.ok()?;
-        self.log = Some(log);
-        let told: Vec<Event> = batch.iter().filter_map(|record| self.told(record)).collect();
-        self.ready.extend(told);
-        Some(())
+    /// Reads some of what was missed. What comes meanwhile waits, and is told once.
+    async fn catch_up(&mut self, log: Records) {
+        let Ok((log, batch)) = self.api.catch_up(move || tail::read(log)).await else {
+            return self.end();
+        };
+        for heard in batch.heard {
+            self.hear(Ok(heard));
+        }
+        self.seen = batch.last.unwrap_or(self.seen);
+        self.missed = batch.more.then_some(log);
     }
 
-    /// What is told of a record, when it is one of those that are, and about something that the caller may see.
-    fn told(&self, record: &Record) -> Option<Event> {
-        let (name, what) = name_of(record.kind)?;
+    fn hear(&mut self, heard: Result<Heard, RecvError>) {
+        match heard {
+            Ok(Heard::Happened(happened)) if happened.seq > self.seen => {
+                self.seen = happened.seq;
+                self.ready.extend(self.told(&happened));
+            }
+            Ok(Heard::Happened(_)) => {}
+            Ok(Heard::Gap) | Err(RecvError::Lagged(_)) => self.ready.push_back(reset()),
+            Ok(Heard::Broken) | Err(RecvError::Closed) => self.end(),
+        }
+    }
+
+    /// Ends the stream: its client has to look anew, and to come back.
+    fn end(&mut self) {
+        self.ready.push_back(reset());
+        self.is_over = true;
+    }
+
+    /// What is told of something in the log, when it is about something that the caller may see.
+    fn told(&self, happened: &Happened) -> Option<Event> {
         // A call that waits for approval need not name a session.
-        let may_see = match (record.session, &record.principal) {
+        let may_see = match (happened.session, &happened.principal) {
             (Some(session), _) => self.connection.sees(session),
             (None, Some(principal)) => self.connection.is_of(principal),
             (None, None) => false,
@@ -186,11 +221,10 @@ impl Following {
         if !self.all && !may_see {
             return None;
         }
-        let data = json!({
-            "what": what, "at": record.ts, "session_id": record.session, "task_id": record.task, "tool": record.tool,
-            "path": record.path, "outcome": record.outcome, "code": record.code,
-        });
-        Some(Event::default().event(name).id(record.seq.0.to_string()).data(data.to_string()))
+        let mut data = happened.data.clone();
+        let readable = |path: &&String| WorkspacePath::parse(path).is_ok_and(|path| self.connection.reads(&path));
+        data["path"] = json!(happened.path.as_ref().filter(readable));
+        Some(Event::default().event(happened.name).id(happened.seq.to_string()).data(data.to_string()))
     }
 
     fn changed(&self, news: &News) -> Option<Event> {
@@ -203,32 +237,14 @@ impl Following {
             return None;
         }
         let files = changed.files.as_ref().map(|files| {
-            let named = files.iter().map(|file| json!({"path": file.path, "change": file.change, "size": file.size}));
+            let readable = files.iter().filter(|file| self.connection.reads(&file.path));
+            let named = readable.map(|file| json!({"path": file.path, "change": file.change, "size": file.size}));
             named.collect::<Vec<_>>()
         });
+        if files.as_ref().is_some_and(Vec::is_empty) {
+            return None;
+        }
         let data = json!({"session_id": changed.session, "files": files});
         Some(Event::default().event("files").data(data.to_string()))
-    }
-}
-
-/// How a record's kind is told: the event's name, and what happened. Only what happens in sessions is.
-const fn name_of(kind: EventKind) -> Option<(&'static str, &'static str)> {
-    match kind {
-        EventKind::SessionCreated => Some(("session", "created")),
-        EventKind::SessionOpening => Some(("session", "opening")),
-        EventKind::SessionOpened => Some(("session", "opened")),
-        EventKind::SessionSuspended => Some(("session", "suspended")),
-        EventKind::SessionLost => Some(("session", "lost")),
-        EventKind::SessionUpdated => Some(("session", "updated")),
-        EventKind::SessionShared => Some(("session", "shared")),
-        EventKind::SessionUnshared => Some(("session", "unshared")),
-        EventKind::SessionClosing => Some(("session", "closing")),
-        EventKind::SessionClosed => Some(("session", "closed")),
-        EventKind::SessionExpired => Some(("session", "expired")),
-        EventKind::ApprovalRequested => Some(("approval", "requested")),
-        EventKind::ApprovalDecided => Some(("approval", "decided")),
-        EventKind::TaskAttempt => Some(("task", "started")),
-        EventKind::TaskOutcome | EventKind::TaskUnknown => Some(("task", "ended")),
-        _ => None,
     }
 }

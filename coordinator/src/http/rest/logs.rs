@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
-use codegen_types::TaskId;
+use codegen_types::{SessionId, TaskId};
 use futures::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,12 +21,15 @@ use super::files::FOREIGN;
 use super::places::Place;
 use super::task_view::Task;
 use crate::http::error::ApiError;
+use crate::session::{SessionFollower, SessionNews};
 use crate::tools::{LogPart, Raw};
 
 /// How often a stream that has nothing to say sends a comment.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How often a task that runs is looked at.
+/// How long news of a task are gathered before it is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
+/// How long a task is trusted to be as it was without news.
+const TRUSTED: Duration = Duration::from_secs(10);
 /// Characters of one event.
 const EVENT_CHARS: u64 = 65_536;
 
@@ -50,6 +53,8 @@ struct Following {
     cursor: String,
     first: Option<LogPart>,
     is_over: bool,
+    /// News of the task's session, once they are needed.
+    news: Option<SessionFollower>,
     _place: Place,
 }
 
@@ -94,13 +99,13 @@ async fn logs(
     let task = task.parse().map_err(|_| nothing_given())?;
     let place = api.place_for_events(&asked.identity.principal)?;
     let cursor = part.cursor.clone();
-    let following =
-        Following { api: api.clone(), asked, task, cursor, first: Some(part), is_over: false, _place: place };
+    let (stop, first) = (api.stop(), Some(part));
+    let following = Following { api, asked, task, cursor, first, is_over: false, news: None, _place: place };
     let events = stream::unfold(following, |mut following| async move {
         let event = following.next().await?;
         Some((event, following))
     });
-    Ok(events_response(events.take_until(api.stop().cancelled_owned())))
+    Ok(events_response(events.take_until(stop.cancelled_owned())))
 }
 
 /// Whether a client wants events.
@@ -159,14 +164,14 @@ impl Following {
     }
 
     /// What was written since; waits until there is something, or the task has ended.
-    async fn more(&self) -> Option<LogPart> {
+    async fn more(&mut self) -> Option<LogPart> {
         loop {
             let seen = self.api.seen(&self.asked, self.task).await.ok()?;
             let has_more = self.cursor != format!("c{:x}", seen.log.written());
             if has_more || seen.outcome.is_some() {
                 break;
             }
-            tokio::time::sleep(INTERVAL).await;
+            self.wait(seen.info.session).await;
         }
         let args = json!({"task_id": self.task, "cursor": self.cursor, "max_chars": EVENT_CHARS});
         loop {
@@ -178,6 +183,35 @@ impl Following {
                 Err(_) => return None,
             }
         }
+    }
+}
+
+impl Following {
+    /// Waits until the task may have written or ended.
+    async fn wait(&mut self, session: SessionId) {
+        let Some(news) = &mut self.news else {
+            self.news = self.api.connection(&self.asked).follow_session(session).ok();
+            if self.news.is_none() {
+                tokio::time::sleep(INTERVAL).await;
+            }
+            // What happened before there was anybody to be told is seen by another look.
+            return;
+        };
+        let about_it = async {
+            loop {
+                match news.next().await {
+                    Some(SessionNews::Wrote { task, .. }) if task == self.task => return true,
+                    Some(SessionNews::Ended(info)) if info.task == self.task => return true,
+                    Some(SessionNews::Missed) => return true,
+                    Some(_) => {}
+                    None => return false,
+                }
+            }
+        };
+        if let Ok(false) = tokio::time::timeout(TRUSTED, about_it).await {
+            self.news = None;
+        }
+        tokio::time::sleep(INTERVAL).await;
     }
 }
 

@@ -20,6 +20,7 @@ mod operators;
 mod page;
 mod places;
 mod sessions;
+mod tail;
 mod task_view;
 mod tasks;
 mod tokens;

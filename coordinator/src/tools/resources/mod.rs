@@ -80,7 +80,7 @@ impl Connection {
     }
 
     /// Whether the policy lets this client read a file.
-    fn may_read(&self, path: &WorkspacePath) -> Result<(), Failure> {
+    pub(super) fn may_read(&self, path: &WorkspacePath) -> Result<(), Failure> {
         self.may_look("fs_read", policy::of_file(path.clone()))
     }
 

@@ -1,0 +1,127 @@
+//! REST's streams: whom they tell what, how many there are, and when they end.
+
+use codegen_audit::{Entry, EventKind};
+use codegen_types::SessionId;
+use coordinator::identity::Scopes;
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use crate::rig::{Reply, Rig};
+
+const BASE: &str = "/api/v1";
+
+async fn follow(rig: &Rig, token: &str, last_seen: Option<&str>) -> Reply {
+    let asked = rig.request("GET", &format!("{BASE}/events")).bearer(Some(token));
+    let asked = last_seen.into_iter().fold(asked, |asked, id| asked.header("last-event-id", id));
+    asked.send().await
+}
+
+async fn session(rig: &Rig, token: &str) -> SessionId {
+    let made = rig.request("POST", &format!("{BASE}/sessions")).header("content-type", "application/json").body("{}");
+    let made = made.bearer(Some(token)).send().await.json().await;
+    made["session_id"].as_str().expect("a handle").parse().expect("a handle")
+}
+
+/// The session layer is a double, so that its records are written here.
+async fn record(rig: &Rig, session: SessionId) -> String {
+    let entry = Entry { kind: EventKind::SessionUpdated, session: Some(session), ..Entry::default() };
+    rig.audit.append(entry).await.expect("a log").0.to_string()
+}
+
+async fn next(stream: &mut Reply) -> (Option<String>, Value) {
+    let event = stream.event().await.expect("an event");
+    (event.id, serde_json::from_str(&event.data).expect("JSON"))
+}
+
+#[tokio::test]
+async fn a_stranger_hears_nothing_of_what_others_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with_log(dir.path()).await;
+    let (ann, bob) = (rig.token("ann", Scopes::USER).await, rig.token("bob", Scopes::USER).await);
+    let (of_ann, of_bob) = (session(&rig, &ann).await, session(&rig, &bob).await);
+    let mut stream = follow(&rig, &bob, None).await;
+    assert_eq!(stream.status, StatusCode::OK);
+    rig.double.changes.tell_transcript(of_ann);
+    rig.double.changes.tell_transcript(of_bob);
+    rig.double.changes.tell(of_ann, None);
+    rig.double.changes.tell(of_bob, None);
+    assert_eq!(next(&mut stream).await, (None, json!({"session_id": of_bob, "files": null})), "it is the first");
+    record(&rig, of_ann).await;
+    let own = record(&rig, of_bob).await;
+    let (id, told) = next(&mut stream).await;
+    assert_eq!((id, &told["what"], &told["session_id"]), (Some(own), &json!("updated"), &json!(of_bob)));
+}
+
+#[tokio::test]
+async fn whoever_comes_back_is_told_what_was_missed_once_and_then_what_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with_log(dir.path()).await;
+    let ann = rig.token("ann", Scopes::USER).await;
+    let session = session(&rig, &ann).await;
+    let mut ids = Vec::new();
+    for _ in 0..600 {
+        ids.push(record(&rig, session).await);
+    }
+    let mut stream = follow(&rig, &ann, Some(&ids[9])).await;
+    let mut also = follow(&rig, &ann, None).await;
+    for _ in 0..3 {
+        ids.push(record(&rig, session).await);
+    }
+    for id in &ids[10..] {
+        assert_eq!(next(&mut stream).await.0.as_ref(), Some(id));
+    }
+    for id in &ids[600..] {
+        assert_eq!(next(&mut also).await.0.as_ref(), Some(id));
+    }
+    for unknown in ["x", "99999999", "4000"] {
+        let mut stream = follow(&rig, &ann, Some(unknown)).await;
+        assert_eq!(next(&mut stream).await, (None, json!({})), "{unknown} is no event of this log");
+    }
+}
+
+#[tokio::test]
+async fn one_user_has_so_many_streams_and_others_have_theirs() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with_log(dir.path()).await;
+    let (ann, bob) = (rig.token("ann", Scopes::USER).await, rig.token("bob", Scopes::USER).await);
+    let mut open = Vec::new();
+    for _ in 0..32 {
+        open.push(follow(&rig, &ann, None).await);
+        assert_eq!(open.last().unwrap().status, StatusCode::OK);
+    }
+    let refused = follow(&rig, &ann, None).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.refusal().await, "RATE_LIMITED");
+    assert_eq!(follow(&rig, &bob, None).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_token_that_opened_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with_log(dir.path()).await;
+    let ann = rig.token("ann", Scopes::USER).await;
+    let session = session(&rig, &ann).await;
+    let task = rig.request("POST", &format!("{BASE}/sessions/{session}/tasks")).bearer(Some(&ann));
+    let task = task.header("content-type", "application/json");
+    let task = task.body(json!({"kind": "python", "code": "for ever"}).to_string()).send().await.json().await;
+    let logs = format!("{BASE}/tasks/{}/logs", task["task_id"].as_str().expect("a task"));
+    let mut logs = rig.request("GET", &logs).bearer(Some(&ann)).send().await;
+    let mut events = follow(&rig, &ann, None).await;
+    assert_eq!((logs.status, events.status), (StatusCode::OK, StatusCode::OK));
+    let id = rig.tokens.list()[0].id.clone();
+    rig.tokens.revoke(&id, &codegen_types::Principal::os_user("op")).await.unwrap();
+    assert!(events.event().await.is_none());
+    while logs.event().await.is_some() {}
+}
+
+#[tokio::test]
+async fn a_stream_whose_log_cannot_be_read_says_so_and_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with_log(dir.path()).await;
+    let ann = rig.token("ann", Scopes::USER).await;
+    let mut stream = follow(&rig, &ann, None).await;
+    assert_eq!(stream.status, StatusCode::OK);
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    assert_eq!(next(&mut stream).await, (None, json!({})));
+    assert!(stream.event().await.is_none());
+}
