@@ -88,6 +88,16 @@ pub fn digest(principal: &Principal, tool: &str, args: &Value) -> ArgumentDigest
     hash.finalize().into()
 }
 
+/// By what a request is known again: its call, and what would have to be decided about it. When the policy says
+/// otherwise meanwhile, what was decided before is no answer to it.
+pub(super) fn asked_under(call: &ArgumentDigest, rule: &str, approvers: Approvers) -> ArgumentDigest {
+    let approvers = match approvers {
+        Approvers::Operator => [0],
+        Approvers::OperatorOrUser => [1],
+    };
+    Sha256::new().chain_update(call).chain_update(approvers).chain_update(rule).finalize().into()
+}
+
 /// Arguments as they are shown.
 pub(super) fn shortened(args: &Value) -> Value {
     shorten(args, false, 0)
@@ -142,6 +152,15 @@ mod tests {
         ] {
             assert_ne!(call, of(principal, tool, args), "{tool} {args}");
         }
+    }
+
+    #[test]
+    fn another_rule_or_other_approvers_are_another_question() {
+        let asked = asked_under(&[0; 32], "a", Approvers::OperatorOrUser);
+        assert_eq!(asked, asked_under(&[0; 32], "a", Approvers::OperatorOrUser));
+        assert_ne!(asked, asked_under(&[0; 32], "a", Approvers::Operator));
+        assert_ne!(asked, asked_under(&[0; 32], "b", Approvers::OperatorOrUser));
+        assert_ne!(asked, asked_under(&[1; 32], "a", Approvers::OperatorOrUser));
     }
 
     #[test]

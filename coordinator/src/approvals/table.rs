@@ -14,7 +14,7 @@ use super::shown::{ApprovalState, ApprovalView};
 
 /// Requests that there can be at once, of all principals. One more call is refused.
 pub const PENDING_MAX: usize = 1_000;
-/// Requests that there can be at once of one principal. One more call of it is refused.
+/// Requests that there can be at once of one principal, but for those that are denied. One more call of it is refused.
 pub const PENDING_PER_PRINCIPAL_MAX: usize = 32;
 /// How long an approval is good for, and a denial is remembered for whoever has not heard of it.
 pub(super) const DECIDED_KEPT: Duration = Duration::from_secs(600);
@@ -64,6 +64,12 @@ pub(super) struct Undecided {
     pub(super) requested: LogSeq,
 }
 
+impl Entry {
+    const fn is_denied(&self) -> bool {
+        matches!(self.stage, Stage::Denied(_))
+    }
+}
+
 impl Table {
     /// Where a call stands; an approval that is found is used up, and a denial that is told is forgotten.
     pub(super) fn standing(&mut self, digest: &ArgumentDigest, now: Instant) -> Standing {
@@ -101,16 +107,27 @@ impl Table {
         digest: ArgumentDigest,
         expires: Instant,
     ) -> Result<(), Failure> {
-        let own = self.0.values().filter(|entry| entry.view.principal == view.principal).count();
+        let own = self.0.values().filter(|entry| entry.view.principal == view.principal && !entry.is_denied()).count();
         if own >= PENDING_PER_PRINCIPAL_MAX || self.0.len() >= PENDING_MAX {
             let whose = if own >= PENDING_PER_PRINCIPAL_MAX { "of yours " } else { "" };
             let message = format!("too many calls {whose}wait for approval; nothing was done");
             return Err(Failure::new(ErrorCode::QuotaExceeded, message));
         }
+        self.forget_oldest_denial(&view.principal);
         let entry =
             Entry { view, digest, stage: Stage::Recording, expires, waiting: 0, changed: watch::Sender::new(()) };
         self.0.insert(entry.view.id, entry);
         Ok(())
+    }
+
+    /// Bounds the denials that are remembered of one principal, but for those that somebody is just being told.
+    fn forget_oldest_denial(&mut self, principal: &Principal) {
+        let told = |entry: &&Entry| entry.is_denied() && entry.waiting == 0 && entry.view.principal == *principal;
+        let denials = self.0.values().filter(told);
+        let (count, oldest) = (denials.clone().count(), denials.min_by_key(|entry| entry.expires));
+        if let Some(id) = oldest.map(|entry| entry.view.id).filter(|_| count >= PENDING_PER_PRINCIPAL_MAX) {
+            self.0.remove(&id);
+        }
     }
 
     /// The record of a request is durable.

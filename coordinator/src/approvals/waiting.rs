@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use codegen_audit::{Entry, EventKind};
 use codegen_types::{ApprovalId, ErrorCode, Failure, Principal, SessionId};
+use coordinator_core::idempotency::ArgumentDigest;
 use coordinator_core::policy::{Approvers, Terms};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -46,6 +47,14 @@ pub struct Need<'a> {
     pub cancel: &'a CancellationToken,
 }
 
+impl Need<'_> {
+    /// By what its request is known again.
+    fn digest(&self) -> ArgumentDigest {
+        let call = shown::digest(self.principal, self.tool, self.args);
+        shown::asked_under(&call, self.rule, self.terms.approvers)
+    }
+}
+
 /// How a wait ended.
 enum Waited {
     /// Something changed.
@@ -63,14 +72,14 @@ impl Approvals {
     /// `QUOTA_EXCEEDED` when too many calls wait; `INVALID_ARGUMENT` for what a client did not get from here;
     /// `AUDIT_UNAVAILABLE`.
     pub async fn obtain(&self, need: &Need<'_>) -> Result<(), Failure> {
-        let digest = shown::digest(need.principal, need.tool, need.args);
+        let digest = need.digest();
         let began = Instant::now();
         if let Asking::Again(round) = need.asking {
             self.heard(round, need).await?;
         }
         let mut user_may = need.terms.approvers == Approvers::OperatorOrUser;
+        let mut standing = self.stands(&digest);
         loop {
-            let standing = self.0.table.lock().standing(&digest, Instant::now());
             let (id, changed, expires) = match standing {
                 Standing::Granted => return Ok(()),
                 Standing::Denied(why) => return Err(denied(need, &why)),
@@ -78,10 +87,12 @@ impl Approvals {
                 Standing::Recording(mut changed) => {
                     // Its end is a change, too.
                     let _ended = changed.changed().await;
+                    standing = self.stands(&digest);
                     continue;
                 }
                 Standing::Unknown => {
                     self.request(need).await?;
+                    standing = self.stands(&digest);
                     continue;
                 }
             };
@@ -101,18 +112,21 @@ impl Approvals {
                     wait_for_operator(need, changed, began).await
                 }
             };
-            let others = waiting.end();
             match waited {
-                Ok(Waited::Changed) => {}
+                Ok(Waited::Changed) => standing = waiting.hear(&digest),
                 Ok(Waited::Enough) => return Err(required(id, need, expires)),
                 Err(cancelled) => {
-                    if others == 0 {
+                    if waiting.end() == 0 {
                         self.withdraw(id, "the call was cancelled").await;
                     }
                     return Err(cancelled);
                 }
             }
         }
+    }
+
+    fn stands(&self, digest: &ArgumentDigest) -> Standing {
+        self.0.table.lock().standing(digest, Instant::now())
     }
 
     /// What the user of a client said to the question that an earlier call was answered with.
@@ -125,7 +139,7 @@ impl Approvals {
             Given::Nothing => Ok(()),
             Given::Forged => Err(forged()),
             Given::Answer(id, said) => {
-                let digest = shown::digest(need.principal, need.tool, need.args);
+                let digest = need.digest();
                 let of = self.0.table.lock().of(*id);
                 // What was used, denied or withdrawn is no longer there.
                 of.filter(|(_, of, _)| *of == digest).ok_or_else(forged)?;
@@ -142,7 +156,7 @@ impl Approvals {
 
     async fn request(&self, need: &Need<'_>) -> Result<(), Failure> {
         let id = ApprovalId::mint();
-        let digest = shown::digest(need.principal, need.tool, need.args);
+        let digest = need.digest();
         let created = Timestamp::now();
         let view = ApprovalView {
             id,
@@ -255,6 +269,14 @@ impl<'a> Waiting<'a> {
     fn begin(approvals: &'a Approvals, id: ApprovalId) -> Self {
         approvals.0.table.lock().wait(id);
         Self { approvals, id, counts: true }
+    }
+
+    /// Ends the wait by hearing where the call stands, as one step: a denial is remembered until all who wait heard it.
+    fn hear(mut self, digest: &ArgumentDigest) -> Standing {
+        self.counts = false;
+        let mut table = self.approvals.0.table.lock();
+        table.unwait(self.id);
+        table.standing(digest, Instant::now())
     }
 
     /// How many others wait.

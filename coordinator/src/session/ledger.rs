@@ -32,12 +32,18 @@ struct Accounts {
 /// A place among the principal's running tasks; given back when dropped.
 pub(super) struct Place {
     ledger: Ledger,
-    principal: Principal,
+    /// Whose account it was counted in; none: the one that new principals share. It is given back there, whatever room
+    /// there is for accounts by then.
+    account: Option<Principal>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.ledger.accounts.lock().account(&self.principal, super::now_ms()).end();
+        let mut accounts = self.ledger.accounts.lock();
+        match &self.account {
+            Some(principal) => accounts.account(principal, super::now_ms()).end(),
+            None => accounts.others.end(),
+        }
     }
 }
 
@@ -49,9 +55,13 @@ impl Ledger {
     /// Counts one more running task, unless a quota forbids it.
     pub(super) fn begin(&self, principal: &Principal) -> Result<Place, Failure> {
         let now_ms = super::now_ms();
-        let begun = self.accounts.lock().account(principal, now_ms).begin(&self.quotas, now_ms);
+        let mut accounts = self.accounts.lock();
+        let begun = accounts.account(principal, now_ms).begin(&self.quotas, now_ms);
+        // An account with a running task is not idle, and stays.
+        let account = accounts.of.contains_key(principal).then(|| principal.clone());
+        drop(accounts);
         begun.map_err(|over| refusal(over, now_ms))?;
-        Ok(Place { ledger: self.clone(), principal: principal.clone() })
+        Ok(Place { ledger: self.clone(), account })
     }
 
     /// Adds what a task used that ended just now.
@@ -159,5 +169,20 @@ mod tests {
         }
         assert_eq!(ledger.accounts.lock().of.len(), ACCOUNTS_MAX);
         assert!(ledger.begin(&principal(ACCOUNTS_MAX + 200)).is_err());
+    }
+
+    #[test]
+    fn a_place_is_given_back_where_it_was_counted() {
+        let ledger = Ledger::new(Quotas { tasks: Some(1), ..Quotas::default() });
+        let charge = Charge { bytes_in: 10, ..Charge::default() };
+        for index in 0..ACCOUNTS_MAX {
+            ledger.charge(&principal(index), &charge);
+        }
+        let place = ledger.begin(&principal(ACCOUNTS_MAX)).ok();
+        assert!(place.is_some() && ledger.begin(&principal(ACCOUNTS_MAX + 1)).is_err(), "they share an account");
+        ledger.accounts.lock().of.remove(&principal(0));
+        drop(place);
+        ledger.charge(&principal(0), &charge);
+        assert!(ledger.begin(&principal(ACCOUNTS_MAX + 1)).is_ok());
     }
 }
