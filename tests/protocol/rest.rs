@@ -122,6 +122,46 @@ fn no_answer_is_a_fault_and_none_is_undocumented() {
     }
 }
 
+/// What session code leaves behind to get at what is not its own, or to break the archive.
+const HOSTILE: &str = r#"
+import os
+os.symlink("/etc/passwd", "out"); os.symlink("/etc", "etc"); os.symlink(".", "loop"); os.mkfifo("fifo")
+os.makedirs("d/e"); open("d/e/é漢.txt", "w").write("deep")
+open("n" * 200, "w").write("long"); open(b"\xff", "w").write("no text"); open("a\nb", "w").write("line")
+open("big", "wb").write(bytes(range(256)) * 20000)
+os.symlink("d", "to_d")
+"#;
+/// Says what a tar has: names with sizes, or what they are.
+const UNPACK: &str = "import sys, tarfile, io, json\n\
+t = tarfile.open(fileobj=io.BytesIO(sys.stdin.buffer.read()))\n\
+print(json.dumps({m.name: len(t.extractfile(m).read()) if m.isfile() else ('dir' if m.isdir() else 'other') for m in t}))";
+
+#[test]
+fn an_archive_has_nothing_but_files_and_directories_of_the_workspace() {
+    let server = Server::start();
+    let session = server.post("/api/v1/sessions", &json!({}))["session_id"].as_str().expect("a handle").to_owned();
+    let run = |code: &str| {
+        let ran =
+            server.post(&format!("/api/v1/sessions/{session}/tasks?wait=30"), &json!({"kind": "python", "code": code}));
+        assert_eq!(ran["exit_code"], 0, "{ran}");
+    };
+    run(HOSTILE);
+    let at = format!("/api/v1/sessions/{session}/archive");
+    let file = server.installation.outside().join("a.tar");
+    std::fs::write(&file, server.curl(&at, &[])).expect("a file");
+    let python = std::env::var("CODEGEN_TEST_PYTHON").expect("`make test` names a Python");
+    let tar = std::fs::File::open(&file).expect("the file");
+    let unpacked = Command::new(python).args(["-c", UNPACK]).stdin(tar).output().expect("Python starts");
+    let unpacked: Value = serde_json::from_slice(&unpacked.stdout).unwrap_or_else(|_| panic!("{unpacked:?}"));
+    let wanted = json!({"d": "dir", "d/e": "dir", "d/e/é漢.txt": 4, "n".repeat(200): 4, "a\nb": 4, "big": 5_120_000});
+    assert_eq!(unpacked, wanted);
+    run("for n in range(65):\n    open(f'sparse{n}', 'wb').truncate(16 << 20)");
+    let url = format!("{}{at}", server.url);
+    let bearer = format!("Authorization: Bearer {}", server.token);
+    let refused = Command::new("curl").args(["-sS", "-w", "%{http_code}", "-H", &bearer, &url]).output().expect("curl");
+    assert!(refused.stdout.ends_with(b"413"), "{refused:?}");
+}
+
 #[test]
 fn what_the_readme_shows_of_rest_works() {
     let server = Server::start();

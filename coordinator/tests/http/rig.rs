@@ -344,11 +344,25 @@ impl Reply {
     }
 
     pub async fn text(mut self) -> String {
-        while let Some(frame) = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("an end in time") {
-            let bytes = frame.expect("the rig works").into_data().unwrap_or_default();
-            self.text.push_str(std::str::from_utf8(&bytes).expect("the rig works"));
+        while let Some(bytes) = self.piece().await {
+            self.text.push_str(std::str::from_utf8(&bytes.expect("the rig works")).expect("the rig works"));
         }
         std::mem::take(&mut self.text)
+    }
+
+    /// The next bytes of the body, or that it broke off; `None` at its end.
+    pub async fn piece(&mut self) -> Option<Result<Bytes, hyper::Error>> {
+        let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("something in time")?;
+        Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
+    }
+
+    /// The whole body, or `None` when it broke off.
+    pub async fn bytes(mut self) -> Option<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(piece) = self.piece().await {
+            all.extend_from_slice(&piece.ok()?);
+        }
+        Some(all)
     }
 
     pub async fn json(self) -> Value {

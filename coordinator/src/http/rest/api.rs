@@ -36,6 +36,10 @@ const STREAMS_MAX: usize = 1_000;
 const CATCH_UPS_MAX: usize = 2;
 /// Streams of events that one principal has open at once.
 const STREAMS_OF_ONE_MAX: usize = 32;
+/// Archives that are sent at once. One more is refused.
+const ARCHIVES_MAX: usize = 16;
+/// Archives that are sent to one principal at once.
+const ARCHIVES_OF_ONE_MAX: usize = 2;
 
 /// What operations are served with. Cheap to clone.
 #[derive(Clone)]
@@ -56,6 +60,8 @@ struct Inner {
     tail: Tail,
     /// So many streams read at once what they missed.
     catch_ups: Semaphore,
+    /// Archives that are sent.
+    archives: Places,
     /// Calls that run, with or without a client that still waits.
     calls: TaskTracker,
     /// Cancelled when the server stops.
@@ -74,8 +80,23 @@ impl Api {
         let tail = Tail::default();
         let scanning = Places::new("requests that read the log", SCANS_WAITING_MAX, 1);
         let streams = Places::new("streams of events", STREAMS_MAX, STREAMS_OF_ONE_MAX);
+        let archives = Places::new("archives", ARCHIVES_MAX, ARCHIVES_OF_ONE_MAX);
         let (keys, calls, stop) = (Keys::default(), TaskTracker::new(), CancellationToken::new());
-        Self(Arc::new(Inner { services, plant, tokens, keys, scans, scanning, streams, tail, catch_ups, calls, stop }))
+        let inner = Inner {
+            services,
+            plant,
+            tokens,
+            keys,
+            scans,
+            scanning,
+            streams,
+            archives,
+            tail,
+            catch_ups,
+            calls,
+            stop,
+        };
+        Self(Arc::new(inner))
     }
 
     /// Cancels what runs, and waits for its end, at most so long.
@@ -135,6 +156,14 @@ impl Api {
     ) -> Result<T, Failure> {
         let _turn = self.0.catch_ups.acquire().await.map_err(|_| tail::unreadable())?;
         tokio::task::spawn_blocking(work).await.map_err(|_| tail::unreadable())
+    }
+
+    /// A place for one more archive.
+    ///
+    /// # Errors
+    /// As of [`place_for_events`](Self::place_for_events).
+    pub(super) fn place_for_archive(&self, principal: &Principal) -> Result<Place, Failure> {
+        self.0.archives.take(principal)
     }
 
     /// A connection of whoever asks.

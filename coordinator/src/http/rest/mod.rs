@@ -7,6 +7,8 @@
 
 mod api;
 mod approvals;
+mod archive;
+mod archive_body;
 mod asked;
 mod description;
 mod docs;
@@ -44,7 +46,8 @@ const JSON_BYTES_MAX: usize = 16 << 20;
 
 /// Every operation.
 fn all() -> OpenApiRouter<Api> {
-    let of_sessions = sessions::router().merge(files::router()).merge(tasks::router()).merge(logs::router());
+    let of_sessions =
+        sessions::router().merge(files::router()).merge(tasks::router()).merge(logs::router()).merge(archive::router());
     of_sessions.merge(events::router()).merge(operators::router()).merge(approvals::router()).merge(tokens::router())
 }
 

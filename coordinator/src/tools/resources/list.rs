@@ -1,6 +1,6 @@
 //! Listing the files of the sessions that a connection uses, page by page.
 
-use codegen_types::event::FileKind;
+use codegen_types::event::{FileKind, FileStat};
 use codegen_types::operation::List;
 use codegen_types::{ErrorCode, Failure, Operation, OperationResult, SessionId, WorkspacePath};
 
@@ -75,6 +75,25 @@ impl Connection {
             }
         }
         Ok(page)
+    }
+
+    /// What is in a directory, and whether there is more than so many entries.
+    ///
+    /// # Errors
+    /// As of `fs_list`; `APPROVAL_REQUIRED` when only a call of that can be approved.
+    pub(crate) async fn list_directory(
+        &self,
+        session: SessionId,
+        path: WorkspacePath,
+        entries_max: u32,
+        asked: &Asked,
+    ) -> Result<(Vec<FileStat>, bool), Failure> {
+        let list = Operation::List(List { path: path.clone(), recursive: false, pattern: None, entries_max });
+        let address = WorkspaceUri { session, path };
+        match self.look(asked, &address, &address.to_string(), list).await? {
+            OperationResult::List { entries, truncated } => Ok((entries, truncated)),
+            _ => Err(another_result()),
+        }
     }
 
     async fn files_of(&self, session: SessionId, asked: &Asked) -> Result<Vec<ResourceFile>, Failure> {

@@ -79,8 +79,13 @@ impl Connection {
         }
     }
 
-    /// Whether the policy lets this client read a file.
-    pub(super) fn may_read(&self, path: &WorkspacePath) -> Result<(), Failure> {
+    /// Whether the policy lets this client list a directory without an approval.
+    pub(crate) fn may_list_directory(&self, path: &WorkspacePath) -> Result<(), Failure> {
+        self.may_look("fs_list", policy::of_file(path.clone()))
+    }
+
+    /// Whether the policy lets this client read a file without an approval.
+    pub(crate) fn may_read(&self, path: &WorkspacePath) -> Result<(), Failure> {
         self.may_look("fs_read", policy::of_file(path.clone()))
     }
 
