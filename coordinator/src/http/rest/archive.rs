@@ -158,7 +158,7 @@ impl Source {
         let named = WorkspacePath::parse(path).ok().filter(|_| !path.contains('\u{fffd}'));
         named.is_some_and(|path| match is_directory {
             true => self.connection.may_list_directory(&path).is_ok(),
-            false => self.connection.may_read(&path).is_ok(),
+            false => self.connection.may_list(&path),
         })
     }
 

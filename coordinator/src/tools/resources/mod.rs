@@ -90,7 +90,7 @@ impl Connection {
     }
 
     /// Whether the policy lets this client see a file among others: its name is what fs_list shows, the rest fs_read.
-    fn may_list(&self, path: &WorkspacePath) -> bool {
+    pub(crate) fn may_list(&self, path: &WorkspacePath) -> bool {
         self.may_look("fs_list", policy::of_file(path.clone())).is_ok() && self.may_read(path).is_ok()
     }
 
