@@ -82,20 +82,8 @@ impl Api {
         let streams = Places::new("streams of events", STREAMS_MAX, STREAMS_OF_ONE_MAX);
         let archives = Places::new("archives", ARCHIVES_MAX, ARCHIVES_OF_ONE_MAX);
         let (keys, calls, stop) = (Keys::default(), TaskTracker::new(), CancellationToken::new());
-        let inner = Inner {
-            services,
-            plant,
-            tokens,
-            keys,
-            scans,
-            scanning,
-            streams,
-            archives,
-            tail,
-            catch_ups,
-            calls,
-            stop,
-        };
+        let inner =
+            Inner { services, plant, tokens, keys, scans, scanning, streams, archives, tail, catch_ups, calls, stop };
         Self(Arc::new(inner))
     }
 
