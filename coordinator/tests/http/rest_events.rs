@@ -1,7 +1,7 @@
 //! REST's streams: whom they tell what, how many there are, and when they end.
 
 use codegen_audit::{Entry, EventKind};
-use codegen_types::SessionId;
+use codegen_types::{Principal, SessionId};
 use coordinator::identity::Scopes;
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -50,6 +50,37 @@ async fn a_stranger_hears_nothing_of_what_others_do() {
     let own = record(&rig, of_bob).await;
     let (id, told) = next(&mut stream).await;
     assert_eq!((id, &told["what"], &told["session_id"]), (Some(own), &json!("updated"), &json!(of_bob)));
+}
+
+#[tokio::test]
+async fn who_waits_for_approval_is_told_of_it_and_not_whose_session_the_call_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with_log(dir.path()).await;
+    let (ann, bob) = (rig.token("ann", Scopes::USER).await, rig.token("bob", Scopes::USER).await);
+    let of_ann = session(&rig, &ann).await;
+    let (mut to_ann, mut to_bob) = (follow(&rig, &ann, None).await, follow(&rig, &bob, None).await);
+    let asked = Entry {
+        kind: EventKind::ApprovalRequested,
+        principal: Some(Principal::from_stored("bob".to_owned())),
+        session: Some(of_ann),
+        detail: Some(json!({"approval": "apr_1"})),
+        ..Entry::default()
+    };
+    let decided = Entry {
+        kind: EventKind::ApprovalDecided,
+        principal: Some(Principal::from_stored("ann".to_owned())),
+        detail: Some(json!({"approval": "apr_1", "caller": "bob"})),
+        ..Entry::default()
+    };
+    for entry in [asked, decided] {
+        rig.audit.append(entry).await.expect("a log");
+    }
+    let own = record(&rig, of_ann).await;
+    for what in ["requested", "decided"] {
+        let (_, told) = next(&mut to_bob).await;
+        assert_eq!((&told["what"], &told["approval"]), (&json!(what), &json!("apr_1")));
+    }
+    assert_eq!(next(&mut to_ann).await.0, Some(own), "it is the first");
 }
 
 #[tokio::test]
@@ -109,7 +140,7 @@ async fn a_stream_ends_with_the_token_that_opened_it() {
     let mut events = follow(&rig, &ann, None).await;
     assert_eq!((logs.status, events.status), (StatusCode::OK, StatusCode::OK));
     let id = rig.tokens.list()[0].id.clone();
-    rig.tokens.revoke(&id, &codegen_types::Principal::os_user("op")).await.unwrap();
+    rig.tokens.revoke(&id, &Principal::os_user("op")).await.unwrap();
     assert!(events.event().await.is_none());
     while logs.event().await.is_some() {}
 }

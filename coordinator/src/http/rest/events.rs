@@ -212,7 +212,6 @@ impl Following {
 
     /// What is told of something in the log, when it is about something that the caller may see.
     fn told(&self, happened: &Happened) -> Option<Event> {
-        // A call that waits for approval need not name a session.
         let may_see = match (happened.session, &happened.principal) {
             (Some(session), _) => self.connection.sees(session),
             (None, Some(principal)) => self.connection.is_of(principal),

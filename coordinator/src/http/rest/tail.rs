@@ -26,7 +26,9 @@ const MISSED_MAX: u64 = 10_000;
 pub(super) struct Happened {
     /// Its number in the log.
     pub(super) seq: u64,
+    /// The session whose readers are told of it.
     pub(super) session: Option<SessionId>,
+    /// Who is told where there is no session.
     pub(super) principal: Option<Principal>,
     /// The event's name.
     pub(super) name: &'static str,
@@ -150,12 +152,27 @@ impl Happened {
     /// What is told of a record, when it is one of those that are.
     fn of(record: Record) -> Option<Self> {
         let (name, what) = name_of(record.kind)?;
-        let data = json!({
+        let mut data = json!({
             "what": what, "at": record.ts, "session_id": record.session, "task_id": record.task, "tool": record.tool,
             "outcome": record.outcome, "code": record.code,
         });
+        if let Some(caller) = asked_by(&record) {
+            data["approval"] = json!(record.detail.as_ref().and_then(|detail| detail.get("approval")));
+            let principal = Some(Principal::from_stored(caller));
+            return Some(Self { seq: record.seq.0, session: None, principal, name, path: None, data });
+        }
         let Record { seq, session, principal, path, .. } = record;
         Some(Self { seq: seq.0, session, principal, name, path, data })
+    }
+}
+
+/// Whose call an approval is about: that principal alone is told of it, since the call names any session it likes.
+fn asked_by(record: &Record) -> Option<String> {
+    let detail = |name: &str| record.detail.as_ref().and_then(|detail| Some(detail.get(name)?.as_str()?.to_owned()));
+    match record.kind {
+        EventKind::ApprovalRequested => Some(record.principal.as_ref().map(ToString::to_string).unwrap_or_default()),
+        EventKind::ApprovalDecided => Some(detail("caller").unwrap_or_default()),
+        _ => None,
     }
 }
 
