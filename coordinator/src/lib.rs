@@ -19,6 +19,7 @@ pub mod front;
 pub mod http;
 pub mod identity;
 pub mod mcp;
+pub mod operators;
 pub mod policy;
 pub mod provision;
 mod refusals;

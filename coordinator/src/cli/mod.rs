@@ -3,7 +3,9 @@
 //! Exit codes: 0 done, 1 failed (with a reason on stderr), 2 wrong usage or configuration. `audit` has more of its own.
 
 mod approvals;
+mod asked;
 pub mod audit;
+mod columns;
 mod config_show;
 mod doctor;
 mod install;
@@ -13,6 +15,7 @@ mod requests;
 mod roles;
 mod tokens;
 mod usage;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -172,6 +175,11 @@ enum Command {
         #[command(subcommand)]
         command: approvals::ApprovalsCommand,
     },
+    /// Show the workers
+    Workers {
+        #[command(subcommand)]
+        command: workers::WorkersCommand,
+    },
     /// Find out whether this machine can run sessions well, and what to do where it cannot
     Doctor {
         /// Print JSON
@@ -244,6 +252,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             with(&|given| policy::run(command, given.config.policy.as_deref(), &(&given.config.packages).into()))
         }
         Some(Command::Approvals { command }) => with(&|given| approvals::run(command, &given.config.state_dir)),
+        Some(Command::Workers { command }) => with(&|given| workers::run(command, &given.config.state_dir)),
         Some(Command::Doctor { json }) => with(&|given| doctor::run(&given, *json)),
         Some(Command::Config { command: ConfigCommand::Show { json } }) => {
             with(&|given| config_show::run(&given.config, *json))

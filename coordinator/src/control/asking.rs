@@ -100,9 +100,11 @@ async fn alone(state: &LockedStateDir, ask: Ask) -> Result<Value, AskError> {
     // A look is not recorded, and leaves no log where there was none.
     let audit = match &ask {
         // No call waits where no server runs.
-        Ask::TokensList | Ask::ApprovalsList | Ask::ApprovalsApprove { .. } | Ask::ApprovalsDeny { .. } => {
-            Audit::in_memory()
-        }
+        Ask::TokensList
+        | Ask::Workers(_)
+        | Ask::ApprovalsList
+        | Ask::ApprovalsApprove { .. }
+        | Ask::ApprovalsDeny { .. } => Audit::in_memory(),
         Ask::TokensCreate(_) | Ask::TokensRevoke { .. } => Audit::open(AuditOptions::new(state.audit_dir())).await?.0,
     };
     let store = Sqlite::open(&state.database()).await?;

@@ -34,6 +34,8 @@ pub enum Ask {
         /// Which.
         id: TokenId,
     },
+    /// Something about the workers.
+    Workers(WorkersAsk),
     /// To list the calls that wait for approval.
     ApprovalsList,
     /// To approve of a call.
@@ -50,6 +52,14 @@ pub enum Ask {
         /// Why.
         why: Option<String>,
     },
+}
+
+/// What can be asked about the workers of a running server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "of_workers", rename_all = "snake_case")]
+pub enum WorkersAsk {
+    /// To list them.
+    List,
 }
 
 /// A question with the release of whoever asks; only the same release is answered.

@@ -11,10 +11,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::{ASK_BYTES_MAX, Answer, Ask, Envelope};
+use super::{ASK_BYTES_MAX, Answer, Ask, Envelope, WorkersAsk};
 use crate::approvals::{Approvals, Decider, Way};
 use crate::front::handover::VERSION;
 use crate::identity::{TokenView, Tokens};
+use crate::operators::Operators;
 use crate::supervisor::{OnEnd, Supervisor};
 
 /// Questions that are answered at once; whoever comes then waits to be accepted.
@@ -30,6 +31,8 @@ pub struct Control {
     tokens: Tokens,
     approvals: Approvals,
     operator: Principal,
+    /// What there is to see while a server runs.
+    operators: Option<Operators>,
     places: Arc<Semaphore>,
 }
 
@@ -44,7 +47,13 @@ struct MadeToken<'a> {
 impl Control {
     /// Answers about these tokens and approvals. `operator` is on whose behalf changes are recorded.
     pub fn new(tokens: Tokens, approvals: Approvals, operator: Principal) -> Self {
-        Self { tokens, approvals, operator, places: Arc::new(Semaphore::new(PLACES)) }
+        Self { tokens, approvals, operator, operators: None, places: Arc::new(Semaphore::new(PLACES)) }
+    }
+
+    /// Answers also what only a running server can.
+    #[must_use]
+    pub fn of_running(self, operators: Operators) -> Self {
+        Self { operators: Some(operators), ..self }
     }
 
     /// Accepts commands until the process is to stop.
@@ -110,6 +119,7 @@ impl Control {
                 Ok(json(&MadeToken { view, token: text.expose() }))
             }
             Ask::TokensList => Ok(json(&self.tokens.list())),
+            Ask::Workers(WorkersAsk::List) => Ok(json(&self.running()?.workers())),
             Ask::ApprovalsList => Ok(json(&self.approvals.list())),
             Ask::ApprovalsApprove { id, why } => {
                 Ok(json(&self.approvals.approve(id, &self.decider(), why.as_deref()).await?))
@@ -119,6 +129,11 @@ impl Control {
             }
             Ask::TokensRevoke { id } => Ok(json(&self.tokens.revoke(&id, &self.operator).await?)),
         }
+    }
+
+    fn running(&self) -> Result<&Operators, Failure> {
+        let why = "no server runs with this state directory, so that there is nothing to see or to do";
+        self.operators.as_ref().ok_or_else(|| Failure::new(ErrorCode::PreconditionFailed, why))
     }
 
     fn decider(&self) -> Decider {

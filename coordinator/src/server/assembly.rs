@@ -28,6 +28,7 @@ use crate::front::handover::VERSION;
 use crate::http::{HttpServices, Plant, Readiness};
 use crate::identity::{Authenticator, Issuer, NoTrustedRoots, Tokens};
 use crate::mcp::{self, Services};
+use crate::operators::Operators;
 use crate::policy::{Gate, Hosts, Policies, PolicyError};
 use crate::provision::embedded::{Embedded, EmbeddedOptions};
 use crate::session::{SessionOptions, Sessions, SessionsDeps, StartError};
@@ -204,7 +205,8 @@ impl Bound {
         let approvals = rest.approvals.clone();
         rest.deny_orphans().await;
         rest.watch_policy()?;
-        let control = Control::new(rest.authenticator.tokens().clone(), approvals, caller::this_user());
+        let control = Control::new(rest.authenticator.tokens().clone(), approvals, caller::this_user())
+            .of_running(Operators::new(workers.clone()));
         rest.clients.spawn("commands", OnEnd::Ignore, control.accept(listeners.control, rest.clients.clone()));
         let embedded = Embedded::start(embedded, workers.clone(), &rest.core);
         let package_indexes = Arc::clone(&rest.package_indexes);

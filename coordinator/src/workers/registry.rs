@@ -265,6 +265,7 @@ impl Registry {
             version: entry.version.clone(),
             isolation: entry.capabilities.isolation.clone(),
             runtimes: entry.capabilities.runtimes.clone(),
+            labels: entry.capabilities.labels.clone(),
             slots: entry.slots.view(),
             last_heartbeat_age: now.saturating_sub(entry.heard),
             link_up: entry.is_linked(),

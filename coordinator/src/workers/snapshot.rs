@@ -1,5 +1,6 @@
 //! What an operator sees of a worker.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use codegen_types::{Incarnation, IsolationReport, Runtime, WorkerId};
@@ -21,6 +22,8 @@ pub struct WorkerSnapshot {
     pub isolation: IsolationReport,
     /// What it can run.
     pub runtimes: Vec<Runtime>,
+    /// Its operator's labels.
+    pub labels: BTreeMap<String, String>,
     /// What room it has.
     pub slots: Slots,
     /// How long ago it was heard of.

@@ -10,3 +10,4 @@ mod streams;
 mod togetherness;
 mod tokens;
 mod traces;
+mod workers;
