@@ -22,6 +22,7 @@ use crate::approvals::Asking;
 use crate::identity::Scopes;
 use crate::policy::Gate;
 use crate::refusals::Verdict;
+use crate::session::Leave;
 use accounts::{Account, Accounts};
 
 pub use rate::{InvalidRate, Rate, Rates};
@@ -73,6 +74,14 @@ pub enum Door {
 #[derive(Debug)]
 pub struct Admitted {
     _account: Arc<Account>,
+    leave: Leave,
+}
+
+impl Admitted {
+    /// On what ground.
+    pub const fn leave(&self) -> Leave {
+        self.leave
+    }
 }
 
 impl Admission {
@@ -97,16 +106,22 @@ impl Admission {
         self.accounts.rates()
     }
 
-    /// Lets a call in, or says why not.
+    /// Lets a call in, or says why not. `is_repeat` tells whether its idempotency key is known; that is looked up only
+    /// where somebody would have to approve of the call otherwise.
     ///
     /// # Errors
     /// `RATE_LIMITED` with the time after which one more call is let in; what the policy's gate gives.
-    pub async fn admit(&self, asked: &Asked<'_>) -> Result<Admitted, Failure> {
+    pub async fn admit(
+        &self,
+        asked: &Asked<'_>,
+        is_repeat: impl Future<Output = bool> + Send,
+    ) -> Result<Admitted, Failure> {
         let account = self.count(asked.principal, asked.door, asked.tool)?;
-        if let Some(gate) = &self.gate {
-            gate.pass(asked).await?;
-        }
-        Ok(Admitted { _account: account })
+        let leave = match &self.gate {
+            Some(gate) => gate.pass(asked, is_repeat).await?,
+            None => Leave::Free,
+        };
+        Ok(Admitted { _account: account, leave })
     }
 
     /// Counts a call that is refused or answered without anything being done, so that those are bounded, too.

@@ -40,6 +40,30 @@ pub struct Decider {
     pub way: Way,
 }
 
+/// What is decided about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Approved,
+    Denied,
+    /// Nobody decided in time.
+    Expired,
+    /// Nobody waits for it any more; it is as if it had never been made.
+    Withdrawn,
+    /// The server ends, and denies it to whoever waits.
+    Ended,
+}
+
+impl Verdict {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Approved => "approved",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
+            Self::Withdrawn | Self::Ended => "withdrawn",
+        }
+    }
+}
+
 /// By which way a decision comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -100,7 +124,7 @@ impl Approvals {
             }
         }
         let why: Option<String> = said.why.as_ref().map(|why| why.chars().take(WHY_CHARS_MAX).collect());
-        let decision = if said.approves { "approved" } else { "denied" };
+        let decision = if said.approves { Verdict::Approved } else { Verdict::Denied };
         let told = match (said.approves, &why) {
             (true, _) => None,
             (false, Some(why)) => Some(format!("it was denied: {why}")),
@@ -113,7 +137,7 @@ impl Approvals {
     async fn settle(
         &self,
         id: ApprovalId,
-        decision: &str,
+        verdict: Verdict,
         by: Option<&Decider>,
         why: Option<String>,
         denied: Option<String>,
@@ -128,17 +152,23 @@ impl Approvals {
             outcome: Some(if denied.is_none() { Outcome::Ok } else { Outcome::Refused }),
             cites: Some(undecided.requested),
             detail: Some(json!({
-                "approval": id, "decision": decision, "way": by.map(|by| by.way.as_str()), "why": why,
+                "approval": id, "decision": verdict.as_str(), "way": by.map(|by| by.way.as_str()), "why": why,
                 "caller": view.principal, "rule": view.rule,
             })),
             ..Entry::default()
         };
         // A decision that has begun ends, whatever becomes of whoever made it.
-        let this = self.clone();
+        let (this, withdrawn) = (self.clone(), verdict == Verdict::Withdrawn);
         let recording = tokio::spawn(async move {
             match this.0.audit.append(entry).await {
                 Ok(_) => {
-                    this.0.table.lock().decided(id, denied, Instant::now()).ok_or_else(super::table::no_such_request)
+                    let mut table = this.0.table.lock();
+                    let decided = table.decided(id, denied, Instant::now());
+                    if withdrawn {
+                        // Whoever makes the same call at this moment is not denied because another one was cancelled.
+                        table.remove(id);
+                    }
+                    decided.ok_or_else(super::table::no_such_request)
                 }
                 Err(error) => {
                     tracing::error!(%error, "a decision could not be recorded, and does not hold");
@@ -155,8 +185,10 @@ impl Approvals {
     /// Takes a request back that nobody waits for any more.
     pub(super) async fn withdraw(&self, id: ApprovalId, why: &str) {
         // What is decided stays decided.
-        if self.settle(id, "withdrawn", None, Some(why.to_owned()), Some(why.to_owned())).await.is_ok() {
-            self.0.table.lock().remove(id);
+        if let Err(failure) =
+            self.settle(id, Verdict::Withdrawn, None, Some(why.to_owned()), Some(why.to_owned())).await
+        {
+            tracing::debug!(%failure, "a request was decided just as its call was cancelled");
         }
     }
 
@@ -164,7 +196,7 @@ impl Approvals {
         let (silent, lapsed) = self.0.table.lock().overdue(Instant::now());
         for id in silent {
             let told = "nobody approved of it in time".to_owned();
-            if let Err(failure) = self.settle(id, "expired", None, None, Some(told)).await {
+            if let Err(failure) = self.settle(id, Verdict::Expired, None, None, Some(told)).await {
                 tracing::debug!(%failure, "a request was decided just as its time was over");
             }
         }
@@ -241,7 +273,10 @@ impl Approvals {
     pub(crate) async fn close(&self) {
         let pending = self.0.table.lock().pending();
         for id in pending {
-            self.withdraw(id, "the server ended").await;
+            let why = "the server ended".to_owned();
+            if let Err(failure) = self.settle(id, Verdict::Ended, None, Some(why.clone()), Some(why)).await {
+                tracing::debug!(%failure, "a request was decided just as the server ended");
+            }
         }
     }
 }

@@ -47,11 +47,11 @@ enum Stage {
 /// Where a call stands.
 pub(super) enum Standing {
     /// It was approved; the approval is used up.
-    Granted,
+    Granted(ApprovalId),
     /// It was denied, for this reason.
     Denied(String),
     /// Another one that is the same is just being recorded.
-    Recording(watch::Receiver<()>),
+    Recording(ApprovalId, watch::Receiver<()>),
     /// It waits, like others that are the same.
     Waits(ApprovalId, watch::Receiver<()>, Instant),
     /// Nobody has asked for it.
@@ -71,8 +71,9 @@ impl Entry {
 }
 
 impl Table {
-    /// Where a call stands; an approval that is found is used up, and a denial that is told is forgotten.
-    pub(super) fn standing(&mut self, digest: &ArgumentDigest, now: Instant) -> Standing {
+    /// Where a call stands; an approval that is found is used up, and a denial that is told is forgotten. A call that has
+    /// to wait is counted as one that waits, in the same step: what is decided from now on, it hears.
+    pub(super) fn join(&mut self, digest: &ArgumentDigest, now: Instant) -> Standing {
         let Some((id, entry)) = self.0.iter_mut().find(|(_, entry)| entry.digest == *digest) else {
             return Standing::Unknown;
         };
@@ -80,7 +81,7 @@ impl Table {
         match &entry.stage {
             Stage::Approved(_) if entry.expires > now => {
                 self.0.remove(&id);
-                Standing::Granted
+                Standing::Granted(id)
             }
             Stage::Denied(why) => {
                 let why = why.clone();
@@ -90,14 +91,18 @@ impl Table {
                 }
                 Standing::Denied(why)
             }
-            Stage::Recording => Standing::Recording(entry.changed.subscribe()),
+            Stage::Recording => {
+                entry.waiting += 1;
+                Standing::Recording(id, entry.changed.subscribe())
+            }
             Stage::Approved(_) | Stage::Pending(_) | Stage::Deciding(_) => {
+                entry.waiting += 1;
                 Standing::Waits(id, entry.changed.subscribe(), entry.expires)
             }
         }
     }
 
-    /// Takes a new request in; it is seen by others once it is recorded.
+    /// Takes a new request in, for which one call waits; it is seen by others once it is recorded.
     ///
     /// # Errors
     /// `QUOTA_EXCEEDED`: there are too many.
@@ -115,7 +120,7 @@ impl Table {
         }
         self.forget_oldest_denial(&view.principal);
         let entry =
-            Entry { view, digest, stage: Stage::Recording, expires, waiting: 0, changed: watch::Sender::new(()) };
+            Entry { view, digest, stage: Stage::Recording, expires, waiting: 1, changed: watch::Sender::new(()) };
         self.0.insert(entry.view.id, entry);
         Ok(())
     }
@@ -142,13 +147,6 @@ impl Table {
     pub(super) fn remove(&mut self, id: ApprovalId) {
         if let Some(entry) = self.0.remove(&id) {
             entry.changed.send_replace(());
-        }
-    }
-
-    /// One more or one less call waits.
-    pub(super) fn wait(&mut self, id: ApprovalId) {
-        if let Some(entry) = self.0.get_mut(&id) {
-            entry.waiting += 1;
         }
     }
 
@@ -242,4 +240,64 @@ impl Table {
 
 pub(super) fn no_such_request() -> Failure {
     Failure::new(ErrorCode::NotFound, "there is no such request for approval, or it is over")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn pending(table: &mut Table, digest: ArgumentDigest) -> ApprovalId {
+        let (id, now) = (ApprovalId::mint(), Timestamp::now());
+        let view = ApprovalView {
+            id,
+            state: ApprovalState::Pending,
+            principal: Principal::os_user("ann"),
+            tool: "fs_write".to_owned(),
+            arguments: Value::Null,
+            session: None,
+            client: None,
+            rule: "r".to_owned(),
+            reason: None,
+            approvers: Approvers::Operator,
+            created: now,
+            expires: now + DECIDED_KEPT,
+        };
+        table.insert(view, digest, Instant::now() + DECIDED_KEPT).unwrap();
+        table.recorded(id, LogSeq(1));
+        id
+    }
+
+    fn deny(table: &mut Table, id: ApprovalId) {
+        table.begin(id).unwrap();
+        table.decided(id, Some("no".to_owned()), Instant::now()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_joined_before_a_denial_hears_it_however_late() {
+        let (mut table, digest, now) = (Table::default(), [1; 32], Instant::now());
+        let id = pending(&mut table, digest);
+        let second = table.join(&digest, now);
+        assert!(matches!(second, Standing::Waits(joined, ..) if joined == id));
+        deny(&mut table, id);
+        // The first one hears of it before the second one looks again.
+        for _ in 0..2 {
+            table.unwait(id);
+            assert!(matches!(table.join(&digest, now), Standing::Denied(why) if why == "no"));
+        }
+        assert!(matches!(table.join(&digest, now), Standing::Unknown));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_looks_again_goes_on_waiting_in_the_same_step() {
+        let (mut table, digest, now) = (Table::default(), [1; 32], Instant::now());
+        let id = pending(&mut table, digest);
+        table.unwait(id);
+        assert!(matches!(table.join(&digest, now), Standing::Waits(..)));
+        deny(&mut table, id);
+        // Another one that comes just then is told, and leaves the denial to the one that waits.
+        assert!(matches!(table.join(&digest, now), Standing::Denied(_)));
+        table.unwait(id);
+        assert!(matches!(table.join(&digest, now), Standing::Denied(_)));
+    }
 }

@@ -64,14 +64,14 @@ enum Waited {
 }
 
 impl Approvals {
-    /// Waits until a call is approved.
+    /// Waits until a call is approved; by which approval.
     ///
     /// # Errors
     /// `PERMISSION_DENIED` when it is denied, by somebody or by silence; `APPROVAL_REQUIRED` when it has waited long
     /// enough and the request goes on without it, or the client is to ask its user; `TASK_CANCELLED`;
     /// `QUOTA_EXCEEDED` when too many calls wait; `INVALID_ARGUMENT` for what a client did not get from here;
     /// `AUDIT_UNAVAILABLE`.
-    pub async fn obtain(&self, need: &Need<'_>) -> Result<(), Failure> {
+    pub async fn obtain(&self, need: &Need<'_>) -> Result<ApprovalId, Failure> {
         let digest = need.digest();
         let began = Instant::now();
         if let Asking::Again(round) = need.asking {
@@ -80,24 +80,23 @@ impl Approvals {
         let mut user_may = need.terms.approvers == Approvers::OperatorOrUser;
         let mut standing = self.stands(&digest);
         loop {
-            let (id, changed, expires) = match standing {
-                Standing::Granted => return Ok(()),
-                Standing::Denied(why) => return Err(denied(need, &why)),
-                Standing::Waits(id, changed, expires) => (id, changed, expires),
-                Standing::Recording(mut changed) => {
+            let (waiting, changed, expires) = match standing {
+                Stands::Granted(id) => return Ok(id),
+                Stands::Denied(why) => return Err(denied(need, &why)),
+                Stands::Waits(waiting, changed, expires) => (waiting, changed, expires),
+                Stands::Recording(waiting, mut changed) => {
                     // Its end is a change, too.
                     let _ended = changed.changed().await;
-                    standing = self.stands(&digest);
+                    standing = waiting.hear(&digest);
                     continue;
                 }
-                Standing::Unknown => {
-                    self.request(need).await?;
-                    standing = self.stands(&digest);
+                Stands::Unknown => {
+                    standing = self.request(need).await?;
                     continue;
                 }
             };
+            let id = waiting.id;
             let question = || question(id, need, expires);
-            let waiting = Waiting::begin(self, id);
             let waited = match need.asking {
                 Asking::Again(round) if user_may => {
                     round.put(question());
@@ -125,8 +124,9 @@ impl Approvals {
         }
     }
 
-    fn stands(&self, digest: &ArgumentDigest) -> Standing {
-        self.0.table.lock().standing(digest, Instant::now())
+    fn stands(&self, digest: &ArgumentDigest) -> Stands<'_> {
+        let standing = self.0.table.lock().join(digest, Instant::now());
+        Stands::of(self, standing)
     }
 
     /// What the user of a client said to the question that an earlier call was answered with.
@@ -154,7 +154,8 @@ impl Approvals {
         }
     }
 
-    async fn request(&self, need: &Need<'_>) -> Result<(), Failure> {
+    /// Makes a request, unless the same call made one meanwhile; where the call stands then.
+    async fn request(&self, need: &Need<'_>) -> Result<Stands<'_>, Failure> {
         let id = ApprovalId::mint();
         let digest = need.digest();
         let created = Timestamp::now();
@@ -187,11 +188,15 @@ impl Approvals {
         {
             let mut table = self.0.table.lock();
             // The same call may have come in between.
-            if !matches!(table.standing(&digest, Instant::now()), Standing::Unknown) {
-                return Ok(());
+            match table.join(&digest, Instant::now()) {
+                Standing::Unknown => table.insert(view, digest, Instant::now() + need.terms.timeout)?,
+                standing => {
+                    drop(table);
+                    return Ok(Stands::of(self, standing));
+                }
             }
-            table.insert(view, digest, Instant::now() + need.terms.timeout)?;
         }
+        let waiting = Waiting::of(self, id);
         let this = self.clone();
         let recording = tokio::spawn(async move {
             let recorded = this.0.audit.append(entry).await;
@@ -210,7 +215,7 @@ impl Approvals {
         });
         recording.await.unwrap_or_else(|_| Err(unrecorded()))?;
         self.0.due.notify_one();
-        Ok(())
+        Ok(waiting.hear(&digest))
     }
 
     async fn wait_for_user(
@@ -258,7 +263,29 @@ async fn wait_for_operator(
     }
 }
 
-/// Counts a waiting call, also one that is dropped.
+/// Where a call stands, counted as long as it waits.
+enum Stands<'a> {
+    Granted(ApprovalId),
+    Denied(String),
+    Recording(Waiting<'a>, watch::Receiver<()>),
+    Waits(Waiting<'a>, watch::Receiver<()>, Instant),
+    Unknown,
+}
+
+impl<'a> Stands<'a> {
+    /// What the table said, which counted the call if it waits.
+    fn of(approvals: &'a Approvals, standing: Standing) -> Self {
+        match standing {
+            Standing::Granted(id) => Self::Granted(id),
+            Standing::Denied(why) => Self::Denied(why),
+            Standing::Recording(id, changed) => Self::Recording(Waiting::of(approvals, id), changed),
+            Standing::Waits(id, changed, expires) => Self::Waits(Waiting::of(approvals, id), changed, expires),
+            Standing::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// A call that the table counts as one that waits, until this ends or is dropped.
 struct Waiting<'a> {
     approvals: &'a Approvals,
     id: ApprovalId,
@@ -266,17 +293,20 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn begin(approvals: &'a Approvals, id: ApprovalId) -> Self {
-        approvals.0.table.lock().wait(id);
+    fn of(approvals: &'a Approvals, id: ApprovalId) -> Self {
         Self { approvals, id, counts: true }
     }
 
-    /// Ends the wait by hearing where the call stands, as one step: a denial is remembered until all who wait heard it.
-    fn hear(mut self, digest: &ArgumentDigest) -> Standing {
+    /// Ends the wait by hearing where the call stands, as one step, and goes on waiting where it has to: a denial is
+    /// remembered until all who wait heard it, and nothing is decided between two waits that would not be heard.
+    fn hear(mut self, digest: &ArgumentDigest) -> Stands<'a> {
         self.counts = false;
-        let mut table = self.approvals.0.table.lock();
-        table.unwait(self.id);
-        table.standing(digest, Instant::now())
+        let standing = {
+            let mut table = self.approvals.0.table.lock();
+            table.unwait(self.id);
+            table.join(digest, Instant::now())
+        };
+        Stands::of(self.approvals, standing)
     }
 
     /// How many others wait.

@@ -8,6 +8,7 @@ use super::file::Policies;
 use super::subjects;
 use crate::admission::Asked;
 use crate::approvals::{Approvals, Need};
+use crate::session::Leave;
 
 /// What the file's default is called where the name of a rule is said.
 const DEFAULT: &str = "default";
@@ -60,22 +61,28 @@ impl Gate {
         &self.approvals
     }
 
-    /// Lets a call through, at once or once it is approved.
+    /// Lets a call through, at once or once it is approved. What repeats a call under its idempotency key begins nothing,
+    /// so nobody has to approve of it again; what is denied by now is denied to it, too.
     ///
     /// # Errors
     /// `PERMISSION_DENIED` with the rule and its reason; what [`Approvals::obtain`] gives; what [`subjects::of_call`]
     /// gives when there are rules.
-    pub(crate) async fn pass(&self, asked: &Asked<'_>) -> Result<(), Failure> {
+    pub(crate) async fn pass(
+        &self,
+        asked: &Asked<'_>,
+        is_repeat: impl Future<Output = bool> + Send,
+    ) -> Result<Leave, Failure> {
         let policy = self.policies.current();
         if allows_everything(&policy) {
-            return Ok(());
+            return Ok(Leave::Free);
         }
         let subjects = subjects::of_call(asked.tool, asked.args, &self.hosts)?;
         let action = Action { principal: asked.principal, tool: asked.tool, subjects: &subjects };
         let decision = policy.decide(action);
         match decision.effect {
-            Effect::Allow => Ok(()),
+            Effect::Allow => Ok(Leave::Free),
             Effect::Deny => Err(denied(&decision)),
+            Effect::RequireApproval if is_repeat.await => Ok(Leave::OfEarlier),
             Effect::RequireApproval => {
                 let need = Need {
                     principal: asked.principal,
@@ -90,7 +97,7 @@ impl Gate {
                     patience: asked.patience,
                     cancel: asked.cancel,
                 };
-                self.approvals.obtain(&need).await
+                self.approvals.obtain(&need).await.map(Leave::Approved)
             }
         }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::{
-    Display, Failure, IsolationReport, Lease, LogSeq, Operation, OperationResult, Principal, SessionId, TaskId,
-    TraceContext,
+    ApprovalId, Display, Failure, IsolationReport, Lease, LogSeq, Operation, OperationResult, Principal, SessionId,
+    TaskId, TraceContext,
 };
 use coordinator_core::session::{Shares, Writing};
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,31 @@ pub struct TaskCall {
     pub client: Option<String>,
     /// The trace that it belongs to.
     pub trace: Option<TraceContext>,
+    /// On what ground it was let in.
+    pub leave: Leave,
+}
+
+/// On what ground a call was let in.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// Nobody had to approve of it.
+    #[default]
+    Free,
+    /// It was approved, once.
+    Approved(ApprovalId),
+    /// It is the repetition of an earlier call under its idempotency key, which had leave. It gets what that one gives,
+    /// and begins nothing.
+    OfEarlier,
+}
+
+impl Leave {
+    /// The request that was approved, if one was.
+    pub const fn approval(self) -> Option<ApprovalId> {
+        match self {
+            Self::Approved(approval) => Some(approval),
+            Self::Free | Self::OfEarlier => None,
+        }
+    }
 }
 
 /// How a call ended.

@@ -40,7 +40,7 @@ use crate::workers::Fleet;
 
 pub use coordinator_core::session::{Access, Role, Shares, Writing};
 
-pub use call::{Captured, Completed, CreateSession, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
+pub use call::{Captured, Completed, CreateSession, Leave, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
 pub use changes::{Changed, Changes, ChangesFollower, News};
 pub use live::{Live, SessionFollower, SessionNews};
 pub use options::{OUTCOME_KEPT, SessionOptions, SessionsDeps};

@@ -116,6 +116,13 @@ pub(super) fn stored(row: TaskRow) -> TaskOutcome {
     TaskOutcome { task: row.id, result, partial, audit_seq: row.outcome_seq.or(Some(row.attempt)), replayed: true }
 }
 
+/// What is said when an earlier call is gone just as its repetition comes.
+pub(super) fn forgotten() -> Failure {
+    let text = "what was done under this `idempotency_key` was forgotten just now; nothing was done again. Made once more, \
+                the call counts as a new one";
+    Failure::new(ErrorCode::PreconditionFailed, text)
+}
+
 fn conflict() -> Failure {
     let text = "this `idempotency_key` was used for another call in this session; use a new key for a new call";
     Failure::new(ErrorCode::InvalidArgument, text)

@@ -83,6 +83,10 @@ impl SessionCalls for Sessions {
         Box::pin(Self::launch(self, call, events, cancel))
     }
 
+    fn knows_key<'a>(&'a self, principal: &'a Principal, session: SessionId, key: &'a str) -> BoxFuture<'a, bool> {
+        Box::pin(Self::knows_key(self, principal, session, key))
+    }
+
     fn task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<TaskSeen, Failure>> {
         Box::pin(async move { Self::task(self, &principal, task).await })
     }

@@ -10,7 +10,7 @@ use futures::future::{FutureExt as _, ready};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::call::{TaskCall, TaskOutcome};
+use super::call::{Leave, TaskCall, TaskOutcome};
 use super::repeat::{self, Claim};
 use super::running::Run;
 use super::seen::{Launched, TaskInfo, TaskSeen};
@@ -86,8 +86,21 @@ impl Sessions {
                 tracing::error!(error, "an idempotency key could not be looked up");
                 Failure::new(ErrorCode::Internal, "the idempotency key could not be looked up, so nothing was run")
             })?;
-        let earlier = repeat::replay(earlier, &digest, self.log_is_writable())?;
-        Ok(earlier.map_or(Claiming::Run(Some(claimed)), |outcome| Claiming::Is(over(outcome))))
+        match repeat::replay(earlier, &digest, self.log_is_writable())? {
+            Some(outcome) => Ok(Claiming::Is(over(outcome))),
+            None if call.leave == Leave::OfEarlier => Err(repeat::forgotten()),
+            None => Ok(Claiming::Run(Some(claimed))),
+        }
+    }
+
+    /// Whether a principal used an idempotency key in a session for a task that runs, or whose outcome is kept. When that
+    /// cannot be looked up, it is as good as unused.
+    pub async fn knows_key(&self, principal: &Principal, session: SessionId, key: &str) -> bool {
+        if self.shared.repeats.contains_key(&(principal.clone(), session, key.to_owned())) {
+            return true;
+        }
+        let earlier = self.shared.tasks.task_by_key(session, principal.clone(), key.to_owned()).await;
+        earlier.is_ok_and(|row| row.is_some())
     }
 
     fn log_is_writable(&self) -> bool {

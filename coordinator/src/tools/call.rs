@@ -13,7 +13,7 @@ use super::result::ToolResult;
 use super::{Effect, Tool, args};
 use crate::approvals::Asking;
 use crate::identity::Scopes;
-use crate::session::{Launched, TaskCall, TaskOutcome};
+use crate::session::{Launched, Leave, TaskCall, TaskOutcome};
 use crate::telemetry::traces::{self, Span};
 
 /// The longest path that a record repeats as the client sent it, in characters.
@@ -49,6 +49,8 @@ pub(super) struct Call<'a> {
     pub(super) connection: &'a Connection,
     pub(super) tool: &'static Tool,
     pub(super) request: &'a Request,
+    /// On what ground it was let in.
+    pub(super) leave: Leave,
     /// How long it took to be let in, which was its client's patience, too.
     pub(super) waited: Duration,
 }
@@ -118,6 +120,7 @@ impl Call<'_> {
             idempotency_key: act.idempotency_key,
             client: self.request.client.clone(),
             trace: self.request.trace.clone(),
+            leave: self.leave,
         };
         self.connection.sessions.launch(call, self.request.events.clone(), cancel).await
     }

@@ -73,6 +73,9 @@ pub trait SessionCalls: Send + Sync + 'static {
         cancel: CancellationToken,
     ) -> BoxFuture<'_, Launched>;
 
+    /// Whether a principal used an idempotency key in a session for a task that runs, or whose outcome is kept.
+    fn knows_key<'a>(&'a self, principal: &'a Principal, session: SessionId, key: &'a str) -> BoxFuture<'a, bool>;
+
     /// A task with its output so far, or its outcome. A foreign one is not found, like one that never was.
     fn task(&self, principal: Principal, task: TaskId) -> BoxFuture<'_, Result<TaskSeen, Failure>>;
 

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use codegen_audit::{Entry, EventKind, Outcome};
-use codegen_types::{ErrorCode, Failure, LogSeq, SessionId};
+use codegen_types::{ApprovalId, ErrorCode, Failure, LogSeq, SessionId};
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, Refusal, Reply, Request};
 use super::connection::Connection;
 use super::result::ToolResult;
+use super::session_keys::{SESSION_CREATE, SessionKeys};
 use super::{Tool, find};
 use crate::admission::Asked;
 use crate::{identity, telemetry};
@@ -66,21 +67,42 @@ impl Connection {
             let failure = counted.err().unwrap_or_else(|| Failure::from(insufficient));
             return Ok(self.refuse(Some(tool), request, failure.into(), begun).await);
         }
-        let _admitted = match self.admission.admit(&self.asked(tool.name, request)).await {
+        let admitted = match self.admission.admit(&self.asked(tool.name, request), self.repeats(tool, request)).await {
             Ok(admitted) => admitted,
             Err(failure) => return Ok(self.refuse(Some(tool), request, failure.into(), begun).await),
         };
-        let call = Call { connection: self, tool, request, waited: begun.elapsed() };
+        let call = Call { connection: self, tool, request, leave: admitted.leave(), waited: begun.elapsed() };
         Ok(match (tool.run)(&call).await {
             Ok(Reply::Recorded(result)) => result,
             Ok(Reply::Unrecorded(result, session)) => {
-                match self.record(Some(tool), request, Record::served(session), begun).await {
+                let record = Record { approval: call.leave.approval(), ..Record::served(session) };
+                match self.record(Some(tool), request, record, begun).await {
                     Ok(seq) => result.recorded_at(Some(seq)),
                     Err(unavailable) => ToolResult::failure(&unavailable),
                 }
             }
             Err(refusal) => self.refuse(Some(tool), request, refusal, begun).await,
         })
+    }
+
+    /// Whether a call repeats an earlier one under its idempotency key: then it begins nothing.
+    async fn repeats(&self, tool: &Tool, request: &Request) -> bool {
+        let Some(key) = request.args.get("idempotency_key").and_then(Value::as_str) else { return false };
+        let session = match request.args.get("session_id").and_then(Value::as_str) {
+            Some(text) => match text.parse() {
+                Ok(session) => Some(session),
+                Err(_) => return false,
+            },
+            None if tool.name == SESSION_CREATE => None,
+            None => self.default_session_made().await,
+        };
+        if SessionKeys::keeps(tool.name) {
+            return self.session_keys.knows(&self.principal, session, key);
+        }
+        match session {
+            Some(session) => self.sessions.knows_key(&self.principal, session, key).await,
+            None => false,
+        }
     }
 
     /// A call as the admission sees it.
@@ -161,7 +183,7 @@ impl Connection {
             code: record.code,
             duration_ms: u64::try_from(begun.elapsed().as_millis()).ok(),
             trace: request.trace.as_ref().map(ToString::to_string),
-            detail: detail(request, record.suppressed),
+            detail: detail(request, &record),
             ..Entry::default()
         };
         self.audit.append(entry).await.map_err(|error| {
@@ -182,22 +204,27 @@ pub(super) struct Record {
     code: Option<ErrorCode>,
     /// Refusals for coming too often that have no record of their own.
     suppressed: u64,
+    /// The approval that let it in.
+    approval: Option<ApprovalId>,
 }
 
-fn detail(request: &Request, suppressed: u64) -> Option<Value> {
+fn detail(request: &Request, record: &Record) -> Option<Value> {
     let client = request.client.as_ref().map(|client| ("client", json!(client)));
-    let suppressed = (suppressed > 0).then(|| ("suppressed", json!(suppressed)));
-    let facts: Map<String, Value> = client.into_iter().chain(suppressed).map(|(key, v)| (key.to_owned(), v)).collect();
+    let suppressed = (record.suppressed > 0).then(|| ("suppressed", json!(record.suppressed)));
+    let approval = record.approval.map(|approval| ("approval", json!(approval)));
+    let facts = client.into_iter().chain(suppressed).chain(approval);
+    let facts: Map<String, Value> = facts.map(|(key, v)| (key.to_owned(), v)).collect();
     (!facts.is_empty()).then_some(Value::Object(facts))
 }
 
 impl Record {
     pub(super) const fn served(session: Option<SessionId>) -> Self {
-        Self { kind: EventKind::CallServed, outcome: Outcome::Ok, session, code: None, suppressed: 0 }
+        Self { kind: EventKind::CallServed, outcome: Outcome::Ok, session, code: None, suppressed: 0, approval: None }
     }
 
     pub(super) fn refused(refusal: Refusal) -> Self {
         let (session, code) = (refusal.session, Some(refusal.failure.code));
-        Self { kind: EventKind::CallRefused, outcome: Outcome::Refused, session, code, suppressed: 0 }
+        let (kind, outcome) = (EventKind::CallRefused, Outcome::Refused);
+        Self { kind, outcome, session, code, suppressed: 0, approval: None }
     }
 }

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use super::args;
 use super::call::{Answer, Call, Refusal, Reply};
 use super::result::ToolResult;
-use super::session_keys::Keyed;
+use super::session_keys::{self, Keyed};
 use super::session_view::{Detail, SessionView};
 use super::standing_view::StandingView;
-use crate::session::{CreateSession, UpdateSession};
+use crate::session::{CreateSession, Leave, UpdateSession};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -202,7 +202,14 @@ where
 {
     let Some(key) = key else { return act().await };
     let (connection, tool, args) = (call.connection, call.tool.name, &call.request.args);
-    connection.session_keys.once(Keyed { principal: &connection.principal, session, tool, key, args }, act).await
+    let keyed = Keyed { principal: &connection.principal, session, tool, key, args };
+    let act_with_leave = || async {
+        match call.leave {
+            Leave::Free | Leave::Approved(_) => act().await,
+            Leave::OfEarlier => Err(session_keys::forgotten().into()),
+        }
+    };
+    connection.session_keys.once(keyed, act_with_leave).await
 }
 
 async fn described(call: &Call<'_>, session: SessionId, detail: Detail) -> Result<ToolResult, Refusal> {

@@ -18,6 +18,11 @@ const OF_ONE_MAX: usize = 1_000;
 /// How many keys of all principals are remembered. When they are that many, a call with a new key is refused.
 const OF_ALL_MAX: usize = 10_000;
 
+/// The tool whose keys belong to no session.
+pub(super) const SESSION_CREATE: &str = "session_create";
+/// The tools whose keys are kept here.
+const TOOLS: [&str; 5] = [SESSION_CREATE, "session_update", "session_close", "session_share", "session_unshare"];
+
 /// The keys under which sessions were made, updated and closed, for as long as the server lives.
 #[derive(Default)]
 pub struct SessionKeys {
@@ -59,6 +64,18 @@ impl Remembered {
 }
 
 impl SessionKeys {
+    /// Whether the keys of a tool are kept here.
+    pub(super) fn keeps(tool: &str) -> bool {
+        TOOLS.contains(&tool)
+    }
+
+    /// Whether a principal used a key, in that session or to make one.
+    pub(super) fn knows(&self, principal: &Principal, session: Option<SessionId>, key: &str) -> bool {
+        let keys = self.keys.lock();
+        let own = keys.of.get(principal);
+        own.and_then(|own| own.get(&(session, key.to_owned()))).is_some_and(|remembered| !remembered.is_old())
+    }
+
     /// The session made or acted on under this key, by this call or an earlier one. Calls that arrive together act
     /// once; a call that failed, or that its client gave up, is forgotten.
     ///
@@ -152,6 +169,13 @@ impl Keys {
             self.of.remove(principal);
         }
     }
+}
+
+/// What is said when nothing was done under a key after all, just as a repetition comes.
+pub(super) fn forgotten() -> Failure {
+    let message = "what was done under this `idempotency_key` failed or was forgotten just now; nothing was done again. \
+                   Made once more, the call counts as a new one";
+    Failure::new(ErrorCode::PreconditionFailed, message)
 }
 
 fn digest(call: &Keyed<'_>) -> CallDigest {

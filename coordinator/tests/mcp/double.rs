@@ -234,6 +234,10 @@ fn completed(result: OperationResult, stdout: &str) -> Completed {
 }
 
 impl SessionCalls for Sessions {
+    fn knows_key<'a>(&'a self, _: &'a Principal, _: SessionId, _: &'a str) -> BoxFuture<'a, bool> {
+        ready(false).boxed()
+    }
+
     fn runtimes(&self, _: &SessionSnapshot) -> Vec<Runtime> {
         let (version, path) = ("20.20.2".to_owned(), "/usr/bin/node".to_owned());
         vec![Runtime { name: "node".to_owned(), version, path }]

@@ -11,7 +11,7 @@ use codegen_types::{
     OperationResult, OutputStream, Principal, Program, Runtime, SessionId, TaskId, WorkerId,
 };
 use coordinator::session::{
-    CreateSession, SessionOptions, SessionSnapshot, Sessions, SessionsDeps, TaskCall, TaskOutcome,
+    CreateSession, Leave, SessionOptions, SessionSnapshot, Sessions, SessionsDeps, TaskCall, TaskOutcome,
 };
 use coordinator::store::{Memory, SessionStore, TaskStore};
 use coordinator::supervisor::Supervisor;
@@ -337,6 +337,7 @@ pub fn call(session: SessionId) -> TaskCall {
         idempotency_key: None,
         client: None,
         trace: None,
+        leave: Leave::Free,
     }
 }
 

@@ -28,6 +28,9 @@ impl Runner {
         if let Some(client) = &self.call.client {
             detail["client"] = json!(client);
         }
+        if let Some(approval) = self.call.leave.approval() {
+            detail["approval"] = json!(approval);
+        }
         if self.call.read_only {
             detail["read_only"] = json!(true);
         }

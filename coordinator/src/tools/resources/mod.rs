@@ -26,7 +26,7 @@ use super::serve::Record;
 use crate::approvals::Asking;
 use crate::identity::{self, InsufficientScope, Scope, Scopes};
 use crate::policy;
-use crate::session::TaskCall;
+use crate::session::{Leave, TaskCall};
 
 pub use address::ResourceUri;
 pub use completion::{COMPLETIONS_MAX, Completions};
@@ -229,6 +229,7 @@ fn task_call(
         idempotency_key: None,
         client: request.client.clone(),
         trace: request.trace.clone(),
+        leave: Leave::Free,
     }
 }
 
