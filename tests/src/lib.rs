@@ -4,12 +4,14 @@
 //! *Invariant*: it knows the product only from outside: its command line, its protocol, its files and its exit codes.
 
 mod client;
+mod fleet;
 mod index;
 mod installation;
 mod processes;
 mod wheel;
 
 pub use client::{Answer, Client};
+pub use fleet::{Fleet, Launched};
 pub use index::Index;
 pub use installation::{Installation, User, signal};
 pub use processes::{descendants, is_running, poll_until, processes_of};

@@ -1,22 +1,32 @@
 //! The command line of the worker.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser};
+use clap::{Args as ClapArgs, Parser};
 
 /// A worker of CodeGen-MCP: runs the code of sessions in sandboxes.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(
     name = "worker",
     version,
-    group = ArgGroup::new("mode").required(true).args(["embedded", "probe", "render"]),
-    after_help = "A coordinator starts its embedded worker by itself. Joining a remote coordinator is not possible yet."
+    after_help = "With --coordinator it joins a coordinator on another host and serves it until SIGTERM, which lets running \
+        tasks end first; a second SIGTERM ends them. A coordinator starts its embedded worker by itself.\n\n\
+        pip is told of package indexes by PACKAGE_INDEXES, PACKAGE_HOSTS, PIP_INDEX_URL, HTTPS_PROXY, HTTP_PROXY, NO_PROXY \
+        and PIP_CERT. No variable of this process reaches a sandbox."
 )]
 pub(crate) struct Args {
+    #[command(flatten)]
+    pub remote: RemoteArgs,
+
     /// Serve the coordinator that started this process: a start message is read from standard input, whose end stops
     /// the worker at once
     #[arg(long)]
     pub embedded: bool,
+
+    /// Serve as the start message on standard input says, as the worker asks of itself
+    #[arg(long, hide = true)]
+    pub joined: bool,
 
     /// Make a sandbox, look for interpreters, print what was found as JSON and exit
     #[arg(long)]
@@ -26,7 +36,49 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MIME", hide = true)]
     pub render: Option<String>,
 
-    /// Directories to search for interpreters, separated by colons
-    #[arg(long, value_name = "DIRS", requires = "probe")]
+    /// Directories to search for interpreters, separated by colons [default: PATH]
+    #[arg(long, value_name = "DIRS")]
     pub search_path: Option<OsString>,
+}
+
+/// How a worker joins a coordinator on another host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, ClapArgs)]
+pub(crate) struct RemoteArgs {
+    /// Where the coordinator takes workers [env: COORDINATOR_ADDR]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub coordinator: Option<String>,
+
+    /// The file with the token that lets this worker join: its own or root's, for nobody else to read
+    /// [env: WORKER_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+
+    /// The name of this worker among those of its coordinator [default: the host's name] [env: WORKER_ID]
+    #[arg(long, value_name = "NAME")]
+    pub worker_id: Option<String>,
+
+    /// How many sessions may be open at once [default: 64] [env: MAX_SESSIONS]
+    #[arg(long, value_name = "COUNT")]
+    pub max_sessions: Option<String>,
+
+    /// Where workspaces are kept [default: $XDG_STATE_HOME/codegen-mcp/worker or ~/.local/state/codegen-mcp/worker]
+    /// [env: BASE_WORKSPACE]
+    #[arg(long, value_name = "DIR")]
+    pub base_workspace: Option<PathBuf>,
+
+    /// Below this isolation no session is run: reduced, portable or full [default: full] [env: ISOLATION_MINIMUM]
+    #[arg(long, value_name = "LEVEL")]
+    pub isolation_minimum: Option<String>,
+
+    /// A label by which sessions can ask for this worker; may be repeated [env: WORKER_LABELS, separated by commas]
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub labels: Vec<String>,
+
+    /// What is logged to standard error: error, warn, info, debug or trace [default: info] [env: LOG_LEVEL]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+
+    /// Speak to a coordinator on another host without TLS: whoever is in between reads and changes everything
+    #[arg(long)]
+    pub insecure_plaintext: bool,
 }

@@ -9,12 +9,13 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod embedded;
 mod executor;
 mod files;
 mod link;
 mod packages;
 mod probe;
+mod process;
+mod remote;
 mod render;
 mod runtimes;
 mod service;
@@ -26,10 +27,11 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use process::Life;
 
 pub use link::InvalidAddress;
 pub use probe::Probe;
-pub use start::{StartError, StartMessage};
+pub use start::{RemoteStart, StartError, StartMessage};
 
 /// The whole worker process. `args` begins with the program's name, as [`std::env::args_os`] does.
 ///
@@ -43,10 +45,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let ended = match (args.render, args.search_path) {
-        (Some(mime), _) => return drawn(render::run(&mime)),
-        (None, _) if args.embedded => embedded::run(),
-        (None, search_path) => probe::run(search_path),
+    let ended = match args {
+        args::Args { render: Some(mime), .. } => return drawn(render::run(&mime)),
+        args::Args { probe: true, search_path, .. } => probe::run(search_path),
+        args::Args { embedded: true, .. } => process::run(Life::UntilStdinEnds),
+        args::Args { joined: true, .. } => process::run(Life::UntilSignal),
+        args => remote::run(args),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,7 @@
-//! The start message: what the coordinator tells the embedded worker, as one line of JSON on standard input.
+//! The start message: what a worker is told at its start, as one line of JSON on standard input. The embedded worker gets
+//! it of its coordinator, a remote one of itself.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
@@ -9,12 +11,13 @@ use serde::{Deserialize, Serialize};
 /// The longest start message, in bytes.
 const START_BYTES_MAX: usize = 64 << 10;
 
-/// What the coordinator tells the worker it starts. It holds a secret, so it has no `Debug`.
+/// What a worker is told at its start. It holds a secret, so it has no `Debug`.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StartMessage {
-    /// Proves to the coordinator that this is the worker it started. Secret.
-    pub token: String,
+    /// Proves to the coordinator that this is the worker it started. Secret. Absent in a remote worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
     /// Where the coordinator listens: `unix:/path` or `host:port`.
     pub coordinator: String,
     /// The name of this worker.
@@ -36,6 +39,19 @@ pub struct StartMessage {
     /// How package indexes are reached; none are when absent.
     #[serde(default)]
     pub packages: PackageAccess,
+    /// How it joins a coordinator on another host; absent in the embedded worker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteStart>,
+}
+
+/// What only a remote worker is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteStart {
+    /// The file with the token that lets it join. It is read whenever the worker joins, so that a token can be replaced.
+    pub token_file: PathBuf,
+    /// Its operator's labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Why there is no start message.

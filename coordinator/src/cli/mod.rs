@@ -76,9 +76,22 @@ struct SettingFlags {
     #[arg(long, value_name = "STYLE", global = true, help_heading = "Settings")]
     tool_names: Option<String>,
 
-    /// Where workers register, on the loopback interface [default: 50050, or none when it is taken] [env: GRPC_PORT]
+    /// Where workers register [default: 127.0.0.1:50050, or nowhere when it is taken] [env: GRPC_LISTEN]
+    #[arg(long, value_name = "ADDRESS:PORT", global = true, help_heading = "Settings")]
+    grpc: Option<String>,
+
+    /// The port of the loopback interface where workers register, instead of --grpc [default: 50050] [env: GRPC_PORT]
     #[arg(long, value_name = "PORT", global = true, help_heading = "Settings")]
     grpc_port: Option<String>,
+
+    /// Let workers of other hosts register without TLS: whoever is in between reads and changes everything [env:
+    /// INSECURE_PLAINTEXT=on]
+    #[arg(long, global = true, help_heading = "Settings")]
+    insecure_plaintext: bool,
+
+    /// Start no worker on this host: sessions are placed on those that join [env: EMBEDDED_WORKER=off]
+    #[arg(long, global = true, help_heading = "Settings")]
+    no_embedded_worker: bool,
 
     /// Serve HTTP at this address, such as 127.0.0.1:8080 (with `serve`) [env: HTTP_LISTEN, or HTTP_PORT for 127.0.0.1]
     #[arg(long, value_name = "ADDRESS:PORT", global = true, help_heading = "Settings")]
@@ -289,7 +302,10 @@ impl SettingFlags {
             ("--state-dir", self.state_dir.as_deref().map(|path| absolute(path).display().to_string())),
             ("--isolation-minimum", self.isolation_minimum.clone()),
             ("--tool-names", self.tool_names.clone()),
+            ("--grpc", self.grpc.clone()),
             ("--grpc-port", self.grpc_port.clone()),
+            ("--insecure-plaintext", self.insecure_plaintext.then(|| "on".to_owned())),
+            ("--no-embedded-worker", self.no_embedded_worker.then(|| "off".to_owned())),
             ("--http", self.http.clone()),
             ("--policy", self.policy.as_deref().map(|path| absolute(path).display().to_string())),
             ("--tls-cert", self.tls_cert.as_deref().map(|path| absolute(path).display().to_string())),

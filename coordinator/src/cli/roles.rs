@@ -53,6 +53,9 @@ pub(super) fn serve(given: Given, on_demand: bool) -> ExitCode {
         if let Some(url) = server.http_url() {
             eprintln!("coordinator: serving MCP over HTTP at {url}/mcp");
         }
+        if let (Role::Explicit, Some(address)) = (role, server.grpc_address()) {
+            eprintln!("coordinator: workers join at {address}");
+        }
         if role == Role::OnDemand
             && let Err(error) = say_ready()
         {

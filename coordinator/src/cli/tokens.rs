@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use codegen_audit::for_terminal;
+use codegen_types::WorkerId;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{complain, print};
 use crate::control::{self, Ask, AskError};
-use crate::identity::{NewToken, Scopes, TokenId, TokenView};
+use crate::identity::{NewToken, Scope, Scopes, TokenId, TokenView};
+use crate::workers::BOUND_PREFIX;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TokensCommand {
@@ -37,12 +39,20 @@ pub(super) enum TokensCommand {
 #[derive(Debug, Args)]
 pub(super) struct CreateArgs {
     /// On whose behalf it is used; tokens of one principal see the same sessions
-    #[arg(long, value_name = "NAME")]
-    principal: String,
+    #[arg(long, value_name = "NAME", required_unless_present = "role")]
+    principal: Option<String>,
 
-    /// What it permits, separated by commas: tools, sessions, admin, worker
-    #[arg(long, value_name = "SCOPES", default_value = "tools,sessions")]
-    scope: Scopes,
+    /// What it permits, separated by commas: tools, sessions, admin, worker [default: tools,sessions]
+    #[arg(long, value_name = "SCOPES", conflicts_with = "role")]
+    scope: Option<Scopes>,
+
+    /// What it is for, instead of principal and scopes: `worker` lets workers join
+    #[arg(long, conflicts_with = "principal")]
+    role: Option<TokenRole>,
+
+    /// The one worker that it lets join; any, when not given
+    #[arg(long, value_name = "NAME", requires = "role")]
+    worker_id: Option<WorkerId>,
 
     /// After how long it expires, such as 30d; never, when not given
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -55,6 +65,13 @@ pub(super) struct CreateArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What a token is for, where that is said in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum TokenRole {
+    /// To join as a worker.
+    Worker,
 }
 
 /// A token that was just made.
@@ -90,9 +107,14 @@ pub(super) fn run(command: &TokensCommand, state_dir: &Path) -> ExitCode {
 
 impl CreateArgs {
     fn token(&self) -> NewToken {
+        let (principal, scopes) = match (self.role, &self.worker_id) {
+            (Some(TokenRole::Worker), Some(worker)) => (format!("{BOUND_PREFIX}{worker}"), Scope::Worker.into()),
+            (Some(TokenRole::Worker), None) => ("worker".to_owned(), Scope::Worker.into()),
+            (None, _) => (self.principal.clone().unwrap_or_default(), self.scope.unwrap_or(Scopes::USER)),
+        };
         NewToken {
-            principal: self.principal.clone(),
-            scopes: self.scope,
+            principal,
+            scopes,
             // A part of a second is no lifetime: zero is refused with what is allowed.
             lifetime_seconds: self.expires.map(|lifetime| lifetime.as_secs()),
             note: self.note.clone(),

@@ -174,7 +174,7 @@ fn tls_files(layers: &mut Layers) -> Result<Option<TlsFiles>, ConfigError> {
     })
 }
 
-const fn rank(source: &Source) -> u8 {
+pub(super) const fn rank(source: &Source) -> u8 {
     match source {
         Source::Default => 0,
         Source::File(_) => 1,
@@ -183,7 +183,7 @@ const fn rank(source: &Source) -> u8 {
     }
 }
 
-fn socket_address(text: &str) -> Result<SocketAddr, Why> {
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, Why> {
     text.parse().map_err(|_| "not an address with a port".to_owned())
 }
 

@@ -1,6 +1,7 @@
 //! Configuration: flags, environment and a TOML file, in that order of precedence, with the source of each value.
 
 mod admission;
+mod grpc;
 mod http;
 mod layers;
 mod oauth;
@@ -18,11 +19,12 @@ use crate::admission::Rates;
 use crate::identity::{IssuerConfig, Requirement};
 use crate::telemetry::traces::TraceOptions;
 
+pub use grpc::{GrpcConfig, GrpcListen, Plaintext};
 pub use http::{AllowedHost, AllowedOrigin, HttpBounds, HttpConfig, Patience, TlsFiles};
 pub use layers::{ConfigError, Environment, Flags, Source};
 use layers::{Layers, Row};
 pub use settings::{KEYS, Key};
-pub use values::{LogLevel, ToolNames};
+pub use values::{EmbeddedWorker, LogLevel, ToolNames};
 
 /// Everything the coordinator can be told, checked.
 #[derive(Debug, Clone)]
@@ -47,8 +49,10 @@ pub struct Config {
     pub linger: Duration,
     /// A call that runs so long is answered with its task.
     pub yield_after: Duration,
-    /// Where workers register, on the loopback interface.
-    pub grpc_port: GrpcPort,
+    /// Where workers register.
+    pub grpc: GrpcConfig,
+    /// Whether the server has a worker of its own.
+    pub embedded_worker: EmbeddedWorker,
     /// How HTTP is served, if it is.
     pub http: Option<HttpConfig>,
     /// Whether requests over HTTP need credentials.
@@ -78,15 +82,6 @@ pub struct Config {
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
     rows: Vec<Row>,
-}
-
-/// The port where workers register.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GrpcPort {
-    /// Nobody chose it: when it is taken, the server goes on without.
-    Default(u16),
-    /// The operator chose it: when it is taken, the server does not start. Zero lets the system choose.
-    Chosen(u16),
 }
 
 /// One value as `config show` prints it.
@@ -120,7 +115,8 @@ impl Config {
             worker_heartbeat_timeout: layers.require(&settings::WORKER_HEARTBEAT_TIMEOUT, values::seconds(151, DAY))?,
             linger: layers.require(&settings::LINGER, values::seconds(0, DAY))?,
             yield_after: layers.require(&settings::YIELD_AFTER, values::seconds(1, 3600))?,
-            grpc_port: grpc_port(&mut layers)?,
+            grpc: grpc::read(&mut layers)?,
+            embedded_worker: layers.require(&settings::EMBEDDED_WORKER, values::embedded_worker)?,
             http: http::read(&mut layers)?,
             http_auth: layers.require(&settings::HTTP_AUTH, values::requirement)?,
             oauth: oauth::read(&mut layers)?,
@@ -155,14 +151,6 @@ fn traces(layers: &mut Layers) -> Result<Option<TraceOptions>, ConfigError> {
     let endpoint = layers.get(&settings::OTLP_ENDPOINT, values::collector)?;
     let ratio = layers.require(&settings::TRACE_RATIO, values::ratio)?;
     Ok(endpoint.map(|endpoint| TraceOptions { endpoint, ratio }))
-}
-
-fn grpc_port(layers: &mut Layers) -> Result<GrpcPort, ConfigError> {
-    let port = layers.require(&settings::GRPC_PORT, values::port)?;
-    Ok(match layers.source(&settings::GRPC_PORT) {
-        Source::Default => GrpcPort::Default(port),
-        Source::File(_) | Source::Environment(_) | Source::Flag(_) => GrpcPort::Chosen(port),
-    })
 }
 
 #[cfg(test)]

@@ -44,8 +44,14 @@ settings! {
     LINGER { "linger", "LINGER", None, Some("1m"), "a duration such as `60s`, from 0s to 1day" }
     YIELD_AFTER { "yield_after", "YIELD_AFTER", None, Some("45s"),
         "a duration such as `45s`, from 1s to 1h; clients that are known to wait less get their task sooner" }
+    GRPC { "grpc", "GRPC_LISTEN", Some("--grpc"), None,
+        "an address and a port such as `0.0.0.0:50050` or `127.0.0.1:50050` (port 0: the system chooses)" }
     GRPC_PORT { "grpc_port", "GRPC_PORT", Some("--grpc-port"), Some("50050"),
-        "a port from 0 to 65535 (0: the system chooses)" }
+        "a port from 0 to 65535 (0: the system chooses), on 127.0.0.1" }
+    INSECURE_PLAINTEXT { "insecure_plaintext", "INSECURE_PLAINTEXT", Some("--insecure-plaintext"), Some("off"),
+        "off, or on: workers of other hosts are spoken to without TLS" }
+    EMBEDDED_WORKER { "embedded_worker", "EMBEDDED_WORKER", Some("--no-embedded-worker"), Some("on"),
+        "on, or off: sessions are placed on workers of other hosts alone" }
     HTTP { "http", "HTTP_LISTEN", Some("--http"), None,
         "an address and a port such as `127.0.0.1:8080` or `[::1]:8080` (port 0: the system chooses)" }
     HTTP_PORT { "http_port", "HTTP_PORT", None, None, "a port from 0 to 65535, on 127.0.0.1" }

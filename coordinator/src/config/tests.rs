@@ -26,7 +26,7 @@ fn without_anything_the_documented_defaults_hold() {
     let config = Config::load(&Flags::default(), &environment(&[])).unwrap();
     assert_eq!(config.session_max_age, Duration::from_secs(1800));
     assert_eq!(config.workspace_retention_bytes, 20 << 30);
-    assert_eq!(config.grpc_port, GrpcPort::Default(50050));
+    assert_eq!(config.grpc.listen, GrpcListen::Default("127.0.0.1:50050".parse().unwrap()));
     assert_eq!(config.isolation_minimum, IsolationLevel::Full);
     assert_eq!(config.state_dir, PathBuf::from("/nonexistent/.local/state/codegen-mcp"));
     assert_eq!(config.limits, Limits::default());
@@ -37,7 +37,7 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
     let (_dir, mut flags) = file("grpc_port = 1\nlog_level = 'warn'\nlinger = '1s'\n[limits]\nprocesses = 7\n");
     flags.values.insert("--grpc-port", "3".to_owned());
     let config = Config::load(&flags, &environment(&[("GRPC_PORT", "2"), ("LOG_LEVEL", "DEBUG")])).unwrap();
-    assert_eq!(config.grpc_port, GrpcPort::Chosen(3));
+    assert_eq!(config.grpc.listen, GrpcListen::Chosen("127.0.0.1:3".parse().unwrap()));
     assert_eq!(config.log_level, LogLevel::Debug);
     assert_eq!(config.linger, Duration::from_secs(1));
     assert_eq!(config.limits.processes, 7);
@@ -61,6 +61,21 @@ fn http_is_served_where_the_stronger_of_its_settings_says() {
     assert_eq!(listen(&file, &[]).as_deref(), Some("127.0.0.1:1"));
     assert_eq!(listen(&file, &[("HTTP_PORT", "2")]).as_deref(), Some("127.0.0.1:2"));
     assert!(Config::load(&Flags::default(), &environment(&[("HTTP_LISTEN", "localhost")])).is_err());
+}
+
+#[test]
+fn workers_register_where_the_stronger_of_its_settings_says() {
+    let listen = |flags: &Flags, pairs: &[(&str, &str)]| {
+        let config = Config::load(flags, &environment(pairs)).unwrap();
+        config.grpc.listen.address().to_string()
+    };
+    let flags = flags(&[("--grpc", "0.0.0.0:7000")]);
+    assert_eq!(listen(&flags, &[("GRPC_PORT", "2")]), "0.0.0.0:7000");
+    let (_dir, file) = file("grpc = '10.0.0.1:1'\n");
+    assert_eq!(listen(&file, &[]), "10.0.0.1:1");
+    assert_eq!(listen(&file, &[("GRPC_PORT", "2")]), "127.0.0.1:2");
+    assert_eq!(listen(&file, &[("GRPC_PORT", "2"), ("GRPC_LISTEN", "[::1]:3")]), "[::1]:3");
+    assert!(Config::load(&Flags::default(), &environment(&[("GRPC_LISTEN", "50050")])).is_err());
 }
 
 #[test]
@@ -107,7 +122,7 @@ fn the_environment_of_a_server_holds_nothing_but_configuration_and_places() {
 fn an_empty_variable_is_no_value() {
     let config = Config::load(&Flags::default(), &environment(&[("LOG_LEVEL", ""), ("GRPC_PORT", "")])).unwrap();
     assert_eq!(config.log_level, LogLevel::Info);
-    assert_eq!(config.grpc_port, GrpcPort::Default(50050));
+    assert_eq!(config.grpc.listen, GrpcListen::Default("127.0.0.1:50050".parse().unwrap()));
 }
 
 #[test]

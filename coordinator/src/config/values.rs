@@ -49,6 +49,27 @@ pub enum ToolNames {
     Dotted,
 }
 
+/// Whether a server has a worker of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmbeddedWorker {
+    /// It starts one, beside those that join.
+    On,
+    /// Sessions are placed on workers that join, and on no other.
+    Off,
+}
+
+pub(super) fn embedded_worker(text: &str) -> Result<EmbeddedWorker, Why> {
+    Ok(if switch(text)? { EmbeddedWorker::On } else { EmbeddedWorker::Off })
+}
+
+pub(super) fn switch(text: &str) -> Result<bool, Why> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("neither on nor off".to_owned()),
+    }
+}
+
 pub(super) fn log_level(text: &str) -> Result<LogLevel, Why> {
     [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace]
         .into_iter()

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 
-use crate::config::{Config, Environment, Flags, GrpcPort};
+use crate::config::{Config, Environment, Flags, GrpcListen};
 use crate::server::signals::Signals;
 use crate::server::state_dir::{StateDir, StateDirError};
 use handover::{End, Header, PROTOCOL, Replies, Reply, VERSION};
@@ -165,8 +165,8 @@ fn alone(mut config: Config, server_version: &str) -> Config {
     );
     config.state_dir = state_dir;
     // The other server has the port, most likely; this client can do without.
-    if let GrpcPort::Chosen(port) = config.grpc_port {
-        config.grpc_port = GrpcPort::Default(port);
+    if let GrpcListen::Chosen(address) = config.grpc.listen {
+        config.grpc.listen = GrpcListen::Default(address);
     }
     config
 }

@@ -25,3 +25,5 @@ pub use scopes::{InvalidScope, SCOPE_PREFIX, Scope, Scopes};
 pub use token::{InvalidTokenId, TokenDigest, TokenId, TokenText};
 pub use tokens::{NewToken, TOKENS_MAX, TokenState, TokenView, Tokens};
 pub use validity::Validity;
+
+pub(crate) use token::is_static;

@@ -107,7 +107,7 @@ impl TokenDigest {
 }
 
 /// Whether credentials are meant to be a static token, whole or not.
-pub(super) fn is_static(credentials: &str) -> bool {
+pub(crate) fn is_static(credentials: &str) -> bool {
     credentials.starts_with(PREFIX)
 }
 

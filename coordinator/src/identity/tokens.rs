@@ -194,7 +194,7 @@ impl Tokens {
     }
 
     /// Who uses a token, and the token's id as far as the text names one that there is.
-    pub(super) fn check(&self, text: &str) -> (Result<Identity, Unauthenticated>, Option<TokenId>) {
+    pub(crate) fn check(&self, text: &str) -> (Result<Identity, Unauthenticated>, Option<TokenId>) {
         let table = self.0.table.read();
         let Some(Known { row, revoked }) = token::id_in(text).and_then(|id| table.get(&id)) else {
             return (Err(Unauthenticated::Invalid), None);

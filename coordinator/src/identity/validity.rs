@@ -17,6 +17,12 @@ pub struct Validity {
 }
 
 impl Validity {
+    /// Whether the credentials are good no more.
+    pub fn is_over(&self) -> bool {
+        let revoked = self.revoked.as_ref().is_some_and(CancellationToken::is_cancelled);
+        revoked || self.expires_ms.is_some_and(|expires| expires <= jiff::Timestamp::now().as_millisecond())
+    }
+
     /// Waits until the credentials are good no more; for ever where they always are.
     pub async fn over(&self) {
         let revoked = async {

@@ -1,5 +1,6 @@
 //! All parts of a serving process, put together in the order in which they need each other.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use super::state_dir::LockedStateDir;
 use crate::admission::Admission;
 use crate::approvals::Approvals;
 use crate::caller;
-use crate::config::Config;
+use crate::config::{Config, EmbeddedWorker};
 use crate::control::Control;
 use crate::diagnostics::{Diagnostics, DiagnosticsError};
 use crate::front::handover::VERSION;
@@ -90,7 +91,7 @@ pub(super) struct Bound {
     listeners: Listeners,
     workers: Workers,
     events: mpsc::Receiver<WorkerEvent>,
-    embedded: EmbeddedOptions,
+    embedded: Option<EmbeddedOptions>,
     store: Sqlite,
     sessions: SessionOptions,
     yield_after: Duration,
@@ -102,8 +103,9 @@ pub(super) struct Running {
     service: Arc<McpClients>,
     services: Services,
     sessions: Sessions,
-    embedded: Embedded,
+    embedded: Option<Embedded>,
     workers: Workers,
+    grpc_address: Option<SocketAddr>,
     store: Sqlite,
     rest: Rest,
 }
@@ -148,10 +150,11 @@ impl Bound {
         let authenticator = Authenticator::new(tokens, issuer, config.http_auth, audit.clone());
         let policies = Policies::load(config.policy.clone(), &audit).await?;
         let approvals = Approvals::new(audit.clone());
-        let listeners = Listeners::bind(&state, config.grpc_port).await?;
+        let listeners = Listeners::bind(&state, &config.grpc).await?;
         let timing = Timing { prune_after: config.worker_heartbeat_timeout, ..Timing::default() };
         let options = WorkersOptions { timing, ..WorkersOptions::default() };
         let (workers, events) = Workers::new(options, audit.clone(), core.clone())?;
+        let workers = workers.joined_by(authenticator.tokens().clone());
         let embedded = embedded_options(config, &state);
         let sessions = session_options(config);
         let package_indexes = config.packages.indexes.clone().into();
@@ -199,6 +202,7 @@ impl Bound {
         .await?;
         rest.core.spawn("worker events", OnEnd::Shutdown, sessions.clone().follow(events));
         workers.serve_listener(listeners.embedded);
+        let grpc_address = listeners.remote.as_ref().and_then(|remote| remote.local_addr().ok());
         if let Some(remote) = listeners.remote {
             workers.serve_listener(remote);
         }
@@ -208,7 +212,7 @@ impl Bound {
         let control = Control::new(rest.authenticator.tokens().clone(), approvals, caller::this_user())
             .of_running(Operators::new(workers.clone()));
         rest.clients.spawn("commands", OnEnd::Ignore, control.accept(listeners.control, rest.clients.clone()));
-        let embedded = Embedded::start(embedded, workers.clone(), &rest.core);
+        let embedded = embedded.map(|options| Embedded::start(options, workers.clone(), &rest.core));
         let package_indexes = Arc::clone(&rest.package_indexes);
         let options = mcp::Options { limits: rest.limits, yield_after, package_indexes, ..mcp::Options::default() };
         let services =
@@ -216,7 +220,7 @@ impl Bound {
         let service =
             Arc::new(McpClients::new(services.clone(), rest.diagnostics.taps().clone(), rest.clients.clone()));
         tracing::info!(version = VERSION, state = %rest.state.path().display(), "serving");
-        Ok(Running { service, services, sessions, embedded, workers, store, rest })
+        Ok(Running { service, services, sessions, embedded, workers, grpc_address, store, rest })
     }
 }
 
@@ -270,6 +274,11 @@ impl Running {
         HttpServices { mcp: self.services.clone(), readiness, metrics: Metrics::new(parts), plant }
     }
 
+    /// Where workers of other hosts register, if they can.
+    pub(super) fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc_address
+    }
+
     /// What runs the connections of clients.
     pub(super) fn clients(&self) -> &Supervisor {
         &self.rest.clients
@@ -296,7 +305,9 @@ impl Running {
         if tokio::time::timeout(CORE_PATIENCE, self.sessions.shutdown()).await.is_err() {
             tracing::warn!("sessions were still open when the time to end them was over; their worker ends them now");
         }
-        self.embedded.stop().await;
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await;
+        }
         self.workers.shutdown();
         core.cancel();
         if !core.drain(CORE_PATIENCE).await {
@@ -329,9 +340,13 @@ fn session_options(config: &Config) -> SessionOptions {
     }
 }
 
-fn embedded_options(config: &Config, state: &LockedStateDir) -> EmbeddedOptions {
+fn embedded_options(config: &Config, state: &LockedStateDir) -> Option<EmbeddedOptions> {
+    match config.embedded_worker {
+        EmbeddedWorker::On => {}
+        EmbeddedWorker::Off => return None,
+    }
     let workspaces: PathBuf = config.base_workspace.clone().unwrap_or_else(|| state.workspaces_dir());
-    EmbeddedOptions {
+    Some(EmbeddedOptions {
         sessions_max: config.max_sessions,
         isolation_minimum: config.isolation_minimum,
         log_level: config.log_level.as_str().to_owned(),
@@ -339,5 +354,5 @@ fn embedded_options(config: &Config, state: &LockedStateDir) -> EmbeddedOptions 
         spare_limits: Some(config.limits),
         packages: config.packages.clone(),
         ..EmbeddedOptions::new(state.worker_socket_for_child(), workspaces)
-    }
+    })
 }

@@ -1,13 +1,13 @@
 //! The sockets on which workers join and commands ask.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::net::{TcpListener, UnixListener};
 
 use super::state_dir::LockedStateDir;
-use crate::config::GrpcPort;
+use crate::config::{GrpcConfig, GrpcListen, Plaintext};
 
 /// Why workers could not join, or commands not ask.
 #[derive(Debug, thiserror::Error)]
@@ -21,13 +21,19 @@ pub enum ListenError {
         source: io::Error,
     },
     /// The port that the operator chose cannot be bound.
-    #[error("port {port} on 127.0.0.1 cannot be bound; free it or choose another with --grpc-port")]
+    #[error("workers cannot register at {address}; free it or choose another with --grpc")]
     Port {
-        /// The port.
-        port: u16,
+        /// The address.
+        address: SocketAddr,
         /// Why.
         source: io::Error,
     },
+    /// Whoever is in between could read and change what is sent.
+    #[error(
+        "workers would register at {0}, beyond this machine, without TLS; give --tls-cert and --tls-key, or permit it with \
+         --insecure-plaintext"
+    )]
+    Plaintext(SocketAddr),
 }
 
 /// Bound, not yet accepting.
@@ -40,9 +46,9 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    pub(super) async fn bind(state: &LockedStateDir, port: GrpcPort) -> Result<Self, ListenError> {
+    pub(super) async fn bind(state: &LockedStateDir, grpc: &GrpcConfig) -> Result<Self, ListenError> {
         let (embedded, control) = (bind_socket(state.worker_socket())?, bind_socket(state.control_socket())?);
-        Ok(Self { embedded, control, remote: bind_port(port).await? })
+        Ok(Self { embedded, control, remote: bind_remote(grpc).await? })
     }
 }
 
@@ -51,28 +57,47 @@ fn bind_socket(path: PathBuf) -> Result<UnixListener, ListenError> {
 }
 
 /// A default port that is taken is no reason not to serve; one that the operator chose is.
-async fn bind_port(port: GrpcPort) -> Result<Option<TcpListener>, ListenError> {
-    let (GrpcPort::Default(number) | GrpcPort::Chosen(number)) = port;
-    match (TcpListener::bind((Ipv4Addr::LOCALHOST, number)).await, port) {
+async fn bind_remote(grpc: &GrpcConfig) -> Result<Option<TcpListener>, ListenError> {
+    let address = grpc.listen.address();
+    if !address.ip().is_loopback() && grpc.plaintext == Plaintext::Local {
+        return Err(ListenError::Plaintext(address));
+    }
+    match (TcpListener::bind(address).await, grpc.listen) {
         (Ok(listener), _) => Ok(Some(listener)),
-        (Err(error), GrpcPort::Default(_)) => {
-            tracing::warn!(port = number, %error, "remote workers cannot join; going on without");
+        (Err(error), GrpcListen::Default(_)) => {
+            tracing::warn!(%address, %error, "remote workers cannot join; going on without");
             Ok(None)
         }
-        (Err(source), GrpcPort::Chosen(_)) => Err(ListenError::Port { port: number, source }),
+        (Err(source), GrpcListen::Chosen(_)) => Err(ListenError::Port { address, source }),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    fn at(listen: GrpcListen, plaintext: Plaintext) -> GrpcConfig {
+        GrpcConfig { listen, plaintext }
+    }
 
     #[tokio::test]
     async fn a_taken_port_is_fatal_only_when_it_was_chosen() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let number = taken.local_addr().unwrap().port();
-        assert!(bind_port(GrpcPort::Default(number)).await.unwrap().is_none());
-        assert!(matches!(bind_port(GrpcPort::Chosen(number)).await, Err(ListenError::Port { .. })));
-        assert!(bind_port(GrpcPort::Chosen(0)).await.unwrap().is_some());
+        let address = taken.local_addr().unwrap();
+        assert!(bind_remote(&at(GrpcListen::Default(address), Plaintext::Local)).await.unwrap().is_none());
+        let chosen = bind_remote(&at(GrpcListen::Chosen(address), Plaintext::Local)).await;
+        assert!(matches!(chosen, Err(ListenError::Port { .. })));
+        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        assert!(bind_remote(&at(GrpcListen::Chosen(free), Plaintext::Local)).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn plain_text_leaves_the_machine_only_where_the_operator_said_so() {
+        let everywhere = GrpcListen::Chosen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        let refused = bind_remote(&at(everywhere, Plaintext::Local)).await.unwrap_err();
+        assert!(refused.to_string().contains("--insecure-plaintext"), "{refused}");
+        assert!(bind_remote(&at(everywhere, Plaintext::Anywhere)).await.unwrap().is_some());
     }
 }

@@ -15,6 +15,7 @@ pub mod standalone;
 pub mod state_dir;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -108,6 +109,11 @@ impl Server {
         let http = self.http.as_ref()?;
         let scheme = if http.is_encrypted() { "https" } else { "http" };
         Some(format!("{scheme}://{}", http.address()))
+    }
+
+    /// The address at which workers register, if they can.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.running.grpc_address()
     }
 
     /// Takes clients until it is to stop, then drains.

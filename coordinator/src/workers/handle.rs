@@ -1,7 +1,7 @@
 //! The handle on the workers, and the state behind it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use codegen_audit::{Audit, Entry, EventKind};
@@ -23,6 +23,7 @@ use super::registry::{Change, Registry, WorkerRefused};
 use super::secrets::Tokens;
 use super::snapshot::WorkerSnapshot;
 use super::socket::Listener;
+use crate::identity;
 use crate::refusals::Refusals;
 use crate::supervisor::{OnEnd, Supervisor};
 
@@ -44,6 +45,7 @@ pub(crate) struct Inner {
     pub supervisor: Supervisor,
     pub registry: RwLock<Registry>,
     pub tokens: Mutex<Tokens>,
+    pub static_tokens: OnceLock<identity::Tokens>,
     pub refusals: Mutex<Refusals>,
     events: mpsc::Sender<WorkerEvent>,
     /// Changes whenever the registry does, for those who wait for something in it.
@@ -81,6 +83,7 @@ impl Workers {
             supervisor: supervisor.clone(),
             registry: RwLock::new(registry),
             tokens: Mutex::new(Tokens::default()),
+            static_tokens: OnceLock::new(),
             refusals: Mutex::new(Refusals::default()),
             events,
             changed: watch::Sender::new(()),
@@ -89,6 +92,13 @@ impl Workers {
         });
         supervisor.spawn("worker reaper", OnEnd::Shutdown, reaper::run(Arc::clone(&inner)));
         Ok((Self { inner }, receiver))
+    }
+
+    /// Lets workers join with static tokens of the scope `worker`, too. Said once, before workers are served.
+    #[must_use]
+    pub fn joined_by(self, tokens: identity::Tokens) -> Self {
+        self.inner.static_tokens.get_or_init(|| tokens);
+        self
     }
 
     /// Serves workers on a listener until the supervisor's token is cancelled. Links that are up by then stay up until

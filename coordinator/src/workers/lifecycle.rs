@@ -40,10 +40,11 @@ impl Lifecycle {
             return Err(from_failure(Failure::new(ErrorCode::InvalidArgument, why)));
         }
         let (worker, incarnation) = (request.worker.clone(), request.incarnation);
-        let redeemed = self.inner.tokens.lock().redeem(request.token.expose(), &worker, incarnation);
-        redeemed.map_err(|refused| self.refuse(refused, Some(worker.as_str())))?;
+        let redeemed = self.inner.redeem(request.token.expose(), &worker, incarnation);
+        let credential = redeemed.map_err(|refused| self.refuse(refused, Some(worker.as_str())))?;
         let issued = Issued {
             session: secrets::mint(),
+            credential,
             ticket: secrets::mint(),
             ticket_until: since_boot() + self.inner.options.ticket_lifetime,
         };
@@ -108,8 +109,7 @@ impl WorkerLifecycle for Lifecycle {
     ) -> Result<Response<v1::RegisterWorkerResponse>, Status> {
         let peer = request.extensions().get::<Peer>().copied();
         let request = request.into_inner();
-        let known = self.inner.tokens.lock().check(&request.token);
-        if let Err(refused) = known {
+        if let Err(refused) = self.inner.check_token(&request.token) {
             tracing::warn!(peer = ?peer, "a registration without a valid token");
             // The name is a stranger's and bounded by nothing yet.
             let named = request.worker_id.parse::<codegen_types::WorkerId>().ok();
@@ -148,7 +148,9 @@ fn unauthenticated(why: &str) -> Status {
 fn refused_status(refused: WorkerRefused) -> Status {
     let code = match refused {
         WorkerRefused::TooMany => ErrorCode::QuotaExceeded,
-        WorkerRefused::NotRegistered | WorkerRefused::Ticket => ErrorCode::Unauthenticated,
+        WorkerRefused::NotRegistered | WorkerRefused::CredentialOver | WorkerRefused::Ticket => {
+            ErrorCode::Unauthenticated
+        }
     };
     from_failure(Failure::new(code, refused.to_string()))
 }

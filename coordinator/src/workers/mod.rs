@@ -8,6 +8,7 @@ mod acceptor;
 mod clock;
 mod fleet;
 mod handle;
+mod joining;
 mod lifecycle;
 mod link;
 mod opening;
@@ -27,4 +28,5 @@ pub use snapshot::WorkerSnapshot;
 pub use socket::Listener;
 
 pub(crate) use handle::{Inner, LinkWait};
+pub(crate) use joining::BOUND_PREFIX;
 pub(crate) use link::Link;

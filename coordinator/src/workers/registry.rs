@@ -11,6 +11,7 @@ use coordinator_core::worker::{GoneWhy, Timing, WorkerInput, WorkerState};
 use tokio::sync::watch;
 
 use super::fleet::WorkerEvent;
+use super::joining::Credential;
 use super::link::{Link, LinkState};
 use super::secrets::Fingerprint;
 use super::slots::SlotBook;
@@ -32,6 +33,7 @@ struct Entry {
     capabilities: Capabilities,
     version: String,
     session: Fingerprint,
+    credential: Credential,
     ticket: Option<Ticket>,
     link: watch::Sender<LinkState>,
     slots: SlotBook,
@@ -68,6 +70,8 @@ pub(crate) enum WorkerRefused {
     TooMany,
     #[error("no such life of a worker is known, or its worker session is another one; register first")]
     NotRegistered,
+    #[error("what the worker joined with has expired or was revoked; join with another token")]
+    CredentialOver,
     #[error("the ticket is not valid")]
     Ticket,
 }
@@ -75,6 +79,8 @@ pub(crate) enum WorkerRefused {
 /// The secrets of a registration; the registry keeps their fingerprints only.
 pub(crate) struct Issued {
     pub session: Secret,
+    /// What the worker was let in by.
+    pub credential: Credential,
     pub ticket: Secret,
     /// When the ticket ends.
     pub ticket_until: Duration,
@@ -107,6 +113,7 @@ impl Registry {
             capabilities: capabilities.clone(),
             version: String::new(),
             session: Fingerprint::of(&issued.session),
+            credential: issued.credential.clone(),
             ticket: None,
             link: watch::Sender::new(LinkState::Down),
             slots: SlotBook::default(),
@@ -115,6 +122,7 @@ impl Registry {
         entry.capabilities = capabilities;
         entry.version = version;
         entry.session = Fingerprint::of(&issued.session);
+        entry.credential = issued.credential.clone();
         entry.expect_link(&issued.ticket, issued.ticket_until);
         entry.hear(now, &self.timing);
         let held = held.into_iter().map(|held| held.session).collect();
@@ -133,6 +141,9 @@ impl Registry {
     ) -> Result<bool, WorkerRefused> {
         let timing = self.timing;
         let entry = self.authenticated(worker, incarnation, session)?;
+        if entry.credential.is_over() {
+            return Err(WorkerRefused::CredentialOver);
+        }
         entry.slots.settle(held);
         entry.hear(now, &timing);
         Ok(!entry.is_linked())

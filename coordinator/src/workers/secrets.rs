@@ -56,6 +56,12 @@ pub(crate) enum TokenRefused {
     OtherWorker,
     #[error("the token was used by an earlier life of the worker")]
     Used,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token was revoked")]
+    Revoked,
+    #[error("the token lacks the scope `worker`")]
+    Scope,
 }
 
 impl Tokens {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -51,6 +52,14 @@ impl fmt::Display for Address {
 }
 
 impl Address {
+    /// Whether nobody but this machine can listen in on what is sent there.
+    pub fn is_local(&self) -> bool {
+        let Self::Tcp(text) = self else { return true };
+        let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+    }
+
     /// Connects. Small messages are not held back to be sent together.
     pub async fn connect(&self) -> io::Result<Socket> {
         let connecting = async {
@@ -70,6 +79,17 @@ impl Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_this_machine_is_local() {
+        let local = |text: &str| text.parse::<Address>().unwrap().is_local();
+        for here in ["unix:/run/worker.sock", "127.0.0.1:1", "127.8.0.1:1", "[::1]:1", "localhost:1"] {
+            assert!(local(here), "{here}");
+        }
+        for there in ["10.0.0.1:1", "[fe80::1]:1", "localhost.example:1", "0.0.0.0:1", "coordinator:50050"] {
+            assert!(!local(there), "{there}");
+        }
+    }
 
     #[test]
     fn only_what_can_be_connected_to_is_an_address() {

@@ -6,6 +6,7 @@ mod lifecycle;
 mod reversed;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use codegen_proto::{DeregisterWorker, Heartbeat, RegisterWorker, Secret};
@@ -18,6 +19,7 @@ use backoff::Backoff;
 use lifecycle::{CallError, Coordinator};
 use reversed::{Link, LinkError};
 
+use crate::remote::token::{self, TokenError};
 use crate::service::{Identity, Service};
 
 /// Heartbeats that may fail in a row before the worker joins again.
@@ -28,10 +30,19 @@ const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// How long leaving may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 
+/// How a worker proves that it may join.
+pub(crate) enum Proof {
+    /// A token of its coordinator's for this one life.
+    Once(Secret),
+    /// A token in a file, read anew whenever the worker joins.
+    File(PathBuf),
+}
+
 /// What a worker joins with.
 pub(crate) struct Membership {
     pub address: Address,
-    pub token: Secret,
+    pub proof: Proof,
+    pub labels: BTreeMap<String, String>,
     pub isolation: IsolationReport,
     pub runtimes: Vec<Runtime>,
     pub sessions_max: u32,
@@ -41,6 +52,8 @@ pub(crate) struct Membership {
 /// Why the worker is not joined any more.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
+    #[error("there is no token to join with")]
+    Token(#[from] TokenError),
     #[error("the coordinator cannot be spoken to")]
     Call(#[from] CallError),
     #[error("the link cannot be opened")]
@@ -80,7 +93,14 @@ impl Membership {
         backoff: &mut Backoff,
         stop: &CancellationToken,
     ) -> Lost {
-        let joining = async { Coordinator::join(&self.address, self.registration().await).await };
+        let token = match &self.proof {
+            Proof::Once(token) => token.clone(),
+            Proof::File(path) => match token::read(path) {
+                Ok(token) => token,
+                Err(error) => return error.into(),
+            },
+        };
+        let joining = async { Coordinator::join(&self.address, self.registration(token).await).await };
         let (mut coordinator, registered) = tokio::select! {
             joining = joining => match joining {
                 Ok(joined) => joined,
@@ -142,10 +162,10 @@ impl Membership {
         }
     }
 
-    async fn registration(&self) -> RegisterWorker {
+    async fn registration(&self, token: Secret) -> RegisterWorker {
         let Identity { worker, incarnation } = self.service.identity().clone();
         RegisterWorker {
-            token: self.token.clone(),
+            token,
             worker,
             incarnation,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -153,7 +173,7 @@ impl Membership {
                 isolation: self.isolation.clone(),
                 runtimes: self.runtimes.clone(),
                 sessions_max: self.sessions_max,
-                labels: BTreeMap::new(),
+                labels: self.labels.clone(),
             },
             held: self.service.pool().held().await,
             advertise: None,

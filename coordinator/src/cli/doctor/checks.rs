@@ -1,14 +1,14 @@
 //! The checks of `doctor`, one function each. None of them changes anything.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 use std::path::Path;
 
 use codegen_audit::Verdict;
 
 use super::Check;
 use super::probe::Probed;
-use crate::config::{Config, GrpcPort};
+use crate::config::{Config, GrpcListen};
 use crate::server::state_dir::{AUDIT_DIR, StateDir};
 
 const MIB: u64 = 1 << 20;
@@ -70,19 +70,19 @@ pub(super) fn server(config: &Config) -> Check {
 }
 
 pub(super) fn grpc_port(config: &Config) -> Check {
-    let (GrpcPort::Default(port) | GrpcPort::Chosen(port)) = config.grpc_port;
+    let address = config.grpc.listen.address();
     let running = StateDir::open(&config.state_dir).ok().and_then(|state| state.running_server().ok().flatten());
-    match (TcpListener::bind((Ipv4Addr::LOCALHOST, port)), config.grpc_port) {
-        (Ok(_free), _) => Check::ok("grpc port", format!("{port} is free")),
+    match (TcpListener::bind(address), config.grpc.listen) {
+        (Ok(_free), _) => Check::ok("grpc port", format!("{address} is free")),
         (Err(error), _) if error.kind() == io::ErrorKind::AddrInUse && running.is_some() => {
-            Check::ok("grpc port", format!("{port} is in use, and a server runs here"))
+            Check::ok("grpc port", format!("{address} is in use, and a server runs here"))
         }
-        (Err(error), GrpcPort::Default(_)) => {
-            let detail = format!("{port}: {error}; the server goes on without it, and remote workers cannot join");
+        (Err(error), GrpcListen::Default(_)) => {
+            let detail = format!("{address}: {error}; the server goes on without it, and remote workers cannot join");
             Check::warning("grpc port", detail, "free the port, or choose another with --grpc-port")
         }
-        (Err(error), GrpcPort::Chosen(_)) => {
-            Check::problem("grpc port", format!("{port}: {error}"), "choose another with --grpc-port")
+        (Err(error), GrpcListen::Chosen(_)) => {
+            Check::problem("grpc port", format!("{address}: {error}"), "choose another with --grpc or --grpc-port")
         }
     }
 }

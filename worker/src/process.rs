@@ -1,5 +1,6 @@
-//! The embedded worker: a child of its coordinator, which lives no longer than standard input stays open.
+//! The worker's process: from its start message to its end.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use sandbox::{Backend, ProcessBackend, launcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::link::{Address, Membership};
+use crate::link::{Address, Membership, Proof};
 use crate::runtimes::Runtimes;
 use crate::runtimes::find::SYSTEM_PATH;
 use crate::service::{Identity, Service};
@@ -30,8 +31,17 @@ const END_DEADLINE: Duration = Duration::from_secs(3);
 /// Threads of the event loop; the work itself is done inside the sandboxes.
 const EVENT_THREADS_MAX: usize = 4;
 
-/// Runs until standard input ends or a signal asks it to stop.
-pub(crate) fn run() -> anyhow::Result<()> {
+/// What ends the process besides signals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// The embedded worker is a child of its coordinator, and lives no longer than standard input stays open.
+    UntilStdinEnds,
+    /// A remote worker outlives its coordinator.
+    UntilSignal,
+}
+
+/// Runs until its life is over or a signal asks it to stop.
+pub(crate) fn run(life: Life) -> anyhow::Result<()> {
     allow_descriptors();
     let launcher = launcher::fork().context("the launcher cannot be started")?;
     // The token that is read next must not be read from this process's memory by others of the same user.
@@ -40,7 +50,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     log_to_stderr(&start.log_level)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(EVENT_THREADS_MAX);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-    let ended = runtime.block_on(serve(launcher, start));
+    let ended = runtime.block_on(serve(launcher, start, life));
     // A blocked disk must not keep the process.
     runtime.shutdown_background();
     ended
@@ -60,8 +70,11 @@ fn log_to_stderr(level: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve(launcher: launcher::LauncherSocket, start: StartMessage) -> anyhow::Result<()> {
-    let lifeline = watch_stdin();
+async fn serve(launcher: launcher::LauncherSocket, start: StartMessage, life: Life) -> anyhow::Result<()> {
+    let lifeline = match life {
+        Life::UntilStdinEnds => watch_stdin(),
+        Life::UntilSignal => CancellationToken::new(),
+    };
     let signals = Signals::new()?;
     let address: Address = start.coordinator.parse().context("`coordinator` in the start message")?;
     let search_path = start.search_path.unwrap_or_else(|| SYSTEM_PATH.to_owned());
@@ -86,9 +99,15 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage) -> anyho
     });
     let identity = Identity { worker: start.worker_id, incarnation: Incarnation::mint() };
     let service = Service::new(identity, pool, tasks);
+    let (proof, labels) = match (start.token, start.remote) {
+        (Some(token), None) => (Proof::Once(Secret::new(token)), BTreeMap::new()),
+        (None, Some(remote)) => (Proof::File(remote.token_file), remote.labels),
+        (Some(_), Some(_)) | (None, None) => anyhow::bail!("the start message has not one token or token file"),
+    };
     let membership = Membership {
         address,
-        token: Secret::new(start.token),
+        proof,
+        labels,
         isolation,
         runtimes: listed,
         sessions_max: start.sessions_max,

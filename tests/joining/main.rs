@@ -1,0 +1,3 @@
+//! Workers that join from elsewhere, as processes of their own.
+
+mod remote;
