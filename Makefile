@@ -55,13 +55,14 @@ test: prerequisites ## run every test
 	export CODEGEN_TEST_INSPECTOR=$$inspector
 	suite=$$(tests/setup-npm $(TOOLS_DIR) conformance $(CONFORMANCE) conformance)
 	export CODEGEN_TEST_CONFORMANCE=$$suite
-	cargo build --locked -p coordinator
+	cargo build --locked -p coordinator -p worker
+	with_engine() { tests/with-engine $(TOOLS_DIR) $(CARGO_TARGET_DIR)/debug "$$@"; }
 	if cargo nextest --version >/dev/null 2>&1; then
-		cargo nextest run --locked --workspace --no-fail-fast
+		with_engine cargo nextest run --locked --workspace --no-fail-fast
 		cargo test --locked --workspace --doc
 	else
 		echo "cargo-nextest is not installed; using cargo test"
-		cargo test --locked --workspace --no-fail-fast
+		with_engine cargo test --locked --workspace --no-fail-fast
 	fi
 
 conformance: prerequisites ## run the protocol's conformance suite, and print what passes (part of test)

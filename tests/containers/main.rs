@@ -1,0 +1,8 @@
+//! The product in containers of a real engine: images, the seccomp profile, and what happens when containers die.
+//!
+//! `make test` runs this with an engine at hand (`tests/with-engine`). Where there can be none, each test says by its name
+//! that it was skipped; with `CI=true` it fails.
+
+mod engine;
+mod images;
+mod seccomp;
