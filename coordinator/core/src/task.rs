@@ -31,8 +31,12 @@ pub enum TaskState {
         /// Why.
         code: ErrorCode,
     },
-    /// How it ended cannot be known.
-    Unknown,
+    /// How it ended cannot be known, unless the life of the worker that had it tells of it later.
+    Unknown {
+        /// Who held its session when it was sent; nothing for tasks of earlier releases.
+        #[serde(default)]
+        lease: Option<Lease>,
+    },
 }
 
 /// What happens to a task.
@@ -61,6 +65,11 @@ pub enum TaskInput {
     OutcomeLost,
     /// The server started and found it without an outcome.
     ServerStarted,
+    /// The worker told after all how it ended, when that had been given up.
+    Resolved {
+        /// Why it failed; nothing when it was carried out.
+        code: Option<ErrorCode>,
+    },
 }
 
 /// How often a task may be handed to a link when it was not started.
@@ -94,7 +103,7 @@ impl TaskState {
             Self::Running { .. } => "running",
             Self::Finished => "finished",
             Self::Failed { .. } => "failed",
-            Self::Unknown => "unknown",
+            Self::Unknown { .. } => "unknown",
         }
     }
 
@@ -102,7 +111,7 @@ impl TaskState {
     pub const fn is_over(&self) -> bool {
         match self {
             Self::Queued { .. } | Self::Dispatched { .. } | Self::Running { .. } => false,
-            Self::Finished | Self::Failed { .. } | Self::Unknown => true,
+            Self::Finished | Self::Failed { .. } | Self::Unknown { .. } => true,
         }
     }
 
@@ -110,7 +119,7 @@ impl TaskState {
     /// started, and then only [`PLACEMENTS_MAX`] times.
     ///
     /// # Errors
-    /// [`TaskRefusal`] when the input does not fit; what is over stays as it is.
+    /// [`TaskRefusal`] when the input does not fit; what is over stays as it is, unless it was unknown.
     pub fn step(&self, input: &TaskInput) -> Result<Self, TaskRefusal> {
         let refused = Err(TaskRefusal { state: self.name() });
         match (self, input) {
@@ -123,7 +132,11 @@ impl TaskState {
             (Self::Queued { .. }, TaskInput::ServerStarted) => Ok(Self::Failed { code: ErrorCode::WorkerUnavailable }),
             (
                 Self::Queued { .. },
-                TaskInput::Started | TaskInput::Finished | TaskInput::NotStarted { .. } | TaskInput::OutcomeLost,
+                TaskInput::Started
+                | TaskInput::Finished
+                | TaskInput::NotStarted { .. }
+                | TaskInput::OutcomeLost
+                | TaskInput::Resolved { .. },
             ) => refused,
             (Self::Dispatched { lease, .. }, TaskInput::Started) => Ok(Self::Running { lease: lease.clone() }),
             (Self::Dispatched { placements, .. }, TaskInput::NotStarted { code }) => {
@@ -134,14 +147,22 @@ impl TaskState {
                 }
             }
             (Self::Dispatched { .. } | Self::Running { .. }, TaskInput::Finished) => Ok(Self::Finished),
-            (Self::Dispatched { .. } | Self::Running { .. }, TaskInput::OutcomeLost | TaskInput::ServerStarted) => {
-                Ok(Self::Unknown)
+            (
+                Self::Dispatched { lease, .. } | Self::Running { lease },
+                TaskInput::OutcomeLost | TaskInput::ServerStarted,
+            ) => Ok(Self::Unknown { lease: Some(lease.clone()) }),
+            (Self::Dispatched { .. }, TaskInput::Dispatch { .. } | TaskInput::Resolved { .. }) => refused,
+            (
+                Self::Running { .. },
+                TaskInput::Dispatch { .. }
+                | TaskInput::Started
+                | TaskInput::NotStarted { .. }
+                | TaskInput::Resolved { .. },
+            ) => refused,
+            (Self::Unknown { lease: Some(_) }, TaskInput::Resolved { code }) => {
+                Ok(code.map_or(Self::Finished, |code| Self::Failed { code }))
             }
-            (Self::Dispatched { .. }, TaskInput::Dispatch { .. }) => refused,
-            (Self::Running { .. }, TaskInput::Dispatch { .. } | TaskInput::Started | TaskInput::NotStarted { .. }) => {
-                refused
-            }
-            (Self::Finished | Self::Failed { .. } | Self::Unknown, _) => refused,
+            (Self::Finished | Self::Failed { .. } | Self::Unknown { .. }, _) => refused,
         }
     }
 }
@@ -171,6 +192,8 @@ mod tests {
             TaskInput::NotStarted { code },
             TaskInput::OutcomeLost,
             TaskInput::ServerStarted,
+            TaskInput::Resolved { code: None },
+            TaskInput::Resolved { code: Some(ErrorCode::TaskTimeout) },
         ]
     }
 
@@ -183,7 +206,8 @@ mod tests {
             TaskState::Running { lease: lease() },
             TaskState::Finished,
             TaskState::Failed { code: ErrorCode::TaskTimeout },
-            TaskState::Unknown,
+            TaskState::Unknown { lease: Some(lease()) },
+            TaskState::Unknown { lease: None },
         ];
         let mut table = String::new();
         for state in &states {
@@ -206,13 +230,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_task_that_started_is_never_dispatched_again(history in prop::collection::vec(0usize..7, 0..40)) {
+        fn a_task_that_started_is_never_dispatched_again(history in prop::collection::vec(0usize..9, 0..40)) {
             let (mut state, mut dispatches, mut started) = (TaskState::admitted(), 0, false);
             for input in history.into_iter().map(|n| inputs().swap_remove(n)) {
                 let Ok(next) = state.step(&input) else {
                     continue;
                 };
-                prop_assert!(!state.is_over());
+                let resolved = matches!(input, TaskInput::Resolved { .. });
+                prop_assert!(resolved || !state.is_over());
                 if matches!(input, TaskInput::Dispatch { .. }) {
                     prop_assert!(!started);
                     dispatches += 1;

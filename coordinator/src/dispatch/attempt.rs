@@ -213,6 +213,6 @@ enum Taken {
 fn denied() -> Failure {
     Failure::new(
         ErrorCode::WorkerUnavailable,
-        "the link broke before the worker had the task; nothing was run, try again",
+        "the link or the server ended before the worker had the task; nothing was run, try again",
     )
 }

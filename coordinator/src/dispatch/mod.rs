@@ -9,12 +9,13 @@ mod incoming;
 mod meter;
 mod outcome;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_proto::{AttachTask, CancelTask, ExecuteTask, v1};
 use codegen_types::event::TaskTimes;
-use codegen_types::{ErrorCode, EventBody, Failure, TraceContext};
+use codegen_types::{ErrorCode, EventBody, Failure, Lease, SessionId, TaskId, TraceContext};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ use tonic::Request;
 use tonic::metadata::MetadataValue;
 
 use crate::telemetry::traces::{self, Step};
-use crate::workers::{DispatchEnd, Inner, Link, LinkWait, TaskDispatch};
+use crate::workers::{DispatchEnd, Inner, Link, LinkWait, TaskAttach, TaskDispatch};
 
 use self::attempt::Attempt;
 use self::incoming::Incoming;
@@ -42,30 +43,59 @@ pub(crate) async fn execute(
     events: mpsc::Sender<EventBody>,
     cancel: CancellationToken,
 ) -> DispatchEnd {
-    let meter = Meter::new(task.output_bytes_max, inner.options.display_bytes_max, inner.options.progress_events_max);
-    let deadline = Instant::now() + task.timeout + inner.options.deadline_slack;
-    let dispatch = Dispatch {
-        inner,
-        task,
-        events,
-        cancel,
-        meter,
-        last_seq: 0,
-        deadline,
-        ending: None,
-        discarding: false,
-        faults: 0,
-        strikes: 0,
-        reconnect_by: None,
-        times: None,
-    };
-    dispatch.run().await
+    let mut dispatch = Dispatch::new(inner, Followed::of(&task), events, cancel);
+    dispatch.send(task).await
+}
+
+/// Follows a task that may have been sent before. See [`Fleet::attach`](crate::workers::Fleet::attach).
+pub(crate) async fn attach(
+    inner: Arc<Inner>,
+    task: TaskAttach,
+    events: mpsc::Sender<EventBody>,
+    cancel: CancellationToken,
+) -> DispatchEnd {
+    let mut dispatch = Dispatch::new(inner, Followed::of_attach(task), events, cancel);
+    dispatch.take_up().await
+}
+
+/// What is known of a task besides what it does.
+struct Followed {
+    task: TaskId,
+    session: SessionId,
+    lease: Lease,
+    /// The name of its operation.
+    operation: Cow<'static, str>,
+    timeout: Duration,
+    output_bytes_max: u64,
+    /// How long its worker is waited for each time that the link is down; absent: as long as the options say.
+    patience: Option<Duration>,
+}
+
+impl Followed {
+    fn of(task: &TaskDispatch) -> Self {
+        let TaskDispatch { task, session, lease, operation, timeout, output_bytes_max, trace: _ } = task;
+        Self {
+            task: *task,
+            session: *session,
+            lease: lease.clone(),
+            operation: operation.name().into(),
+            timeout: *timeout,
+            output_bytes_max: *output_bytes_max,
+            patience: None,
+        }
+    }
+
+    fn of_attach(task: TaskAttach) -> Self {
+        let TaskAttach { task, session, lease, operation, timeout, output_bytes_max, patience } = task;
+        let operation = operation.into();
+        Self { task, session, lease, operation, timeout, output_bytes_max, patience: Some(patience) }
+    }
 }
 
 /// One task on its way.
 struct Dispatch {
     inner: Arc<Inner>,
-    task: TaskDispatch,
+    task: Followed,
     events: mpsc::Sender<EventBody>,
     cancel: CancellationToken,
     meter: Meter,
@@ -100,19 +130,49 @@ enum EndingWhy {
 }
 
 impl Dispatch {
-    async fn run(mut self) -> DispatchEnd {
+    fn new(inner: Arc<Inner>, task: Followed, events: mpsc::Sender<EventBody>, cancel: CancellationToken) -> Self {
+        let options = &inner.options;
+        let meter = Meter::new(task.output_bytes_max, options.display_bytes_max, options.progress_events_max);
+        let deadline = Instant::now() + task.timeout + options.deadline_slack;
+        Self {
+            inner,
+            task,
+            events,
+            cancel,
+            meter,
+            last_seq: 0,
+            deadline,
+            ending: None,
+            discarding: false,
+            faults: 0,
+            strikes: 0,
+            reconnect_by: None,
+            times: None,
+        }
+    }
+
+    async fn send(&mut self, task: TaskDispatch) -> DispatchEnd {
         let (link, stream) = match self.first_link().await {
             Ok(first) => first,
             Err(failure) => return DispatchEnd::NotStarted(failure),
         };
-        let mut span = traces::step(self.task.trace.as_ref(), Step::Execute);
+        let mut span = traces::step(task.trace.as_ref(), Step::Execute);
         span.set_id("codegen.worker.id", Some(&self.task.lease.worker));
-        let request = traced(self.execute_message(), span.context());
+        let request = traced(execute_message(task), span.context());
         let end = self.follow(Incoming::execute(&link, request), link, stream).await;
         if let Some(times) = self.times {
             traces::on_behalf(&span, &self.task.lease.worker, times);
         }
         end
+    }
+
+    async fn take_up(&mut self) -> DispatchEnd {
+        let (link, stream) = match self.next_link(None).await {
+            Ok(first) => first,
+            Err(end) => return end,
+        };
+        let incoming = Incoming::attach(&link, self.attach_message());
+        self.follow(incoming, link, stream).await
     }
 
     /// Takes the events of the task, from whichever stream, until its end.
@@ -137,7 +197,7 @@ impl Dispatch {
                 Attempt::Broke => link,
             };
             drop(stream);
-            (link, stream) = match self.next_link(&broke).await {
+            (link, stream) = match self.next_link(Some(&broke)).await {
                 Ok(next) => next,
                 Err(end) => return end,
             };
@@ -166,9 +226,9 @@ impl Dispatch {
         }
     }
 
-    /// The link of the same life of the worker, once it is back.
-    async fn next_link(&mut self, broke: &Link) -> Result<(Arc<Link>, OwnedSemaphorePermit), DispatchEnd> {
-        let grace = self.inner.options.timing.reconnect_grace;
+    /// The link of the same life of the worker, once it is back; `broke` is the one before.
+    async fn next_link(&mut self, broke: Option<&Link>) -> Result<(Arc<Link>, OwnedSemaphorePermit), DispatchEnd> {
+        let grace = self.task.patience.unwrap_or(self.inner.options.timing.reconnect_grace);
         let until = *self.reconnect_by.get_or_insert_with(|| Instant::now() + grace);
         let lease = &self.task.lease;
         let link = match self.inner.link(&lease.worker, lease.incarnation, until).await {
@@ -176,7 +236,7 @@ impl Dispatch {
             Err(LinkWait::Over) => return Err(self.unknown("the life of the worker that ran it is over")),
             Err(LinkWait::TimedOut) => return Err(self.unknown("its worker did not come back in time")),
         };
-        if link.number() == broke.number() {
+        if broke.is_some_and(|broke| link.number() == broke.number()) {
             self.strikes += 1;
             if self.strikes == STRIKES_MAX {
                 self.give_up(&link);
@@ -211,22 +271,21 @@ impl Dispatch {
         DispatchEnd::Unknown(Failure::new(ErrorCode::TaskOutcomeUnknown, message))
     }
 
-    fn execute_message(&self) -> v1::TaskRequest {
-        let TaskDispatch { task, session, lease, operation, timeout, output_bytes_max: _, trace: _ } =
-            self.task.clone();
-        ExecuteTask { task, session, lease, timeout, operation }.into()
-    }
-
     fn attach_message(&self) -> v1::AttachTaskRequest {
-        let TaskDispatch { task, session, lease, .. } = &self.task;
+        let Followed { task, session, lease, .. } = &self.task;
         AttachTask { task: *task, session: *session, lease: lease.clone(), from_seq: self.last_seq + 1 }.into()
     }
 
     fn cancel_message(&self) -> v1::CancelTaskRequest {
-        let TaskDispatch { task, session, lease, .. } = &self.task;
+        let Followed { task, session, lease, .. } = &self.task;
         let grace = self.inner.options.cancel_grace;
         CancelTask { task: *task, session: *session, lease: lease.clone(), grace }.into()
     }
+}
+
+fn execute_message(task: TaskDispatch) -> v1::TaskRequest {
+    let TaskDispatch { task, session, lease, operation, timeout, output_bytes_max: _, trace: _ } = task;
+    ExecuteTask { task, session, lease, timeout, operation }.into()
 }
 
 /// The message with its place in a trace, as the W3C and OpenTelemetry carry it over gRPC.

@@ -1,17 +1,12 @@
 //! What a worker's last event comes to.
 
-use codegen_types::{ErrorCode, EventBody, Exit, Failure, Operation, OperationResult};
+use codegen_types::{ErrorCode, EventBody, Exit, Failure, OperationResult};
 
 use super::EndingWhy;
 
 /// The end of a task as the coordinator reports it: the worker's last event, unless the coordinator had a reason of its
-/// own to end the task. `None` when the event answers another operation than was asked for.
-pub(super) fn of(
-    last: EventBody,
-    asked: &Operation,
-    output_exceeded: bool,
-    ending: Option<EndingWhy>,
-) -> Option<EventBody> {
+/// own to end the task. `None` when the event answers another operation than the one of that name.
+pub(super) fn of(last: EventBody, asked: &str, output_exceeded: bool, ending: Option<EndingWhy>) -> Option<EventBody> {
     if let EventBody::Finished(result) = &last
         && !answers(asked, result)
     {
@@ -33,19 +28,20 @@ pub(super) fn of(
     }
 }
 
-fn answers(asked: &Operation, result: &OperationResult) -> bool {
-    match result {
-        OperationResult::Exec(_) => matches!(asked, Operation::Exec(_)),
-        OperationResult::Read { .. } => matches!(asked, Operation::Read(_)),
-        OperationResult::Write { .. } => matches!(asked, Operation::Write(_)),
-        OperationResult::List { .. } => matches!(asked, Operation::List(_)),
-        OperationResult::Stat { .. } => matches!(asked, Operation::Stat(_)),
-        OperationResult::Move { .. } => matches!(asked, Operation::Move(_)),
-        OperationResult::Remove { .. } => matches!(asked, Operation::Remove(_)),
-        OperationResult::Search(_) => matches!(asked, Operation::Search(_)),
-        OperationResult::Edit(_) => matches!(asked, Operation::Edit(_)),
-        OperationResult::Kernels { .. } => matches!(asked, Operation::Kernels(_)),
-    }
+fn answers(asked: &str, result: &OperationResult) -> bool {
+    let answered = match result {
+        OperationResult::Exec(_) => "exec",
+        OperationResult::Read { .. } => "read",
+        OperationResult::Write { .. } => "write",
+        OperationResult::List { .. } => "list",
+        OperationResult::Stat { .. } => "stat",
+        OperationResult::Move { .. } => "move",
+        OperationResult::Remove { .. } => "remove",
+        OperationResult::Search(_) => "search",
+        OperationResult::Edit(_) => "edit",
+        OperationResult::Kernels { .. } => "kernels",
+    };
+    asked == answered
 }
 
 fn exit_of(last: EventBody) -> Option<Exit> {
@@ -63,13 +59,13 @@ fn exit_of(last: EventBody) -> Option<Exit> {
 
 #[cfg(test)]
 mod tests {
-    use codegen_types::WorkspacePath;
     use codegen_types::operation::Stat;
+    use codegen_types::{Operation, WorkspacePath};
 
     use super::*;
 
-    fn stat() -> Operation {
-        Operation::Stat(Stat { path: WorkspacePath::root() })
+    fn stat() -> &'static str {
+        Operation::Stat(Stat { path: WorkspacePath::root() }).name()
     }
 
     fn failed(code: ErrorCode) -> EventBody {
@@ -86,16 +82,16 @@ mod tests {
     #[test]
     fn an_answer_to_another_operation_is_none() {
         let removed = EventBody::Finished(OperationResult::Remove { removed: 1 });
-        assert_eq!(of(removed, &stat(), false, None), None);
+        assert_eq!(of(removed, stat(), false, None), None);
     }
 
     #[test]
     fn the_coordinators_own_reason_for_ending_a_task_is_what_is_reported() {
         let cancelled = || failed(ErrorCode::TaskCancelled);
-        assert_eq!(code(of(cancelled(), &stat(), false, Some(EndingWhy::Deadline))), Some(ErrorCode::TaskTimeout));
-        assert_eq!(code(of(cancelled(), &stat(), false, Some(EndingWhy::Cancelled))), Some(ErrorCode::TaskCancelled));
-        assert_eq!(code(of(cancelled(), &stat(), true, Some(EndingWhy::OutputLimit))), Some(ErrorCode::OutputLimit));
+        assert_eq!(code(of(cancelled(), stat(), false, Some(EndingWhy::Deadline))), Some(ErrorCode::TaskTimeout));
+        assert_eq!(code(of(cancelled(), stat(), false, Some(EndingWhy::Cancelled))), Some(ErrorCode::TaskCancelled));
+        assert_eq!(code(of(cancelled(), stat(), true, Some(EndingWhy::OutputLimit))), Some(ErrorCode::OutputLimit));
         let memory = failed(ErrorCode::MemoryLimit);
-        assert_eq!(code(of(memory, &stat(), false, Some(EndingWhy::Deadline))), Some(ErrorCode::MemoryLimit));
+        assert_eq!(code(of(memory, stat(), false, Some(EndingWhy::Deadline))), Some(ErrorCode::MemoryLimit));
     }
 }

@@ -7,6 +7,7 @@ mod access;
 mod call;
 mod capture;
 mod changes;
+mod following;
 mod ledger;
 mod live;
 mod options;
@@ -16,6 +17,7 @@ mod reaper;
 mod receipt;
 mod reconcile;
 mod record;
+mod recovery;
 mod repeat;
 mod running;
 mod seam;
@@ -28,11 +30,13 @@ mod transcript;
 mod update;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use codegen_audit::{Audit, AuditUnavailable};
 use codegen_types::{ErrorCode, Failure, Incarnation, WorkerId};
 use parking_lot::RwLock;
+use tokio::sync::Semaphore;
 
 use crate::store::{SessionStore, TaskStore};
 use crate::supervisor::Supervisor;
@@ -53,6 +57,8 @@ pub use service::{Sessions, StartError};
 /// What all owners and tasks share.
 struct Shared {
     audit: Audit,
+    /// Where that log is read from; absent for a log in memory.
+    audit_dir: Option<PathBuf>,
     sessions: Arc<dyn SessionStore>,
     tasks: Arc<dyn TaskStore>,
     fleet: Arc<dyn Fleet>,
@@ -71,6 +77,8 @@ struct Shared {
     live: Live,
     /// What each principal uses today.
     ledger: ledger::Ledger,
+    /// Places for tasks that were given up, and whose results may still come.
+    late: Arc<Semaphore>,
 }
 
 impl Shared {

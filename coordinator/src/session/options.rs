@@ -40,6 +40,8 @@ pub struct SessionOptions {
     pub writer_lease: Duration,
     /// How long a call waits for a worker that is just not there, as when it is being started again.
     pub worker_patience: Duration,
+    /// How long a worker that runs by itself is waited for when the server has started again.
+    pub reconnect_grace: Duration,
     /// What each session and task may use.
     pub limits: Limits,
     /// What each principal may use, all its sessions together.
@@ -60,6 +62,7 @@ impl Default for SessionOptions {
             tasks_per_session_max: 8,
             writer_lease: Duration::from_secs(30),
             worker_patience: Duration::from_secs(10),
+            reconnect_grace: Duration::from_secs(120),
             limits: Limits::default(),
             quotas: Quotas::default(),
             isolation_minimum: IsolationLevel::Full,

@@ -78,6 +78,7 @@ const fn suspended(reason: SuspendReason) -> &'static str {
         SuspendReason::Idle => "idle",
         SuspendReason::OpenFailed => "open failed",
         SuspendReason::WorkerGone => "worker gone",
+        SuspendReason::Misplaced => "misplaced",
         SuspendReason::WorkerRestarted => "worker restarted",
         SuspendReason::ServerStopped => "server stopped",
         SuspendReason::ServerRestarted => "server restarted",

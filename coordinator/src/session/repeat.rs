@@ -64,7 +64,8 @@ pub(super) fn claim(repeats: &Repeats, call: &TaskCall, key: &str, digest: Argum
     let key = (call.principal.clone(), call.session, key.to_owned());
     match repeats.entry(key.clone()) {
         Entry::Occupied(running) => {
-            let earlier = Earlier { digest: running.get().digest, is_over: false };
+            let known = running.get().digest;
+            let earlier = Earlier { digest: if known == DIGEST_LOST { digest } else { known }, is_over: false };
             match judge(Some(&earlier), &digest) {
                 Verdict::Conflict => Err(conflict()),
                 Verdict::Run | Verdict::Join | Verdict::Replay => {
@@ -78,6 +79,14 @@ pub(super) fn claim(repeats: &Repeats, call: &TaskCall, key: &str, digest: Argum
             Ok(Claim::First(Claimed { repeats: Arc::clone(repeats), key, outcome: sender }))
         }
     }
+}
+
+/// Claims the key again of a call that an earlier server had begun; nothing when it has none.
+pub(super) fn claim_again(repeats: &Repeats, row: &TaskRow) -> Option<Claimed> {
+    let key = (row.principal.clone(), row.session, row.key.clone()?);
+    let (sender, outcome) = watch::channel(None);
+    repeats.insert(key.clone(), Running { task: row.id, digest: row.digest, outcome });
+    Some(Claimed { repeats: Arc::clone(repeats), key, outcome: sender })
 }
 
 /// The outcome of an earlier call under the same key, from the store; `None` when the call is to be run.

@@ -3,6 +3,7 @@
 use codegen_types::{ErrorCode, EventBody, Principal, SessionId, TaskId};
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tokio::sync::watch;
@@ -30,7 +31,7 @@ pub(super) struct Run {
     pub(super) principal: Principal,
     pub(super) session: SessionId,
     pub(super) task: TaskId,
-    pub(super) tool: &'static str,
+    pub(super) tool: Cow<'static, str>,
     /// Whether transcripts tell of it.
     acts: bool,
     /// When a transcript last told of its output, in milliseconds since the Unix epoch.
@@ -96,13 +97,19 @@ impl Run {
     /// A task that begins now.
     pub(super) fn new(
         (principal, session, task): (Principal, SessionId, TaskId),
-        tool: &'static str,
+        tool: impl Into<Cow<'static, str>>,
         acts: bool,
         cancel: CancellationToken,
     ) -> Self {
         let (transcript, outcome, over) = (Mutex::default(), watch::Sender::new(None), CancellationToken::new());
+        let tool = tool.into();
         let (begun_ms, told_ms, told) = (super::now_ms(), AtomicI64::new(0), AtomicBool::new(false));
         Self { principal, session, task, tool, acts, told_ms, begun_ms, cancel, transcript, outcome, told, over }
+    }
+
+    /// The same, for one that began then, in milliseconds since the Unix epoch.
+    pub(super) fn begun_at(self, begun_ms: i64) -> Self {
+        Self { begun_ms, ..self }
     }
 
     /// What is known of it besides its output.
@@ -111,7 +118,7 @@ impl Run {
             task: self.task,
             session: self.session,
             principal: self.principal.clone(),
-            tool: self.tool.to_owned(),
+            tool: self.tool.to_string(),
             phase: TaskPhase::Running,
             begun_ms: self.begun_ms,
             ended_ms: None,

@@ -80,7 +80,7 @@ impl TaskInfo {
             TaskState::Queued { .. }
             | TaskState::Dispatched { .. }
             | TaskState::Running { .. }
-            | TaskState::Unknown => TaskPhase::Unknown,
+            | TaskState::Unknown { .. } => TaskPhase::Unknown,
         };
         let (begun_ms, ended_ms) = (row.begun_ms, row.ended_ms);
         let (principal, tool) = (row.principal.clone(), row.tool.clone());

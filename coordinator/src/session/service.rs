@@ -1,12 +1,12 @@
 //! The handle of the session layer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use codegen_types::{ErrorCode, Failure, Principal, Runtime, SessionId};
 use coordinator_core::quota::Standing;
-use coordinator_core::session::{Assignment, Files, Input, Need, Role, Shares, step};
-use tokio::sync::{mpsc, oneshot};
+use coordinator_core::session::{Assignment, Input, Need, Role, SessionState, Shares, Tie, step};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::call::{CreateSession, SessionSnapshot, UpdateSession};
 use super::changes::ChangesFollower;
@@ -14,12 +14,12 @@ use super::ledger::Ledger;
 use super::options::SessionsDeps;
 use super::owner::{MAILBOX, Message, Owner};
 use super::receipt::Receipt;
-use super::reconcile::{self, ReconcileError};
+use super::reconcile::{self, ReconcileError, Reconciled};
+use super::recovery::{self, Left, WAITING_MAX};
 use super::table::Entry;
 use super::{Shared, now_ms, reaper, update};
 use crate::store::SessionRow;
 use crate::supervisor::OnEnd;
-use crate::workers::WorkerEvent;
 
 /// The session layer. Cheap to clone.
 #[derive(Clone)]
@@ -42,11 +42,11 @@ impl Sessions {
     /// [`StartError`] when the log or the store cannot be read, or the log cannot be written.
     pub async fn start(deps: SessionsDeps) -> Result<Self, StartError> {
         let SessionsDeps { audit, audit_dir, sessions, tasks, fleet, supervisor, options } = deps;
-        let today = audit_dir.clone();
-        let rows =
-            reconcile::run(&audit, audit_dir, sessions.as_ref(), tasks.as_ref(), options.outcome_retention).await?;
+        let Reconciled { rows, left } =
+            reconcile::run(&audit, audit_dir.clone(), sessions.as_ref(), tasks.as_ref(), options.outcome_retention)
+                .await?;
         let ledger = Ledger::new(options.quotas);
-        if let Some(dir) = today {
+        if let Some(dir) = audit_dir.clone() {
             let restored = ledger.clone();
             let reading = tokio::task::spawn_blocking(move || restored.restore(&dir));
             reading.await.map_err(|_| ReconcileError::CutOff)?.map_err(ReconcileError::Read)?;
@@ -54,6 +54,7 @@ impl Sessions {
         let (table, workers, repeats, running, changes, live) = Default::default();
         let shared = Arc::new(Shared {
             audit,
+            audit_dir,
             sessions,
             tasks,
             fleet,
@@ -66,16 +67,39 @@ impl Sessions {
             changes,
             live,
             ledger,
+            late: Arc::new(Semaphore::new(WAITING_MAX)),
         });
         let this = Self { shared };
+        this.expect_workers(&rows, &left);
         for row in rows {
+            // A session without a worker has nothing that could end with one.
+            let tie = row.state.lease().map_or(Tie::Child, |lease| recovery::tie(&lease.worker));
             let owner = this.adopt(Owner::of_row(Arc::clone(&this.shared), row));
             // The mailbox of an owner that has just begun is empty.
-            let _ = owner.try_send(Message::Happened { input: Input::ServerStarted });
+            let _ = owner.try_send(Message::Happened { input: Input::ServerStarted { tie } });
+        }
+        for task in left {
+            recovery::resume(&this.shared, task);
         }
         let shared = Arc::clone(&this.shared);
         this.shared.supervisor.spawn("session reaper", OnEnd::Shutdown, reaper::run(shared));
         Ok(this)
+    }
+
+    /// Says which workers may have gone on with what the last server had given them.
+    fn expect_workers(&self, rows: &[SessionRow], left: &[Left]) {
+        let ready = rows.iter().filter_map(|row| match &row.state {
+            SessionState::Ready { lease } => Some(lease),
+            SessionState::Opening { .. }
+            | SessionState::Suspended { .. }
+            | SessionState::Lost { .. }
+            | SessionState::Closing { .. }
+            | SessionState::Closed { .. } => None,
+        });
+        let leases = left.iter().map(|task| &task.lease).chain(ready);
+        let apart = leases.filter(|lease| recovery::tie(&lease.worker) == Tie::Apart);
+        let lives: BTreeSet<_> = apart.map(|lease| (lease.worker.clone(), lease.incarnation)).collect();
+        self.shared.fleet.expect(lives.into_iter().collect());
     }
 
     fn adopt(&self, owner: Owner) -> mpsc::Sender<Message> {
@@ -234,37 +258,6 @@ impl Sessions {
         let (reply, answer) = oneshot::channel();
         entry.owner.send(message(reply)).await.map_err(|_| stopping())?;
         answer.await.unwrap_or_else(|_| Err(stopping()))
-    }
-
-    /// Follows what becomes of the workers, until the process stops.
-    pub async fn follow(self, mut events: mpsc::Receiver<WorkerEvent>) {
-        let stopping = self.shared.supervisor.token();
-        while let Some(Some(event)) = stopping.run_until_cancelled(events.recv()).await {
-            match event {
-                WorkerEvent::Joined { worker, incarnation, held } => {
-                    self.shared.workers.write().insert(worker.clone(), incarnation);
-                    let at = Assignment { worker, incarnation };
-                    self.tell_all(|session| {
-                        let files = if held.contains(&session) { Files::Kept } else { Files::Missing };
-                        Input::WorkerJoined { at: at.clone(), files }
-                    })
-                    .await;
-                }
-                WorkerEvent::Gone { worker, incarnation } => {
-                    let at = Assignment { worker: worker.clone(), incarnation };
-                    self.shared.workers.write().retain(|id, life| *id != worker || *life != incarnation);
-                    self.tell_all(|_| Input::WorkerGone { at: at.clone() }).await;
-                }
-            }
-        }
-    }
-
-    async fn tell_all(&self, input: impl Fn(SessionId) -> Input) {
-        for entry in self.shared.table.all() {
-            let input = input(entry.snapshot.id);
-            // An owner that is gone has no session any more.
-            let _ = entry.owner.send(Message::Happened { input }).await;
-        }
     }
 
     /// Follows what changes in workspaces from now on.

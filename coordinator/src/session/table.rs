@@ -118,6 +118,11 @@ impl Table {
         rows
     }
 
+    /// The entry of a session, whosever it is.
+    pub(super) fn get(&self, session: SessionId) -> Option<Entry> {
+        self.inner.read().entries.get(&session).cloned()
+    }
+
     /// All entries.
     pub(super) fn all(&self) -> Vec<Entry> {
         self.inner.read().entries.values().cloned().collect()

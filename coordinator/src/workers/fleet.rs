@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use codegen_types::{
-    EventBody, Failure, Incarnation, IsolationLevel, IsolationReport, Lease, Limits, Operation, Runtime, SessionId,
-    TaskId, TraceContext, WorkerId,
+    EventBody, Failure, HeldSession, Incarnation, IsolationLevel, IsolationReport, Lease, Limits, Operation, Runtime,
+    SessionId, TaskId, TraceContext, WorkerId,
 };
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -45,6 +45,25 @@ pub struct TaskDispatch {
     pub output_bytes_max: u64,
     /// The trace that it belongs to.
     pub trace: Option<TraceContext>,
+}
+
+/// A task that was sent by an earlier server, or was given up, and may still be with its worker.
+#[derive(Debug, Clone)]
+pub struct TaskAttach {
+    /// The task.
+    pub task: TaskId,
+    /// Its session.
+    pub session: SessionId,
+    /// Who held the session when it was sent.
+    pub lease: Lease,
+    /// The name of its operation: an answer to another one is none.
+    pub operation: String,
+    /// How long it may go on from now, at most; the worker ends it earlier by its own limit.
+    pub timeout: Duration,
+    /// Stdout and stderr together, in bytes.
+    pub output_bytes_max: u64,
+    /// How long that life of the worker is waited for, each time that it is away.
+    pub patience: Duration,
 }
 
 /// How a dispatched task ended, as far as the coordinator can know.
@@ -88,6 +107,19 @@ pub trait Fleet: Send + Sync + 'static {
         events: mpsc::Sender<EventBody>,
         cancel: CancellationToken,
     ) -> BoxFuture<'_, DispatchEnd>;
+
+    /// Follows a task to its end that may have been sent before, and sends it to nobody. `NotStarted` is the worker's
+    /// word that it never came.
+    fn attach(
+        &self,
+        task: TaskAttach,
+        events: mpsc::Sender<EventBody>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'_, DispatchEnd>;
+
+    /// Says which lives of workers were there before this server and may come back: calls to them wait, and one that
+    /// does not come in time is gone.
+    fn expect(&self, lives: Vec<(WorkerId, Incarnation)>);
 }
 
 /// What became of a worker; sessions follow it.
@@ -100,8 +132,8 @@ pub enum WorkerEvent {
         worker: WorkerId,
         /// Which life of it.
         incarnation: Incarnation,
-        /// Sessions whose workspaces it has.
-        held: Vec<SessionId>,
+        /// Sessions whose workspaces it has, and the tasks whose events it keeps.
+        held: Vec<HeldSession>,
     },
     /// A life of a worker is over: it left, was pruned, or was superseded.
     Gone {

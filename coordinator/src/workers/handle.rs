@@ -224,7 +224,7 @@ impl Inner {
         incarnation: Incarnation,
         deadline: Instant,
     ) -> Result<Arc<Link>, LinkWait> {
-        let mut states = self.registry.read().link(worker, incarnation).ok_or(LinkWait::Over)?;
+        let mut states = self.known_link(worker, incarnation, deadline).await?;
         let up = states.wait_for(|state| match state {
             LinkState::Up(link) => !link.is_over(),
             LinkState::Over => true,
@@ -237,6 +237,31 @@ impl Inner {
             },
             Ok(Err(_)) => Err(LinkWait::Over),
             Err(_) => Err(LinkWait::TimedOut),
+        }
+    }
+
+    /// Where the link of one life of a worker stands, once that life is known; one that an earlier server knew is waited
+    /// for.
+    async fn known_link(
+        &self,
+        worker: &WorkerId,
+        incarnation: Incarnation,
+        deadline: Instant,
+    ) -> Result<watch::Receiver<LinkState>, LinkWait> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let expected = {
+                let registry = self.registry.read();
+                if let Some(states) = registry.link(worker, incarnation) {
+                    return Ok(states);
+                }
+                registry.is_expected(worker, incarnation)
+            };
+            if !expected {
+                return Err(LinkWait::Over);
+            }
+            // The sender lives as long as this does.
+            tokio::time::timeout_at(deadline, changed.changed()).await.map_err(|_| LinkWait::TimedOut)?.ok();
         }
     }
 

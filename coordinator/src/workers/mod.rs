@@ -5,6 +5,7 @@
 //! are driven by [`crate::dispatch`].
 
 mod acceptor;
+mod awaited;
 mod clock;
 mod fleet;
 mod handle;
@@ -21,7 +22,7 @@ mod slots;
 mod snapshot;
 mod socket;
 
-pub use fleet::{DispatchEnd, Fleet, Opened, Reservation, TaskDispatch, WorkerEvent};
+pub use fleet::{DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, WorkerEvent};
 pub use handle::{EMBEDDED_WORKER, Workers};
 pub use options::WorkersOptions;
 pub use snapshot::WorkerSnapshot;

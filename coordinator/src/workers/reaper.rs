@@ -32,6 +32,15 @@ async fn sweep(inner: &Inner) {
         let ticked = inner.change(|registry, now| Ok(registry.tick(&worker, now).into_iter().collect())).await;
         debug_assert!(ticked.is_ok(), "time passing is never refused");
     }
+    let mut waiting = true;
+    while waiting {
+        let overdue = inner.change(|registry, now| {
+            let overdue = registry.overdue(now);
+            waiting = overdue.is_some();
+            Ok(overdue.into_iter().collect())
+        });
+        debug_assert!(overdue.await.is_ok(), "time passing is never refused");
+    }
 }
 
 /// Whether silence means anything. After the machine slept, or this process was stopped, no worker can have been heard,

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_proto::{RegisterWorker, Secret};
-use codegen_types::{Capabilities, HeldSession, Incarnation, Runtime, SessionId, WorkerId};
+use codegen_types::{Capabilities, HeldSession, Incarnation, Runtime, WorkerId};
 use coordinator_core::placement::{self, Requirements, Unplaced, WorkerView};
 use coordinator_core::worker::{GoneWhy, Timing, WorkerInput, WorkerState};
 use tokio::sync::watch;
 
+use super::awaited::Awaited;
 use super::fleet::WorkerEvent;
 use super::joining::Credential;
 use super::link::{Link, LinkState};
@@ -20,6 +21,7 @@ use super::snapshot::WorkerSnapshot;
 /// The workers that have joined and are not gone, one life of each.
 pub(crate) struct Registry {
     workers: BTreeMap<WorkerId, Entry>,
+    awaited: Awaited,
     timing: Timing,
     workers_max: usize,
     sessions_per_worker_max: u32,
@@ -49,7 +51,7 @@ struct Ticket {
 #[derive(Debug)]
 pub(crate) enum Change {
     /// A life of a worker joined, or joined again.
-    Joined { worker: WorkerId, incarnation: Incarnation, held: Vec<SessionId> },
+    Joined { worker: WorkerId, incarnation: Incarnation, held: Vec<HeldSession> },
     /// A life of a worker is over.
     Gone { worker: WorkerId, incarnation: Incarnation, why: GoneWhy },
 }
@@ -88,7 +90,7 @@ pub(crate) struct Issued {
 
 impl Registry {
     pub(crate) fn new(timing: Timing, workers_max: usize, sessions_per_worker_max: u32) -> Self {
-        Self { workers: BTreeMap::new(), timing, workers_max, sessions_per_worker_max }
+        Self { workers: BTreeMap::new(), awaited: Awaited::default(), timing, workers_max, sessions_per_worker_max }
     }
 
     /// Lets a life of a worker in. The same incarnation resumes where it was; another one supersedes.
@@ -105,6 +107,10 @@ impl Registry {
             Some(_) => changes.extend(self.end(&worker, WorkerInput::Supersede, now)),
             None if self.workers.len() >= self.workers_max => return Err(WorkerRefused::TooMany),
             None => {}
+        }
+        if let Some(earlier) = self.awaited.came(&worker, incarnation) {
+            let why = GoneWhy::Superseded;
+            changes.push(Change::Gone { worker: worker.clone(), incarnation: earlier, why });
         }
         let entry = self.workers.entry(worker.clone()).or_insert_with(|| Entry {
             incarnation,
@@ -125,7 +131,6 @@ impl Registry {
         entry.credential = issued.credential.clone();
         entry.expect_link(&issued.ticket, issued.ticket_until);
         entry.hear(now, &self.timing);
-        let held = held.into_iter().map(|held| held.session).collect();
         changes.push(Change::Joined { worker, incarnation, held });
         Ok(changes)
     }
@@ -226,6 +231,24 @@ impl Registry {
     pub(crate) fn link(&self, worker: &WorkerId, incarnation: Incarnation) -> Option<watch::Receiver<LinkState>> {
         let entry = self.workers.get(worker).filter(|entry| entry.incarnation == incarnation)?;
         Some(entry.link.subscribe())
+    }
+
+    /// Waits for these lives of workers, which an earlier server knew, until then.
+    pub(crate) fn expect(&mut self, lives: Vec<(WorkerId, Incarnation)>, until: Duration) {
+        for (worker, incarnation) in lives {
+            self.awaited.expect(worker, incarnation, until);
+        }
+    }
+
+    /// Whether this life of a worker is not known and may yet come.
+    pub(crate) fn is_expected(&self, worker: &WorkerId, incarnation: Incarnation) -> bool {
+        self.awaited.is_expected(worker, incarnation)
+    }
+
+    /// The end of one life that was waited for in vain.
+    pub(crate) fn overdue(&mut self, now: Duration) -> Option<Change> {
+        let (worker, incarnation) = self.awaited.overdue(now)?;
+        Some(Change::Gone { worker, incarnation, why: GoneWhy::Pruned })
     }
 
     /// The workers known.

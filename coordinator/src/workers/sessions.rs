@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::clock::since_boot;
-use super::fleet::{DispatchEnd, Fleet, Opened, Reservation, TaskDispatch};
+use super::fleet::{DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch};
 use super::handle::{Inner, LinkWait, Workers};
 use super::slots::SlotBook;
 use crate::dispatch;
@@ -60,6 +60,20 @@ impl Fleet for Workers {
         cancel: CancellationToken,
     ) -> BoxFuture<'_, DispatchEnd> {
         Box::pin(dispatch::execute(Arc::clone(&self.inner), task, events, cancel))
+    }
+
+    fn attach(
+        &self,
+        task: TaskAttach,
+        events: mpsc::Sender<EventBody>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'_, DispatchEnd> {
+        Box::pin(dispatch::attach(Arc::clone(&self.inner), task, events, cancel))
+    }
+
+    fn expect(&self, lives: Vec<(WorkerId, Incarnation)>) {
+        let until = since_boot() + self.inner.options.timing.reconnect_grace;
+        self.inner.registry.write().expect(lives, until);
     }
 }
 

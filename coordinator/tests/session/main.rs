@@ -7,6 +7,7 @@ mod calls;
 mod faults;
 mod lifecycle;
 mod quotas;
+mod recovery;
 mod restart;
 mod retention;
 mod rig;

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use codegen_audit::{Audit, EventKind, Record};
 use codegen_types::{
-    ErrorCode, EventBody, Exec, Exit, Failure, Incarnation, IsolationLevel, IsolationReport, Lease, Limits, Operation,
-    OperationResult, OutputStream, Principal, Program, Runtime, SessionId, TaskId, WorkerId,
+    Epoch, ErrorCode, EventBody, Exec, Exit, Failure, HeldSession, Incarnation, IsolationLevel, IsolationReport, Lease,
+    Limits, Operation, OperationResult, OutputStream, Principal, Program, Runtime, SessionId, TaskId, WorkerId,
 };
 use coordinator::session::{
     CreateSession, Leave, SessionOptions, SessionSnapshot, Sessions, SessionsDeps, TaskCall, TaskOutcome,
 };
 use coordinator::store::{Memory, SessionStore, TaskStore};
 use coordinator::supervisor::Supervisor;
-use coordinator::workers::{DispatchEnd, Fleet, Opened, Reservation, TaskDispatch, WorkerEvent};
+use coordinator::workers::{
+    DispatchEnd, EMBEDDED_WORKER, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, WorkerEvent,
+};
 use coordinator_core::placement::Requirements;
 use futures::future::{BoxFuture, FutureExt as _};
 use parking_lot::Mutex;
@@ -51,6 +53,8 @@ struct Inner {
     opened: Vec<Lease>,
     closed: Vec<(Lease, bool)>,
     dispatched: Vec<TaskDispatch>,
+    attached: Vec<TaskAttach>,
+    expected: Vec<(WorkerId, Incarnation)>,
     scripts: VecDeque<Script>,
     open_failure: Option<Failure>,
     close_failure: Option<Failure>,
@@ -66,6 +70,8 @@ pub type OnOpen = Box<dyn Fn() + Send + Sync>;
 #[derive(Clone, Default)]
 pub struct Double {
     inner: Arc<Mutex<Inner>>,
+    /// Its worker runs by itself, and not as a child of the server.
+    apart: bool,
     /// Looked into at the moment of each dispatch.
     pub witness: Arc<Mutex<Option<Witness>>>,
     /// Called at the moment of each opening.
@@ -106,6 +112,24 @@ impl Double {
     pub fn dispatched(&self) -> Vec<TaskDispatch> {
         self.inner.lock().dispatched.clone()
     }
+    /// A fleet whose worker runs by itself.
+    pub fn apart() -> Self {
+        Self { apart: true, ..Self::default() }
+    }
+    pub fn attached(&self) -> Vec<TaskAttach> {
+        self.inner.lock().attached.clone()
+    }
+    pub fn expected(&self) -> Vec<(WorkerId, Incarnation)> {
+        self.inner.lock().expected.clone()
+    }
+    /// The present life of the worker joins again; gives its event, with the tasks that it offers.
+    pub fn rejoin(&self, offered: &[(SessionId, TaskId)]) -> WorkerEvent {
+        let inner = self.inner.lock();
+        let (worker, incarnation) = inner.worker.clone().unwrap();
+        let of = |session: SessionId| offered.iter().filter(move |(of, _)| *of == session).map(|(_, task)| *task);
+        let held = |session: &SessionId| HeldSession { tasks: of(*session).collect(), ..held(*session) };
+        WorkerEvent::Joined { worker, incarnation, held: inner.files.iter().map(held).collect() }
+    }
     /// The present life of the worker ends; gives its event.
     pub fn leave(&self) -> WorkerEvent {
         let (worker, incarnation) = self.inner.lock().worker.take().unwrap();
@@ -114,14 +138,19 @@ impl Double {
     /// A new life of the worker begins; gives its event.
     pub fn join(&self) -> WorkerEvent {
         let mut inner = self.inner.lock();
-        let (worker, incarnation): (WorkerId, _) = ("w1".parse().unwrap(), Incarnation::mint());
+        let name = if self.apart { "w1" } else { EMBEDDED_WORKER };
+        let (worker, incarnation): (WorkerId, _) = (name.parse().unwrap(), Incarnation::mint());
         inner.worker = Some((worker.clone(), incarnation));
-        WorkerEvent::Joined { worker, incarnation, held: inner.files.iter().copied().collect() }
+        WorkerEvent::Joined { worker, incarnation, held: inner.files.iter().copied().map(held).collect() }
     }
     /// Whether the lease is of the worker's present life.
     fn is_present(&self, lease: &Lease) -> bool {
         self.inner.lock().worker == Some((lease.worker.clone(), lease.incarnation))
     }
+}
+
+fn held(session: SessionId) -> HeldSession {
+    HeldSession { session, epoch: Epoch(1), open: true, tasks: Vec::new() }
 }
 
 fn away() -> Failure {
@@ -198,6 +227,22 @@ impl Fleet for Double {
         let script = inner.scripts.pop_front().unwrap_or(Script::Say("ok"));
         perform(script, events, cancel).boxed()
     }
+
+    fn attach(
+        &self,
+        task: TaskAttach,
+        events: mpsc::Sender<EventBody>,
+        cancel: CancellationToken,
+    ) -> BoxFuture<'_, DispatchEnd> {
+        let mut inner = self.inner.lock();
+        inner.attached.push(task);
+        let script = inner.scripts.pop_front().unwrap_or(Script::Vanish);
+        perform(script, events, cancel).boxed()
+    }
+
+    fn expect(&self, lives: Vec<(WorkerId, Incarnation)>) {
+        self.inner.lock().expected = lives;
+    }
 }
 
 async fn perform(script: Script, events: mpsc::Sender<EventBody>, cancel: CancellationToken) -> DispatchEnd {
@@ -272,6 +317,13 @@ impl Rig {
     }
 
     pub async fn with(ground: Ground, options: SessionOptions) -> Self {
+        let this = Self::started(ground, options).await;
+        this.news.send(this.fleet.join()).await.unwrap();
+        this
+    }
+
+    /// The same, where no worker has joined yet.
+    pub async fn started(ground: Ground, options: SessionOptions) -> Self {
         let supervisor = Supervisor::default();
         let Ground { audit, audit_dir, sessions, tasks, fleet } = ground;
         let sessions = Sessions::start(SessionsDeps {
@@ -286,7 +338,6 @@ impl Rig {
         let sessions = sessions.await.unwrap();
         let (news, events) = mpsc::channel(16);
         tokio::spawn(sessions.clone().follow(events));
-        news.send(fleet.join()).await.unwrap();
         Self { sessions, fleet, audit, supervisor, news }
     }
 

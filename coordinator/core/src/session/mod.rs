@@ -6,6 +6,7 @@ mod sharing;
 mod step;
 #[cfg(test)]
 mod tests;
+mod whereabouts;
 mod writing;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use codegen_types::{Epoch, Incarnation, Lease, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
 pub use sharing::{Access, Need, NotShared, Role, SHARES_MAX, Shares};
+pub use whereabouts::{Files, LostWhy, Tie};
 pub use writing::{WriterLease, Writing};
 
 /// A session, as far as decisions about it need.
@@ -52,12 +54,15 @@ pub enum SessionState {
         /// Who held it last and has its files.
         lease: Lease,
     },
-    /// Its worker no longer has its files.
+    /// Its files cannot be had.
     Lost {
         /// Who held it last.
         lease: Lease,
         /// Since when this is known.
         since: i64,
+        /// Why, and so whether they may yet turn up.
+        #[serde(default)]
+        why: LostWhy,
     },
     /// Its end is decided; its worker is yet to delete its files.
     Closing {
@@ -145,15 +150,6 @@ impl Assignment {
     }
 }
 
-/// Whether a worker has a session's files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Files {
-    /// They are where they were.
-    Kept,
-    /// There are none, or new empty ones were made.
-    Missing,
-}
-
 /// What happens to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -186,6 +182,13 @@ pub enum Input {
         /// Which.
         task: TaskId,
     },
+    /// A task that began before the server did turns out to be still with its worker, or may be.
+    TaskResumed {
+        /// Which.
+        task: TaskId,
+        /// Who held the session when it began.
+        lease: Lease,
+    },
     /// A task is over, in whatever way.
     TaskEnded {
         /// Which.
@@ -205,7 +208,10 @@ pub enum Input {
     /// The server goes down in good order.
     ServerStopping,
     /// The server has started and read this session from its store.
-    ServerStarted,
+    ServerStarted {
+        /// How the worker that held it stands to the server.
+        tie: Tie,
+    },
     /// A life of its worker joined, or joined again.
     WorkerJoined {
         /// Which.
@@ -216,6 +222,13 @@ pub enum Input {
     /// A life of a worker is over.
     WorkerGone {
         /// Which.
+        at: Assignment,
+        /// How it stood to the server.
+        tie: Tie,
+    },
+    /// Its worker does not know the assignment by which it was asked for something.
+    Misplaced {
+        /// Which worker.
         at: Assignment,
     },
     /// Its principal closes it.
@@ -269,6 +282,8 @@ pub enum SuspendReason {
     OpenFailed,
     /// Its worker is gone.
     WorkerGone,
+    /// Its worker did not know of it.
+    Misplaced,
     /// Its worker has begun a new life.
     WorkerRestarted,
     /// The server went down in good order.

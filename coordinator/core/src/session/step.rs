@@ -3,8 +3,8 @@
 use codegen_types::{Epoch, Incarnation, Lease, TaskId};
 
 use super::{
-    Assignment, CloseReason, Effect, Files, Input, Purpose, Refusal, Rules, Session, SessionEvent, SessionState,
-    SuspendReason, Transition,
+    Assignment, CloseReason, Effect, Files, Input, LostWhy, Purpose, Refusal, Rules, Session, SessionEvent,
+    SessionState, SuspendReason, Tie, Transition,
 };
 
 type Stepped = Result<Transition, Refusal>;
@@ -15,7 +15,7 @@ pub(super) fn step(session: Option<&Session>, input: &Input, now: i64, rules: &R
         SessionState::Opening { lease, purpose } => opening(session, lease, *purpose, input, now),
         SessionState::Ready { lease } => ready(session, lease, input, now, rules),
         SessionState::Suspended { lease } => suspended(session, lease, input, now),
-        SessionState::Lost { lease, .. } => lost(session, lease, input, now),
+        SessionState::Lost { lease, why, .. } => lost(session, lease, *why, input, now),
         SessionState::Closing { lease, reason } => closing(session, lease, *reason, input, now),
         SessionState::Closed { .. } => closed(session, input, now),
     }
@@ -33,15 +33,17 @@ fn absent(input: &Input, now: i64) -> Stepped {
         | Input::OpenFailed { .. }
         | Input::Reopen { .. }
         | Input::TaskStarted { .. }
+        | Input::TaskResumed { .. }
         | Input::TaskEnded { .. }
         | Input::Update { .. }
         | Input::Share
         | Input::Unshare
         | Input::IdleSweep
         | Input::ServerStopping
-        | Input::ServerStarted
+        | Input::ServerStarted { .. }
         | Input::WorkerJoined { .. }
         | Input::WorkerGone { .. }
+        | Input::Misplaced { .. }
         | Input::CloseRequested { .. }
         | Input::CloseDone
         | Input::CloseFailed
@@ -56,7 +58,7 @@ fn opening(session: &Session, lease: &Lease, purpose: Purpose, input: &Input, no
         // Files that were promised and are not there are not replaced by an empty directory in silence.
         Input::Opened { files: Files::Missing, .. } if purpose == Purpose::Again => {
             let effects = vec![Effect::DeleteWorkspace { lease: lease.clone() }];
-            to(session, lost_state(lease, now), SessionEvent::Lost, effects)
+            to(session, lost_state(lease, LostWhy::FilesMissing, now), SessionEvent::Lost, effects)
         }
         Input::Opened { .. } => {
             let state = SessionState::Ready { lease: lease.clone() };
@@ -74,18 +76,19 @@ fn opening(session: &Session, lease: &Lease, purpose: Purpose, input: &Input, no
                 suspend(session, lease, SuspendReason::OpenFailed, effects)
             }
         },
-        Input::Reopen { .. } | Input::TaskStarted { .. } => Err(Refusal::NotReady),
+        Input::Reopen { .. } | Input::TaskStarted { .. } | Input::TaskResumed { .. } => Err(Refusal::NotReady),
         Input::TaskEnded { task } => task_ended(session, *task, now),
         Input::Update { ttl_ms } => update(session, *ttl_ms, now),
         Input::Share => shared(session, SessionEvent::Shared, now),
         Input::Unshare => shared(session, SessionEvent::Unshared, now),
         Input::ServerStopping => suspend(session, lease, SuspendReason::ServerStopped, end_processes(lease)),
-        Input::ServerStarted => suspend(session, lease, SuspendReason::ServerRestarted, vec![]),
+        Input::ServerStarted { .. } => suspend(session, lease, SuspendReason::ServerRestarted, vec![]),
         Input::CloseRequested { present } => begin_close(session, lease, CloseReason::Requested, *present),
         // The worker's answer to the opening says how that ended.
         Input::IdleSweep
         | Input::WorkerJoined { .. }
         | Input::WorkerGone { .. }
+        | Input::Misplaced { .. }
         | Input::CloseDone
         | Input::CloseFailed
         | Input::RetentionSweep { .. } => Err(Refusal::NotDue),
@@ -98,6 +101,7 @@ fn ready(session: &Session, lease: &Lease, input: &Input, now: i64, rules: &Rule
         Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
         Input::Reopen { .. } => Err(Refusal::NotDue),
         Input::TaskStarted { task } => task_started(session, *task, now, rules),
+        Input::TaskResumed { task, lease: held } => task_resumed(session, *task, held == lease, now),
         Input::TaskEnded { task } => task_ended(session, *task, now),
         Input::Update { ttl_ms } => update(session, *ttl_ms, now),
         Input::Share => shared(session, SessionEvent::Shared, now),
@@ -110,15 +114,21 @@ fn ready(session: &Session, lease: &Lease, input: &Input, now: i64, rules: &Rule
             suspend(session, lease, SuspendReason::Idle, end_processes(lease))
         }
         Input::ServerStopping => suspend(session, lease, SuspendReason::ServerStopped, end_processes(lease)),
-        Input::ServerStarted => suspend(session, lease, SuspendReason::ServerRestarted, vec![]),
+        Input::ServerStarted { tie: Tie::Child } => suspend(session, lease, SuspendReason::ServerRestarted, vec![]),
+        // Its processes may be running: whether they are, its worker will say.
+        Input::ServerStarted { tie: Tie::Apart } => Err(Refusal::NotDue),
         Input::WorkerJoined { at, files } => match files {
             _ if at.worker != lease.worker => Err(Refusal::NotDue),
-            Files::Missing => to(session, lost_state(lease, now), SessionEvent::Lost, vec![]),
+            Files::Missing => lose(session, lease, LostWhy::FilesMissing, now),
             Files::Kept if at.is_of(lease) => Err(Refusal::NotDue),
             Files::Kept => suspend(session, lease, SuspendReason::WorkerRestarted, vec![]),
         },
-        Input::WorkerGone { at } if at.is_of(lease) => suspend(session, lease, SuspendReason::WorkerGone, vec![]),
-        Input::WorkerGone { .. } => Err(Refusal::NotDue),
+        Input::WorkerGone { at, tie: Tie::Child } if at.is_of(lease) => {
+            suspend(session, lease, SuspendReason::WorkerGone, vec![])
+        }
+        Input::WorkerGone { at, tie: Tie::Apart } if at.is_of(lease) => lose(session, lease, LostWhy::WorkerGone, now),
+        Input::Misplaced { at } if at.is_of(lease) => suspend(session, lease, SuspendReason::Misplaced, vec![]),
+        Input::WorkerGone { .. } | Input::Misplaced { .. } => Err(Refusal::NotDue),
         Input::CloseRequested { present } => begin_close(session, lease, CloseReason::Requested, *present),
         Input::CloseDone | Input::CloseFailed | Input::RetentionSweep { .. } => Err(Refusal::NotDue),
     }
@@ -136,44 +146,60 @@ fn suspended(session: &Session, lease: &Lease, input: &Input, now: i64) -> Stepp
             transition.next.last_used_ms = now;
             Ok(transition)
         }
-        Input::TaskStarted { .. } => Err(Refusal::NotReady),
+        Input::TaskStarted { .. } | Input::TaskResumed { .. } => Err(Refusal::NotReady),
         Input::TaskEnded { task } => task_ended(session, *task, now),
         Input::Update { ttl_ms } => update(session, *ttl_ms, now),
         Input::Share => shared(session, SessionEvent::Shared, now),
         Input::Unshare => shared(session, SessionEvent::Unshared, now),
         Input::WorkerJoined { at, files: Files::Missing } if at.worker == lease.worker => {
-            to(session, lost_state(lease, now), SessionEvent::Lost, vec![])
+            lose(session, lease, LostWhy::FilesMissing, now)
+        }
+        // Whichever life of it that was: the files were on its disk.
+        Input::WorkerGone { at, tie: Tie::Apart } if at.worker == lease.worker => {
+            lose(session, lease, LostWhy::WorkerGone, now)
         }
         Input::CloseRequested { present } => begin_close(session, lease, CloseReason::Requested, *present),
         Input::RetentionSweep { present } => begin_close(session, lease, CloseReason::Expired, *present),
         Input::IdleSweep
         | Input::ServerStopping
-        | Input::ServerStarted
+        | Input::ServerStarted { .. }
         | Input::WorkerJoined { .. }
         | Input::WorkerGone { .. }
+        | Input::Misplaced { .. }
         | Input::CloseDone
         | Input::CloseFailed => Err(Refusal::NotDue),
     }
 }
 
-fn lost(session: &Session, lease: &Lease, input: &Input, now: i64) -> Stepped {
+fn lost(session: &Session, lease: &Lease, why: LostWhy, input: &Input, now: i64) -> Stepped {
     match input {
         Input::Create { .. } => Err(Refusal::Exists),
         Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
-        Input::Reopen { .. } | Input::TaskStarted { .. } | Input::Update { .. } | Input::Share => Err(Refusal::Lost),
+        Input::Reopen { .. }
+        | Input::TaskStarted { .. }
+        | Input::TaskResumed { .. }
+        | Input::Update { .. }
+        | Input::Share => Err(Refusal::Lost),
         Input::TaskEnded { task } => task_ended(session, *task, now),
         Input::Unshare => shared(session, SessionEvent::Unshared, now),
-        Input::WorkerJoined { at, files: Files::Kept } if at.worker == lease.worker && !at.is_of(lease) => {
-            suspend(session, lease, SuspendReason::FilesFound, vec![])
-        }
+        Input::WorkerJoined { at, files } if at.worker == lease.worker => match (files, why) {
+            (Files::Kept, LostWhy::WorkerGone) => suspend(session, lease, SuspendReason::FilesFound, vec![]),
+            (Files::Kept, LostWhy::FilesMissing) if !at.is_of(lease) => {
+                suspend(session, lease, SuspendReason::FilesFound, vec![])
+            }
+            (Files::Missing, LostWhy::WorkerGone) => lose(session, lease, LostWhy::FilesMissing, now),
+            // What the same life has now under that name is not what was lost.
+            (Files::Kept | Files::Missing, LostWhy::FilesMissing) => Err(Refusal::NotDue),
+        },
         // There is nothing to delete.
         Input::CloseRequested { .. } => close(session, CloseReason::Requested, now, vec![]),
         Input::RetentionSweep { .. } => close(session, CloseReason::Expired, now, vec![]),
         Input::IdleSweep
         | Input::ServerStopping
-        | Input::ServerStarted
+        | Input::ServerStarted { .. }
         | Input::WorkerJoined { .. }
         | Input::WorkerGone { .. }
+        | Input::Misplaced { .. }
         | Input::CloseDone
         | Input::CloseFailed => Err(Refusal::NotDue),
     }
@@ -186,12 +212,13 @@ fn closing(session: &Session, lease: &Lease, reason: CloseReason, input: &Input,
         Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
         Input::Reopen { .. }
         | Input::TaskStarted { .. }
+        | Input::TaskResumed { .. }
         | Input::Update { .. }
         | Input::Share
         | Input::CloseRequested { .. } => Err(Refusal::Closed),
         Input::TaskEnded { task } => task_ended(session, *task, now),
         Input::Unshare => shared(session, SessionEvent::Unshared, now),
-        Input::IdleSweep | Input::ServerStarted => {
+        Input::IdleSweep | Input::ServerStarted { .. } => {
             Ok(Transition { next: session.clone(), event: None, effects: retry(lease) })
         }
         Input::WorkerJoined { at, .. } if at.worker != lease.worker => Err(Refusal::NotDue),
@@ -202,7 +229,9 @@ fn closing(session: &Session, lease: &Lease, reason: CloseReason, input: &Input,
         Input::WorkerJoined { at, files: Files::Kept } => begin_close(session, lease, reason, Some(at.incarnation)),
         // Its worker has been away for so long that nobody will hear of it again.
         Input::RetentionSweep { .. } => close(session, reason, now, vec![]),
-        Input::ServerStopping | Input::WorkerGone { .. } | Input::CloseFailed => Err(Refusal::NotDue),
+        Input::ServerStopping | Input::WorkerGone { .. } | Input::Misplaced { .. } | Input::CloseFailed => {
+            Err(Refusal::NotDue)
+        }
     }
 }
 
@@ -217,14 +246,16 @@ fn closed(session: &Session, input: &Input, now: i64) -> Stepped {
         Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
         Input::Reopen { .. }
         | Input::TaskStarted { .. }
+        | Input::TaskResumed { .. }
         | Input::Update { .. }
         | Input::Share
         | Input::CloseRequested { .. } => Err(Refusal::Closed),
         Input::IdleSweep
         | Input::ServerStopping
-        | Input::ServerStarted
+        | Input::ServerStarted { .. }
         | Input::WorkerJoined { .. }
         | Input::WorkerGone { .. }
+        | Input::Misplaced { .. }
         | Input::CloseDone
         | Input::CloseFailed => Err(Refusal::NotDue),
     }
@@ -242,8 +273,12 @@ fn end_processes(lease: &Lease) -> Vec<Effect> {
     vec![Effect::CancelTasks, Effect::EndProcesses { lease: lease.clone() }]
 }
 
-fn lost_state(lease: &Lease, now: i64) -> SessionState {
-    SessionState::Lost { lease: lease.clone(), since: now }
+fn lost_state(lease: &Lease, why: LostWhy, now: i64) -> SessionState {
+    SessionState::Lost { lease: lease.clone(), since: now, why }
+}
+
+fn lose(session: &Session, lease: &Lease, why: LostWhy, now: i64) -> Stepped {
+    to(session, lost_state(lease, why, now), SessionEvent::Lost, vec![])
 }
 
 /// A worker that began a new life since it held the session gets a new assignment, or it would refuse to listen.
@@ -281,6 +316,18 @@ fn task_started(session: &Session, task: TaskId, now: i64, rules: &Rules) -> Ste
         return Err(Refusal::TooManyTasks);
     }
     let mut next = Session { last_used_ms: now, tasks: session.tasks + 1, ..session.clone() };
+    if !next.running.insert(task) {
+        return Err(Refusal::WrongTask);
+    }
+    Ok(Transition { next, event: None, effects: vec![] })
+}
+
+/// It was counted when it began, and it has its place whatever came since.
+fn task_resumed(session: &Session, task: TaskId, is_held: bool, now: i64) -> Stepped {
+    let mut next = Session { last_used_ms: now, ..session.clone() };
+    if !is_held {
+        return Err(Refusal::Stale);
+    }
     if !next.running.insert(task) {
         return Err(Refusal::WrongTask);
     }

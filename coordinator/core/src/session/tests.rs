@@ -36,6 +36,10 @@ fn session(state: SessionState, running: &[u128]) -> Session {
     }
 }
 
+fn lost(why: LostWhy) -> SessionState {
+    SessionState::Lost { lease: lease(5), since: 9, why }
+}
+
 fn states() -> Vec<(&'static str, Option<Session>)> {
     let requested = CloseReason::Requested;
     vec![
@@ -45,7 +49,8 @@ fn states() -> Vec<(&'static str, Option<Session>)> {
         ("ready, idle", Some(session(SessionState::Ready { lease: lease(5) }, &[]))),
         ("ready, busy", Some(session(SessionState::Ready { lease: lease(5) }, &[7, 8]))),
         ("suspended", Some(session(SessionState::Suspended { lease: lease(5) }, &[]))),
-        ("lost", Some(session(SessionState::Lost { lease: lease(5), since: 9 }, &[]))),
+        ("lost, files missing", Some(session(lost(LostWhy::FilesMissing), &[]))),
+        ("lost, worker gone", Some(session(lost(LostWhy::WorkerGone), &[]))),
         ("closing", Some(session(SessionState::Closing { lease: lease(5), reason: requested }, &[]))),
         ("expiring", Some(session(SessionState::Closing { lease: lease(5), reason: CloseReason::Expired }, &[]))),
         ("closed", Some(session(SessionState::Closed { reason: requested, at: 9 }, &[]))),
@@ -64,20 +69,26 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("reopen", Input::Reopen { at: new.clone() }),
         ("reopen elsewhere", Input::Reopen { at: other.clone() }),
         ("task 7 started", Input::TaskStarted { task: task(7) }),
+        ("task 9 resumed", Input::TaskResumed { task: task(9), lease: lease(5) }),
+        ("task 9 of an earlier lease resumed", Input::TaskResumed { task: task(9), lease: lease(4) }),
         ("task 7 ended", Input::TaskEnded { task: task(7) }),
         ("update", Input::Update { ttl_ms: Some(9) }),
         ("share", Input::Share),
         ("unshare", Input::Unshare),
         ("idle sweep", Input::IdleSweep),
         ("server stopping", Input::ServerStopping),
-        ("server started", Input::ServerStarted),
+        ("server started", Input::ServerStarted { tie: Tie::Child }),
+        ("server started, worker apart", Input::ServerStarted { tie: Tie::Apart }),
         ("worker joined again, files kept", Input::WorkerJoined { at: same.clone(), files: Files::Kept }),
         ("worker joined again, files missing", Input::WorkerJoined { at: same.clone(), files: Files::Missing }),
         ("worker's new life, files kept", Input::WorkerJoined { at: new.clone(), files: Files::Kept }),
         ("worker's new life, files missing", Input::WorkerJoined { at: new.clone(), files: Files::Missing }),
         ("other worker joined", Input::WorkerJoined { at: other, files: Files::Missing }),
-        ("worker gone", Input::WorkerGone { at: same }),
-        ("worker's other life gone", Input::WorkerGone { at: new }),
+        ("worker gone", Input::WorkerGone { at: same.clone(), tie: Tie::Child }),
+        ("worker's other life gone", Input::WorkerGone { at: new.clone(), tie: Tie::Child }),
+        ("worker apart gone", Input::WorkerGone { at: same.clone(), tie: Tie::Apart }),
+        ("other life of worker apart gone", Input::WorkerGone { at: new, tie: Tie::Apart }),
+        ("misplaced", Input::Misplaced { at: same }),
         ("close requested", Input::CloseRequested { present: Some(incarnation(1)) }),
         ("close requested, new life", Input::CloseRequested { present: Some(incarnation(2)) }),
         ("close requested, worker away", Input::CloseRequested { present: None }),
@@ -132,19 +143,22 @@ fn any_input() -> impl Strategy<Value = Input> {
     let life = (1u128..4).prop_map(incarnation);
     let place = (prop::sample::select(vec!["w", "x"]), 1u128..4).prop_map(|(worker, life)| at(worker, life));
     let files = prop::sample::select(vec![Files::Kept, Files::Missing]);
+    let tie = prop::sample::select(vec![Tie::Child, Tie::Apart]);
     prop_oneof![
         place.clone().prop_map(|at| Input::Create { at, ttl_ms: 5_000 }),
         (0u64..12, files.clone()).prop_map(|(epoch, files)| Input::Opened { epoch: Epoch(epoch), files }),
         (0u64..12).prop_map(|epoch| Input::OpenFailed { epoch: Epoch(epoch) }),
         place.clone().prop_map(|at| Input::Reopen { at }),
         (0u128..4).prop_map(|n| Input::TaskStarted { task: task(n) }),
-        (0u128..4).prop_map(|n| Input::TaskEnded { task: task(n) }),
+        (4u128..6, 0u64..12).prop_map(|(n, epoch)| Input::TaskResumed { task: task(n), lease: lease(epoch) }),
+        (0u128..6).prop_map(|n| Input::TaskEnded { task: task(n) }),
         prop::option::of(1u64..60_000).prop_map(|ttl_ms| Input::Update { ttl_ms }),
         Just(Input::IdleSweep),
         Just(Input::ServerStopping),
-        Just(Input::ServerStarted),
+        tie.clone().prop_map(|tie| Input::ServerStarted { tie }),
         (place.clone(), files).prop_map(|(at, files)| Input::WorkerJoined { at, files }),
-        place.prop_map(|at| Input::WorkerGone { at }),
+        (place.clone(), tie).prop_map(|(at, tie)| Input::WorkerGone { at, tie }),
+        place.prop_map(|at| Input::Misplaced { at }),
         prop::option::of(life.clone()).prop_map(|present| Input::CloseRequested { present }),
         Just(Input::CloseDone),
         Just(Input::CloseFailed),
@@ -157,6 +171,7 @@ proptest! {
     #[test]
     fn every_history_keeps_the_promises(history in prop::collection::vec((any_input(), 0i64..20_000), 0..80)) {
         let (mut session, mut now): (Option<Session>, i64) = (None, 0);
+        let mut resumed = 0;
         let mut epoch_max = Epoch::default();
         for (mut input, passed) in history {
             now += passed;
@@ -168,6 +183,7 @@ proptest! {
                 *epoch = lease.epoch;
             }
             let Ok(transition) = step(session.as_ref(), &input, now, &RULES) else { continue };
+            resumed += usize::from(matches!(input, Input::TaskResumed { .. }));
             let (before, after) = (session.take(), &transition.next);
             if let Some(lease) = after.state.lease() {
                 prop_assert!(lease.epoch >= epoch_max, "an epoch shrank");
@@ -198,7 +214,7 @@ proptest! {
                     prop_assert_eq!(&before.state, &after.state);
                 }
             }
-            prop_assert!(after.running.len() <= RULES.tasks_max);
+            prop_assert!(after.running.len() <= RULES.tasks_max + resumed);
             session = Some(transition.next);
         }
     }

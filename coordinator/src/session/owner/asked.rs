@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::{ErrorCode, Failure, Lease, TaskId, WorkerId};
-use coordinator_core::session::{Assignment, Input, Need, Refusal, SessionState};
+use coordinator_core::session::{Assignment, Input, LostWhy, Need, Refusal, SessionState, Tie};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Begun, By, Owner, Running};
 use crate::session::call::{SessionSnapshot, UpdateSession};
+use crate::session::recovery::tie;
 use crate::session::{Shared, update};
 use crate::workers::Reservation;
 
@@ -24,6 +25,19 @@ impl Owner {
         self.make_ready().await?;
         let transition = self.decide(&Input::TaskStarted { task }).map_err(|refusal| self.refused(refusal))?;
         self.take(transition).await?;
+        self.enter(task, by);
+        self.begun(task)
+    }
+
+    /// A task of an earlier server goes on, under the lease that it was sent with.
+    pub(super) async fn resume(&mut self, task: TaskId, lease: Lease, by: By) -> Result<Begun, Failure> {
+        let transition = self.decide(&Input::TaskResumed { task, lease }).map_err(|refusal| self.refused(refusal))?;
+        self.take(transition).await?;
+        self.enter(task, by);
+        self.begun(task)
+    }
+
+    fn enter(&mut self, task: TaskId, by: By) {
         if by.need == Need::Act {
             self.writer.begin(&by.principal, task);
             self.shared.table.publish(self.snapshot());
@@ -33,17 +47,22 @@ impl Owner {
             other.overlapped.lock().insert(task);
         }
         self.running.insert(task, Running { by, cancel: CancellationToken::new(), overlapped });
-        self.begun(task)
     }
 
-    pub(super) async fn renew(&mut self, task: TaskId, lease: &Lease) -> Result<Begun, Failure> {
+    pub(super) async fn renew(&mut self, task: TaskId, lease: &Lease, why: ErrorCode) -> Result<Begun, Failure> {
+        // A worker that runs by itself and cannot be reached has everything that it had: the task is sent once more, and
+        // nothing in the session is ended for its sake.
+        let is_away = why == ErrorCode::WorkerUnavailable && tie(&lease.worker) == Tie::Apart;
+        if is_away && self.session.state.lease() == Some(lease) {
+            return self.begun(task);
+        }
         if self.session.state.lease() == Some(lease) {
             // A worker that is there runs the other tasks; it must not be made to end them for the sake of one.
             if self.running.len() > 1 && self.shared.present(&lease.worker) == Some(lease.incarnation) {
                 return Err(gone(&self.session.state));
             }
             let at = Assignment { worker: lease.worker.clone(), incarnation: lease.incarnation };
-            self.happened(&Input::WorkerGone { at }).await;
+            self.happened(&Input::Misplaced { at }).await;
         }
         self.make_ready().await?;
         self.begun(task)
@@ -125,7 +144,14 @@ impl Owner {
 pub(super) fn gone(state: &SessionState) -> Failure {
     let (code, text) = match state {
         SessionState::Closing { .. } | SessionState::Closed { .. } => return gone_for_good(),
-        SessionState::Lost { .. } => (ErrorCode::SessionLost, "the session's worker came back without its files"),
+        SessionState::Lost { why: LostWhy::FilesMissing, .. } => {
+            (ErrorCode::SessionLost, "the session's worker no longer has its files; session_create makes a new one")
+        }
+        SessionState::Lost { why: LostWhy::WorkerGone, .. } => (
+            ErrorCode::SessionLost,
+            "the session's worker is gone, and its files with it; should that worker come back with them, this handle \
+             works again; session_create makes a new session",
+        ),
         SessionState::Opening { .. } | SessionState::Ready { .. } | SessionState::Suspended { .. } => {
             (ErrorCode::WorkerUnavailable, "the session's worker cannot be reached just now; try again shortly")
         }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{Failure, IsolationLevel, Lease, LogSeq, Principal, TaskId};
+use codegen_types::{ErrorCode, Failure, IsolationLevel, Lease, LogSeq, Principal, TaskId};
 use coordinator_core::session::{
     Input, Need, Refusal, Role, Session, SessionEvent, SessionState, Transition, WriterLease, step,
 };
@@ -38,7 +38,9 @@ pub(in crate::session) enum Message {
     /// A task begins: make the session ready for it.
     Begin { task: TaskId, by: By, reply: Reply<Begun> },
     /// A task that began did not reach its worker: make the session ready once more.
-    Renew { task: TaskId, lease: Lease, reply: Reply<Begun> },
+    Renew { task: TaskId, lease: Lease, why: ErrorCode, reply: Reply<Begun> },
+    /// A task that an earlier server had begun under this lease may still run.
+    Resume { task: TaskId, lease: Lease, by: By, reply: Reply<Begun> },
     /// A task is over, and this is what it used; nothing for one that the log has nothing of.
     Ended { task: TaskId, charge: Option<Charge> },
     /// The description changes.
@@ -181,7 +183,8 @@ impl Owner {
         // A caller that is gone needs no answer.
         match message {
             Message::Begin { task, by, reply } => drop(reply.send(self.begin(task, by).await)),
-            Message::Renew { task, lease, reply } => drop(reply.send(self.renew(task, &lease).await)),
+            Message::Renew { task, lease, why, reply } => drop(reply.send(self.renew(task, &lease, why).await)),
+            Message::Resume { task, lease, by, reply } => drop(reply.send(self.resume(task, lease, by).await)),
             Message::Ended { task, charge } => {
                 if let Some(charge) = charge {
                     Arc::make_mut(&mut self.receipt).add(&charge);

@@ -13,10 +13,11 @@ use codegen_types::SessionId;
 
 use super::now_ms;
 use super::receipt::Receipt;
+use super::recovery::Left;
 use crate::store::{SessionRow, SessionStore, StoreError, TaskStore};
 use sessions::{caught_up, put};
 use tail::{Seek, read_tail};
-use tasks::{bring_back, close_tasks};
+use tasks::{bring_back, close_tasks, settle_resolved};
 
 /// Why the store could not be brought up to the log.
 #[derive(Debug, thiserror::Error)]
@@ -35,19 +36,27 @@ pub enum ReconcileError {
     CutOff,
 }
 
-/// Reconciles, and gives every session there is.
+/// What there is to go on with.
+pub(super) struct Reconciled {
+    /// Every session.
+    pub(super) rows: Vec<SessionRow>,
+    /// Tasks that their workers may still have.
+    pub(super) left: Vec<Left>,
+}
+
+/// Reconciles, and gives every session there is and the tasks whose end is not known yet.
 pub(super) async fn run(
     audit: &Audit,
     audit_dir: Option<PathBuf>,
     sessions: &dyn SessionStore,
     tasks: &dyn TaskStore,
     outcome_retention: Duration,
-) -> Result<Vec<SessionRow>, ReconcileError> {
+) -> Result<Reconciled, ReconcileError> {
     let mut rows: BTreeMap<SessionId, SessionRow> =
         sessions.sessions().await?.into_iter().map(|row| (row.id, row)).collect();
     let Some(dir) = audit_dir else {
-        close_tasks(audit, tasks, BTreeMap::new(), BTreeMap::new()).await?;
-        return Ok(rows.into_values().collect());
+        let left = close_tasks(audit, tasks, BTreeMap::new(), BTreeMap::new()).await?;
+        return Ok(Reconciled { rows: rows.into_values().collect(), left });
     };
     let progress = sessions.progress().await?;
     let seek = Seek {
@@ -79,9 +88,12 @@ pub(super) async fn run(
         }
     }
     bring_back(tasks, tail.keyed.into_values().chain(tail.acted.into_values())).await?;
-    close_tasks(audit, tasks, tail.open, tail.closed).await?;
+    let left = close_tasks(audit, tasks, tail.open, tail.closed).await?;
+    settle_resolved(tasks, tail.resolved).await?;
     if let Some(log_id) = tail.log_id {
-        sessions.settle(log_id, tail.last).await?;
+        // Attempts that are still open are read again by the next start.
+        let open = left.iter().map(|task| task.attempt).min();
+        sessions.settle(log_id, open.map_or(tail.last, |first| first.min(tail.last))).await?;
     }
-    Ok(rows.into_values().collect())
+    Ok(Reconciled { rows: rows.into_values().collect(), left })
 }

@@ -30,6 +30,8 @@ pub(super) struct Tail {
     pub(super) acted: BTreeMap<TaskId, TaskRow>,
     /// What the tasks of each session used, those before included.
     pub(super) receipts: BTreeMap<SessionId, Receipt>,
+    /// Late results of tasks that had been given up.
+    pub(super) resolved: BTreeMap<TaskId, Record>,
     pub(super) last: LogSeq,
     pub(super) log_id: Option<String>,
 }
@@ -115,6 +117,7 @@ pub(super) fn read_tail(
                 tail.charge(&record);
                 tail.close(task, record, seek);
             }
+            (EventKind::TaskResolved, _, Some(task)) => drop(tail.resolved.insert(task, record)),
             // What was withdrawn was never acted upon.
             (EventKind::LogWithdrawn, _, _) => {
                 tail.open.retain(|_, attempt| Some(attempt.seq) != record.cites);

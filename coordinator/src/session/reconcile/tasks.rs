@@ -9,6 +9,7 @@ use coordinator_core::task::{TaskInput, TaskState};
 use super::ReconcileError;
 use crate::session::now_ms;
 use crate::session::outcome::{Traffic, describe};
+use crate::session::recovery::{LEFT_MAX, Left};
 use crate::store::{StoreError, StoredOutcome, TaskRow, TaskStore};
 
 /// Makes rows again that the store has lost. No call under an idempotency key is then run again, and of other tasks that
@@ -30,20 +31,28 @@ pub(super) async fn bring_back(
     Ok(())
 }
 
-/// Closes every task that the last server left open.
+/// Closes every task that the last server left open, but for those that their workers may have gone on with.
 pub(super) async fn close_tasks(
     audit: &Audit,
     tasks: &dyn TaskStore,
     mut open: BTreeMap<TaskId, Record>,
     mut closed: BTreeMap<TaskId, Record>,
-) -> Result<(), ReconcileError> {
+) -> Result<Vec<Left>, ReconcileError> {
+    let mut left = Vec::new();
     for row in tasks.unfinished_tasks().await? {
         let attempt = open.remove(&row.id);
+        if let Some(attempt) = attempt.as_ref().filter(|_| left.len() < LEFT_MAX)
+            && let Some(task) = Left::of(attempt, Some(row.clone())).filter(Left::may_run)
+        {
+            left.push(task);
+            continue;
+        }
         let (state, code, seq, ended_ms) = match closed.remove(&row.id) {
             Some(record) => (state_after(&row.state, &record), record.code, record.seq, record.ts.as_millisecond()),
             None => {
                 let seq = audit.append(unknown(row.session, row.id, attempt.as_ref(), row.attempt)).await?;
-                (TaskState::Unknown, Some(ErrorCode::TaskOutcomeUnknown), seq, now_ms())
+                let state = row.state.step(&TaskInput::ServerStarted).unwrap_or(TaskState::Unknown { lease: None });
+                (state, Some(ErrorCode::TaskOutcomeUnknown), seq, now_ms())
             }
         };
         let text = format!("the server ended before the result of {} was kept; it is not run again", row.id);
@@ -59,8 +68,24 @@ pub(super) async fn close_tasks(
         let entry = unknown(session, task, Some(&attempt), attempt.seq);
         match tasks.task(task).await? {
             Some(row) => record_late(audit, tasks, row, entry).await?,
-            None => drop(audit.append(entry).await?),
+            None => match Left::of(&attempt, None).filter(|task| left.len() < LEFT_MAX && task.may_run()) {
+                Some(task) => left.push(task),
+                None => drop(audit.append(entry).await?),
+            },
         }
+    }
+    Ok(left)
+}
+
+/// Lets the store know of late results that the log has. What the tasks wrote is lost with the server.
+pub(super) async fn settle_resolved(
+    tasks: &dyn TaskStore,
+    resolved: BTreeMap<TaskId, Record>,
+) -> Result<(), StoreError> {
+    for (task, record) in resolved {
+        let Some(row) = tasks.task(task).await? else { continue };
+        let Ok(state) = row.state.step(&TaskInput::Resolved { code: record.code }) else { continue };
+        tasks.put_task(TaskRow { state, outcome_seq: Some(record.seq), revision: row.revision + 1, ..row }).await?;
     }
     Ok(())
 }
@@ -75,9 +100,10 @@ async fn record_late(
     let input = match &row.state {
         TaskState::Finished => TaskInput::Finished,
         TaskState::Failed { code } => TaskInput::Failed { code: *code },
-        TaskState::Queued { .. } | TaskState::Dispatched { .. } | TaskState::Running { .. } | TaskState::Unknown => {
-            TaskInput::OutcomeLost
-        }
+        TaskState::Queued { .. }
+        | TaskState::Dispatched { .. }
+        | TaskState::Running { .. }
+        | TaskState::Unknown { .. } => TaskInput::OutcomeLost,
     };
     if let Some(outcome) = &row.outcome {
         let traffic = Traffic { written: outcome.bytes(), ..Traffic::default() };
@@ -94,7 +120,7 @@ fn state_after(state: &TaskState, record: &Record) -> TaskState {
         (Some(Verdict::Unknown), _) => TaskInput::OutcomeLost,
         (_, Some(code)) => TaskInput::Failed { code },
     };
-    state.step(&input).unwrap_or(TaskState::Unknown)
+    state.step(&input).unwrap_or(TaskState::Unknown { lease: None })
 }
 
 fn unknown(session: SessionId, task: TaskId, attempt: Option<&Record>, cites: LogSeq) -> Entry {

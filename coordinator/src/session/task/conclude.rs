@@ -103,7 +103,13 @@ impl Runner {
     }
 }
 
-fn ended_row(row: TaskRow, outcome: StoredOutcome, input: &TaskInput, seq: Option<LogSeq>) -> TaskRow {
+/// The row of a task that has ended so.
+pub(in crate::session) fn ended_row(
+    row: TaskRow,
+    outcome: StoredOutcome,
+    input: &TaskInput,
+    seq: Option<LogSeq>,
+) -> TaskRow {
     TaskRow {
         ended_ms: Some(now_ms()),
         state: stepped(&row.state, input),

@@ -70,7 +70,7 @@ impl Runner {
             return None;
         }
         let (task, lease) = (self.call.task, begun.lease.clone());
-        self.ask(|reply| Message::Renew { task, lease, reply }).await.ok()
+        self.ask(|reply| Message::Renew { task, lease, why: code, reply }).await.ok()
     }
 
     /// Sends the task and takes down what it writes, handing it on to whoever follows.

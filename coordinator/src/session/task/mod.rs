@@ -4,6 +4,8 @@ mod attempt;
 mod conclude;
 mod execute;
 
+pub(super) use conclude::ended_row;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +22,7 @@ use conclude::Concluded;
 use super::call::{TaskCall, TaskOutcome};
 use super::owner::{Begun, By, Message};
 use super::receipt::Charge;
+use super::recovery::{self, Left};
 use super::running::{Registered, Run};
 use super::{Shared, unavailable};
 use crate::store::TaskRow;
@@ -96,6 +99,7 @@ impl Runner {
         let ((), ended) = tokio::join!(remembered, dispatched);
         let Concluded { outcome, charge, row } = self.conclude(ended).await;
         self.leave(charge).await;
+        let given_up = row.as_ref().filter(|row| matches!(row.state, TaskState::Unknown { .. })).cloned();
         // The log has it, and that is enough unless the same key must give the same result.
         let (first, then) = if row.as_ref().is_some_and(|row| row.key.is_some()) { (row, None) } else { (None, row) };
         self.store_outcome(first).await;
@@ -103,6 +107,29 @@ impl Runner {
         registered.run.tell_ended(&self.shared, &outcome);
         answer(outcome);
         self.store_outcome(then).await;
+        if let Some(row) = given_up {
+            self.resolve_later(row);
+        }
+    }
+
+    /// Goes on waiting for the result of a task whose end could not be learnt.
+    fn resolve_later(&self, row: TaskRow) {
+        let TaskState::Unknown { lease: Some(lease) } = row.state.clone() else { return };
+        let left = Left {
+            task: self.call.task,
+            session: self.call.session,
+            principal: self.call.principal.clone(),
+            tool: self.call.tool.to_owned(),
+            path: self.call.path.clone(),
+            lease,
+            level: None,
+            operation: self.call.operation.name().to_owned(),
+            acts: true,
+            attempt: row.attempt,
+            begun_ms: row.begun_ms,
+            row: Some(row),
+        };
+        recovery::resolve_later(&self.shared, left);
     }
 
     fn by(&self) -> By {
