@@ -4,7 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use codegen_types::LogSeq;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -20,6 +21,15 @@ const NOTES_KEPT: usize = 8;
 
 /// The metric of how long the syncs take that make records durable, a histogram in seconds.
 pub const SYNC_SECONDS: &str = "codegen_log_sync_duration_seconds";
+
+/// Syncs of this process's logs so far, and how long they took together, in microseconds.
+static SYNCS: AtomicU64 = AtomicU64::new(0);
+static SYNC_MICROS: AtomicU64 = AtomicU64::new(0);
+
+/// How many syncs of its logs this process has done, and how long they took together.
+pub fn syncs() -> (u64, Duration) {
+    (SYNCS.load(Ordering::Relaxed), Duration::from_micros(SYNC_MICROS.load(Ordering::Relaxed)))
+}
 
 pub(crate) struct DiskSink {
     dir: PathBuf,
@@ -89,7 +99,10 @@ impl Sink for DiskSink {
     fn sync(&mut self) -> io::Result<()> {
         let begun = Instant::now();
         let synced = self.current()?.file.sync_data();
-        metrics::histogram!(SYNC_SECONDS).record(begun.elapsed());
+        let took = begun.elapsed();
+        metrics::histogram!(SYNC_SECONDS).record(took);
+        SYNCS.fetch_add(1, Ordering::Relaxed);
+        SYNC_MICROS.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         synced
     }
 

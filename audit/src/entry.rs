@@ -114,6 +114,9 @@ words! {
         ApprovalRequested = "approval.requested",
         /// The request that `cites` names was decided or is over; `detail` says how, by whom and why.
         ApprovalDecided = "approval.decided",
+        /// An operator is about to do something to a worker, a session or a task; `tool` says what, `detail` to which and by
+        /// which way.
+        OperatorActed = "operator.acted",
         /// A request was not let in for its credentials, or for having none; `detail` says why.
         AuthenticationRefused = "authentication.refused",
     }

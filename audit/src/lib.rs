@@ -31,7 +31,7 @@ mod verify;
 mod writer;
 
 pub use checkpoint::{BadCheckpoint, Checkpoint};
-pub use disk::SYNC_SECONDS;
+pub use disk::{SYNC_SECONDS, syncs};
 pub use entry::{Entry, EventKind, InvalidEventKind, InvalidOutcome, Outcome};
 pub use escape::for_terminal;
 pub use handle::{Audit, AuditUnavailable, Health, Options, Pending};

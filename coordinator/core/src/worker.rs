@@ -3,7 +3,10 @@
 //! `now` is the time since boot, suspension included, so that a clock set by hand ends nobody.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 /// How long a silent worker is borne with. Checked by [`Timing::check`] at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +160,46 @@ impl WorkerStatus {
 impl fmt::Display for WorkerStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// What an operator said about new work for a worker. It belongs to the worker's name and not to one life of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Admittance {
+    /// It takes sessions.
+    #[default]
+    Open,
+    /// It takes no new sessions; those that have their files there go on.
+    Cordoned,
+    /// It takes no sessions, and those that it has are ended as they go idle.
+    Draining,
+}
+
+impl Admittance {
+    /// The admittance as it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Cordoned => "cordoned",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// A text that is no admittance.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not open, cordoned or draining")]
+pub struct InvalidAdmittance;
+
+impl FromStr for Admittance {
+    type Err = InvalidAdmittance;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAdmittance> {
+        [Self::Open, Self::Cordoned, Self::Draining]
+            .into_iter()
+            .find(|one| one.as_str() == text)
+            .ok_or(InvalidAdmittance)
     }
 }
 

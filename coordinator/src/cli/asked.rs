@@ -60,3 +60,8 @@ pub(super) fn show<T: DeserializeOwned>(
         Err(error) => complain(&error, 1),
     }
 }
+
+/// Says something on stderr that is no part of the result.
+pub(super) fn say(text: &str) {
+    eprintln!("{}", codegen_audit::for_terminal(text));
+}

@@ -13,6 +13,8 @@ mod pages;
 mod policy;
 mod requests;
 mod roles;
+mod sessions;
+mod tasks;
 mod tokens;
 mod usage;
 mod workers;
@@ -188,10 +190,20 @@ enum Command {
         #[command(subcommand)]
         command: approvals::ApprovalsCommand,
     },
-    /// Show the workers
+    /// Show the workers, and say what new work they get
     Workers {
         #[command(subcommand)]
         command: workers::WorkersCommand,
+    },
+    /// Show everybody's sessions, and end them
+    Sessions {
+        #[command(subcommand)]
+        command: sessions::SessionsCommand,
+    },
+    /// Show everybody's tasks and what they wrote, and end them
+    Tasks {
+        #[command(subcommand)]
+        command: tasks::TasksCommand,
     },
     /// Find out whether this machine can run sessions well, and what to do where it cannot
     Doctor {
@@ -266,6 +278,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Some(Command::Approvals { command }) => with(&|given| approvals::run(command, &given.config.state_dir)),
         Some(Command::Workers { command }) => with(&|given| workers::run(command, &given.config.state_dir)),
+        Some(Command::Sessions { command }) => with(&|given| sessions::run(command, &given.config.state_dir)),
+        Some(Command::Tasks { command }) => with(&|given| tasks::run(command, &given.config.state_dir)),
         Some(Command::Doctor { json }) => with(&|given| doctor::run(&given, *json)),
         Some(Command::Config { command: ConfigCommand::Show { json } }) => {
             with(&|given| config_show::run(&given.config, *json))

@@ -101,7 +101,7 @@ async fn alone(state: &LockedStateDir, ask: Ask) -> Result<Value, AskError> {
     let audit = match &ask {
         // No call waits where no server runs.
         Ask::TokensList
-        | Ask::Workers(_)
+        | Ask::Operate(_)
         | Ask::ApprovalsList
         | Ask::ApprovalsApprove { .. }
         | Ask::ApprovalsDeny { .. } => Audit::in_memory(),

@@ -5,6 +5,7 @@
 //! owner, by the kernel's word.
 
 mod asking;
+mod running;
 mod serving;
 
 use codegen_types::{ApprovalId, Failure};
@@ -14,6 +15,7 @@ use serde_json::Value;
 use crate::identity::{NewToken, TokenId};
 
 pub use asking::{AskError, ask};
+pub use running::OperateAsk;
 pub use serving::Control;
 
 /// The longest question, in bytes.
@@ -34,8 +36,8 @@ pub enum Ask {
         /// Which.
         id: TokenId,
     },
-    /// Something about the workers.
-    Workers(WorkersAsk),
+    /// Something about the workers, sessions and tasks of a running server.
+    Operate(OperateAsk),
     /// To list the calls that wait for approval.
     ApprovalsList,
     /// To approve of a call.
@@ -52,14 +54,6 @@ pub enum Ask {
         /// Why.
         why: Option<String>,
     },
-}
-
-/// What can be asked about the workers of a running server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "of_workers", rename_all = "snake_case")]
-pub enum WorkersAsk {
-    /// To list them.
-    List,
 }
 
 /// A question with the release of whoever asks; only the same release is answered.

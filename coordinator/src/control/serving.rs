@@ -11,11 +11,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::{ASK_BYTES_MAX, Answer, Ask, Envelope, WorkersAsk};
+use super::{ASK_BYTES_MAX, Answer, Ask, Envelope, running};
 use crate::approvals::{Approvals, Decider, Way};
 use crate::front::handover::VERSION;
 use crate::identity::{TokenView, Tokens};
-use crate::operators::Operators;
+use crate::operators::{Actor, Operators};
 use crate::supervisor::{OnEnd, Supervisor};
 
 /// Questions that are answered at once; whoever comes then waits to be accepted.
@@ -119,7 +119,10 @@ impl Control {
                 Ok(json(&MadeToken { view, token: text.expose() }))
             }
             Ask::TokensList => Ok(json(&self.tokens.list())),
-            Ask::Workers(WorkersAsk::List) => Ok(json(&self.running()?.workers())),
+            Ask::Operate(ask) => {
+                let actor = Actor { principal: self.operator.clone(), way: Way::Command };
+                running::answer(self.running()?, ask, actor).await
+            }
             Ask::ApprovalsList => Ok(json(&self.approvals.list())),
             Ask::ApprovalsApprove { id, why } => {
                 Ok(json(&self.approvals.approve(id, &self.decider(), why.as_deref()).await?))
@@ -141,7 +144,7 @@ impl Control {
     }
 }
 
-fn json(value: &impl Serialize) -> Value {
+pub(super) fn json(value: &impl Serialize) -> Value {
     serde_json::to_value(value).expect("plain data has a JSON form")
 }
 

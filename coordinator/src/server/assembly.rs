@@ -201,6 +201,12 @@ impl Bound {
         })
         .await?;
         rest.core.spawn("worker events", OnEnd::Shutdown, sessions.clone().follow(events));
+        let cordons = Arc::new(store.clone());
+        let operators = Operators::start(workers.clone(), sessions.clone(), cordons, rest.audit.clone()).await?;
+        let (stop, draining) = (rest.core.token(), operators.clone().keep_draining());
+        rest.core.spawn("drains", OnEnd::Shutdown, async move {
+            let _stopped = stop.run_until_cancelled(draining).await;
+        });
         workers.serve_listener(listeners.embedded);
         let grpc_address = listeners.remote.as_ref().and_then(|remote| remote.local_addr().ok());
         if let Some(remote) = listeners.remote {
@@ -210,7 +216,7 @@ impl Bound {
         rest.deny_orphans().await;
         rest.watch_policy()?;
         let control = Control::new(rest.authenticator.tokens().clone(), approvals, caller::this_user())
-            .of_running(Operators::new(workers.clone()));
+            .of_running(operators.clone());
         rest.clients.spawn("commands", OnEnd::Ignore, control.accept(listeners.control, rest.clients.clone()));
         let embedded = embedded.map(|options| Embedded::start(options, workers.clone(), &rest.core));
         let package_indexes = Arc::clone(&rest.package_indexes);

@@ -7,6 +7,7 @@ mod access;
 mod call;
 mod capture;
 mod changes;
+mod everybody;
 mod following;
 mod ledger;
 mod live;

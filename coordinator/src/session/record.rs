@@ -80,6 +80,7 @@ const fn suspended(reason: SuspendReason) -> &'static str {
         SuspendReason::WorkerGone => "worker gone",
         SuspendReason::Misplaced => "misplaced",
         SuspendReason::WorkerRestarted => "worker restarted",
+        SuspendReason::WorkerDrained => "worker drained",
         SuspendReason::ServerStopped => "server stopped",
         SuspendReason::ServerRestarted => "server restarted",
         SuspendReason::FilesFound => "files found",

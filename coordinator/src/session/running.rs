@@ -88,6 +88,7 @@ impl RunningTasks {
         let wanted = |run: &Run| match of {
             TasksOf::Principal(principal) => run.principal == *principal,
             TasksOf::Session(session) => run.session == *session,
+            TasksOf::Everybody => true,
         };
         self.by_id.iter().filter(|run| wanted(run)).map(|run| Arc::clone(&run)).collect()
     }

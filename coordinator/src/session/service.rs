@@ -241,10 +241,15 @@ impl Sessions {
     pub async fn close(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
         let closed = self.ask(principal, session, |reply| Message::Close { reply }).await;
         if closed.is_ok() {
-            self.shared.live.end(session);
-            self.shared.changes.tell(session, None);
+            self.tell_closed(session);
         }
         closed
+    }
+
+    /// Nobody hears any more of a session that was closed.
+    pub(super) fn tell_closed(&self, session: SessionId) {
+        self.shared.live.end(session);
+        self.shared.changes.tell(session, None);
     }
 
     /// Asks a session's owner task for what only its owner may ask.
@@ -254,10 +259,7 @@ impl Sessions {
         session: SessionId,
         message: impl FnOnce(oneshot::Sender<Result<Arc<SessionSnapshot>, Failure>>) -> Message,
     ) -> Result<Arc<SessionSnapshot>, Failure> {
-        let entry = self.shared.table.of(principal, session, Need::Own)?;
-        let (reply, answer) = oneshot::channel();
-        entry.owner.send(message(reply)).await.map_err(|_| stopping())?;
-        answer.await.unwrap_or_else(|_| Err(stopping()))
+        ask_owner(&self.shared.table.of(principal, session, Need::Own)?, message).await
     }
 
     /// Follows what changes in workspaces from now on.
@@ -294,6 +296,16 @@ impl Sessions {
     }
 }
 
-fn stopping() -> Failure {
+/// Asks a session's owner task.
+pub(super) async fn ask_owner(
+    entry: &Entry,
+    message: impl FnOnce(oneshot::Sender<Result<Arc<SessionSnapshot>, Failure>>) -> Message,
+) -> Result<Arc<SessionSnapshot>, Failure> {
+    let (reply, answer) = oneshot::channel();
+    entry.owner.send(message(reply)).await.map_err(|_| stopping())?;
+    answer.await.unwrap_or_else(|_| Err(stopping()))
+}
+
+pub(super) fn stopping() -> Failure {
     Failure::new(ErrorCode::WorkerUnavailable, "the server is stopping; try again when it is back")
 }

@@ -113,14 +113,22 @@ impl Sessions {
     /// `NOT_FOUND` for a foreign task as for an unknown one, or one whose outcome was given up; `AUDIT_UNAVAILABLE` while
     /// its outcome is kept back.
     pub async fn task(&self, principal: &Principal, task: TaskId) -> Result<TaskSeen, Failure> {
-        if let Some(run) = self.run_seen(principal, task)
+        self.look_at_task(task, |session| self.sees(principal, session)).await
+    }
+
+    /// A task in a session that `sees` lets through.
+    pub(super) async fn look_at_task(
+        &self,
+        task: TaskId,
+        sees: impl Fn(SessionId) -> bool,
+    ) -> Result<TaskSeen, Failure> {
+        if let Some(run) = self.shared.running.get(task).filter(|run| sees(run.session))
             && !run.was_told().await
         {
             return Ok(TaskSeen { info: run.info(), log: run.log(), outcome: None });
         }
         let row = self.shared.tasks.task(task).await.map_err(|error| unreadable(&error))?;
-        let row = row.filter(|row| self.sees(principal, row.session)).ok_or_else(not_found)?;
-        self.kept(row)
+        self.kept(row.filter(|row| sees(row.session)).ok_or_else(not_found)?)
     }
 
     /// Waits until a task has ended, at most so long; then it is as [`task`](Self::task) gives it.
@@ -161,15 +169,25 @@ impl Sessions {
             }
             None => TasksOf::Principal(principal.clone()),
         };
+        self.newest_tasks(of, limit, |session| self.sees(principal, session)).await
+    }
+
+    /// Tasks in the sessions that `sees` lets through, the newest first.
+    pub(super) async fn newest_tasks(
+        &self,
+        of: TasksOf,
+        limit: u32,
+        sees: impl Fn(SessionId) -> bool,
+    ) -> Result<Vec<TaskInfo>, Failure> {
         let mut infos = Vec::new();
-        for run in self.shared.running.list(&of).into_iter().filter(|run| self.sees(principal, run.session)) {
+        for run in self.shared.running.list(&of).into_iter().filter(|run| sees(run.session)) {
             if !run.was_told().await {
                 infos.push(run.info());
             }
         }
         let kept = self.shared.tasks.recent_tasks(of, limit).await;
         for row in kept.map_err(|error| unreadable(&error))? {
-            if self.sees(principal, row.session) && !infos.iter().any(|info| info.task == row.id) {
+            if sees(row.session) && !infos.iter().any(|info| info.task == row.id) {
                 infos.push(TaskInfo::of_row(&row));
             }
         }

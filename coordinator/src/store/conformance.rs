@@ -1,4 +1,4 @@
-//! One suite for every store: what [`SessionStore`], [`TaskStore`] and [`TokenStore`] promise.
+//! One suite for every store: what [`SessionStore`], [`TaskStore`], [`TokenStore`] and [`CordonStore`] promise.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,14 +9,15 @@ use codegen_types::{
 };
 use coordinator_core::session::{Role, SessionState, Shares};
 use coordinator_core::task::TaskState;
+use coordinator_core::worker::Admittance;
 use serde_json::json;
 
 use super::*;
 use crate::identity::{Scope, Scopes, TokenDigest, TokenId};
 use crate::session::{Captured, Completed, Receipt};
 
-trait Store: SessionStore + TaskStore + TokenStore {}
-impl<T: SessionStore + TaskStore + TokenStore> Store for T {}
+trait Store: SessionStore + TaskStore + TokenStore + CordonStore {}
+impl<T: SessionStore + TaskStore + TokenStore + CordonStore> Store for T {}
 
 /// A store to test, and what keeps its file.
 struct Subject {
@@ -203,6 +204,8 @@ async fn the_tasks_of_a_principal_or_session_are_listed_without_outcomes_and_the
         assert_eq!(listed(anns(), 1).await, [ids[2]]);
         assert_eq!(listed(TasksOf::Session(mine), 10).await, [ids[2], ids[0], theirs.id]);
         assert_eq!(listed(TasksOf::Session(SessionId::mint()), 10).await, []);
+        assert!(listed(TasksOf::Everybody, 10).await.len() > 3);
+        assert_eq!(listed(TasksOf::Everybody, 1).await.len(), 1);
     }
 }
 
@@ -290,5 +293,27 @@ async fn a_token_reads_back_as_it_was_written_and_is_revoked_once() {
         store.remove_token(young.id.clone()).await.unwrap();
         assert!(matches!(store.remove_token(young.id).await, Err(StoreError::Conflict)));
         assert_eq!(store.tokens().await.unwrap(), [TokenRow { revoked_ms: Some(300), ..old }]);
+    }
+}
+
+#[tokio::test]
+async fn the_last_word_about_a_worker_is_the_one_that_is_kept() {
+    for Subject { store, .. } in subjects().await {
+        let cordon = |worker: &str, admittance| CordonRow {
+            worker: worker.parse().unwrap(),
+            admittance,
+            set_by: Principal::os_user("ann"),
+            since_ms: 7,
+        };
+        let (first, other) = (cordon("b", Admittance::Cordoned), cordon("a", Admittance::Cordoned));
+        let last = CordonRow { since_ms: 8, ..cordon("b", Admittance::Draining) };
+        for row in [first, other.clone(), last.clone()] {
+            store.put_cordon(row).await.unwrap();
+        }
+        assert_eq!(store.cordons().await.unwrap(), [other.clone(), last.clone()]);
+        for _ in 0..2 {
+            store.remove_cordon(other.worker.clone()).await.unwrap();
+        }
+        assert_eq!(store.cordons().await.unwrap(), [last]);
     }
 }

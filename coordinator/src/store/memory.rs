@@ -1,13 +1,14 @@
 //! Sessions and tasks in memory, for tests and for a server that is to leave nothing behind.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use codegen_types::{LogSeq, Principal, SessionId, TaskId};
+use codegen_types::{LogSeq, Principal, SessionId, TaskId, WorkerId};
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use parking_lot::Mutex;
 
 use super::{
-    Progress, SessionRow, SessionStore, StoreError, StoreResult, TaskRow, TaskStore, TasksOf, TokenRow, TokenStore,
+    CordonRow, CordonStore, Progress, SessionRow, SessionStore, StoreError, StoreResult, TaskRow, TaskStore, TasksOf,
+    TokenRow, TokenStore,
 };
 use crate::identity::TokenId;
 
@@ -24,6 +25,7 @@ struct Tables {
     tasks: HashMap<TaskId, TaskRow>,
     by_key: HashMap<(SessionId, Principal, String), TaskId>,
     tokens: HashMap<TokenId, TokenRow>,
+    cordons: BTreeMap<WorkerId, CordonRow>,
 }
 
 impl Tables {
@@ -168,6 +170,7 @@ impl TaskStore for Memory {
         let wanted = |row: &&TaskRow| match &of {
             TasksOf::Principal(principal) => row.principal == *principal,
             TasksOf::Session(session) => row.session == *session,
+            TasksOf::Everybody => true,
         };
         let mut rows: Vec<&TaskRow> = tables.tasks.values().filter(wanted).collect();
         rows.sort_by_key(|row| std::cmp::Reverse((row.begun_ms, row.id.to_string())));
@@ -204,5 +207,21 @@ impl TokenStore for Memory {
         let mut rows: Vec<TokenRow> = self.tables.lock().tokens.values().cloned().collect();
         rows.sort_by_key(|row| (row.created_ms, row.id.clone()));
         ready(Ok(rows)).boxed()
+    }
+}
+
+impl CordonStore for Memory {
+    fn put_cordon(&self, row: CordonRow) -> BoxFuture<'_, StoreResult<()>> {
+        self.tables.lock().cordons.insert(row.worker.clone(), row);
+        done(Ok(()))
+    }
+
+    fn remove_cordon(&self, worker: WorkerId) -> BoxFuture<'_, StoreResult<()>> {
+        self.tables.lock().cordons.remove(&worker);
+        done(Ok(()))
+    }
+
+    fn cordons(&self) -> BoxFuture<'_, StoreResult<Vec<CordonRow>>> {
+        done(Ok(self.tables.lock().cordons.values().cloned().collect()))
     }
 }

@@ -1,15 +1,17 @@
-//! What is remembered of sessions, tasks and tokens: three traits, in memory and in SQLite.
+//! What is remembered of sessions, tasks, tokens and cordons: four traits, in memory and in SQLite.
 //!
 //! The log is the truth and the store a view of it that is quick to read: every write carries the number of the record
 //! that it follows, so that a start can tell which of the two is behind.
 
 #[cfg(test)]
 mod conformance;
+mod cordons;
 pub mod memory;
 mod rows;
 pub mod sqlite;
 mod tokens;
 
+pub use cordons::{CordonRow, CordonStore};
 pub use memory::Memory;
 pub use rows::{OUTCOME_BYTES_MAX, SessionRow, StoredOutcome, TaskRow};
 pub use sqlite::Sqlite;
@@ -93,6 +95,8 @@ pub enum TasksOf {
     Principal(Principal),
     /// Those of one session, whoever began them.
     Session(SessionId),
+    /// All of them.
+    Everybody,
 }
 
 /// Tasks at rest, for as long as their results are kept.

@@ -4,6 +4,7 @@
 //! shows its metrics to nobody counts nothing.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -137,8 +138,17 @@ fn count(number: usize) -> f64 {
     number as f64
 }
 
+/// Calls of tools that this process has answered, also while nobody looks at its metrics.
+static CALLS_ENDED: AtomicU64 = AtomicU64::new(0);
+
+/// How many calls of tools this process has answered.
+pub(crate) fn calls_ended() -> u64 {
+    CALLS_ENDED.load(Ordering::Relaxed)
+}
+
 /// A call of a tool was answered, with `OK` or the code of what went wrong.
 pub(crate) fn call_ended(tool: &'static str, code: String, took: Duration) {
+    CALLS_ENDED.fetch_add(1, Ordering::Relaxed);
     counter!(CALLS, "tool" => tool, "code" => code).increment(1);
     histogram!(CALL_SECONDS, "tool" => tool).record(took);
 }

@@ -6,4 +6,4 @@ mod metrics;
 pub mod traces;
 
 pub use metrics::{Metrics, Moment, Now};
-pub(crate) use metrics::{call_ended, task_queued, task_ran};
+pub(crate) use metrics::{call_ended, calls_ended, task_queued, task_ran};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use codegen_audit::{Audit, Entry, EventKind};
 use codegen_proto::Secret;
 use codegen_types::{ErrorCode, Failure, Incarnation, WorkerId};
-use coordinator_core::worker::InvalidTiming;
+use coordinator_core::worker::{Admittance, InvalidTiming};
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -155,6 +155,12 @@ impl Workers {
     /// What is known of every worker, by name.
     pub fn snapshot(&self) -> Vec<WorkerSnapshot> {
         self.inner.registry.read().snapshot(since_boot())
+    }
+
+    /// What an operator says of a worker's name from now on, whichever lives of it there are.
+    pub(crate) fn admit(&self, worker: WorkerId, admittance: Admittance) {
+        self.inner.registry.write().admit(worker, admittance);
+        self.inner.changed.send_replace(());
     }
 
     /// Cuts every link. Tasks that still run end as unknown.

@@ -1,13 +1,13 @@
 //! What the coordinator knows of its workers: a plain table behind one lock, without any waiting.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_proto::{RegisterWorker, Secret};
 use codegen_types::{Capabilities, HeldSession, Incarnation, Runtime, WorkerId};
 use coordinator_core::placement::{self, Requirements, Unplaced, WorkerView};
-use coordinator_core::worker::{GoneWhy, Timing, WorkerInput, WorkerState};
+use coordinator_core::worker::{Admittance, GoneWhy, Timing, WorkerInput, WorkerState};
 use tokio::sync::watch;
 
 use super::awaited::Awaited;
@@ -22,6 +22,8 @@ use super::snapshot::WorkerSnapshot;
 pub(crate) struct Registry {
     workers: BTreeMap<WorkerId, Entry>,
     awaited: Awaited,
+    /// Names of which an operator said something, whether or not such a worker is there.
+    admittances: BTreeMap<WorkerId, Admittance>,
     timing: Timing,
     workers_max: usize,
     sessions_per_worker_max: u32,
@@ -33,6 +35,8 @@ struct Entry {
     state: WorkerState,
     heard: Duration,
     capabilities: Capabilities,
+    /// Of these, what placement asks for.
+    placing: placement::Capabilities,
     version: String,
     session: Fingerprint,
     credential: Credential,
@@ -90,7 +94,14 @@ pub(crate) struct Issued {
 
 impl Registry {
     pub(crate) fn new(timing: Timing, workers_max: usize, sessions_per_worker_max: u32) -> Self {
-        Self { workers: BTreeMap::new(), awaited: Awaited::default(), timing, workers_max, sessions_per_worker_max }
+        Self {
+            workers: BTreeMap::new(),
+            awaited: Awaited::default(),
+            admittances: BTreeMap::new(),
+            timing,
+            workers_max,
+            sessions_per_worker_max,
+        }
     }
 
     /// Lets a life of a worker in. The same incarnation resumes where it was; another one supersedes.
@@ -116,6 +127,7 @@ impl Registry {
             incarnation,
             state: WorkerState::joined(now),
             heard: now,
+            placing: placing(&capabilities),
             capabilities: capabilities.clone(),
             version: String::new(),
             session: Fingerprint::of(&issued.session),
@@ -125,6 +137,7 @@ impl Registry {
             slots: SlotBook::default(),
         });
         entry.slots.seed(capabilities.sessions_max.min(self.sessions_per_worker_max), &held);
+        entry.placing = placing(&capabilities);
         entry.capabilities = capabilities;
         entry.version = version;
         entry.session = Fingerprint::of(&issued.session);
@@ -266,17 +279,47 @@ impl Registry {
         self.workers.values().any(|entry| entry.state.status().takes_sessions())
     }
 
-    /// Chooses a worker and promises a slot of it.
+    /// What an operator says of a worker's name from now on.
+    pub(crate) fn admit(&mut self, worker: WorkerId, admittance: Admittance) {
+        match admittance {
+            Admittance::Open => drop(self.admittances.remove(&worker)),
+            Admittance::Cordoned | Admittance::Draining => drop(self.admittances.insert(worker, admittance)),
+        }
+    }
+
+    /// Chooses a worker and promises a slot of it. `prefer` has the session's files: no other will do.
     pub(crate) fn reserve(
         &mut self,
         requirements: &Requirements,
         prefer: Option<&WorkerId>,
     ) -> Result<(WorkerId, Incarnation), Unplaced> {
-        let views: Vec<WorkerView> = self.workers.iter().map(|(id, entry)| entry.view(id)).collect();
-        let chosen = placement::place(requirements, &views, prefer)?;
-        let entry = self.life(&chosen.id, chosen.incarnation).expect("a view is of a worker in the table");
+        let (worker, incarnation) = match prefer {
+            None => {
+                let chosen =
+                    placement::place(requirements, self.workers.iter().map(|(id, entry)| self.view(id, entry)))?;
+                (chosen.id.clone(), chosen.incarnation)
+            }
+            Some(worker) => {
+                let (id, entry) = self.workers.get_key_value(worker).ok_or_else(Unplaced::default)?;
+                let reopened = placement::reopen(requirements, &self.view(id, entry));
+                reopened.map_err(|unfit| Unplaced { reasons: vec![(id.clone(), unfit)] })?;
+                (id.clone(), entry.incarnation)
+            }
+        };
+        let entry = self.life(&worker, incarnation).expect("a view is of a worker in the table");
         entry.slots.reserve();
-        Ok((chosen.id.clone(), chosen.incarnation))
+        Ok((worker, incarnation))
+    }
+
+    fn view<'a>(&self, id: &'a WorkerId, entry: &'a Entry) -> WorkerView<'a> {
+        WorkerView {
+            id,
+            incarnation: entry.incarnation,
+            status: entry.state.status(),
+            admittance: self.admittances.get(id).copied().unwrap_or_default(),
+            capabilities: &entry.placing,
+            slots: entry.slots.view(),
+        }
     }
 
     /// Changes the slots of a life that is not over yet.
@@ -300,6 +343,7 @@ impl Registry {
             isolation: entry.capabilities.isolation.clone(),
             runtimes: entry.capabilities.runtimes.clone(),
             labels: entry.capabilities.labels.clone(),
+            admittance: self.admittances.get(id).copied().unwrap_or_default(),
             slots: entry.slots.view(),
             last_heartbeat_age: now.saturating_sub(entry.heard),
             link_up: entry.is_linked(),
@@ -363,20 +407,12 @@ impl Entry {
             self.state = self.state.step(WorkerInput::LinkUp, now, timing);
         }
     }
+}
 
-    fn view(&self, id: &WorkerId) -> WorkerView {
-        let runtimes: BTreeSet<String> =
-            self.capabilities.runtimes.iter().map(|runtime| runtime.name.clone()).collect();
-        WorkerView {
-            id: id.clone(),
-            incarnation: self.incarnation,
-            status: self.state.status(),
-            capabilities: placement::Capabilities {
-                isolation: self.capabilities.isolation.level,
-                runtimes,
-                labels: self.capabilities.labels.clone(),
-            },
-            slots: self.slots.view(),
-        }
+fn placing(capabilities: &Capabilities) -> placement::Capabilities {
+    placement::Capabilities {
+        isolation: capabilities.isolation.level,
+        runtimes: capabilities.runtimes.iter().map(|runtime| runtime.name.clone()).collect(),
+        labels: capabilities.labels.clone(),
     }
 }

@@ -1,5 +1,6 @@
 //! [`Fleet`] on the real workers: reserving slots, opening and closing sessions.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use codegen_proto::{CloseSession, OpenSession, SessionClosed, SessionOpened, sta
 use codegen_types::{
     ErrorCode, EventBody, Failure, Incarnation, IsolationLevel, Lease, Limits, Runtime, SessionId, WorkerId,
 };
-use coordinator_core::placement::{Requirements, Unfit, Unplaced};
+use coordinator_core::placement::{Missing, Requirements, Unfit, Unplaced};
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -27,6 +28,12 @@ use crate::dispatch;
 const TRIES_MAX: u32 = 3;
 /// The rest between two such tries.
 const TRY_REST: Duration = Duration::from_millis(50);
+/// When to ask again for a worker that is just not there.
+const AGAIN_SHORTLY: Duration = Duration::from_secs(1);
+/// When to ask again for room.
+const AGAIN_SOON: Duration = Duration::from_secs(5);
+/// When to ask again for what only an operator can add.
+const AGAIN_LATER: Duration = Duration::from_secs(60);
 
 impl Fleet for Workers {
     fn reserve(&self, requirements: &Requirements, prefer: Option<&WorkerId>) -> Result<Box<dyn Reservation>, Failure> {
@@ -204,33 +211,36 @@ impl Inner {
     }
 
     fn no_place(&self, unplaced: &Unplaced, prefer: Option<&WorkerId>) -> Failure {
-        let of_interest = |worker: &WorkerId| prefer.is_none_or(|preferred| preferred == worker);
-        let mut reasons = unplaced.reasons.iter().filter(|(worker, _)| of_interest(worker)).map(|(_, unfit)| unfit);
-        let is_isolation =
-            reasons.clone().count() > 0 && reasons.clone().all(|unfit| matches!(unfit, Unfit::Isolation { .. }));
-        if is_isolation {
-            return self.too_weak(unplaced);
-        }
-        let (code, next) = if reasons.all(|unfit| matches!(unfit, Unfit::Status(_) | Unfit::NotPreferred)) {
-            (ErrorCode::WorkerUnavailable, "try again shortly")
-        } else {
-            (ErrorCode::NoCapacity, "close a session that is no longer needed, or try again later")
-        };
-        let why = match prefer {
-            Some(worker) if !unplaced.reasons.iter().any(|(known, _)| known == worker) => {
-                format!("the worker `{worker}`, which has the session's files, has not joined")
+        let why = match (prefer, unplaced.reasons.first()) {
+            (Some(_), None) => "the worker that has the session's files has not joined".to_owned(),
+            (Some(_), Some((_, Unfit::Admittance(_)))) => {
+                "the worker that has the session's files is being drained; they are kept there".to_owned()
             }
-            Some(_) | None => unplaced.to_string(),
+            (Some(_), Some(_)) => format!("the session's files are on one worker, and it has no place: {unplaced}"),
+            (None, _) => unplaced.to_string(),
         };
-        Failure::new(code, format!("{}; {next}", self.explain(why)))
+        let (code, next, again) = match unplaced.missing() {
+            Missing::Isolation => return self.too_weak(unplaced),
+            Missing::Workers => (ErrorCode::WorkerUnavailable, "try again shortly", AGAIN_SHORTLY),
+            Missing::Capability if prefer.is_some() => {
+                (ErrorCode::WorkerUnavailable, "the operator has to say when it is back", AGAIN_LATER)
+            }
+            Missing::Capability => (ErrorCode::NoCapacity, "the operator has to add a worker that fits", AGAIN_LATER),
+            Missing::Room => {
+                let next = "close a session that is no longer needed, or try again later";
+                (ErrorCode::NoCapacity, next, AGAIN_SOON)
+            }
+        };
+        Failure::new(code, format!("{}; {next}", self.explain(why))).retry_after(again)
     }
 
     /// The refusal where isolation is what stands in the way: what each worker lacks, and the remedy.
     fn too_weak(&self, unplaced: &Unplaced) -> Failure {
         let workers = self.registry.read().snapshot(since_boot());
         let lacking = workers.iter().filter(|worker| unplaced.reasons.iter().any(|(id, _)| *id == worker.id));
-        let missing: Vec<String> =
+        let missing: BTreeSet<String> =
             lacking.map(|worker| worker.isolation.missing()).filter(|missing| !missing.is_empty()).collect();
+        let missing: Vec<String> = missing.into_iter().collect();
         Failure::new(ErrorCode::IsolationUnavailable, format!("{unplaced}; {}; nothing was run", missing.join("; ")))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use codegen_types::{Incarnation, IsolationReport, Runtime, WorkerId};
 use coordinator_core::placement::Slots;
-use coordinator_core::worker::WorkerStatus;
+use coordinator_core::worker::{Admittance, WorkerStatus};
 
 /// One worker at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct WorkerSnapshot {
     pub isolation: IsolationReport,
     /// What it can run.
     pub runtimes: Vec<Runtime>,
+    /// What an operator said about new work for it.
+    pub admittance: Admittance,
     /// Its operator's labels.
     pub labels: BTreeMap<String, String>,
     /// What room it has.

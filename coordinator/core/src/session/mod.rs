@@ -205,6 +205,11 @@ pub enum Input {
     Unshare,
     /// Time has passed.
     IdleSweep,
+    /// An operator has its worker drained.
+    WorkerDraining {
+        /// Which.
+        worker: WorkerId,
+    },
     /// The server goes down in good order.
     ServerStopping,
     /// The server has started and read this session from its store.
@@ -286,6 +291,8 @@ pub enum SuspendReason {
     Misplaced,
     /// Its worker has begun a new life.
     WorkerRestarted,
+    /// An operator has its worker drained.
+    WorkerDrained,
     /// The server went down in good order.
     ServerStopped,
     /// The server went down without a word.

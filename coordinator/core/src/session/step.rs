@@ -39,6 +39,7 @@ fn absent(input: &Input, now: i64) -> Stepped {
         | Input::Share
         | Input::Unshare
         | Input::IdleSweep
+        | Input::WorkerDraining { .. }
         | Input::ServerStopping
         | Input::ServerStarted { .. }
         | Input::WorkerJoined { .. }
@@ -86,6 +87,7 @@ fn opening(session: &Session, lease: &Lease, purpose: Purpose, input: &Input, no
         Input::CloseRequested { present } => begin_close(session, lease, CloseReason::Requested, *present),
         // The worker's answer to the opening says how that ended.
         Input::IdleSweep
+        | Input::WorkerDraining { .. }
         | Input::WorkerJoined { .. }
         | Input::WorkerGone { .. }
         | Input::Misplaced { .. }
@@ -113,6 +115,10 @@ fn ready(session: &Session, lease: &Lease, input: &Input, now: i64, rules: &Rule
             }
             suspend(session, lease, SuspendReason::Idle, end_processes(lease))
         }
+        Input::WorkerDraining { worker } if *worker == lease.worker && session.running.is_empty() => {
+            suspend(session, lease, SuspendReason::WorkerDrained, end_processes(lease))
+        }
+        Input::WorkerDraining { .. } => Err(Refusal::NotDue),
         Input::ServerStopping => suspend(session, lease, SuspendReason::ServerStopped, end_processes(lease)),
         Input::ServerStarted { tie: Tie::Child } => suspend(session, lease, SuspendReason::ServerRestarted, vec![]),
         // Its processes may be running: whether they are, its worker will say.
@@ -161,6 +167,7 @@ fn suspended(session: &Session, lease: &Lease, input: &Input, now: i64) -> Stepp
         Input::CloseRequested { present } => begin_close(session, lease, CloseReason::Requested, *present),
         Input::RetentionSweep { present } => begin_close(session, lease, CloseReason::Expired, *present),
         Input::IdleSweep
+        | Input::WorkerDraining { .. }
         | Input::ServerStopping
         | Input::ServerStarted { .. }
         | Input::WorkerJoined { .. }
@@ -195,6 +202,7 @@ fn lost(session: &Session, lease: &Lease, why: LostWhy, input: &Input, now: i64)
         Input::CloseRequested { .. } => close(session, CloseReason::Requested, now, vec![]),
         Input::RetentionSweep { .. } => close(session, CloseReason::Expired, now, vec![]),
         Input::IdleSweep
+        | Input::WorkerDraining { .. }
         | Input::ServerStopping
         | Input::ServerStarted { .. }
         | Input::WorkerJoined { .. }
@@ -229,9 +237,11 @@ fn closing(session: &Session, lease: &Lease, reason: CloseReason, input: &Input,
         Input::WorkerJoined { at, files: Files::Kept } => begin_close(session, lease, reason, Some(at.incarnation)),
         // Its worker has been away for so long that nobody will hear of it again.
         Input::RetentionSweep { .. } => close(session, reason, now, vec![]),
-        Input::ServerStopping | Input::WorkerGone { .. } | Input::Misplaced { .. } | Input::CloseFailed => {
-            Err(Refusal::NotDue)
-        }
+        Input::WorkerDraining { .. }
+        | Input::ServerStopping
+        | Input::WorkerGone { .. }
+        | Input::Misplaced { .. }
+        | Input::CloseFailed => Err(Refusal::NotDue),
     }
 }
 
@@ -251,6 +261,7 @@ fn closed(session: &Session, input: &Input, now: i64) -> Stepped {
         | Input::Share
         | Input::CloseRequested { .. } => Err(Refusal::Closed),
         Input::IdleSweep
+        | Input::WorkerDraining { .. }
         | Input::ServerStopping
         | Input::ServerStarted { .. }
         | Input::WorkerJoined { .. }

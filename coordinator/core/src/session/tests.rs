@@ -76,6 +76,8 @@ fn inputs() -> Vec<(&'static str, Input)> {
         ("share", Input::Share),
         ("unshare", Input::Unshare),
         ("idle sweep", Input::IdleSweep),
+        ("worker draining", Input::WorkerDraining { worker: same.worker.clone() }),
+        ("other worker draining", Input::WorkerDraining { worker: other.worker.clone() }),
         ("server stopping", Input::ServerStopping),
         ("server started", Input::ServerStarted { tie: Tie::Child }),
         ("server started, worker apart", Input::ServerStarted { tie: Tie::Apart }),
@@ -154,6 +156,7 @@ fn any_input() -> impl Strategy<Value = Input> {
         (0u128..6).prop_map(|n| Input::TaskEnded { task: task(n) }),
         prop::option::of(1u64..60_000).prop_map(|ttl_ms| Input::Update { ttl_ms }),
         Just(Input::IdleSweep),
+        prop::sample::select(vec!["w", "x"]).prop_map(|w| Input::WorkerDraining { worker: w.parse().unwrap() }),
         Just(Input::ServerStopping),
         tie.clone().prop_map(|tie| Input::ServerStarted { tie }),
         (place.clone(), files).prop_map(|(at, files)| Input::WorkerJoined { at, files }),
@@ -210,7 +213,7 @@ proptest! {
                 if before.state != after.state {
                     prop_assert!(transition.event.is_some(), "a state changed unrecorded");
                 }
-                if input == Input::IdleSweep && !before.running.is_empty() {
+                if matches!(input, Input::IdleSweep | Input::WorkerDraining { .. }) && !before.running.is_empty() {
                     prop_assert_eq!(&before.state, &after.state);
                 }
             }

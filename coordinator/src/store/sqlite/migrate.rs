@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0003_follow_the_log.sql"),
     include_str!("../../../migrations/0004_tokens.sql"),
     include_str!("../../../migrations/0005_sharing.sql"),
+    include_str!("../../../migrations/0006_cordons.sql"),
 ];
 
 pub(super) async fn migrate(writer: &SqlitePool) -> StoreResult<()> {

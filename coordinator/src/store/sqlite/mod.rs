@@ -4,6 +4,7 @@
 //! integrity. That is enough, because the log is the truth and a start puts right what the store has missed.
 
 mod checkpoints;
+mod cordons;
 mod migrate;
 mod sessions;
 mod statements;

@@ -36,6 +36,8 @@ macro_rules! recent_tasks {
 }
 pub(super) const RECENT_TASKS_OF_PRINCIPAL: &str = recent_tasks!("principal");
 pub(super) const RECENT_TASKS_OF_SESSION: &str = recent_tasks!("session");
+/// The parameter is 1, so that all statements are alike.
+pub(super) const RECENT_TASKS_OF_ALL: &str = recent_tasks!("1");
 pub(super) const PRUNE_OLD_TASKS: &str = "DELETE FROM tasks WHERE ended_ms < ?1";
 /// Keeps the newest rows whose sizes, summed from the last to go, fit. A row without output makes no room.
 macro_rules! too_large {
@@ -58,6 +60,12 @@ pub(super) const INSERT_TOKEN: &str = "INSERT INTO tokens \
 pub(super) const REVOKE_TOKEN: &str = "UPDATE tokens SET revoked_ms = ?2 WHERE id = ?1 AND revoked_ms IS NULL";
 pub(super) const REMOVE_TOKEN: &str = "DELETE FROM tokens WHERE id = ?1";
 pub(super) const TOKENS: &str = "SELECT * FROM tokens ORDER BY created_ms, id";
+
+pub(super) const PUT_CORDON: &str = "INSERT INTO cordons (worker, admittance, set_by, since_ms) \
+    VALUES (?1, ?2, ?3, ?4) ON CONFLICT (worker) DO UPDATE SET admittance = excluded.admittance, \
+    set_by = excluded.set_by, since_ms = excluded.since_ms";
+pub(super) const REMOVE_CORDON: &str = "DELETE FROM cordons WHERE worker = ?1";
+pub(super) const CORDONS: &str = "SELECT * FROM cordons ORDER BY worker";
 pub(super) const WAIT_FOR_DISK: &str = "PRAGMA synchronous = FULL";
 pub(super) const WAIT_NO_MORE: &str = "PRAGMA synchronous = NORMAL";
 
@@ -76,6 +84,7 @@ pub(super) const ALL: &[&str] = &[
     UNFINISHED_TASKS,
     RECENT_TASKS_OF_PRINCIPAL,
     RECENT_TASKS_OF_SESSION,
+    RECENT_TASKS_OF_ALL,
     PRUNE_OLD_TASKS,
     EMPTY_LARGE_TASKS,
     PRUNE_LARGE_TASKS,
@@ -83,6 +92,9 @@ pub(super) const ALL: &[&str] = &[
     REVOKE_TOKEN,
     REMOVE_TOKEN,
     TOKENS,
+    PUT_CORDON,
+    REMOVE_CORDON,
+    CORDONS,
     WAIT_FOR_DISK,
     WAIT_NO_MORE,
 ];

@@ -54,6 +54,7 @@ impl TaskStore for Sqlite {
                 TasksOf::Principal(principal) => {
                     sqlx::query(statements::RECENT_TASKS_OF_PRINCIPAL).bind(principal.as_str().to_owned())
                 }
+                TasksOf::Everybody => sqlx::query(statements::RECENT_TASKS_OF_ALL).bind(1),
                 TasksOf::Session(session) => sqlx::query(statements::RECENT_TASKS_OF_SESSION).bind(session.to_string()),
             };
             let query = query.bind(i64::from(limit));

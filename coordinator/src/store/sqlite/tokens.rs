@@ -54,7 +54,7 @@ impl TokenStore for Sqlite {
 
 impl Sqlite {
     /// Executes a statement and waits until the disk has it, which other writes are spared since the log repeats them.
-    async fn write_through(
+    pub(super) async fn write_through(
         &self,
         query: Query<'static, Engine, SqliteArguments>,
     ) -> Result<SqliteQueryResult, sqlx::Error> {
