@@ -33,8 +33,13 @@ impl Engine {
     /// A command of the engine's client.
     pub fn docker<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = Command::new("docker");
-        command.env("DOCKER_HOST", &self.host).args(arguments);
+        command.envs(self.environment()).args(arguments);
         command
+    }
+
+    /// What tells other clients of this engine.
+    pub fn environment(&self) -> [(&'static str, &str); 1] {
+        [("DOCKER_HOST", &self.host)]
     }
 
     /// Runs a command to its end.

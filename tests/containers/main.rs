@@ -3,6 +3,8 @@
 //! `make test` runs this with an engine at hand (`tests/with-engine`). Where there can be none, each test says by its name
 //! that it was skipped; with `CI=true` it fails.
 
+mod compose;
 mod engine;
+mod http;
 mod images;
 mod seccomp;
