@@ -101,12 +101,20 @@ impl Drop for Launched {
     }
 }
 
+fn serve(installation: &Installation, address: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Launched {
+    let always = ["serve", "--grpc", address, "--no-embedded-worker"];
+    let mut command = installation.command(always.iter().chain(arguments));
+    command.envs(environment.iter().copied());
+    Launched::start(command)
+}
+
 /// A server without a worker of its own.
 #[derive(Debug)]
 pub struct Fleet {
     /// The server.
     pub server: Launched,
     installation: Arc<Installation>,
+    environment: Vec<(&'static str, &'static str)>,
 }
 
 impl Fleet {
@@ -117,9 +125,27 @@ impl Fleet {
 
     /// Starts a server on an installation that is there already.
     pub fn on(installation: Arc<Installation>, arguments: &[&str]) -> Self {
-        let always = ["serve", "--grpc", "127.0.0.1:0", "--no-embedded-worker"];
-        let server = Launched::start(installation.command(always.iter().chain(arguments)));
-        Self { server, installation }
+        let server = serve(&installation, "127.0.0.1:0", arguments, &[]);
+        Self { server, installation, environment: Vec::new() }
+    }
+
+    /// Starts a server with these settings in its environment.
+    pub fn with_settings(environment: &[(&'static str, &'static str)]) -> Self {
+        let installation = Arc::new(Installation::new());
+        let server = serve(&installation, "127.0.0.1:0", &[], environment);
+        Self { server, installation, environment: environment.to_vec() }
+    }
+
+    /// Kills the server as the kernel's OOM killer would. Workers are processes of their own and go on.
+    pub fn kill_server(&mut self) {
+        self.server.signal(Signal::KILL);
+        self.server.wait(Duration::from_secs(10));
+    }
+
+    /// Starts the server again that was killed, where it was.
+    pub fn start_again(&mut self, address: &str) {
+        self.server = serve(&self.installation, address, &[], &self.environment);
+        self.address();
     }
 
     /// Where the server keeps its state.

@@ -8,6 +8,7 @@ mod oauth;
 mod packages;
 mod settings;
 mod values;
+mod workers;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub use layers::{ConfigError, Environment, Flags, Source};
 use layers::{Layers, Row};
 pub use settings::{KEYS, Key};
 pub use values::{EmbeddedWorker, LogLevel, ToolNames};
+pub use workers::WorkerTimes;
 
 /// Everything the coordinator can be told, checked.
 #[derive(Debug, Clone)]
@@ -43,8 +45,8 @@ pub struct Config {
     pub workspace_retention: Duration,
     /// Bytes that the files of all sessions that nobody uses may take together.
     pub workspace_retention_bytes: u64,
-    /// Silence after which a worker is given up.
-    pub worker_heartbeat_timeout: Duration,
+    /// How long workers are waited for.
+    pub worker_times: WorkerTimes,
     /// How long a server that was started on demand stays after its last client and task.
     pub linger: Duration,
     /// A call that runs so long is answered with its task.
@@ -112,7 +114,7 @@ impl Config {
             workspace_retention: layers.require(&settings::WORKSPACE_RETENTION, values::seconds(60, 3650 * DAY))?,
             workspace_retention_bytes: layers
                 .require(&settings::WORKSPACE_RETENTION_BYTES, values::bytes(1 << 20, 1 << 50))?,
-            worker_heartbeat_timeout: layers.require(&settings::WORKER_HEARTBEAT_TIMEOUT, values::seconds(151, DAY))?,
+            worker_times: workers::read(&mut layers)?,
             linger: layers.require(&settings::LINGER, values::seconds(0, DAY))?,
             yield_after: layers.require(&settings::YIELD_AFTER, values::seconds(1, 3600))?,
             grpc: grpc::read(&mut layers)?,

@@ -40,7 +40,13 @@ settings! {
     WORKSPACE_RETENTION_BYTES { "workspace_retention_bytes", "WORKSPACE_RETENTION_BYTES", None, Some("20GiB"),
         "a number of bytes or one with its unit such as `20GiB`, from 1MiB to 1024TiB" }
     WORKER_HEARTBEAT_TIMEOUT { "worker_heartbeat_timeout", "WORKER_HEARTBEAT_TIMEOUT", None, Some("5m"),
-        "a duration such as `5m`, from 151s (the time after which sessions are placed anew must have passed) to 1day" }
+        "a duration such as `5m`, from 4s to 1day, and longer than worker_reconnect_grace" }
+    WORKER_HEARTBEAT_INTERVAL { "worker_heartbeat_interval", "WORKER_HEARTBEAT_INTERVAL", None, Some("30s"),
+        "a duration such as `30s`, from 1s to 1m" }
+    WORKER_RECONNECT_GRACE { "worker_reconnect_grace", "WORKER_RECONNECT_GRACE", None, Some("2m"),
+        "a duration such as `2m`, from 3s to 1day, and longer than twice worker_keep_alive" }
+    WORKER_KEEP_ALIVE { "worker_keep_alive", "WORKER_KEEP_ALIVE", None, Some("10s"),
+        "a duration such as `10s`, from 1s to 1m" }
     LINGER { "linger", "LINGER", None, Some("1m"), "a duration such as `60s`, from 0s to 1day" }
     YIELD_AFTER { "yield_after", "YIELD_AFTER", None, Some("45s"),
         "a duration such as `45s`, from 1s to 1h; clients that are known to wait less get their task sooner" }

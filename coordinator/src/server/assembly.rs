@@ -9,7 +9,7 @@ use codegen_audit::{
     Audit, AuditUnavailable, Entry, EventKind, OpenError, Options as AuditOptions, last_segment_start, open_approvals,
 };
 use codegen_types::{Failure, IndexUrl, Limits};
-use coordinator_core::worker::{InvalidTiming, Timing};
+use coordinator_core::worker::InvalidTiming;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -151,8 +151,13 @@ impl Bound {
         let policies = Policies::load(config.policy.clone(), &audit).await?;
         let approvals = Approvals::new(audit.clone());
         let listeners = Listeners::bind(&state, &config.grpc).await?;
-        let timing = Timing { prune_after: config.worker_heartbeat_timeout, ..Timing::default() };
-        let options = WorkersOptions { timing, ..WorkersOptions::default() };
+        let times = config.worker_times;
+        let options = WorkersOptions {
+            timing: times.timing()?,
+            heartbeat_interval: times.heartbeat_interval,
+            keep_alive_interval: times.keep_alive,
+            ..WorkersOptions::default()
+        };
         let (workers, events) = Workers::new(options, audit.clone(), core.clone())?;
         let workers = workers.joined_by(authenticator.tokens().clone());
         let embedded = embedded_options(config, &state);
@@ -342,6 +347,7 @@ fn session_options(config: &Config) -> SessionOptions {
         limits: config.limits,
         quotas: config.quotas,
         isolation_minimum: config.isolation_minimum,
+        reconnect_grace: config.worker_times.reconnect_grace,
         ..SessionOptions::default()
     }
 }

@@ -1,0 +1,85 @@
+//! Workers are killed, paused and come back.
+
+use e2e::poll_until;
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::rig::{LONG, PATIENT, Rig, background, leaves, runs, says, session, state, wait};
+
+#[test]
+fn a_killed_worker_s_tasks_end_unknown_its_sessions_say_that_they_are_lost_and_others_take_new_ones() {
+    let mut rig = Rig::of(&["a", "b", "c"]);
+    let mut client = rig.fleet.client();
+    let sessions: Vec<_> = (0..3).map(|_| session(&mut client)).collect();
+    let (names, workspaces): (Vec<_>, Vec<_>) = sessions.iter().map(|session| rig.workspace(session)).unzip();
+    assert!(names.iter().all(|name| names.iter().filter(|other| *other == name).count() == 1), "spread: {names:?}");
+    let task = background(&mut client, "run_python", json!({"session_id": sessions[0], "code": PATIENT}));
+    says(&mut client, &task, "begun");
+    rig.worker(&names[0]).signal(Signal::KILL);
+    assert_eq!(leaves(&mut client, &task, "running"), "unknown");
+    wait(&mut client, &task).code("TASK_OUTCOME_UNKNOWN");
+    let shell = |command: &str, of: usize| json!({"session_id": sessions[of], "command": command});
+    let told = poll_until("the session is lost", LONG, || {
+        let told = client.tool("run_shell", shell("true", 0));
+        told.text.contains("SESSION_LOST").then_some(told)
+    });
+    assert!(told.text.contains("session_create"), "{told:?}");
+    for other in [1, 2] {
+        assert!(client.tool("run_shell", shell("echo here", other)).ok().contains("here"));
+    }
+    let another = session(&mut client);
+    assert_ne!(rig.workspace(&another).0, names[0], "it is placed where a worker is");
+    // The same worker comes back with the files: the handle works again, by a new lease.
+    rig.start_worker(&names[0]);
+    poll_until("its files are found", LONG, || {
+        let read = client.tool("fs_read", json!({"session_id": sessions[0], "path": "runs"}));
+        read.text.contains("ran").then_some(())
+    });
+    assert_eq!((state(&mut client, &task), runs(&workspaces[0])), (json!("unknown"), 1));
+    rig.verify();
+}
+
+#[test]
+fn a_paused_worker_goes_on_where_it_was_and_nothing_runs_twice() {
+    let mut rig = Rig::of(&["a"]);
+    let mut client = rig.fleet.client();
+    let session = session(&mut client);
+    let (_, workspace) = rig.workspace(&session);
+    let task = background(&mut client, "run_python", json!({"session_id": session, "code": PATIENT}));
+    says(&mut client, &task, "begun");
+    rig.worker("a").signal(Signal::STOP);
+    // Its silence is noticed by the keep-alive of the link.
+    poll_until("the link is down", LONG, || {
+        let listed = rig.fleet.installation().run(["workers", "ls", "--json"]);
+        String::from_utf8_lossy(&listed.stdout).contains("suspect").then_some(())
+    });
+    assert_eq!(state(&mut client, &task), "running");
+    rig.worker("a").signal(Signal::CONT);
+    std::fs::write(workspace.join("go"), "").expect("the file");
+    let result = wait(&mut client, &task);
+    assert!(result.ok().contains("begun\ngone on"), "{result:?}");
+    assert_eq!(runs(&workspace), 1);
+    rig.verify();
+}
+
+#[test]
+fn a_worker_that_was_given_up_and_comes_back_is_heard_once_more_and_not_as_if_nothing_had_been() {
+    let mut rig = Rig::of(&["a"]);
+    let mut client = rig.fleet.client();
+    let session = session(&mut client);
+    let task = background(&mut client, "run_shell", json!({"session_id": session, "command": "sleep 1; echo late"}));
+    rig.worker("a").signal(Signal::STOP);
+    assert_eq!(leaves(&mut client, &task, "running"), "unknown");
+    let shell = json!({"session_id": session, "command": "echo again"});
+    poll_until("the worker is gone", LONG, || {
+        client.tool("run_shell", shell.clone()).text.contains("SESSION_LOST").then_some(())
+    });
+    rig.worker("a").signal(Signal::CONT);
+    assert_eq!(leaves(&mut client, &task, "unknown"), "finished");
+    let records = rig.fleet.installation().run(["audit", "query", "--json"]);
+    let records = String::from_utf8_lossy(&records.stdout).into_owned();
+    let resolved = records.lines().filter(|line| line.contains("task.resolved") && line.contains(&task)).count();
+    assert_eq!(resolved, 1, "{records}");
+    assert!(client.tool("run_shell", shell).ok().contains("again"), "its session is opened by a new lease");
+    rig.verify();
+}
