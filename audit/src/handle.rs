@@ -21,6 +21,7 @@ use crate::record::{EncodedEvent, Record};
 use crate::redact::Redactor;
 use crate::sink::MemorySink;
 use crate::writer::Writer;
+use serde_json::Value;
 
 /// How a log is kept.
 #[derive(Debug, Clone)]
@@ -214,6 +215,13 @@ impl Audit {
             },
         };
         Pending { state }
+    }
+
+    /// Arguments as a record keeps them: what is long or secret as its length and digest. The same arguments give the same
+    /// for as long as the log lives.
+    #[must_use]
+    pub fn as_kept(&self, args: &Value) -> Value {
+        self.inner.redactor.value(args)
     }
 
     /// Whether the log can be written, now and from now on. A closed log is unavailable for good.

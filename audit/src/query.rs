@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use codegen_types::{LogSeq, SessionId, TaskId};
+use serde_json::Value;
 
 use crate::entry::{EventKind, Outcome};
 use crate::reader::{ReadError, records};
@@ -71,26 +72,35 @@ pub fn open_attempts(dir: &Path, from: Option<LogSeq>) -> Result<Vec<Record>, Re
     open_among(records(dir, from))
 }
 
-/// The `approval.requested` records from `from` on that no later record decides. Oldest first.
+/// The `approval.requested` records from `from` on that nobody decided, the oldest first: those that no later record
+/// decides, and those that the end of the server did, by a decision whose detail has a member of the name `by_end`.
 ///
 /// # Errors
 ///
 /// [`ReadError`] at the first record that cannot be read.
-pub fn open_approvals(dir: &Path, from: Option<LogSeq>) -> Result<Vec<Record>, ReadError> {
-    undecided_among(records(dir, from))
+pub fn open_approvals(dir: &Path, from: Option<LogSeq>, by_end: &str) -> Result<(Vec<Record>, Vec<Record>), ReadError> {
+    undecided_among(records(dir, from), by_end)
 }
 
-fn undecided_among(records: impl Iterator<Item = Result<Record, ReadError>>) -> Result<Vec<Record>, ReadError> {
+fn undecided_among(
+    records: impl Iterator<Item = Result<Record, ReadError>>,
+    by_end: &str,
+) -> Result<(Vec<Record>, Vec<Record>), ReadError> {
     let mut open = BTreeMap::<LogSeq, Record>::new();
+    let mut ended = Vec::new();
     for record in records {
         let record = record?;
         match (record.kind, record.cites) {
             (EventKind::ApprovalRequested, _) => drop(open.insert(record.seq, record)),
-            (EventKind::ApprovalDecided | EventKind::LogWithdrawn, Some(requested)) => drop(open.remove(&requested)),
+            (EventKind::ApprovalDecided | EventKind::LogWithdrawn, Some(requested)) => {
+                let request = open.remove(&requested);
+                let is_by_end = record.detail.as_ref().is_some_and(|detail| detail[by_end] == Value::Bool(true));
+                ended.extend(request.filter(|_| is_by_end));
+            }
             _ => {}
         }
     }
-    Ok(open.into_values().collect())
+    Ok((open.into_values().collect(), ended))
 }
 
 fn open_among(records: impl Iterator<Item = Result<Record, ReadError>>) -> Result<Vec<Record>, ReadError> {
@@ -151,8 +161,12 @@ mod tests {
         let two = audit.append(entry(EventKind::ApprovalRequested, None)).await.unwrap();
         audit.append(entry(EventKind::TaskOutcome, Some(two))).await.unwrap();
         audit.append(entry(EventKind::ApprovalDecided, Some(one))).await.unwrap();
-        let open = undecided_among(audit.memory_records().into_iter().map(Ok)).unwrap();
-        assert_eq!(open.iter().map(|record| record.seq).collect::<Vec<_>>(), [two]);
+        let three = audit.append(entry(EventKind::ApprovalRequested, None)).await.unwrap();
+        let detail = Some(serde_json::json!({"by_end": true}));
+        audit.append(Entry { detail, ..entry(EventKind::ApprovalDecided, Some(three)) }).await.unwrap();
+        let (open, ended) = undecided_among(audit.memory_records().into_iter().map(Ok), "by_end").unwrap();
+        let seqs = |records: &[Record]| records.iter().map(|record| record.seq).collect::<Vec<_>>();
+        assert_eq!((seqs(&open), seqs(&ended)), (vec![two], vec![three]));
     }
 
     #[tokio::test]

@@ -192,15 +192,18 @@ def test_the_policy_is_read_again_and_a_bad_one_changes_nothing(server):
     assert [one["outcome"] for one in loads()] == ["ok", "ok", "refused", "ok"]
 
 
-def test_a_server_that_is_killed_denies_what_was_pending(server):
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_the_end_of_the_server_denies_what_was_pending_and_whoever_asks_again_is_told(server, ending):
+    call = {"path": "deploy/x", "contents": "x" * 1000}
+
     async def flow():
         async with connect(server, "2025-11-25") as client:
-            call = {"session_id": await session(client), "path": "deploy/x", "contents": ""}
+            call["session_id"] = await session(client)
             async with anyio.create_task_group() as group:
                 group.start_soon(client.call_tool, "fs_write", call)
                 pending = await server.pending()
-                server.process.kill()
-                server.process.wait()
+                server.process.send_signal(ending)
+                await anyio.to_thread.run_sync(server.process.wait)
                 group.cancel_scope.cancel()
             return pending["id"]
 
@@ -208,10 +211,25 @@ def test_a_server_that_is_killed_denies_what_was_pending(server):
     command = [*server.process.args]
     again = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        assert "http://" in again.stderr.readline()
+        said = again.stderr.readline()
+        assert "http://" in said, said
+        server.url = said.split()[-1]
         [decided] = [one for one in server.records() if one["type"] == "approval.decided"]
         assert decided["detail"]["approval"] == approval and decided["detail"]["decision"] == "withdrawn"
         assert json.loads(server.run("approvals", "ls", "--json").stdout) == []
+
+        async def asks_again():
+            async with connect(server, "2025-11-25") as client:
+                told = await client.call_tool("fs_write", {**call, "idempotency_key": "k"})
+                assert told.is_error and "the server was restarted" in text(told), text(told)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(client.call_tool, "fs_write", call)
+                    pending = await server.pending()
+                    shown = server.run("approvals", "show", pending["id"])
+                    assert "contents:\n  xxx" in shown.stdout, shown.stderr
+                    group.cancel_scope.cancel()
+
+        anyio.run(asks_again)
     finally:
         again.send_signal(signal.SIGTERM)
         assert again.wait(timeout=30) == 0

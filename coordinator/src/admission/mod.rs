@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::approvals::Asking;
 use crate::identity::Scopes;
-use crate::policy::Gate;
+use crate::policy::{Gate, Whole};
 use crate::refusals::Verdict;
 use crate::session::Leave;
 use accounts::{Account, Accounts};
@@ -52,6 +52,8 @@ pub struct Asked<'a> {
     pub session: Option<SessionId>,
     /// The client program, as it names itself; for records only.
     pub client: Option<&'a str>,
+    /// The request that it is a part of, when leave was given for the whole of that.
+    pub whole: Option<&'a Whole>,
     /// How the user of the client can be asked to approve of it.
     pub asking: &'a Asking,
     /// How long it may wait for an operator's approval before it is answered.
@@ -122,6 +124,17 @@ impl Admission {
             None => Leave::Free,
         };
         Ok(Admitted { _account: account, leave })
+    }
+
+    /// Lets in all calls together that one request consists of, each of which is counted and looked at by itself, too.
+    ///
+    /// # Errors
+    /// What the policy's gate gives.
+    pub async fn admit_whole(&self, asked: &Asked<'_>) -> Result<Whole, Failure> {
+        match &self.gate {
+            Some(gate) => gate.pass_whole(asked).await,
+            None => Ok(Whole::default()),
+        }
     }
 
     /// Counts a call that is refused or answered without anything being done, so that those are bounded, too.

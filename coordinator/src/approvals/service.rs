@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_audit::{Audit, Entry, EventKind, Outcome, Record};
+use codegen_audit::{Audit, Entry, EventKind, Outcome};
 use codegen_types::{ApprovalId, ErrorCode, Failure, Principal};
 use coordinator_core::policy::Approvers;
 use parking_lot::Mutex;
@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::asking::Said;
-use super::shown::ApprovalView;
+use super::orphans;
+use super::shown::{ApprovalView, ApprovalWhole};
 use super::table::Table;
 
 /// The longest reason for a decision, in characters. A longer one is cut.
@@ -96,6 +97,14 @@ impl Approvals {
         self.0.table.lock().views()
     }
 
+    /// A request with all there is of its arguments.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`: it is not there, or over.
+    pub fn show(&self, id: ApprovalId) -> Result<ApprovalWhole, Failure> {
+        self.0.table.lock().whole(id).ok_or_else(super::table::no_such_request)
+    }
+
     /// Approves of a call. The decision is in the log when this returns.
     ///
     /// # Errors
@@ -154,6 +163,7 @@ impl Approvals {
             detail: Some(json!({
                 "approval": id, "decision": verdict.as_str(), "way": by.map(|by| by.way.as_str()), "why": why,
                 "caller": view.principal, "rule": view.rule,
+                (orphans::BY_END): (verdict == Verdict::Ended).then_some(true),
             })),
             ..Entry::default()
         };
@@ -241,30 +251,6 @@ impl Approvals {
                     }
                 }
                 () = self.0.due.notified() => {}
-            }
-        }
-    }
-
-    /// Records that what was pending when an earlier server ended without a word is denied: nobody waits for it any more.
-    pub(crate) async fn deny_orphans(&self, requested: Vec<Record>) {
-        for orphan in requested {
-            let about = |name: &str| orphan.detail.as_ref().and_then(|detail| detail.get(name).cloned());
-            let detail = json!({
-                "approval": about("approval"), "decision": "withdrawn", "why": "the server ended without a word",
-                "caller": orphan.principal, "rule": about("rule"),
-            });
-            let entry = Entry {
-                kind: EventKind::ApprovalDecided,
-                session: orphan.session,
-                tool: orphan.tool,
-                outcome: Some(Outcome::Refused),
-                cites: Some(orphan.seq),
-                detail: Some(detail),
-                ..Entry::default()
-            };
-            if let Err(error) = self.0.audit.append(entry).await {
-                tracing::warn!(%error, "that a request for approval is over is not in the log");
-                return;
             }
         }
     }

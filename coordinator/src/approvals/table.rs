@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::shown::{ApprovalState, ApprovalView};
+use super::orphans::Orphan;
+use super::shown::{ApprovalState, ApprovalView, ApprovalWhole, Rest};
 
 /// Requests that there can be at once, of all principals. One more call is refused.
 pub const PENDING_MAX: usize = 1_000;
@@ -19,12 +20,21 @@ pub const PENDING_PER_PRINCIPAL_MAX: usize = 32;
 /// How long an approval is good for, and a denial is remembered for whoever has not heard of it.
 pub(super) const DECIDED_KEPT: Duration = Duration::from_secs(600);
 
+/// Bytes of arguments that are kept whole, of all requests together. What comes then is shown in part alone.
+const WHOLE_BYTES_OF_ALL: usize = 16 << 20;
+
 /// All requests.
 #[derive(Default)]
-pub(super) struct Table(HashMap<ApprovalId, Entry>);
+pub(super) struct Table {
+    requests: HashMap<ApprovalId, Entry>,
+    /// Those of an earlier server that nobody was told of yet.
+    pub(super) orphans: Vec<Orphan>,
+}
 
 pub(super) struct Entry {
     pub(super) view: ApprovalView,
+    /// The arguments whole, as JSON, where the view has less.
+    whole: Option<String>,
     digest: ArgumentDigest,
     stage: Stage,
     /// When it is over: denied by silence, or no longer good.
@@ -74,20 +84,20 @@ impl Table {
     /// Where a call stands; an approval that is found is used up, and a denial that is told is forgotten. A call that has
     /// to wait is counted as one that waits, in the same step: what is decided from now on, it hears.
     pub(super) fn join(&mut self, digest: &ArgumentDigest, now: Instant) -> Standing {
-        let Some((id, entry)) = self.0.iter_mut().find(|(_, entry)| entry.digest == *digest) else {
+        let Some((id, entry)) = self.requests.iter_mut().find(|(_, entry)| entry.digest == *digest) else {
             return Standing::Unknown;
         };
         let id = *id;
         match &entry.stage {
             Stage::Approved(_) if entry.expires > now => {
-                self.0.remove(&id);
+                self.requests.remove(&id);
                 Standing::Granted(id)
             }
             Stage::Denied(why) => {
                 let why = why.clone();
                 // Others that wait hear of it, too.
                 if entry.waiting == 0 {
-                    self.0.remove(&id);
+                    self.requests.remove(&id);
                 }
                 Standing::Denied(why)
             }
@@ -108,36 +118,43 @@ impl Table {
     /// `QUOTA_EXCEEDED`: there are too many.
     pub(super) fn insert(
         &mut self,
-        view: ApprovalView,
+        mut view: ApprovalView,
+        whole: Option<String>,
         digest: ArgumentDigest,
         expires: Instant,
     ) -> Result<(), Failure> {
-        let own = self.0.values().filter(|entry| entry.view.principal == view.principal && !entry.is_denied()).count();
-        if own >= PENDING_PER_PRINCIPAL_MAX || self.0.len() >= PENDING_MAX {
+        let own =
+            self.requests.values().filter(|entry| entry.view.principal == view.principal && !entry.is_denied()).count();
+        if own >= PENDING_PER_PRINCIPAL_MAX || self.requests.len() >= PENDING_MAX {
             let whose = if own >= PENDING_PER_PRINCIPAL_MAX { "of yours " } else { "" };
             let message = format!("too many calls {whose}wait for approval; nothing was done");
             return Err(Failure::new(ErrorCode::QuotaExceeded, message));
         }
         self.forget_oldest_denial(&view.principal);
-        let entry =
-            Entry { view, digest, stage: Stage::Recording, expires, waiting: 1, changed: watch::Sender::new(()) };
-        self.0.insert(entry.view.id, entry);
+        let kept: usize = self.requests.values().filter_map(|entry| entry.whole.as_ref()).map(String::len).sum();
+        let whole = whole.filter(|whole| kept + whole.len() <= WHOLE_BYTES_OF_ALL);
+        if whole.is_none() && view.rest == Rest::Kept {
+            view.rest = Rest::NotKept;
+        }
+        let changed = watch::Sender::new(());
+        let entry = Entry { view, whole, digest, stage: Stage::Recording, expires, waiting: 1, changed };
+        self.requests.insert(entry.view.id, entry);
         Ok(())
     }
 
     /// Bounds the denials that are remembered of one principal, but for those that somebody is just being told.
     fn forget_oldest_denial(&mut self, principal: &Principal) {
         let told = |entry: &&Entry| entry.is_denied() && entry.waiting == 0 && entry.view.principal == *principal;
-        let denials = self.0.values().filter(told);
+        let denials = self.requests.values().filter(told);
         let (count, oldest) = (denials.clone().count(), denials.min_by_key(|entry| entry.expires));
         if let Some(id) = oldest.map(|entry| entry.view.id).filter(|_| count >= PENDING_PER_PRINCIPAL_MAX) {
-            self.0.remove(&id);
+            self.requests.remove(&id);
         }
     }
 
     /// The record of a request is durable.
     pub(super) fn recorded(&mut self, id: ApprovalId, seq: LogSeq) {
-        if let Some(entry) = self.0.get_mut(&id) {
+        if let Some(entry) = self.requests.get_mut(&id) {
             entry.stage = Stage::Pending(seq);
             entry.changed.send_replace(());
         }
@@ -145,14 +162,14 @@ impl Table {
 
     /// Forgets a request.
     pub(super) fn remove(&mut self, id: ApprovalId) {
-        if let Some(entry) = self.0.remove(&id) {
+        if let Some(entry) = self.requests.remove(&id) {
             entry.changed.send_replace(());
         }
     }
 
     /// A call waits no more; how many still do.
     pub(super) fn unwait(&mut self, id: ApprovalId) -> usize {
-        let Some(entry) = self.0.get_mut(&id) else { return 0 };
+        let Some(entry) = self.requests.get_mut(&id) else { return 0 };
         entry.waiting = entry.waiting.saturating_sub(1);
         entry.waiting
     }
@@ -162,7 +179,8 @@ impl Table {
     /// # Errors
     /// `NOT_FOUND`: there is none that is shown. `PRECONDITION_FAILED`: it is decided.
     pub(super) fn begin(&mut self, id: ApprovalId) -> Result<Undecided, Failure> {
-        let entry = self.0.get_mut(&id).filter(|entry| entry.stage != Stage::Recording).ok_or_else(no_such_request)?;
+        let entry =
+            self.requests.get_mut(&id).filter(|entry| entry.stage != Stage::Recording).ok_or_else(no_such_request)?;
         let Stage::Pending(requested) = entry.stage else {
             let message = format!("{id} is decided already; a decision is final");
             return Err(Failure::new(ErrorCode::PreconditionFailed, message));
@@ -173,7 +191,7 @@ impl Table {
 
     /// The decision could not be recorded, and there is none.
     pub(super) fn undo(&mut self, id: ApprovalId) {
-        if let Some(entry) = self.0.get_mut(&id)
+        if let Some(entry) = self.requests.get_mut(&id)
             && let Stage::Deciding(requested) = entry.stage
         {
             entry.stage = Stage::Pending(requested);
@@ -182,7 +200,7 @@ impl Table {
 
     /// The record of a decision is durable; `why` when it is a denial.
     pub(super) fn decided(&mut self, id: ApprovalId, denied: Option<String>, now: Instant) -> Option<ApprovalView> {
-        let entry = self.0.get_mut(&id)?;
+        let entry = self.requests.get_mut(&id)?;
         let Stage::Deciding(requested) = entry.stage else { return None };
         entry.view.state = if denied.is_some() { ApprovalState::Denied } else { ApprovalState::Approved };
         entry.stage = denied.map_or(Stage::Approved(requested), Stage::Denied);
@@ -196,7 +214,7 @@ impl Table {
     pub(super) fn overdue(&mut self, now: Instant) -> (Vec<ApprovalId>, Vec<Undecided>) {
         let mut lapsed = Vec::new();
         let mut silent = Vec::new();
-        self.0.retain(|id, entry| match &entry.stage {
+        self.requests.retain(|id, entry| match &entry.stage {
             _ if entry.expires > now => true,
             Stage::Pending(_) => {
                 silent.push(*id);
@@ -215,46 +233,73 @@ impl Table {
     /// When the next request is over.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let due = |entry: &&Entry| !matches!(entry.stage, Stage::Recording | Stage::Deciding(_));
-        self.0.values().filter(due).map(|entry| entry.expires).min()
+        self.requests.values().filter(due).map(|entry| entry.expires).min()
     }
 
     /// Every request that is pending.
     pub(super) fn pending(&self) -> Vec<ApprovalId> {
-        self.0.values().filter(|entry| matches!(entry.stage, Stage::Pending(_))).map(|entry| entry.view.id).collect()
+        self.requests
+            .values()
+            .filter(|entry| matches!(entry.stage, Stage::Pending(_)))
+            .map(|entry| entry.view.id)
+            .collect()
     }
 
     /// Every request that is shown, the oldest first.
     pub(super) fn views(&self) -> Vec<ApprovalView> {
-        let shown = self.0.values().filter(|entry| entry.stage != Stage::Recording);
+        let shown = self.requests.values().filter(|entry| entry.stage != Stage::Recording);
         let mut views: Vec<ApprovalView> = shown.map(|entry| entry.view.clone()).collect();
         views.sort_by_key(|view| (view.created, view.id));
         views
     }
 
+    /// A request that is shown, with all there is of its arguments.
+    pub(super) fn whole(&self, id: ApprovalId) -> Option<ApprovalWhole> {
+        let entry = self.requests.get(&id).filter(|entry| entry.stage != Stage::Recording)?;
+        let view = entry.view.clone();
+        let whole = match (&entry.whole, view.rest) {
+            (Some(text), _) => serde_json::from_str(text).ok(),
+            (None, Rest::Nothing) => Some(view.arguments.clone()),
+            (None, Rest::Kept | Rest::NotKept) => None,
+        };
+        Some(ApprovalWhole { view, whole })
+    }
+
+    /// What of the arguments of a request is not shown.
+    pub(super) fn rest(&self, id: ApprovalId) -> Rest {
+        self.requests.get(&id).map_or(Rest::NotKept, |entry| entry.view.rest)
+    }
+
     /// Who made the call, and who may approve of it, when the request is there.
     pub(super) fn of(&self, id: ApprovalId) -> Option<(Principal, ArgumentDigest, Approvers)> {
-        let entry = self.0.get(&id)?;
+        let entry = self.requests.get(&id)?;
         Some((entry.view.principal.clone(), entry.digest, entry.view.approvers))
     }
 }
 
-pub(super) fn no_such_request() -> Failure {
+pub(crate) fn no_such_request() -> Failure {
     Failure::new(ErrorCode::NotFound, "there is no such request for approval, or it is over")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::shown::WHOLE_BYTES_MAX;
     use super::*;
     use serde_json::Value;
 
     fn pending(table: &mut Table, digest: ArgumentDigest) -> ApprovalId {
+        pending_of(table, digest, "ann", None)
+    }
+
+    fn pending_of(table: &mut Table, digest: ArgumentDigest, user: &str, whole: Option<String>) -> ApprovalId {
         let (id, now) = (ApprovalId::mint(), Timestamp::now());
         let view = ApprovalView {
             id,
             state: ApprovalState::Pending,
-            principal: Principal::os_user("ann"),
+            principal: Principal::os_user(user),
             tool: "fs_write".to_owned(),
             arguments: Value::Null,
+            rest: Rest::Kept,
             session: None,
             client: None,
             rule: "r".to_owned(),
@@ -263,7 +308,7 @@ mod tests {
             created: now,
             expires: now + DECIDED_KEPT,
         };
-        table.insert(view, digest, Instant::now() + DECIDED_KEPT).unwrap();
+        table.insert(view, whole, digest, Instant::now() + DECIDED_KEPT).unwrap();
         table.recorded(id, LogSeq(1));
         id
     }
@@ -286,6 +331,23 @@ mod tests {
             assert!(matches!(table.join(&digest, now), Standing::Denied(why) if why == "no"));
         }
         assert!(matches!(table.join(&digest, now), Standing::Unknown));
+    }
+
+    #[tokio::test]
+    async fn arguments_are_kept_within_bounds_and_what_is_not_kept_is_said() {
+        let (mut table, mut digest) = (Table::default(), [0; 32]);
+        let kept: Vec<bool> = (0..WHOLE_BYTES_OF_ALL / WHOLE_BYTES_MAX + 1)
+            .map(|n| {
+                digest[..8].copy_from_slice(&n.to_be_bytes());
+                let text = format!("{:?}", "x".repeat(WHOLE_BYTES_MAX - 2));
+                let id = pending_of(&mut table, digest, &(n / PENDING_PER_PRINCIPAL_MAX).to_string(), Some(text));
+                let shown = table.whole(id).unwrap();
+                assert_eq!(shown.whole.is_some(), shown.view.rest == Rest::Kept);
+                shown.whole.is_some()
+            })
+            .collect();
+        let (last, others) = kept.split_last().unwrap();
+        assert!(!last && others.iter().all(|kept| *kept));
     }
 
     #[tokio::test]

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::asking::{AskUser, Asking, Given, Question, Round};
+use super::orphans;
 use super::service::{Approvals, Decider, Way, unrecorded};
-use super::shown::{self, ApprovalState, ApprovalView};
+use super::shown::{self, ApprovalState, ApprovalView, Arguments};
 use super::table::Standing;
 
 /// After how long a call that was answered too early had best be made again.
@@ -96,7 +97,7 @@ impl Approvals {
                 }
             };
             let id = waiting.id;
-            let question = || question(id, need, expires);
+            let question = || self.question(id, need, expires);
             let waited = match need.asking {
                 Asking::Again(round) if user_may => {
                     round.put(question());
@@ -159,12 +160,14 @@ impl Approvals {
         let id = ApprovalId::mint();
         let digest = need.digest();
         let created = Timestamp::now();
+        let Arguments { shown, rest, whole } = Arguments::of(need.args);
         let view = ApprovalView {
             id,
             state: ApprovalState::Pending,
             principal: need.principal.clone(),
             tool: need.tool.to_owned(),
-            arguments: shown::shortened(need.args),
+            arguments: shown,
+            rest,
             session: need.session,
             client: need.client.map(str::to_owned),
             rule: need.rule.to_owned(),
@@ -185,11 +188,15 @@ impl Approvals {
             })),
             ..Entry::default()
         };
+        let kept = orphans::kept(&self.0.audit, need.args);
         {
             let mut table = self.0.table.lock();
             // The same call may have come in between.
             match table.join(&digest, Instant::now()) {
-                Standing::Unknown => table.insert(view, digest, Instant::now() + need.terms.timeout)?,
+                Standing::Unknown if table.forget_orphan(need, &kept) => {
+                    return Ok(Stands::Denied(orphans::RESTARTED.to_owned()));
+                }
+                Standing::Unknown => table.insert(view, whole, digest, Instant::now() + need.terms.timeout)?,
                 standing => {
                     drop(table);
                     return Ok(Stands::of(self, standing));
@@ -216,6 +223,17 @@ impl Approvals {
         recording.await.unwrap_or_else(|_| Err(unrecorded()))?;
         self.0.due.notify_one();
         Ok(waiting.hear(&digest))
+    }
+
+    fn question(&self, id: ApprovalId, need: &Need<'_>, expires: Instant) -> Question {
+        let reason = need.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+        let arguments = Arguments::of(need.args).shown;
+        let note = self.0.table.lock().rest(id).note(id).map_or_else(String::new, |note| format!("\n{note}"));
+        let message = format!(
+            "May this call of {} go on? The policy's rule {:?} wants it approved{reason}.\nArguments: {arguments}{note}",
+            need.tool, need.rule
+        );
+        Question { approval: id, message, remaining: expires.saturating_duration_since(Instant::now()) }
     }
 
     async fn wait_for_user(
@@ -322,16 +340,6 @@ impl Drop for Waiting<'_> {
             self.approvals.0.table.lock().unwait(self.id);
         }
     }
-}
-
-fn question(id: ApprovalId, need: &Need<'_>, expires: Instant) -> Question {
-    let reason = need.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-    let arguments = shown::shortened(need.args);
-    let message = format!(
-        "May this call of {} go on? The policy's rule {:?} wants it approved{reason}.\nArguments: {arguments}",
-        need.tool, need.rule
-    );
-    Question { approval: id, message, remaining: expires.saturating_duration_since(Instant::now()) }
 }
 
 fn required(id: ApprovalId, need: &Need<'_>, expires: Instant) -> Failure {

@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use codegen_audit::for_terminal;
 use codegen_types::{Failure, Principal};
-use coordinator_core::policy::{Action, Approvers, Decision, Effect, Policy, Subject, Touch};
+use coordinator_core::policy::{Action, Approvers, Decision, Effect, KnownTool, Policy, Subject, Touch};
 use serde_json::{Value, json};
 
 use super::{complain, print};
-use crate::policy::{Hosts, PolicyError, of_call, read};
-use crate::tools::{TOOLS, find};
+use crate::policy::{Hosts, PolicyError, names_paths, of_call, read};
+use crate::tools::{TOOLS, Tool, find};
 
 /// The file is no policy.
 const INVALID: u8 = 1;
@@ -85,9 +85,10 @@ pub(super) fn run(command: &PolicyCommand, configured: Option<&Path>, hosts: &Ho
 }
 
 fn check(file: &Path, json: bool) -> ExitCode {
-    let names: Vec<&str> = TOOLS.iter().map(|tool| tool.name).collect();
+    let known = |tool: &Tool| KnownTool { name: tool.name, names_paths: names_paths(tool) };
+    let known: Vec<KnownTool<'_>> = TOOLS.iter().map(known).collect();
     let (errors, warnings, rules, sha256) = match read(file) {
-        Ok((policy, sha256)) => (Vec::new(), policy.warnings(&names), policy.rules().len(), Some(sha256)),
+        Ok((policy, sha256)) => (Vec::new(), policy.warnings(&known), policy.rules().len(), Some(sha256)),
         Err(PolicyError::Invalid { source, .. }) => (source.0, Vec::new(), 0, None),
         Err(error) => return complain(&error, INVALID),
     };

@@ -103,6 +103,7 @@ async fn alone(state: &LockedStateDir, ask: Ask) -> Result<Value, AskError> {
         Ask::TokensList
         | Ask::Operate(_)
         | Ask::ApprovalsList
+        | Ask::ApprovalsShow { .. }
         | Ask::ApprovalsApprove { .. }
         | Ask::ApprovalsDeny { .. } => Audit::in_memory(),
         Ask::TokensCreate(_) | Ask::TokensRevoke { .. } => Audit::open(AuditOptions::new(state.audit_dir())).await?.0,

@@ -40,6 +40,11 @@ pub enum Ask {
     Operate(OperateAsk),
     /// To list the calls that wait for approval.
     ApprovalsList,
+    /// To see one of them whole.
+    ApprovalsShow {
+        /// Which request.
+        id: ApprovalId,
+    },
     /// To approve of a call.
     ApprovalsApprove {
         /// Which request.

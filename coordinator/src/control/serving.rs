@@ -124,6 +124,7 @@ impl Control {
                 running::answer(self.running()?, ask, actor).await
             }
             Ask::ApprovalsList => Ok(json(&self.approvals.list())),
+            Ask::ApprovalsShow { id } => Ok(json(&self.approvals.show(id)?)),
             Ask::ApprovalsApprove { id, why } => {
                 Ok(json(&self.approvals.approve(id, &self.decider(), why.as_deref()).await?))
             }

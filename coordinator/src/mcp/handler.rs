@@ -196,6 +196,7 @@ impl Handler {
             scopes: self.scopes(&context),
             client: self.client(&context),
             trace: self.trace(&context),
+            whole: None,
             asking,
             events,
             cancel: cancel.clone(),

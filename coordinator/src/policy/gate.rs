@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::file::Policies;
 use super::subjects;
+use super::whole::{Question, Whole};
 use crate::admission::Asked;
 use crate::approvals::{Approvals, Need};
 use crate::session::Leave;
@@ -72,34 +73,60 @@ impl Gate {
         asked: &Asked<'_>,
         is_repeat: impl Future<Output = bool> + Send,
     ) -> Result<Leave, Failure> {
+        self.judge(asked, is_repeat).await.map(|(leave, _)| leave)
+    }
+
+    /// Lets all calls through of which a request consists, as one.
+    ///
+    /// # Errors
+    /// As of [`pass`](Self::pass).
+    pub(crate) async fn pass_whole(&self, asked: &Asked<'_>) -> Result<Whole, Failure> {
+        self.judge(asked, std::future::ready(false)).await.map(|(_, whole)| whole)
+    }
+
+    async fn judge(
+        &self,
+        asked: &Asked<'_>,
+        is_repeat: impl Future<Output = bool> + Send,
+    ) -> Result<(Leave, Whole), Failure> {
         let policy = self.policies.current();
         if allows_everything(&policy) {
-            return Ok(Leave::Free);
+            return Ok(Default::default());
         }
         let subjects = subjects::of_call(asked.tool, asked.args, &self.hosts)?;
         let action = Action { principal: asked.principal, tool: asked.tool, subjects: &subjects };
         let decision = policy.decide(action);
         match decision.effect {
-            Effect::Allow => Ok(Leave::Free),
+            Effect::Allow => Ok(Default::default()),
             Effect::Deny => Err(denied(&decision)),
-            Effect::RequireApproval if is_repeat.await => Ok(Leave::OfEarlier),
-            Effect::RequireApproval => {
-                let need = Need {
-                    principal: asked.principal,
-                    tool: asked.tool,
-                    args: asked.args,
-                    session: asked.session,
-                    client: asked.client,
-                    rule: decision.rule.map_or(DEFAULT, |rule| &rule.name),
-                    reason: decision.rule.and_then(|rule| rule.reason.as_deref()),
-                    terms: decision.terms,
-                    asking: asked.asking,
-                    patience: asked.patience,
-                    cancel: asked.cancel,
-                };
-                self.approvals.obtain(&need).await.map(Leave::Approved)
-            }
+            Effect::RequireApproval if is_repeat.await => Ok((Leave::OfEarlier, Whole::default())),
+            Effect::RequireApproval => self.approved(asked, &decision).await,
         }
+    }
+
+    /// Waits until somebody approves of a call, unless somebody did of the request that it is a part of.
+    async fn approved(&self, asked: &Asked<'_>, decision: &Decision<'_>) -> Result<(Leave, Whole), Failure> {
+        let rule = decision.rule.map_or(DEFAULT, |rule| &rule.name);
+        let Asked { principal, tool, args, .. } = *asked;
+        let question = Question { principal, tool, args, rule, approvers: decision.terms.approvers };
+        if let Some(approval) = asked.whole.and_then(|whole| whole.covers(question)) {
+            return Ok((Leave::Approved(approval), Whole::default()));
+        }
+        let need = Need {
+            principal,
+            tool,
+            args,
+            session: asked.session,
+            client: asked.client,
+            rule,
+            reason: decision.rule.and_then(|rule| rule.reason.as_deref()),
+            terms: decision.terms,
+            asking: asked.asking,
+            patience: asked.patience,
+            cancel: asked.cancel,
+        };
+        let leave = Leave::Approved(self.approvals.obtain(&need).await?);
+        Ok((leave, Whole::of(leave, question)))
     }
 
     /// Whether something may be looked at by another way than a call of this tool, which nobody can approve of.

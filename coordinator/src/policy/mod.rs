@@ -6,7 +6,9 @@
 mod file;
 mod gate;
 mod subjects;
+mod whole;
 
 pub use file::{Policies, PolicyError, read};
 pub use gate::{Gate, Hosts};
-pub use subjects::{of_call, of_file};
+pub use subjects::{names_paths, of_call, of_file};
+pub use whole::Whole;

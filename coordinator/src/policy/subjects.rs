@@ -5,11 +5,14 @@ use coordinator_core::policy::{Subject, Touch};
 use serde_json::Value;
 
 use super::gate::Hosts;
+use crate::tools::Tool;
 
 /// The tools that reach all that is below the path they name.
 const TREE_TOOLS: [&str; 3] = ["fs_search", "lint_check", "artifact_list"];
 /// Where the paths of the tools for artifacts begin.
 const ARTIFACTS: &str = "artifacts";
+/// The arguments by which calls name paths; a package may be a wheel in the workspace.
+const PATHS: [&str; 5] = ["file", "from", "packages", "path", "to"];
 /// The tool that packages and hosts are about.
 const PACKAGE_TOOL: &str = "pkg_install";
 
@@ -43,6 +46,12 @@ pub fn of_call(tool: &str, args: &Value, hosts: &Hosts) -> Result<Vec<Subject>, 
     let touch =
         path.map(|path| if recursive || TREE_TOOLS.contains(&tool) { Touch::Tree(path) } else { Touch::One(path) });
     Ok(touch.map(of_touch).into_iter().collect())
+}
+
+/// Whether calls of a tool are about paths: by an argument, or by what it always looks at.
+pub fn names_paths(tool: &Tool) -> bool {
+    let schema = tool.input_schema();
+    PATHS.iter().any(|name| schema["properties"].get(name).is_some()) || TREE_TOOLS.contains(&tool.name)
 }
 
 /// One file that is read.

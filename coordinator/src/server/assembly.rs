@@ -20,7 +20,7 @@ use super::listeners::{ListenError, Listeners};
 use super::readiness::Parts;
 use super::state_dir::LockedStateDir;
 use crate::admission::Admission;
-use crate::approvals::Approvals;
+use crate::approvals::{Approvals, BY_END};
 use crate::caller;
 use crate::config::{Config, EmbeddedWorker};
 use crate::control::Control;
@@ -239,9 +239,9 @@ impl Rest {
     /// Closes the requests for approval of a server that ended without a word, as far as the log's last segment has them.
     async fn deny_orphans(&self) {
         let dir = self.state.audit_dir();
-        let read = move || last_segment_start(&dir).and_then(|from| open_approvals(&dir, from));
+        let read = move || last_segment_start(&dir).and_then(|from| open_approvals(&dir, from, BY_END));
         match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(requested)) => self.approvals.deny_orphans(requested).await,
+            Ok(Ok((requested, ended))) => self.approvals.deny_orphans(requested, ended).await,
             Ok(Err(error)) => tracing::warn!(%error, "requests for approval of an earlier server are not looked for"),
             Err(error) => tracing::warn!(%error, "requests for approval of an earlier server were not looked for"),
         }

@@ -13,6 +13,7 @@ use super::result::ToolResult;
 use super::{Effect, Tool, args};
 use crate::approvals::Asking;
 use crate::identity::Scopes;
+use crate::policy::Whole;
 use crate::session::{Launched, Leave, TaskCall, TaskOutcome};
 use crate::telemetry::traces::{self, Span};
 
@@ -32,6 +33,8 @@ pub struct Request {
     pub client: Option<String>,
     /// The trace that it belongs to: as the client says, and with traces on our own span in it.
     pub trace: Option<TraceContext>,
+    /// Leave for the whole of what it is a part of.
+    pub whole: Option<Whole>,
     /// How the user of the client can be asked to approve of it.
     pub asking: Asking,
     /// Where the events of its task go. Full means that the task waits.

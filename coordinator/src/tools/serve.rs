@@ -12,6 +12,7 @@ use super::result::ToolResult;
 use super::session_keys::{SESSION_CREATE, SessionKeys};
 use super::{Tool, find};
 use crate::admission::Asked;
+use crate::policy::Whole;
 use crate::{identity, telemetry};
 
 /// The longest name of a tool that is repeated, in characters.
@@ -115,9 +116,33 @@ impl Connection {
             args: &request.args,
             session: request.session(),
             client: request.client.as_deref(),
+            whole: request.whole.as_ref(),
             asking: &request.asking,
             patience: request.yield_after,
             cancel: &request.cancel,
+        }
+    }
+
+    /// Asks for leave for all calls of a tool that a request consists of, which then say so. A refusal is recorded.
+    ///
+    /// # Errors
+    /// What the policy's gate gives.
+    pub(crate) async fn leave_for(&self, request: &Request) -> Result<Whole, Failure> {
+        let begun = Instant::now();
+        let Some(tool) = find(&request.tool) else { return Ok(Whole::default()) };
+        // What its calls need, they are asked for.
+        if identity::permit(request.scopes, identity::needed_scopes(tool.name)).is_err() {
+            return Ok(Whole::default());
+        }
+        match self.admission.admit_whole(&self.asked(tool.name, request)).await {
+            Ok(whole) => Ok(whole),
+            Err(failure) => {
+                // Calls are counted one by one; what never becomes one counts, too.
+                let counted = self.admission.count_only(&self.principal, self.door(), tool.name);
+                let failure = counted.err().unwrap_or(failure);
+                let refused = self.refuse(Some(tool), request, failure.clone().into(), begun).await;
+                Err(refused.failure.unwrap_or(failure))
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod legacy;
 mod limits;
 mod metrics;
 mod rest;
+mod rest_approvals;
 mod rest_archive;
 mod rest_events;
 mod rest_operators;

@@ -99,6 +99,7 @@ impl Rig {
         audit: Audit,
         audit_dir: Option<PathBuf>,
     ) -> Self {
+        let approvals = admission.gate().map_or_else(|| Approvals::new(audit.clone()), |gate| gate.approvals().clone());
         let mut config = HttpConfig::at(SocketAddr::from(([127, 0, 0, 1], 0)));
         adjust(&mut config);
         let double = Arc::<Double>::default();
@@ -110,7 +111,7 @@ impl Rig {
         let mcp = Services::new(Arc::new(Sessions(Arc::clone(&double))), audit.clone(), Options::default())
             .admitted_by(admission);
         let stop = CancellationToken::new();
-        let ready = Arc::new(Ready(Approvals::new(audit.clone()), audit_dir));
+        let ready = Arc::new(Ready(approvals, audit_dir));
         let services = HttpServices {
             mcp,
             readiness: Arc::clone(&ready) as Arc<dyn Readiness>,

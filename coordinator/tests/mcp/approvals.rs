@@ -124,6 +124,26 @@ async fn a_user_approves_and_declines_while_the_call_waits() {
 }
 
 #[tokio::test]
+async fn a_user_who_is_asked_about_a_long_call_sees_both_ends_and_learns_where_the_rest_is() {
+    let (server, approvals) = Server::with_policy(ASKING, Options::default());
+    for (bytes, says) in [(5_000, "coordinator approvals show "), (100_000, "cannot be seen anywhere")] {
+        let mut client = asking_client(&server).await;
+        let contents = format!("begin{}the end", "x".repeat(bytes));
+        let id = client.start_tool("fs_write", json!({"path": "a", "contents": contents})).await;
+        let asked = client.message(|message| message["method"] == "elicitation/create").await;
+        let question = asked["params"]["message"].as_str().expect("a question");
+        for part in ["begin", "the end", "SHA-256", says] {
+            assert!(question.contains(part), "{part}: {question}");
+        }
+        let request = pending(&approvals).await.id;
+        let whole = approvals.show(request).expect("it waits").whole;
+        assert_eq!(whole.map(|whole| whole["contents"] == json!(contents)), (bytes < 64 << 10).then_some(true));
+        approvals.deny(request, &operator(), None).await.expect("it waits");
+        client.answer_to(id).await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_of_the_stateless_revision_is_asked_between_two_calls_and_an_approval_is_good_once() {
     let (server, _) = server(ASKING);
     let mut client = server.connect();

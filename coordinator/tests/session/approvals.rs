@@ -53,6 +53,7 @@ impl Guarded {
             cancel: CancellationToken::new(),
             yield_after: Duration::from_millis(50),
             output_chars: 1_000,
+            whole: None,
             asking: Asking::Nobody,
         };
         connection.serve(request).await.unwrap()

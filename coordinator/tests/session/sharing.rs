@@ -297,6 +297,7 @@ async fn answer(rig: &Rig, principal: Principal, tool: &Tool, arguments: Value) 
         cancel: CancellationToken::new(),
         yield_after: Duration::from_secs(30),
         output_chars: 1_000,
+        whole: None,
         asking: Asking::Nobody,
     };
     connection.serve(request).await.unwrap().code()

@@ -28,14 +28,24 @@ impl fmt::Display for Warning {
     }
 }
 
+/// A tool that there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownTool<'a> {
+    /// Its listed name.
+    pub name: &'a str,
+    /// Whether its calls name paths.
+    pub names_paths: bool,
+}
+
 impl Policy {
-    /// What its author should know. `tools` are the names of all there are.
-    pub fn warnings(&self, tools: &[&str]) -> Vec<Warning> {
+    /// What its author should know. `known` are all tools there are.
+    pub fn warnings(&self, known: &[KnownTool<'_>]) -> Vec<Warning> {
+        let tools: Vec<&str> = known.iter().map(|tool| tool.name).collect();
         let mut warnings = Vec::new();
         for rule in &self.rules {
             let mut warn =
                 |message: String| warnings.push(Warning { line: rule.line, rule: rule.name.clone(), message });
-            for pattern in rule.matchers.tool.iter().flat_map(|names| names.matching_none(tools)) {
+            for pattern in rule.matchers.tool.iter().flat_map(|names| names.matching_none(&tools)) {
                 warn(format!("there is no tool {pattern:?}"));
             }
             if rule.effect == Effect::Allow && self.default == Effect::Allow {
@@ -45,6 +55,7 @@ impl Policy {
                         .to_owned(),
                 );
             }
+            without_paths(rule, known).into_iter().for_each(&mut warn);
             self.about_paths(rule).into_iter().for_each(&mut warn);
             about_packages(rule).into_iter().for_each(&mut warn);
         }
@@ -82,6 +93,21 @@ impl Policy {
         let strict = |rule: &&Rule| rule.effect >= about.effect && meant(rule) && everything(rule) && everybody(rule);
         let allowed = || self.rules.iter().any(|rule| rule.effect == Effect::Allow && meant(rule));
         self.rules.iter().any(|rule| strict(&rule)) || (self.default >= about.effect && !allowed())
+    }
+}
+
+/// A rule about paths that is limited to tools whose calls name none.
+fn without_paths(rule: &Rule, known: &[KnownTool<'_>]) -> Option<String> {
+    let (Some(_), Some(names)) = (&rule.matchers.path, &rule.matchers.tool) else { return None };
+    let meant: Vec<&KnownTool<'_>> = known.iter().filter(|tool| names.is_match(tool.name)).collect();
+    let blind = |tool: &&&KnownTool<'_>| !tool.names_paths;
+    let without: Vec<&str> = meant.iter().filter(blind).map(|tool| tool.name).collect();
+    match (without.len(), meant.len()) {
+        (0, _) => None,
+        (some, all) if some == all => {
+            Some(format!("it never matches: calls of {} name no path, so leave out `path`", without.join(", ")))
+        }
+        _ => Some(format!("it never matches calls of {}, which name no path", without.join(", "))),
     }
 }
 

@@ -8,13 +8,14 @@
 mod check;
 mod decide;
 mod file;
+mod glob;
 mod pattern;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use check::Warning;
+pub use check::{KnownTool, Warning};
 pub use decide::{Action, Decision, Subject, Terms, Touch};
 pub use file::{InvalidPolicy, POLICY_BYTES_MAX, Problem};
 

@@ -1,6 +1,6 @@
 //! Patterns of names and of paths.
 
-use globset::{GlobBuilder, GlobMatcher};
+use super::glob::Glob;
 
 /// The longest pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 1_024;
@@ -28,7 +28,7 @@ pub(super) enum Kind {
 
 /// Patterns of names, of which one must match.
 #[derive(Debug)]
-pub(super) struct Names(Vec<(String, GlobMatcher)>);
+pub(super) struct Names(Vec<(String, Glob)>);
 
 /// Patterns of paths, of which one must match.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(super) struct PathPattern(Vec<Part>);
 enum Part {
     /// Any number of components, none included.
     Any,
-    One(GlobMatcher),
+    One(Glob),
 }
 
 /// How far patterns follow a path.
@@ -96,7 +96,7 @@ impl Names {
     }
 }
 
-fn name(kind: Kind, text: &str) -> Result<(String, GlobMatcher), String> {
+fn name(kind: Kind, text: &str) -> Result<(String, Glob), String> {
     bounded(text)?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || kind.others_allowed().contains(&byte);
     if !text.bytes().all(plain) {
@@ -205,9 +205,8 @@ fn bounded(text: &str) -> Result<(), String> {
     }
 }
 
-fn glob(text: &str, case: Case) -> Result<GlobMatcher, String> {
-    let glob = GlobBuilder::new(text).case_insensitive(case == Case::IsDisregarded).build();
-    glob.map(|glob| glob.compile_matcher()).map_err(|error| format!("{text:?} is no pattern: {}", error.kind()))
+fn glob(text: &str, case: Case) -> Result<Glob, String> {
+    Glob::new(text, case).map_err(|wrong| format!("{text:?} is no pattern: {wrong}"))
 }
 
 fn canonical(text: &str) -> String {

@@ -175,7 +175,8 @@ fn what_is_wrong_is_named_with_its_line() {
 #[test]
 fn authors_are_told_what_a_rule_does_not_do() {
     const TOOLS: [&str; 6] = ["fs_read", "run_python", "run_shell", "run_code", "test_run", "pkg_install"];
-    let said = |text: &str| policy(text).warnings(&TOOLS);
+    let known = TOOLS.map(|name| KnownTool { name, names_paths: name != "run_shell" });
+    let said = |text: &str| policy(text).warnings(&known);
     let paths = "[[rule]]\nname='p'\npath='keys/**'\neffect='deny'\n";
     let warnings = said(paths);
     assert!(warnings[0].message.contains("run_python, run_shell, run_code, test_run"), "{warnings:?}");
@@ -189,6 +190,8 @@ fn authors_are_told_what_a_rule_does_not_do() {
         ("[[rule]]\nname='a'\ntool='fs.raed'\neffect='deny'", "no tool \"fs_raed\""),
         ("[[rule]]\nname='a'\neffect='allow'", "changes nothing"),
         ("[[rule]]\nname='a'\npackage='x'\neffect='deny'", "depend on"),
+        ("[[rule]]\nname='a'\ntool='run_shell'\npath='x'\neffect='deny'", "it never matches: calls of run_shell"),
+        ("[[rule]]\nname='a'\ntool='run_*'\npath='x'\neffect='deny'", "it never matches calls of run_shell, which"),
         ("[[rule]]\nname='a'\ntool='fs_read'\nhost='x'\neffect='deny'", "never matches"),
     ] {
         assert!(said(text).iter().any(|warning| warning.message.contains(part)), "{text}: {:?}", said(text));

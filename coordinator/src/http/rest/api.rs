@@ -18,6 +18,7 @@ use crate::approvals::Asking;
 use crate::http::error::ApiError;
 use crate::identity::{self, Scopes, Tokens};
 use crate::mcp::Services;
+use crate::policy::Whole;
 use crate::tools::{self, Connection, Handles, Request, ToolResult};
 
 /// How long a request may wait for the end of a task.
@@ -221,26 +222,35 @@ impl Api {
     ///
     /// # Errors
     /// A fault of ours.
-    pub(super) async fn serve(&self, asked: &Asked, tool: &'static str, mut args: Value) -> Result<Served, ApiError> {
-        if let (Some(key), Value::Object(args)) = (&asked.key, &mut args)
-            && tools::find(tool).is_some_and(|tool| tool.effect != tools::Effect::Reads)
-        {
-            args.insert("idempotency_key".to_owned(), json!(key));
-        }
-        // Nobody follows what a program writes; it is read by position.
-        let (events, _) = mpsc::channel(1);
-        let request = Request {
-            tool: tool.to_owned(),
-            args,
-            scopes: asked.identity.scopes,
-            client: asked.client.clone(),
-            trace: asked.trace.clone(),
-            asking: Asking::Nobody,
-            events,
-            cancel: self.0.stop.child_token(),
-            yield_after: WAIT_MAX,
-            output_chars: OUTPUT_CHARS,
+    pub(super) async fn serve(&self, asked: &Asked, tool: &'static str, args: Value) -> Result<Served, ApiError> {
+        self.serve_part(asked, None, tool, args).await
+    }
+
+    /// Asks for leave for all calls of a tool that a request consists of.
+    ///
+    /// # Errors
+    /// Whatever the policy refuses, or wants approved.
+    pub(super) async fn leave_for(&self, asked: &Asked, tool: &'static str, args: Value) -> Result<Whole, ApiError> {
+        let (connection, request) = (self.connection(asked), self.request(asked, None, tool, args));
+        let held = asked.held.clone();
+        let work = async move {
+            let leave = connection.leave_for(&request).await;
+            drop(held);
+            leave
         };
+        let leave = self.0.calls.spawn(work).await.map_err(|broken| ApiError::internal(&broken))?;
+        leave.map_err(|failure| asked.refused(tool, failure))
+    }
+
+    /// As [`serve`](Self::serve), of a call that is a part of a request, for which leave may have been given.
+    pub(super) async fn serve_part(
+        &self,
+        asked: &Asked,
+        whole: Option<Whole>,
+        tool: &'static str,
+        args: Value,
+    ) -> Result<Served, ApiError> {
+        let request = self.request(asked, whole, tool, args);
         let connection = Arc::new(self.connection(asked));
         let (used, held) = (Arc::clone(&connection), asked.held.clone());
         let work = async move {
@@ -257,12 +267,49 @@ impl Api {
         }
     }
 
+    fn request(&self, asked: &Asked, whole: Option<Whole>, tool: &'static str, mut args: Value) -> Request {
+        if let (Some(key), Value::Object(args)) = (&asked.key, &mut args)
+            && tools::find(tool).is_some_and(|tool| tool.effect != tools::Effect::Reads)
+        {
+            args.insert("idempotency_key".to_owned(), json!(key));
+        }
+        // Nobody follows what a program writes; it is read by position.
+        let (events, _) = mpsc::channel(1);
+        Request {
+            tool: tool.to_owned(),
+            args,
+            scopes: asked.identity.scopes,
+            client: asked.client.clone(),
+            trace: asked.trace.clone(),
+            whole,
+            asking: Asking::Nobody,
+            events,
+            cancel: self.0.stop.child_token(),
+            yield_after: WAIT_MAX,
+            output_chars: OUTPUT_CHARS,
+        }
+    }
+
     /// Calls a tool.
     ///
     /// # Errors
     /// Whatever refuses the call, or ended what it did.
     pub(super) async fn call(&self, asked: &Asked, tool: &'static str, args: Value) -> Result<ToolResult, ApiError> {
-        let result = self.serve(asked, tool, args).await?.result;
+        self.call_part(asked, None, tool, args).await
+    }
+
+    /// As [`call`](Self::call), of a call that is a part of a request, for which leave may have been given.
+    ///
+    /// # Errors
+    /// As of [`call`](Self::call).
+    pub(super) async fn call_part(
+        &self,
+        asked: &Asked,
+        whole: Option<Whole>,
+        tool: &'static str,
+        args: Value,
+    ) -> Result<ToolResult, ApiError> {
+        let result = self.serve_part(asked, whole, tool, args).await?.result;
         match &result.failure {
             Some(failure) => Err(asked.refused(tool, failure.clone())),
             None => Ok(result),

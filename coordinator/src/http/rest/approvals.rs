@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use codegen_types::{ApprovalId, ErrorCode, Failure};
+use codegen_types::ApprovalId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::api::Api;
 use super::asked::Asked;
 use super::extract::{InBody, InPath};
-use crate::approvals::{ApprovalView, Decider, Way};
+use crate::approvals::{ApprovalView, Decider, Rest, Way, no_such_request};
 use crate::http::error::ApiError;
 use crate::identity::{Scope, Scopes};
 
@@ -37,9 +37,12 @@ struct Approval {
     principal: String,
     /// The tool.
     tool: String,
-    /// Its arguments, shortened.
+    /// Its arguments, long ones by head, tail, length and SHA-256; secrets as their length.
     #[schema(value_type = Object)]
     arguments: Value,
+    /// What is not among them: `nothing`; `kept`, which the request gives whole when it is asked for by its id; `not_kept`,
+    /// which nobody can see.
+    rest: Rest,
     /// The session that the call names.
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
@@ -54,6 +57,17 @@ struct Approval {
     expires: String,
 }
 
+/// A call that waits for approval, whole.
+#[derive(Debug, Serialize, ToSchema)]
+struct WholeApproval {
+    #[serde(flatten)]
+    approval: Approval,
+    /// Its arguments whole, secrets as their length; absent when they are too long to be kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
+    whole: Option<Value>,
+}
+
 /// Calls that wait for approval.
 #[derive(Debug, Serialize, ToSchema)]
 struct ApprovalList {
@@ -62,7 +76,7 @@ struct ApprovalList {
 }
 
 pub(super) fn router() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(approve)).routes(routes!(deny))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(approve)).routes(routes!(deny))
 }
 
 /// List calls that wait for approval
@@ -80,6 +94,29 @@ async fn list(State(api): State<Api>, asked: Asked) -> Result<Json<ApprovalList>
     };
     let approvals = api.operate(&asked, "approvals/list", json!({}), needed(&asked), work).await?;
     Ok(Json(ApprovalList { approvals }))
+}
+
+/// Show a call that waits for approval
+///
+/// Operators see everybody's, others their own.
+#[utoipa::path(get, path = "/approvals/{approval_id}", tag = "approvals", operation_id = "show_approval",
+    params(("approval_id" = String, Path, description = "The request for approval")),
+    responses((status = 200, description = "With all there is of its arguments", body = WholeApproval)))]
+async fn show(
+    State(api): State<Api>,
+    asked: Asked,
+    InPath(id): InPath<String>,
+) -> Result<Json<WholeApproval>, ApiError> {
+    let (plant, identity) = (Arc::clone(api.plant()), asked.identity.clone());
+    let args = json!({"id": id.chars().take(64).collect::<String>()});
+    let id = id.parse::<ApprovalId>();
+    let work = async move {
+        let shown = plant.approvals().show(id.map_err(|_| no_such_request())?)?;
+        let is_theirs = identity.scopes.has(Scope::Admin) || shown.view.principal == identity.principal;
+        if is_theirs { Ok(shown) } else { Err(no_such_request()) }
+    };
+    let shown = api.operate(&asked, "approvals/show", args, needed(&asked), work).await?;
+    Ok(Json(WholeApproval { approval: Approval::of(shown.view), whole: shown.whole }))
 }
 
 /// Approve of a call
@@ -129,7 +166,7 @@ async fn decide(
     let args = json!({"id": id.chars().take(64).collect::<String>(), "why": why});
     let (plant, id) = (Arc::clone(api.plant()), id.parse::<ApprovalId>());
     let work = async move {
-        let id = id.map_err(|_| Failure::new(ErrorCode::NotFound, "there is no such request for approval"))?;
+        let id = id.map_err(|_| no_such_request())?;
         let approvals = plant.approvals();
         if approves {
             approvals.approve(id, &by, why.as_deref()).await
@@ -148,6 +185,7 @@ impl Approval {
             principal: view.principal.to_string(),
             tool: view.tool,
             arguments: view.arguments,
+            rest: view.rest,
             session_id: view.session.map(|session| session.to_string()),
             rule: view.rule,
             reason: view.reason,

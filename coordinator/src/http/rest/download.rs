@@ -14,6 +14,7 @@ use super::api::{Api, nothing_given};
 use super::asked::Asked;
 use super::files::FOREIGN;
 use crate::http::error::ApiError;
+use crate::policy::Whole;
 use crate::tools::Raw;
 
 /// Bytes that are read at once.
@@ -28,6 +29,8 @@ pub(super) struct Download {
     pub(super) asked: Asked,
     pub(super) session: String,
     pub(super) path: String,
+    /// Leave for all of it, once it was asked for.
+    pub(super) leave: Option<Whole>,
 }
 
 /// A range of bytes as it is asked for.
@@ -49,7 +52,7 @@ impl Download {
     ///
     /// # Errors
     /// Whatever reading it gives; `PRECONDITION_FAILED`; a range that is not there.
-    pub(super) async fn answer(self, headers: &HeaderMap, head_only: bool) -> Result<Response, ApiError> {
+    pub(super) async fn answer(mut self, headers: &HeaderMap, head_only: bool) -> Result<Response, ApiError> {
         let range = headers.get(header::RANGE).and_then(|value| parse(value.to_str().ok()?));
         let (begin, limit) = match range {
             Some(Range::From(begin, last)) => (begin, last.map_or(PIECE_BYTES, |last| last - begin + 1)),
@@ -57,6 +60,7 @@ impl Download {
             None => (0, PIECE_BYTES),
         };
         let limit = if head_only { 1 } else { limit.min(PIECE_BYTES) };
+        self.ask_leave(range).await?;
         let (first, stat) = self.piece(begin, limit).await?;
         if let Some(response) = conditions(headers, &stat)? {
             return Ok(response);
@@ -96,12 +100,27 @@ impl Download {
         }
     }
 
+    /// Asks for leave for all pieces together: whoever approves of a download approves of it whole.
+    async fn ask_leave(&mut self, range: Option<Range>) -> Result<(), ApiError> {
+        let mut args = json!({"session_id": self.session, "path": self.path});
+        match range {
+            Some(Range::From(begin, last)) => {
+                args["offset"] = json!(begin);
+                args["limit"] = json!(last.map(|last| last - begin + 1));
+            }
+            Some(Range::Last(count)) => args["last"] = json!(count),
+            None => {}
+        }
+        self.leave = Some(self.api.leave_for(&self.asked, "fs_read", args).await?);
+        Ok(())
+    }
+
     /// One piece, and the file as it was then.
     async fn piece(&self, offset: u64, limit: u64) -> Result<(Vec<u8>, FileStat), ApiError> {
         let args = json!({
             "session_id": self.session, "path": self.path, "offset": offset, "limit": limit, "encoding": "base64",
         });
-        let result = self.api.call(&self.asked, "fs_read", args).await?;
+        let result = self.api.call_part(&self.asked, self.leave.clone(), "fs_read", args).await?;
         let Some(Raw::Outcome(outcome)) = result.raw else { return Err(nothing_given()) };
         match outcome.result.ok().and_then(|completed| completed.result) {
             Some(OperationResult::Read { contents, stat }) => Ok((contents, stat)),

@@ -121,7 +121,7 @@ async fn read(
     headers: HeaderMap,
     InPath((session, path)): InPath<(String, String)>,
 ) -> Result<Response, ApiError> {
-    Download { api, asked, session, path }.answer(&headers, method == Method::HEAD).await
+    Download { api, asked, session, path, leave: None }.answer(&headers, method == Method::HEAD).await
 }
 
 /// Upload a file
@@ -164,7 +164,7 @@ async fn write(
             let etag = match etag.as_str() {
                 "*" => {
                     let (api, asked) = (api.clone(), asked.clone());
-                    Download { api, asked, session, path }.version().await?
+                    Download { api, asked, session, path, leave: None }.version().await?
                 }
                 _ => etag,
             };

@@ -199,6 +199,7 @@ impl Asked {
             scopes: self.scopes,
             client: self.client.clone(),
             trace,
+            whole: None,
             asking: Asking::Nobody,
             events,
             cancel,
