@@ -29,6 +29,7 @@ pub mod session;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;
+pub mod tls;
 pub mod tools;
 pub mod usage;
 pub mod workers;

@@ -19,6 +19,9 @@ pub mod v1 {
     tonic::include_proto!("codegen.v1");
 }
 
+/// What the services and messages of `codegen.v1` are, for gRPC reflection: an encoded `FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 pub mod bounds;
 mod event;
 mod field;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use codegen_types::{Capabilities, Epoch, HeldSession, Incarnation, Runtime, WorkerId};
+use codegen_types::{Capabilities, Epoch, HeldSession, HostUse, Incarnation, Resources, Runtime, WorkerId};
 
 use crate::bounds::{
     HELD_SESSIONS_MAX, HELD_TASKS_MAX, LABELS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX, RUNTIMES_MAX,
@@ -17,7 +17,7 @@ use crate::v1;
 /// A worker asks to join, or to join again with the same incarnation.
 #[derive(Debug, Clone)]
 pub struct RegisterWorker {
-    /// Proves that it may.
+    /// Proves that it may; empty when its certificate does.
     pub token: Secret,
     /// Its name.
     pub worker: WorkerId,
@@ -31,6 +31,8 @@ pub struct RegisterWorker {
     pub held: Vec<HeldSession>,
     /// Where the coordinator can reach it; none: over the link that it opens itself.
     pub advertise: Option<String>,
+    /// Whether it takes nothing new.
+    pub draining: bool,
 }
 
 /// The answer to a worker that may join.
@@ -38,7 +40,7 @@ pub struct RegisterWorker {
 pub struct Registered {
     /// Authenticates the worker's later calls.
     pub worker_session: Secret,
-    /// Opens the reversed link once; none when the worker advertised an address.
+    /// Opens the link once, whichever side dials.
     pub link_ticket: Option<Secret>,
     /// How often the worker shall say that it lives.
     pub heartbeat_interval: Duration,
@@ -59,6 +61,10 @@ pub struct Heartbeat {
     pub memory_bytes: u64,
     /// Sessions whose workspaces it keeps.
     pub held: Vec<HeldSession>,
+    /// Whether it takes nothing new.
+    pub draining: bool,
+    /// What of its host is in use.
+    pub used: HostUse,
 }
 
 /// The answer to a heartbeat.
@@ -105,6 +111,7 @@ impl From<RegisterWorker> for v1::RegisterWorkerRequest {
             capabilities: Some(register.capabilities.into()),
             held: register.held.into_iter().map(v1::HeldSession::from).collect(),
             advertise: register.advertise.unwrap_or_default(),
+            draining: register.draining,
         }
     }
 }
@@ -114,13 +121,14 @@ impl TryFrom<v1::RegisterWorkerRequest> for RegisterWorker {
 
     fn try_from(wire: v1::RegisterWorkerRequest) -> Result<Self, InvalidMessage> {
         Ok(Self {
-            token: secret(wire.token, "RegisterWorkerRequest.token")?,
+            token: Secret::new(text(wire.token, TOKEN_BYTES_MAX, "RegisterWorkerRequest.token")?),
             worker: id(&wire.worker_id, "RegisterWorkerRequest.worker_id")?,
             incarnation: id(&wire.incarnation, "RegisterWorkerRequest.incarnation")?,
             version: text(wire.version, NAME_BYTES_MAX, "RegisterWorkerRequest.version")?,
             capabilities: required(wire.capabilities, "RegisterWorkerRequest.capabilities")?.try_into()?,
             held: held_sessions(wire.held, "RegisterWorkerRequest.held")?,
             advertise: text_or_none(wire.advertise, TOKEN_BYTES_MAX, "RegisterWorkerRequest.advertise")?,
+            draining: wire.draining,
         })
     }
 }
@@ -160,6 +168,12 @@ impl From<Heartbeat> for v1::HeartbeatRequest {
             tasks_running: beat.tasks_running,
             memory_bytes: beat.memory_bytes,
             held: beat.held.into_iter().map(v1::HeldSession::from).collect(),
+            draining: beat.draining,
+            used: Some(v1::HostUse {
+                load_permille: beat.used.load_permille,
+                memory_available_bytes: beat.used.memory_available_bytes,
+                disk_free_bytes: beat.used.disk_free_bytes,
+            }),
         }
     }
 }
@@ -175,6 +189,13 @@ impl TryFrom<v1::HeartbeatRequest> for Heartbeat {
             tasks_running: wire.tasks_running,
             memory_bytes: wire.memory_bytes,
             held: held_sessions(wire.held, "HeartbeatRequest.held")?,
+            draining: wire.draining,
+            // A worker of the release before says nothing of it.
+            used: wire.used.map_or_else(HostUse::default, |used| HostUse {
+                load_permille: used.load_permille,
+                memory_available_bytes: used.memory_available_bytes,
+                disk_free_bytes: used.disk_free_bytes,
+            }),
         })
     }
 }
@@ -218,6 +239,11 @@ impl From<Capabilities> for v1::Capabilities {
             runtimes: capabilities.runtimes.into_iter().map(v1::Runtime::from).collect(),
             sessions_max: capabilities.sessions_max,
             labels: capabilities.labels.into_iter().collect(),
+            resources: Some(v1::Resources {
+                cpus: capabilities.resources.cpus,
+                memory_bytes: capabilities.resources.memory_bytes,
+                disk_bytes: capabilities.resources.disk_bytes,
+            }),
         }
     }
 }
@@ -231,6 +257,11 @@ impl TryFrom<v1::Capabilities> for Capabilities {
             runtimes: list(wire.runtimes, RUNTIMES_MAX, "Capabilities.runtimes", Runtime::try_from)?,
             sessions_max: wire.sessions_max,
             labels: map(wire.labels, LABELS_MAX, LABELS_MAX * NAME_BYTES_MAX, "Capabilities.labels")?,
+            resources: wire.resources.map_or_else(Resources::default, |resources| Resources {
+                cpus: resources.cpus,
+                memory_bytes: resources.memory_bytes,
+                disk_bytes: resources.disk_bytes,
+            }),
         })
     }
 }

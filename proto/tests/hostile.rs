@@ -177,3 +177,18 @@ fn a_long_message_of_ours_is_cut_and_accepted() {
     let codegen_types::EventBody::Failed { failure, .. } = arrived.body else { panic!("another event") };
     assert!(failure.message.len() <= bounds::MESSAGE_BYTES_MAX && failure.message.ends_with('…'));
 }
+
+#[test]
+fn fields_of_a_newer_release_are_ignored_and_those_that_an_older_one_lacks_have_a_default() {
+    let beat = v1::HeartbeatRequest {
+        worker_id: "w".into(),
+        incarnation: codegen_types::Incarnation::mint().to_string(),
+        ..v1::HeartbeatRequest::default()
+    };
+    let mut bytes = prost::Message::encode_to_vec(&beat);
+    // Field 1000, a length-delimited one, and field 1001, a number.
+    bytes.extend([0xc2, 0x3e, 0x03, b'n', b'e', b'w', 0xc8, 0x3e, 0x07]);
+    let wire = <v1::HeartbeatRequest as prost::Message>::decode(bytes.as_slice()).expect("it is understood");
+    let heard = codegen_proto::Heartbeat::try_from(wire).expect("it is taken");
+    assert!(!heard.draining && heard.used == codegen_types::HostUse::default());
+}

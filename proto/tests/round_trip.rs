@@ -14,9 +14,9 @@ use codegen_types::operation::{
     Edit, Kernels, List, Move, Pictures, Read, Remove, ScriptSource, Search, Stat, Write, WriteMode,
 };
 use codegen_types::{
-    Capabilities, Display, Epoch, ErrorCode, Event, EventBody, Exec, Exit, Failure, HeldSession, Incarnation,
+    Capabilities, Display, Epoch, ErrorCode, Event, EventBody, Exec, Exit, Failure, HeldSession, HostUse, Incarnation,
     IsolationLevel, IsolationReport, KernelName, Layer, LayerReport, LayerState, Lease, Limits, Network, Operation,
-    OperationResult, OutputStream, Package, Program, ResourceUse, Runtime, SessionId, TaskId, WorkspacePath,
+    OperationResult, OutputStream, Package, Program, ResourceUse, Resources, Runtime, SessionId, TaskId, WorkspacePath,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -332,13 +332,16 @@ proptest! {
     fn what_a_worker_says_of_itself(
         isolation in isolation(), held in vec(held(), 0..4), lease in lease(), sessions_max in any::<u32>(),
         labels in btree_map("[a-z]{1,8}", "[a-z]{0,8}", 0..4), words in any::<[u32; 2]>(), memory_bytes in any::<u64>(),
+        draining in any::<bool>(), sizes in any::<[u64; 2]>(),
     ) {
         let runtime = Runtime { name: "python".into(), version: "3.11.2".into(), path: "/usr/bin/python3".into() };
-        let capabilities = Capabilities { isolation, runtimes: vec![runtime], sessions_max, labels };
+        let resources = Resources { cpus: words[1], memory_bytes: sizes[0], disk_bytes: sizes[1] };
+        let capabilities = Capabilities { isolation, runtimes: vec![runtime], sessions_max, labels, resources };
         prop_assert_eq!(through::<v1::Capabilities, _>(capabilities.clone()), capabilities);
         let (worker, incarnation) = (lease.worker, lease.incarnation);
         let [sessions_open, tasks_running] = words;
-        let beat = Heartbeat { worker, incarnation, sessions_open, tasks_running, memory_bytes, held };
+        let used = HostUse { load_permille: words[0], memory_available_bytes: sizes[1], disk_free_bytes: sizes[0] };
+        let beat = Heartbeat { worker, incarnation, sessions_open, tasks_running, memory_bytes, held, draining, used };
         prop_assert_eq!(through::<v1::HeartbeatRequest, _>(beat.clone()), beat);
     }
 

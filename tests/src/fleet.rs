@@ -184,12 +184,26 @@ impl Fleet {
         token: &Path,
         arguments: impl IntoIterator<Item = S>,
     ) -> Command {
+        let mut command = self.certified_command(name, arguments);
+        command.arg("--token-file").arg(token);
+        command
+    }
+
+    /// A command that runs a worker of this name, which has no token.
+    ///
+    /// # Panics
+    /// When its directory cannot be made.
+    pub fn certified_command<S: AsRef<OsStr>>(
+        &mut self,
+        name: &str,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
         let base = self.workspaces(name);
         fs::create_dir_all(&base).expect("a directory of workspaces");
         let address = self.address();
         let mut command = Command::new(self.installation.binary());
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.args(["worker", "--coordinator", &address, "--worker-id", name, "--token-file"]).arg(token);
+        command.args(["worker", "--coordinator", &address, "--worker-id", name]);
         command.arg("--base-workspace").arg(base).args(arguments);
         command
     }
@@ -197,7 +211,7 @@ impl Fleet {
     /// Starts a worker and waits until it has joined.
     pub fn worker(&mut self, name: &str, token: &Path, arguments: &[&str]) -> Launched {
         let mut worker = Launched::start(self.worker_command(name, token, arguments));
-        worker.says("joined");
+        worker.says("joined coordinator=");
         worker
     }
 

@@ -3,6 +3,7 @@
 //!
 //! *Invariant*: it knows the product only from outside: its command line, its protocol, its files and its exit codes.
 
+mod certificates;
 mod client;
 mod fleet;
 mod index;
@@ -10,6 +11,7 @@ mod installation;
 mod processes;
 mod wheel;
 
+pub use certificates::Authority;
 pub use client::{Answer, Client};
 pub use fleet::{Fleet, Launched};
 pub use index::Index;

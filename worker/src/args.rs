@@ -48,8 +48,8 @@ pub(crate) struct RemoteArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub coordinator: Option<String>,
 
-    /// The file with the token that lets this worker join: its own or root's, for nobody else to read
-    /// [env: WORKER_TOKEN_FILE]
+    /// The file with the token that lets this worker join, for nobody else to read; a certificate that names the worker
+    /// may stand for it [env: WORKER_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
@@ -77,6 +77,31 @@ pub(crate) struct RemoteArgs {
     /// What is logged to standard error: error, warn, info, debug or trace [default: info] [env: LOG_LEVEL]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+
+    /// The authority whose certificate the coordinator must have, a PEM file; the coordinator is then spoken to with TLS
+    /// [env: TLS_CA]
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// The certificate that the worker shows, a PEM file [env: TLS_CERT]
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate, a PEM file [env: TLS_KEY]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Have the coordinator dial this address, instead of dialling it [env: WORKER_ADVERTISE]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+
+    /// Where to listen for it [default: the advertised port, at every address] [env: WORKER_LISTEN]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+
+    /// How long running tasks may go on after SIGTERM [default: 30s] [env: DRAIN_TIMEOUT]
+    #[arg(long, value_name = "DURATION")]
+    pub drain_timeout: Option<String>,
 
     /// Speak to a coordinator on another host without TLS: whoever is in between reads and changes everything
     #[arg(long)]

@@ -11,6 +11,7 @@
 mod args;
 mod executor;
 mod files;
+mod host;
 mod link;
 mod packages;
 mod probe;
@@ -31,7 +32,7 @@ use process::Life;
 
 pub use link::InvalidAddress;
 pub use probe::Probe;
-pub use start::{RemoteStart, StartError, StartMessage};
+pub use start::{AdvertiseStart, RemoteStart, StartError, StartMessage, TlsPair, TlsStart};
 
 /// The whole worker process. `args` begins with the program's name, as [`std::env::args_os`] does.
 ///

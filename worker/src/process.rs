@@ -14,15 +14,16 @@ use sandbox::{Backend, ProcessBackend, launcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::link::{Address, Membership, Proof};
+use crate::host::Host;
+use crate::link::{Address, Door, Membership, Proof, Route};
 use crate::runtimes::Runtimes;
 use crate::runtimes::find::SYSTEM_PATH;
 use crate::service::{Identity, Service};
 use crate::session::{Owners, Pool, PoolOptions};
-use crate::start::StartMessage;
+use crate::start::{AdvertiseStart, RemoteStart, StartMessage, TlsStart};
 use crate::tasks::Tasks;
 
-/// How long running tasks may go on after SIGTERM.
+/// How long running tasks of the embedded worker may go on after SIGTERM.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the tasks may take to end whose sandboxes the launcher took with it.
 const LAST_OUTCOMES_DEADLINE: Duration = Duration::from_secs(1);
@@ -99,27 +100,25 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage, life: Li
     });
     let identity = Identity { worker: start.worker_id, incarnation: Incarnation::mint() };
     let service = Service::new(identity, pool, tasks);
-    let (proof, labels) = match (start.token, start.remote) {
-        (Some(token), None) => (Proof::Once(Secret::new(token)), BTreeMap::new()),
-        (None, Some(remote)) => (Proof::File(remote.token_file), remote.labels),
-        (Some(_), Some(_)) | (None, None) => anyhow::bail!("the start message has not one token or token file"),
-    };
+    let Joining { proof, labels, tls, door, drain } = Joining::of(start.token, start.remote).await?;
     let membership = Membership {
-        address,
+        route: Route { address, tls },
+        door,
         proof,
         labels,
         isolation,
         runtimes: listed,
         sessions_max: start.sessions_max,
+        host: Host::new(start.base_workspace),
         service: service.clone(),
     };
-    let stop = CancellationToken::new();
+    let (stop, draining) = (CancellationToken::new(), CancellationToken::new());
     let joined = tokio::spawn({
-        let stop = stop.clone();
-        async move { membership.keep(stop).await }
+        let (stop, draining) = (stop.clone(), draining.clone());
+        async move { membership.keep(stop, draining).await }
     });
     tokio::select! {
-        () = wait_for_end(&service, signals, &lifeline) => {}
+        () = wait_for_end(&service, signals, &lifeline, &draining, drain) => {}
         () = backend.lost() => {
             // Its sandboxes ended with it, and so do the tasks; their outcomes are still told.
             if tokio::time::timeout(LAST_OUTCOMES_DEADLINE, service.drain()).await.is_err() {
@@ -143,17 +142,58 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage, life: Li
     Ok(())
 }
 
+/// How a worker joins and leaves.
+struct Joining {
+    proof: Proof,
+    labels: BTreeMap<String, String>,
+    tls: Option<TlsStart>,
+    door: Option<Door>,
+    drain: Duration,
+}
+
+impl Joining {
+    async fn of(token: Option<String>, remote: Option<RemoteStart>) -> anyhow::Result<Self> {
+        let remote = match (token, remote) {
+            (Some(token), None) => {
+                let proof = Proof::Once(Secret::new(token));
+                return Ok(Self { proof, labels: BTreeMap::new(), tls: None, door: None, drain: DRAIN_DEADLINE });
+            }
+            (None, Some(remote)) => remote,
+            (Some(_), Some(_)) | (None, None) => anyhow::bail!("the start message has not one way to join"),
+        };
+        let RemoteStart { token_file, labels, tls, advertise, drain_ms } = remote;
+        let door = match advertise {
+            Some(AdvertiseStart { address, listen }) => {
+                let door = Door::open(listen, address, tls.clone()).await;
+                Some(door.with_context(|| format!("{listen} cannot be listened at"))?)
+            }
+            None => None,
+        };
+        let proof = token_file.map_or(Proof::Certificate, Proof::File);
+        Ok(Self { proof, labels, tls, door, drain: Duration::from_millis(drain_ms) })
+    }
+}
+
 /// Returns when the process shall end: at once when standard input has ended or a signal came twice, after running
 /// tasks have ended when one came once.
-async fn wait_for_end(service: &Service, mut signals: Signals, lifeline: &CancellationToken) {
+async fn wait_for_end(
+    service: &Service,
+    mut signals: Signals,
+    lifeline: &CancellationToken,
+    draining: &CancellationToken,
+    drain: Duration,
+) {
     tokio::select! {
         () = lifeline.cancelled() => return,
         () = signals.next() => {}
     }
     tracing::info!(running = service.tasks().running(), "stopping");
+    // Said before the coordinator is told, so that nothing comes in between.
+    service.take_nothing_new();
+    draining.cancel();
     tokio::select! {
         () = service.drain() => {}
-        () = tokio::time::sleep(DRAIN_DEADLINE) => {}
+        () = tokio::time::sleep(drain) => {}
         () = lifeline.cancelled() => {}
         () = signals.next() => {}
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use codegen_types::{IsolationLevel, Limits, PackageAccess, WorkerId};
@@ -48,10 +49,46 @@ pub struct StartMessage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteStart {
-    /// The file with the token that lets it join. It is read whenever the worker joins, so that a token can be replaced.
-    pub token_file: PathBuf,
+    /// The file with the token that lets it join; without it, its certificate does.
+    pub token_file: Option<PathBuf>,
     /// Its operator's labels.
     pub labels: BTreeMap<String, String>,
+    /// How the coordinator is spoken to privately, if it is.
+    pub tls: Option<TlsStart>,
+    /// Where the coordinator dials; otherwise the worker does.
+    pub advertise: Option<AdvertiseStart>,
+    /// How long running tasks may go on after SIGTERM, in milliseconds.
+    pub drain_ms: u64,
+}
+
+/// The files of TLS, all PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsStart {
+    /// The certificates of the authority that says who the coordinator is.
+    pub authority: PathBuf,
+    /// What the worker shows of itself.
+    pub pair: Option<TlsPair>,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsPair {
+    /// The certificate, and those that lead to its root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Where the coordinator dials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdvertiseStart {
+    /// What the coordinator is told, `host:port`.
+    pub address: String,
+    /// Where the worker listens.
+    pub listen: SocketAddr,
 }
 
 /// Why there is no start message.

@@ -6,9 +6,11 @@
 //! *Invariant*: functions of (state, input, now) that return data. No tokio, no clock, no I/O, no locks.
 
 pub mod idempotency;
+pub mod network;
 pub mod placement;
 pub mod policy;
 pub mod quota;
+pub mod release;
 pub mod retention;
 pub mod session;
 pub mod task;

@@ -111,6 +111,8 @@ pub enum GoneWhy {
     Pruned,
     /// A new life of the same worker joined.
     Superseded,
+    /// What it joined with has expired or was revoked.
+    Dismissed,
 }
 
 impl GoneWhy {
@@ -120,6 +122,7 @@ impl GoneWhy {
             Self::Left => "left",
             Self::Pruned => "pruned",
             Self::Superseded => "superseded",
+            Self::Dismissed => "dismissed",
         }
     }
 }
@@ -214,6 +217,8 @@ pub enum WorkerInput {
     Heartbeat,
     /// It was told, or said, that it takes nothing new.
     Drain,
+    /// What it joined with is not good any more.
+    Dismiss,
     /// It said goodbye.
     Leave,
     /// A new life of it joined.
@@ -258,6 +263,7 @@ impl WorkerState {
         match input {
             WorkerInput::Leave => Self::Gone { why: GoneWhy::Left, at: now },
             WorkerInput::Supersede => Self::Gone { why: GoneWhy::Superseded, at: now },
+            WorkerInput::Dismiss => Self::Gone { why: GoneWhy::Dismissed, at: now },
             WorkerInput::Tick if silent > timing.prune_after => Self::Gone { why: GoneWhy::Pruned, at: now },
             WorkerInput::Tick => match phase {
                 Phase::Up { draining } if silent > timing.reconnect_grace => {

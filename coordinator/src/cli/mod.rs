@@ -104,13 +104,25 @@ struct SettingFlags {
     #[arg(long, value_name = "FILE", global = true, help_heading = "Settings")]
     policy: Option<PathBuf>,
 
-    /// The certificates to encrypt HTTP with, a PEM file; read again at SIGHUP [env: TLS_CERT]
+    /// The certificates to encrypt HTTP and the port of workers with, a PEM file; read again at SIGHUP [env: TLS_CERT]
     #[arg(long, value_name = "FILE", global = true, help_heading = "Settings")]
     tls_cert: Option<PathBuf>,
 
     /// The private key of the certificate, a PEM file [env: TLS_KEY]
     #[arg(long, value_name = "FILE", global = true, help_heading = "Settings")]
     tls_key: Option<PathBuf>,
+
+    /// The authority whose certificates may stand for a worker's token, a PEM file; read again at SIGHUP [env: TLS_CA]
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Settings")]
+    tls_ca: Option<PathBuf>,
+
+    /// A range of addresses where workers may be dialled that advertise one; may be repeated [env: ADVERTISE_ALLOW]
+    #[arg(long, value_name = "RANGE", global = true, help_heading = "Settings")]
+    advertise_allow: Vec<String>,
+
+    /// Tell whoever connects where workers register of the gRPC services there [env: GRPC_REFLECTION=on]
+    #[arg(long, global = true, help_heading = "Settings")]
+    grpc_reflection: bool,
 
     /// A host that HTTP requests may name besides localhost; may be repeated [env: HTTP_ALLOWED_HOSTS]
     #[arg(long, value_name = "HOST", global = true, help_heading = "Settings")]
@@ -324,6 +336,9 @@ impl SettingFlags {
             ("--policy", self.policy.as_deref().map(|path| absolute(path).display().to_string())),
             ("--tls-cert", self.tls_cert.as_deref().map(|path| absolute(path).display().to_string())),
             ("--tls-key", self.tls_key.as_deref().map(|path| absolute(path).display().to_string())),
+            ("--tls-ca", self.tls_ca.as_deref().map(|path| absolute(path).display().to_string())),
+            ("--advertise-allow", listed(&self.advertise_allow)),
+            ("--grpc-reflection", self.grpc_reflection.then(|| "on".to_owned())),
             ("--http-allowed-host", listed(&self.http_allowed_host)),
             ("--http-allowed-origin", listed(&self.http_allowed_origin)),
             ("--http-auth", self.http_auth.clone()),

@@ -1,9 +1,13 @@
 //! Where workers register.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
+use coordinator_core::network::{InvalidNetwork, Network};
+
+use super::http::TlsFiles;
 use super::layers::{ConfigError, Layers, Source};
-use super::values;
+use super::values::{self, Why};
 use super::{http, settings};
 
 /// Where workers register, and in which way.
@@ -13,6 +17,23 @@ pub struct GrpcConfig {
     pub listen: GrpcListen,
     /// Where they may be in plain text.
     pub plaintext: Plaintext,
+    /// What they are encrypted with, if they are.
+    pub tls: Option<TlsFiles>,
+    /// The authority whose certificates say who a worker is.
+    pub authority: Option<PathBuf>,
+    /// Where workers may be dialled that ask for it.
+    pub advertise_allow: Vec<Network>,
+    /// Whether whoever connects is told of the services.
+    pub reflection: Reflection,
+}
+
+/// Whether gRPC reflection is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reflection {
+    /// To whoever connects.
+    On,
+    /// To nobody.
+    Off,
 }
 
 /// Where connections are accepted. Port zero lets the system choose.
@@ -42,7 +63,7 @@ pub enum Plaintext {
 }
 
 /// The address to listen on, from the stronger of its two settings.
-pub(super) fn read(layers: &mut Layers) -> Result<GrpcConfig, ConfigError> {
+pub(super) fn read(layers: &mut Layers, tls: Option<TlsFiles>) -> Result<GrpcConfig, ConfigError> {
     let address = layers.get(&settings::GRPC, http::socket_address)?;
     let port = layers.require(&settings::GRPC_PORT, values::port)?;
     let port_source = layers.source(&settings::GRPC_PORT);
@@ -57,5 +78,15 @@ pub(super) fn read(layers: &mut Layers) -> Result<GrpcConfig, ConfigError> {
         true => Plaintext::Anywhere,
         false => Plaintext::Local,
     };
-    Ok(GrpcConfig { listen, plaintext })
+    let reflection = match layers.require(&settings::GRPC_REFLECTION, values::switch)? {
+        true => Reflection::On,
+        false => Reflection::Off,
+    };
+    let authority = layers.get(&settings::TLS_CA, values::directory)?;
+    let advertise_allow = layers.get(&settings::ADVERTISE_ALLOW, networks)?.unwrap_or_default();
+    Ok(GrpcConfig { listen, plaintext, tls, authority, advertise_allow, reflection })
+}
+
+fn networks(text: &str) -> Result<Vec<Network>, Why> {
+    values::listed(text).map(|one| one.parse().map_err(|error: InvalidNetwork| format!("{one:?}: {error}"))).collect()
 }

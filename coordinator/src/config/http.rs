@@ -131,7 +131,7 @@ fn origin_of(uri: &Uri) -> Option<AllowedOrigin> {
 }
 
 /// The address to listen on, from the stronger of its two settings.
-pub(super) fn read(layers: &mut Layers) -> Result<Option<HttpConfig>, ConfigError> {
+pub(super) fn read(layers: &mut Layers, tls: Option<TlsFiles>) -> Result<Option<HttpConfig>, ConfigError> {
     let address = layers.get(&settings::HTTP, socket_address)?;
     let port = layers.get(&settings::HTTP_PORT, values::port)?;
     let local = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
@@ -139,7 +139,6 @@ pub(super) fn read(layers: &mut Layers) -> Result<Option<HttpConfig>, ConfigErro
     let listen = if port_wins { local.or(address) } else { address.or(local) };
     let allowed_hosts = layers.get(&settings::HTTP_ALLOWED_HOSTS, allowed_hosts)?.unwrap_or_default();
     let allowed_origins = layers.get(&settings::HTTP_ALLOWED_ORIGINS, allowed_origins)?.unwrap_or_default();
-    let tls = tls_files(layers)?;
     let connections_max = layers.require(&settings::HTTP_CONNECTIONS_MAX, values::count(1, 1_000_000))?;
     let connections_per_address_max =
         layers.require(&settings::HTTP_CONNECTIONS_PER_ADDRESS_MAX, values::count(1, 1_000_000))?;
@@ -156,7 +155,7 @@ pub(super) fn read(layers: &mut Layers) -> Result<Option<HttpConfig>, ConfigErro
 }
 
 /// Both files, or neither.
-fn tls_files(layers: &mut Layers) -> Result<Option<TlsFiles>, ConfigError> {
+pub(super) fn tls_files(layers: &mut Layers) -> Result<Option<TlsFiles>, ConfigError> {
     let certificate = layers.get(&settings::TLS_CERT, values::directory)?;
     let key = layers.get(&settings::TLS_KEY, values::directory)?;
     let (lacking, given) = match (certificate, key) {

@@ -20,7 +20,7 @@ use crate::admission::Rates;
 use crate::identity::{IssuerConfig, Requirement};
 use crate::telemetry::traces::TraceOptions;
 
-pub use grpc::{GrpcConfig, GrpcListen, Plaintext};
+pub use grpc::{GrpcConfig, GrpcListen, Plaintext, Reflection};
 pub use http::{AllowedHost, AllowedOrigin, HttpBounds, HttpConfig, Patience, TlsFiles};
 pub use layers::{ConfigError, Environment, Flags, Source};
 use layers::{Layers, Row};
@@ -105,6 +105,7 @@ impl Config {
             Some(dir) => dir,
             None => layers.fallback(&settings::STATE_DIR, environment.default_state_dir()?),
         };
+        let tls = http::tls_files(&mut layers)?;
         let config = Self {
             log_level: layers.require(&settings::LOG_LEVEL, values::log_level)?,
             state_dir,
@@ -117,9 +118,9 @@ impl Config {
             worker_times: workers::read(&mut layers)?,
             linger: layers.require(&settings::LINGER, values::seconds(0, DAY))?,
             yield_after: layers.require(&settings::YIELD_AFTER, values::seconds(1, 3600))?,
-            grpc: grpc::read(&mut layers)?,
+            grpc: grpc::read(&mut layers, tls.clone())?,
             embedded_worker: layers.require(&settings::EMBEDDED_WORKER, values::embedded_worker)?,
-            http: http::read(&mut layers)?,
+            http: http::read(&mut layers, tls)?,
             http_auth: layers.require(&settings::HTTP_AUTH, values::requirement)?,
             oauth: oauth::read(&mut layers)?,
             policy: layers.get(&settings::POLICY, values::directory)?,

@@ -67,6 +67,11 @@ settings! {
         "origins separated by commas, such as `https://app.example` or `http://app.example:3000`" }
     TLS_CERT { "tls_cert", "TLS_CERT", Some("--tls-cert"), None, "the absolute path of a file with certificates (PEM)" }
     TLS_KEY { "tls_key", "TLS_KEY", Some("--tls-key"), None, "the absolute path of a file with a private key (PEM)" }
+    TLS_CA { "tls_ca", "TLS_CA", Some("--tls-ca"), None,
+        "the absolute path of a file with the certificates of an authority (PEM)" }
+    ADVERTISE_ALLOW { "advertise_allow", "ADVERTISE_ALLOW", Some("--advertise-allow"), None,
+        "ranges of addresses separated by commas, such as `10.0.0.0/8` or `fd00:1::/64`; or none" }
+    GRPC_REFLECTION { "grpc_reflection", "GRPC_REFLECTION", Some("--grpc-reflection"), Some("off"), "on or off" }
     HTTP_CONNECTIONS_MAX { "http_connections_max", "HTTP_CONNECTIONS_MAX", None, Some("4096"),
         "a number from 1 to 1000000" }
     HTTP_CONNECTIONS_PER_ADDRESS_MAX { "http_connections_per_address_max", "HTTP_CONNECTIONS_PER_ADDRESS_MAX", None,

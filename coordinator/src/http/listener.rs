@@ -20,8 +20,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::stall::Stalling;
-use super::tls::Tls;
 use crate::config::{HttpConfig, Patience};
+use crate::tls::Tls;
 
 /// How much is read ahead, in bytes. hyper refuses the head of a request that is longer, at the latest when it is twice
 /// as long.

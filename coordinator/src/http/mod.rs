@@ -18,7 +18,6 @@ mod rest;
 mod router;
 mod stall;
 mod step_up;
-mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,14 +32,15 @@ use crate::identity::Authenticator;
 use crate::mcp::{Handlers, LegacySse, Product, Services, StreamableHttp};
 use crate::reload::{Reload, Reloads};
 use crate::telemetry::Metrics;
+use crate::tls::{Purpose, Tls};
 
 pub use health::{Check, Readiness};
 use listener::Listener;
 use rest::Api;
 pub use rest::Plant;
 use router::Rest;
-use tls::Tls;
-pub use tls::TlsError;
+
+pub use crate::tls::TlsError;
 
 /// How long calls that run when the server stops may take to end.
 const CALLS_PATIENCE: Duration = Duration::from_secs(7);
@@ -100,7 +100,7 @@ impl HttpServer {
         if authenticator.is_open() && !address.ip().is_loopback() {
             return Err(HttpError::Unauthenticated(address));
         }
-        let tls = config.tls.clone().map(Tls::load).transpose()?;
+        let tls = config.tls.clone().map(|files| Tls::load(files, Purpose::Http)).transpose()?;
         let listener = TcpListener::bind(address).await.map_err(|source| HttpError::Bind { address, source })?;
         let listener = Listener::new(listener, &config, tls.clone());
         Ok(Self { listener, config, authenticator, tls, reloads: None })

@@ -193,6 +193,13 @@ impl Tokens {
         self.revoke(&view.id, by).await.map(drop)
     }
 
+    /// Whether there is a good token of this principal.
+    pub(crate) fn has(&self, principal: &str) -> bool {
+        let (table, now) = (self.0.table.read(), now_ms());
+        let mut rows = table.values().map(|known| &known.row);
+        rows.any(|row| row.principal.as_str() == principal && state(row, now) == TokenState::Active)
+    }
+
     /// Who uses a token, and the token's id as far as the text names one that there is.
     pub(crate) fn check(&self, text: &str) -> (Result<Identity, Unauthenticated>, Option<TokenId>) {
         let table = self.0.table.read();

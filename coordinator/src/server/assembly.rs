@@ -32,14 +32,17 @@ use crate::mcp::{self, Services};
 use crate::operators::Operators;
 use crate::policy::{Gate, Hosts, Policies, PolicyError};
 use crate::provision::embedded::{Embedded, EmbeddedOptions};
+use crate::reload::Reload;
 use crate::session::{SessionOptions, Sessions, SessionsDeps, StartError};
 use crate::store::sqlite::Sqlite;
 use crate::store::{SessionStore, StoreError};
 use crate::supervisor::{OnEnd, Supervisor};
 use crate::telemetry::Metrics;
 use crate::telemetry::traces::{self, BadEndpoint, Exporting};
-use crate::workers::{WorkerEvent, Workers, WorkersOptions};
+use crate::workers::{Dialler, Listener, WorkerEvent, Workers, WorkersOptions};
 
+/// Connections to workers that advertised an address.
+const WORKERS_DIALLED_MAX: usize = 1_024;
 /// How long running calls may take to end once the process is to stop.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long everything else may then take.
@@ -130,7 +133,7 @@ struct Rest {
 
 impl Bound {
     /// Opens the log and the store, and binds the sockets on which workers join.
-    pub(super) async fn build(config: &Config, state: LockedStateDir) -> Result<Self, AssemblyError> {
+    pub(super) async fn build(config: &Config, state: LockedStateDir, reload: &Reload) -> Result<Self, AssemblyError> {
         let (clients, core) = (Supervisor::default(), Supervisor::default());
         let diagnostics = Diagnostics::init(&state.logs_dir(), config.log_level)?;
         let traces = config.traces.as_ref().map(traces::start).transpose()?;
@@ -151,15 +154,28 @@ impl Bound {
         let policies = Policies::load(config.policy.clone(), &audit).await?;
         let approvals = Approvals::new(audit.clone());
         let listeners = Listeners::bind(&state, &config.grpc).await?;
+        if let Some(tls) = listeners.tls.clone() {
+            let (stop, reloads) = (core.token(), reload.follow());
+            core.spawn("TLS of workers", OnEnd::Ignore, async move {
+                let _stopped = stop.run_until_cancelled(tls.follow(reloads)).await;
+            });
+        }
         let times = config.worker_times;
         let options = WorkersOptions {
             timing: times.timing()?,
             heartbeat_interval: times.heartbeat_interval,
             keep_alive_interval: times.keep_alive,
+            reflection: config.grpc.reflection,
             ..WorkersOptions::default()
         };
         let (workers, events) = Workers::new(options, audit.clone(), core.clone())?;
-        let workers = workers.joined_by(authenticator.tokens().clone());
+        let dialler = Dialler::new(
+            config.grpc.advertise_allow.clone(),
+            config.grpc.plaintext,
+            listeners.tls.clone(),
+            WORKERS_DIALLED_MAX,
+        );
+        let workers = workers.joined_by(authenticator.tokens().clone()).dialling(dialler);
         let embedded = embedded_options(config, &state);
         let sessions = session_options(config);
         let package_indexes = config.packages.indexes.clone().into();
@@ -214,8 +230,10 @@ impl Bound {
         });
         workers.serve_listener(listeners.embedded);
         let grpc_address = listeners.remote.as_ref().and_then(|remote| remote.local_addr().ok());
-        if let Some(remote) = listeners.remote {
-            workers.serve_listener(remote);
+        match (listeners.remote, listeners.tls) {
+            (Some(remote), Some(tls)) => workers.serve_listener(Listener::Tls(remote, tls)),
+            (Some(remote), None) => workers.serve_listener(remote),
+            (None, _) => {}
         }
         let approvals = rest.approvals.clone();
         rest.deny_orphans().await;

@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::state_dir::LockedStateDir;
 use crate::config::{GrpcConfig, GrpcListen, Plaintext};
+use crate::tls::{Purpose, Tls, TlsError};
 
 /// Why workers could not join, or commands not ask.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum ListenError {
         /// Why.
         source: io::Error,
     },
+    /// Workers could not be spoken to privately.
+    #[error("the port of workers cannot be encrypted")]
+    Tls(#[from] TlsError),
     /// Whoever is in between could read and change what is sent.
     #[error(
         "workers would register at {0}, beyond this machine, without TLS; give --tls-cert and --tls-key, or permit it with \
@@ -37,18 +41,21 @@ pub enum ListenError {
 }
 
 /// Bound, not yet accepting.
-#[derive(Debug)]
 pub(super) struct Listeners {
     pub(super) embedded: UnixListener,
     pub(super) control: UnixListener,
     /// Absent when the default port is taken.
     pub(super) remote: Option<TcpListener>,
+    /// What remote workers are spoken to with.
+    pub(super) tls: Option<Tls>,
 }
 
 impl Listeners {
     pub(super) async fn bind(state: &LockedStateDir, grpc: &GrpcConfig) -> Result<Self, ListenError> {
         let (embedded, control) = (bind_socket(state.worker_socket())?, bind_socket(state.control_socket())?);
-        Ok(Self { embedded, control, remote: bind_remote(grpc).await? })
+        let purpose = Purpose::Workers { authority: grpc.authority.clone() };
+        let tls = grpc.tls.clone().map(|files| Tls::load(files, purpose)).transpose()?;
+        Ok(Self { embedded, control, remote: bind_remote(grpc).await?, tls })
     }
 }
 
@@ -59,7 +66,7 @@ fn bind_socket(path: PathBuf) -> Result<UnixListener, ListenError> {
 /// A default port that is taken is no reason not to serve; one that the operator chose is.
 async fn bind_remote(grpc: &GrpcConfig) -> Result<Option<TcpListener>, ListenError> {
     let address = grpc.listen.address();
-    if !address.ip().is_loopback() && grpc.plaintext == Plaintext::Local {
+    if grpc.tls.is_none() && !address.ip().is_loopback() && grpc.plaintext == Plaintext::Local {
         return Err(ListenError::Plaintext(address));
     }
     match (TcpListener::bind(address).await, grpc.listen) {
@@ -77,9 +84,11 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::config::Reflection;
 
     fn at(listen: GrpcListen, plaintext: Plaintext) -> GrpcConfig {
-        GrpcConfig { listen, plaintext }
+        let (tls, authority, advertise_allow, reflection) = (None, None, Vec::new(), Reflection::Off);
+        GrpcConfig { listen, plaintext, tls, authority, advertise_allow, reflection }
     }
 
     #[tokio::test]

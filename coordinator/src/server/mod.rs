@@ -97,7 +97,7 @@ impl Server {
         let reload = Reload::default();
         let signals = Signals::listen(Some(reload.clone())).map_err(BuildError::Signals)?;
         let path = state.front_socket();
-        let bound = Bound::build(&config, state).await?;
+        let bound = Bound::build(&config, state, &reload).await?;
         let listener = UnixListener::bind(&path).map_err(|source| BuildError::Bind { path, source })?;
         let http = bind_http(&config, role, bound.authenticator()).await?.map(|http| http.reloaded_by(&reload));
         let running = bound.start().await?;

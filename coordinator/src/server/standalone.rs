@@ -47,14 +47,15 @@ pub enum StandaloneError {
 pub async fn run(standalone: Standalone) -> Result<(), StandaloneError> {
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(0o077));
     let Standalone { config, debug } = standalone;
-    let mut signals = Signals::listen(Some(Reload::default())).map_err(StandaloneError::Streams)?;
+    let reload = Reload::default();
+    let mut signals = Signals::listen(Some(reload.clone())).map_err(StandaloneError::Streams)?;
     let (state, used) = LockedStateDir::standalone(&config.state_dir).await?;
     if let StandaloneAs::Private { why } = used {
         eprintln!("coordinator: {why}; sessions of this client are kept apart, in {}", state.path().display());
     }
     state.remove_sockets();
     let streams = take_streams().map_err(StandaloneError::Streams)?;
-    let running = Bound::build(&config, state).await?.start().await?;
+    let running = Bound::build(&config, state, &reload).await?.start().await?;
     let service = running.service();
     let cancel = running.clients().token().child_token();
     let client = Client { streams, tool_names: config.tool_names, debug, pid: std::process::id() };

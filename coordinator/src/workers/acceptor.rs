@@ -11,14 +11,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use super::clock::since_boot;
 use super::handle::Inner;
 use super::lifecycle::Lifecycle;
 use super::link::Link;
 use super::opening::{self, Opening, OpeningRefused};
-use super::socket::{Listener, Peer, PrefixedIo, Socket};
+use super::socket::{Listener, Peer, PrefixedIo, Socket, secured};
+use crate::config::Reflection;
 use crate::supervisor::OnEnd;
+use crate::tls::Tls;
 
 /// Connections told apart and not yet taken by the gRPC server; when full, their handshakes wait.
 const GRPC_QUEUED_MAX: usize = 16;
@@ -59,6 +62,7 @@ pub(crate) fn start(inner: &Arc<Inner>, listener: Listener) {
         grpc,
         handshakes: Arc::new(Semaphore::new(inner.options.handshakes_max)),
         places: Arc::new(Semaphore::new(inner.options.connections_max)),
+        tls: listener.tls(),
     };
     inner.supervisor.spawn("worker acceptor", OnEnd::Shutdown, acceptor.run(listener));
     inner.supervisor.spawn("worker lifecycle", OnEnd::Shutdown, serve_grpc(Arc::clone(inner), incoming));
@@ -67,9 +71,16 @@ pub(crate) fn start(inner: &Arc<Inner>, listener: Listener) {
 async fn serve_grpc(inner: Arc<Inner>, incoming: mpsc::Receiver<PrefixedIo>) {
     let keep_alive = Some(inner.options.keep_alive_interval);
     let stop = inner.supervisor.token();
+    let reflection = match inner.options.reflection {
+        Reflection::On => reflected(),
+        Reflection::Off => None,
+    };
     let service = WorkerLifecycleServer::new(Lifecycle::new(inner))
         .max_decoding_message_size(LIFECYCLE_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(LIFECYCLE_MESSAGE_BYTES_MAX);
+    // Open to whoever connects, as a probe has no token: it says that registrations are taken, and nothing more.
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<WorkerLifecycleServer<Lifecycle>>().await;
     let connections = ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>);
     let served = Server::builder()
         .http2_keepalive_interval(keep_alive)
@@ -78,6 +89,8 @@ async fn serve_grpc(inner: Arc<Inner>, incoming: mpsc::Receiver<PrefixedIo>) {
         .http2_max_header_list_size(LIFECYCLE_HEADER_BYTES_MAX)
         .timeout(LIFECYCLE_DEADLINE)
         .add_service(service)
+        .add_service(health)
+        .add_optional_service(reflection)
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await;
     if let Err(error) = served {
@@ -85,11 +98,23 @@ async fn serve_grpc(inner: Arc<Inner>, incoming: mpsc::Receiver<PrefixedIo>) {
     }
 }
 
+/// The services as tools ask for them.
+fn reflected() -> Option<ServerReflectionServer<impl ServerReflection>> {
+    let builder = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(codegen_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name("codegen.v1.WorkerLifecycle")
+        .with_service_name("grpc.health.v1.Health");
+    let built = builder.build_v1();
+    built.inspect_err(|error| tracing::error!(%error, "the services cannot be described")).ok()
+}
+
 struct Acceptor {
     inner: Arc<Inner>,
     grpc: mpsc::Sender<PrefixedIo>,
     handshakes: Arc<Semaphore>,
     places: Arc<Semaphore>,
+    tls: Option<Tls>,
 }
 
 impl Acceptor {
@@ -116,10 +141,15 @@ impl Acceptor {
             tracing::warn!(%peer, "a connection is closed: there are as many as there may be");
             return;
         };
-        let (inner, grpc) = (Arc::clone(&self.inner), self.grpc.clone());
+        let (inner, grpc, tls) = (Arc::clone(&self.inner), self.grpc.clone(), self.tls.clone());
         self.inner.supervisor.spawn("worker handshake", OnEnd::Ignore, async move {
             let limit = inner.options.handshake_limit;
-            let done = tokio::time::timeout(limit, shake(&inner, &grpc, socket, peer, place)).await;
+            let from = peer.clone();
+            let shaken = async {
+                let (socket, peer) = secured(tls.as_ref(), socket, from).await?;
+                shake(&inner, &grpc, socket, peer, place).await
+            };
+            let done = tokio::time::timeout(limit, shaken).await;
             if let Err(closed) = done.unwrap_or(Err(Closed::TimedOut)) {
                 tracing::info!(%peer, error = &closed as &dyn std::error::Error, "a connection is closed");
             }
@@ -158,14 +188,7 @@ async fn link(
     };
     socket.write_all(b"ok\n").await?;
     let number = inner.next_link();
-    let on_gone = {
-        let (inner, worker) = (Arc::downgrade(inner), worker.clone());
-        move || {
-            if let Some(inner) = inner.upgrade() {
-                inner.link_gone(&worker, incarnation, number);
-            }
-        }
-    };
+    let on_gone = inner.link_gone_later(&worker, incarnation, number);
     let link = Link::establish(number, socket, place, &inner.options, on_gone).await?;
     inner.attach_link(&worker, incarnation, link);
     Ok(())

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::acceptor;
 use super::clock::since_boot;
+use super::dialling::Dialler;
 use super::fleet::WorkerEvent;
 use super::link::{Link, LinkState};
 use super::options::WorkersOptions;
@@ -24,7 +25,7 @@ use super::secrets::Tokens;
 use super::snapshot::WorkerSnapshot;
 use super::socket::Listener;
 use crate::identity;
-use crate::refusals::Refusals;
+use crate::refusals::RefusalsByAddress;
 use crate::supervisor::{OnEnd, Supervisor};
 
 /// The name of the worker that the coordinator starts by itself.
@@ -46,7 +47,8 @@ pub(crate) struct Inner {
     pub registry: RwLock<Registry>,
     pub tokens: Mutex<Tokens>,
     pub static_tokens: OnceLock<identity::Tokens>,
-    pub refusals: Mutex<Refusals>,
+    pub dialler: OnceLock<Dialler>,
+    pub refusals: Mutex<RefusalsByAddress>,
     events: mpsc::Sender<WorkerEvent>,
     /// Changes whenever the registry does, for those who wait for something in it.
     changed: watch::Sender<()>,
@@ -84,7 +86,8 @@ impl Workers {
             registry: RwLock::new(registry),
             tokens: Mutex::new(Tokens::default()),
             static_tokens: OnceLock::new(),
-            refusals: Mutex::new(Refusals::default()),
+            dialler: OnceLock::new(),
+            refusals: Mutex::new(RefusalsByAddress::default()),
             events,
             changed: watch::Sender::new(()),
             start_failure: Mutex::new(None),
@@ -98,6 +101,13 @@ impl Workers {
     #[must_use]
     pub fn joined_by(self, tokens: identity::Tokens) -> Self {
         self.inner.static_tokens.get_or_init(|| tokens);
+        self
+    }
+
+    /// Dials workers that ask for it. Said once, before workers are served; without it none is dialled.
+    #[must_use]
+    pub fn dialling(self, dialler: Dialler) -> Self {
+        self.inner.dialler.get_or_init(|| dialler);
         self
     }
 
@@ -215,6 +225,21 @@ impl Inner {
         self.registry.write().attach_link(worker, incarnation, link, since_boot());
         self.changed.send_replace(());
         tracing::info!(%worker, %incarnation, link = number, "link is up");
+    }
+
+    /// What announces the end of a link, whenever its socket is dropped.
+    pub(crate) fn link_gone_later(
+        self: &Arc<Self>,
+        worker: &WorkerId,
+        incarnation: Incarnation,
+        number: u64,
+    ) -> impl FnOnce() + Send + 'static {
+        let (inner, worker) = (Arc::downgrade(self), worker.clone());
+        move || {
+            if let Some(inner) = inner.upgrade() {
+                inner.link_gone(&worker, incarnation, number);
+            }
+        }
     }
 
     pub(crate) fn link_gone(&self, worker: &WorkerId, incarnation: Incarnation, number: u64) {

@@ -1,9 +1,15 @@
-//! Who may join: a one-time token of this process, or a static token with the scope `worker`.
+//! Who may join: with a one-time token of this process, a static token with the scope `worker`, or a certificate.
 
-use codegen_types::{Incarnation, WorkerId};
+use codegen_types::{ErrorCode, Failure, Incarnation, WorkerId};
+use coordinator_core::release::Release;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
 
+use super::dialling::AdvertiseRefused;
 use super::handle::{EMBEDDED_WORKER, Inner};
+use super::registry::WorkerRefused;
 use super::secrets::TokenRefused;
+use super::socket::Peer;
 use crate::identity::{Identity, Scope, Unauthenticated, Validity};
 
 /// What the principal of a token begins with that is for one worker alone; the worker's name follows.
@@ -15,42 +21,118 @@ pub(crate) enum Credential {
     /// A token of this process, for one life of one worker.
     Once,
     /// A static token, good as long as it is.
-    Token(Validity),
+    Token {
+        validity: Validity,
+        /// Whether it is for this one worker, so that nobody else has it.
+        bound: bool,
+    },
+    /// A certificate that names the worker.
+    Certificate,
 }
 
 impl Credential {
     /// Whether a worker that was let in by it may stay no longer.
     pub(crate) fn is_over(&self) -> bool {
         match self {
-            Self::Once => false,
-            Self::Token(validity) => validity.is_over(),
+            Self::Once | Self::Certificate => false,
+            Self::Token { validity, .. } => validity.is_over(),
+        }
+    }
+
+    /// Whether it proves which worker it is, and not only that it is one: what shares a token with others does not.
+    pub(crate) const fn names_its_worker(&self) -> bool {
+        match self {
+            Self::Once | Self::Certificate => true,
+            Self::Token { bound, .. } => *bound,
         }
     }
 }
 
+/// Why a registration is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinRefused {
+    /// It does not prove that it may join.
+    #[error(transparent)]
+    Token(#[from] TokenRefused),
+    /// Its release and ours do not know enough of each other.
+    #[error(
+        "the worker's release is {theirs}, the coordinator's is {ours}: they work together when they are at most one minor \
+         release apart"
+    )]
+    Release { theirs: String, ours: Release },
+    /// It would have the coordinator dial where that may not.
+    #[error(transparent)]
+    Advertise(#[from] AdvertiseRefused),
+    /// There is no place for it.
+    #[error(transparent)]
+    Registry(#[from] WorkerRefused),
+}
+
+impl JoinRefused {
+    /// What the worker is told. Of its token it learns nothing but that it is none.
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            Self::Token(_) => Failure::new(
+                ErrorCode::Unauthenticated,
+                "this worker may not join; it needs a valid token or certificate",
+            ),
+            Self::Release { .. } => Failure::new(ErrorCode::PreconditionFailed, self.to_string()),
+            Self::Advertise(refused) => Failure::new(ErrorCode::InvalidArgument, refused.to_string()),
+            Self::Registry(refused) => refused.failure(),
+        }
+    }
+}
+
+/// Whether a worker of that release may join.
+pub(crate) fn check_release(theirs: &str) -> Result<(), JoinRefused> {
+    let ours: Release = env!("CARGO_PKG_VERSION").parse().expect("our own release is well formed");
+    match theirs.parse::<Release>() {
+        Ok(release) if release.works_with(ours) => Ok(()),
+        Ok(_) | Err(_) => Err(JoinRefused::Release { theirs: theirs.escape_debug().to_string(), ours }),
+    }
+}
+
 impl Inner {
-    /// Whether the token of a registration is known at all, before anything else in its message is read.
-    pub(crate) fn check_token(&self, text: &str) -> Result<(), TokenRefused> {
-        if self.is_static(text) { self.static_token(text).map(drop) } else { self.tokens.lock().check(text) }
+    /// Whether what a registration shows is known at all, before anything else in its message is read.
+    pub(crate) fn check_token(&self, text: &str, peer: &Peer) -> Result<(), TokenRefused> {
+        match peer.certificate() {
+            Some(_) if text.is_empty() => Ok(()),
+            Some(_) | None if self.is_static(text) => self.static_token(text).map(drop),
+            Some(_) | None => self.tokens.lock().check(text),
+        }
     }
 
-    /// Lets a life of a worker in by its token.
+    /// Lets a life of a worker in by its token, or by its certificate when it shows no token.
     pub(crate) fn redeem(
         &self,
         text: &str,
+        peer: &Peer,
         worker: &WorkerId,
         incarnation: Incarnation,
     ) -> Result<Credential, TokenRefused> {
+        if text.is_empty()
+            && let Some(certificate) = peer.certificate()
+        {
+            return by_certificate(certificate, worker);
+        }
         if !self.is_static(text) {
             self.tokens.lock().redeem(text, worker, incarnation)?;
             return Ok(Credential::Once);
         }
         let Identity { principal, validity, .. } = self.static_token(text)?;
-        let bound = principal.as_str().strip_prefix(BOUND_PREFIX);
-        if worker.as_str() == EMBEDDED_WORKER || bound.is_some_and(|name| name != worker.as_str()) {
+        let bound_to = principal.as_str().strip_prefix(BOUND_PREFIX);
+        if worker.as_str() == EMBEDDED_WORKER || bound_to.is_some_and(|name| name != worker.as_str()) {
             return Err(TokenRefused::OtherWorker);
         }
-        Ok(Credential::Token(validity))
+        if bound_to.is_none() && self.has_token_of_its_own(worker) {
+            return Err(TokenRefused::OwnToken);
+        }
+        Ok(Credential::Token { validity, bound: bound_to.is_some() })
+    }
+
+    /// Whether a worker of this name is known by a token that is for it alone.
+    fn has_token_of_its_own(&self, worker: &WorkerId) -> bool {
+        self.static_tokens.get().is_some_and(|tokens| tokens.has(&format!("{BOUND_PREFIX}{worker}")))
     }
 
     fn is_static(&self, text: &str) -> bool {
@@ -69,4 +151,13 @@ impl Inner {
         })?;
         if identity.scopes.has(Scope::Worker) { Ok(identity) } else { Err(TokenRefused::Scope) }
     }
+}
+
+/// The handshake has checked the certificate; here it must name the worker, among its DNS names.
+fn by_certificate(certificate: &CertificateDer<'static>, worker: &WorkerId) -> Result<Credential, TokenRefused> {
+    let parsed = ParsedCertificate::try_from(certificate).map_err(|_| TokenRefused::OtherCertificate)?;
+    let name = ServerName::try_from(worker.as_str()).ok().filter(|name| matches!(name, ServerName::DnsName(_)));
+    let name = name.filter(|_| worker.as_str() != EMBEDDED_WORKER).ok_or(TokenRefused::OtherCertificate)?;
+    let named = rustls::client::verify_server_name(&parsed, &name);
+    named.map(|()| Credential::Certificate).map_err(|_| TokenRefused::OtherCertificate)
 }

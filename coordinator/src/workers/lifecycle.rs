@@ -9,14 +9,16 @@ use codegen_audit::{Entry, EventKind, Outcome};
 use codegen_proto::status::{accept, from_failure};
 use codegen_proto::v1::worker_lifecycle_server::WorkerLifecycle;
 use codegen_proto::{DeregisterWorker, Heartbeat, HeartbeatAnswer, RegisterWorker, Registered, v1};
-use codegen_types::{ErrorCode, Failure};
+use codegen_types::{ErrorCode, Failure, WorkerId};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use super::clock::since_boot;
+use super::dialling::{self, AdvertiseRefused, Dialler, Target};
 use super::handle::Inner;
-use super::registry::{Issued, WorkerRefused};
-use super::secrets::{self, TokenRefused};
+use super::joining::{JoinRefused, check_release};
+use super::registry::{Heard, Issued, WorkerRefused};
+use super::secrets;
 use super::socket::Peer;
 use crate::refusals::Verdict;
 
@@ -33,24 +35,15 @@ impl Lifecycle {
         Self { inner }
     }
 
-    async fn register(&self, request: v1::RegisterWorkerRequest) -> Result<Registered, Status> {
+    async fn register(&self, peer: &Peer, request: v1::RegisterWorkerRequest) -> Result<Registered, Status> {
         let request: RegisterWorker = accept(request)?;
-        if request.advertise.is_some() {
-            let why = "workers are reached over the link that they open; leave `advertise` empty";
-            return Err(from_failure(Failure::new(ErrorCode::InvalidArgument, why)));
-        }
         let (worker, incarnation) = (request.worker.clone(), request.incarnation);
-        let redeemed = self.inner.redeem(request.token.expose(), &worker, incarnation);
-        let credential = redeemed.map_err(|refused| self.refuse(refused, Some(worker.as_str())))?;
-        let issued = Issued {
-            session: secrets::mint(),
-            credential,
-            ticket: secrets::mint(),
-            ticket_until: since_boot() + self.inner.options.ticket_lifetime,
-        };
-        let joined = self.inner.change(|registry, now| registry.register(request, &issued, now)).await;
-        joined.map_err(refused_status)?;
-        tracing::info!(%worker, %incarnation, "worker joined");
+        let admitted = self.admit(peer, request).await;
+        let Admitted { issued, target } = admitted.map_err(|refused| self.refuse(peer, &refused, Some(&worker)))?;
+        tracing::info!(%worker, %incarnation, %peer, "worker joined");
+        if let Some(target) = target {
+            dialling::start(&self.inner, worker, incarnation, target, issued.ticket.clone());
+        }
         Ok(Registered {
             worker_session: issued.session,
             link_ticket: Some(issued.ticket),
@@ -58,14 +51,46 @@ impl Lifecycle {
         })
     }
 
+    /// Everything that a registration must pass, its token first.
+    async fn admit(&self, peer: &Peer, request: RegisterWorker) -> Result<Admitted, JoinRefused> {
+        let (worker, incarnation) = (&request.worker, request.incarnation);
+        let credential = self.inner.redeem(request.token.expose(), peer, worker, incarnation)?;
+        check_release(&request.version)?;
+        let target = match &request.advertise {
+            Some(advertised) => Some(self.dialler()?.resolve(advertised).await?),
+            None => None,
+        };
+        let issued = Issued {
+            session: secrets::mint(),
+            credential,
+            target: target.clone(),
+            ticket: secrets::mint(),
+            ticket_until: since_boot() + self.inner.options.ticket_lifetime,
+        };
+        self.inner.change(|registry, now| registry.register(request, &issued, now)).await?;
+        Ok(Admitted { issued, target })
+    }
+
+    fn dialler(&self) -> Result<&Dialler, AdvertiseRefused> {
+        self.inner.dialler.get().ok_or(AdvertiseRefused::Off)
+    }
+
     fn heartbeat(&self, session: &str, request: v1::HeartbeatRequest) -> Result<HeartbeatAnswer, Status> {
-        let Heartbeat { worker, incarnation, held, .. } = accept(request)?;
+        let beat: Heartbeat = accept(request)?;
         let now = since_boot();
         let mut registry = self.inner.registry.write();
-        let needs_ticket = registry.heartbeat(&worker, incarnation, session, &held, now).map_err(refused_status)?;
-        let ticket = needs_ticket.then(secrets::mint);
+        let heard = registry.heartbeat(&beat, session, now).map_err(refused_status)?;
+        let ticket = match &heard {
+            Heard::Linked => None,
+            Heard::LinkDown { .. } => Some(secrets::mint()),
+        };
         if let Some(ticket) = &ticket {
-            registry.issue_ticket(&worker, incarnation, ticket, now + self.inner.options.ticket_lifetime);
+            let until = now + self.inner.options.ticket_lifetime;
+            registry.issue_ticket(&beat.worker, beat.incarnation, ticket, until);
+        }
+        drop(registry);
+        if let (Some(ticket), Heard::LinkDown { target: Some(target) }) = (&ticket, heard) {
+            dialling::start(&self.inner, beat.worker, beat.incarnation, target, ticket.clone());
         }
         Ok(HeartbeatAnswer { link_ticket: ticket })
     }
@@ -82,23 +107,34 @@ impl Lifecycle {
     }
 
     /// Records a refused registration, unless there are too many of them, and says no.
-    fn refuse(&self, refused: TokenRefused, worker: Option<&str>) -> Status {
-        let Verdict::Record { suppressed } = self.inner.refusals.lock().count(since_boot()) else {
+    fn refuse(&self, peer: &Peer, refused: &JoinRefused, worker: Option<&WorkerId>) -> Status {
+        let verdict = self.inner.refusals.lock().count(peer.address(), since_boot());
+        let Verdict::Record { suppressed } = verdict else {
             let why = "too many refused registrations; try again later";
             return from_failure(Failure::new(ErrorCode::RateLimited, why));
         };
-        let detail = json!({ "why": refused.to_string(), "worker": worker, "not_recorded_before": suppressed });
+        let failure = refused.failure();
+        let detail = json!({
+            "why": refused.to_string(), "worker": worker, "from": peer.to_string(), "not_recorded_before": suppressed,
+        });
         // Nobody acts on this record, so nobody waits for it; the log keeps it also while it cannot be written.
         drop(self.inner.audit.queue(Entry {
             kind: EventKind::WorkerRefused,
             outcome: Some(Outcome::Refused),
-            code: Some(ErrorCode::Unauthenticated),
+            code: Some(failure.code),
             detail: Some(detail),
             ..Entry::default()
         }));
-        tracing::warn!(%refused, "a worker's registration was refused");
-        unauthenticated("this worker may not join; it needs a valid token")
+        tracing::warn!(%refused, %peer, "a worker's registration was refused");
+        from_failure(failure)
     }
+}
+
+/// A registration that passed.
+struct Admitted {
+    issued: Issued,
+    /// Where the worker is to be dialled, if it asked for that.
+    target: Option<Target>,
 }
 
 #[tonic::async_trait]
@@ -107,15 +143,14 @@ impl WorkerLifecycle for Lifecycle {
         &self,
         request: Request<v1::RegisterWorkerRequest>,
     ) -> Result<Response<v1::RegisterWorkerResponse>, Status> {
-        let peer = request.extensions().get::<Peer>().copied();
+        let peer = request.extensions().get::<Peer>().cloned().unwrap_or(Peer::Unix { pid: None });
         let request = request.into_inner();
-        if let Err(refused) = self.inner.check_token(&request.token) {
-            tracing::warn!(peer = ?peer, "a registration without a valid token");
+        if let Err(refused) = self.inner.check_token(&request.token, &peer) {
             // The name is a stranger's and bounded by nothing yet.
-            let named = request.worker_id.parse::<codegen_types::WorkerId>().ok();
-            return Err(self.refuse(refused, named.as_ref().map(codegen_types::WorkerId::as_str)));
+            let named = request.worker_id.parse::<WorkerId>().ok();
+            return Err(self.refuse(&peer, &refused.into(), named.as_ref()));
         }
-        Ok(Response::new(self.register(request).await?.into()))
+        Ok(Response::new(self.register(&peer, request).await?.into()))
     }
 
     async fn heartbeat(
@@ -146,11 +181,5 @@ fn unauthenticated(why: &str) -> Status {
 }
 
 fn refused_status(refused: WorkerRefused) -> Status {
-    let code = match refused {
-        WorkerRefused::TooMany => ErrorCode::QuotaExceeded,
-        WorkerRefused::NotRegistered | WorkerRefused::CredentialOver | WorkerRefused::Ticket => {
-            ErrorCode::Unauthenticated
-        }
-    };
-    from_failure(Failure::new(code, refused.to_string()))
+    from_failure(refused.failure())
 }

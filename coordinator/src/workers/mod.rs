@@ -7,6 +7,7 @@
 mod acceptor;
 mod awaited;
 mod clock;
+mod dialling;
 mod fleet;
 mod handle;
 mod joining;
@@ -22,6 +23,7 @@ mod slots;
 mod snapshot;
 mod socket;
 
+pub use dialling::Dialler;
 pub use fleet::{DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, WorkerEvent};
 pub use handle::{EMBEDDED_WORKER, Workers};
 pub use options::WorkersOptions;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use coordinator_core::worker::{InvalidTiming, Timing};
 
+use crate::config::Reflection;
+
 /// The link's keep-alive: a ping is sent after so long.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -44,6 +46,8 @@ pub struct WorkersOptions {
     pub display_bytes_max: u64,
     /// Progress notes of one task; more are dropped.
     pub progress_events_max: u32,
+    /// Whether whoever connects is told of the services.
+    pub reflection: Reflection,
 }
 
 impl Default for WorkersOptions {
@@ -66,6 +70,7 @@ impl Default for WorkersOptions {
             sessions_per_worker_max: 4_096,
             display_bytes_max: 32 << 20,
             progress_events_max: 10_000,
+            reflection: Reflection::Off,
         }
     }
 }

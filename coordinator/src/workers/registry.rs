@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_proto::{RegisterWorker, Secret};
-use codegen_types::{Capabilities, HeldSession, Incarnation, Runtime, WorkerId};
+use codegen_proto::{Heartbeat, RegisterWorker, Secret};
+use codegen_types::{Capabilities, ErrorCode, Failure, HeldSession, HostUse, Incarnation, Runtime, WorkerId};
 use coordinator_core::placement::{self, Requirements, Unplaced, WorkerView};
 use coordinator_core::worker::{Admittance, GoneWhy, Timing, WorkerInput, WorkerState};
 use tokio::sync::watch;
 
 use super::awaited::Awaited;
+use super::dialling::Target;
 use super::fleet::WorkerEvent;
 use super::joining::Credential;
 use super::link::{Link, LinkState};
@@ -40,6 +41,10 @@ struct Entry {
     version: String,
     session: Fingerprint,
     credential: Credential,
+    /// Where it is dialled, if it asked for that.
+    target: Option<Target>,
+    /// What of its host is in use, as it said last.
+    used: HostUse,
     ticket: Option<Ticket>,
     link: watch::Sender<LinkState>,
     slots: SlotBook,
@@ -74,6 +79,8 @@ impl From<Change> for WorkerEvent {
 pub(crate) enum WorkerRefused {
     #[error("there are as many workers as there may be")]
     TooMany,
+    #[error("a worker of this name has joined and is there; give each worker a name, and a token, of its own")]
+    NameTaken,
     #[error("no such life of a worker is known, or its worker session is another one; register first")]
     NotRegistered,
     #[error("what the worker joined with has expired or was revoked; join with another token")]
@@ -82,11 +89,37 @@ pub(crate) enum WorkerRefused {
     Ticket,
 }
 
+impl WorkerRefused {
+    /// What the worker is told.
+    pub(crate) fn failure(self) -> Failure {
+        let code = match self {
+            Self::TooMany => ErrorCode::QuotaExceeded,
+            Self::NameTaken => ErrorCode::AlreadyExists,
+            Self::NotRegistered | Self::CredentialOver | Self::Ticket => ErrorCode::Unauthenticated,
+        };
+        Failure::new(code, self.to_string())
+    }
+}
+
+/// What a heartbeat told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// The worker's link is up.
+    Linked,
+    /// It is down, so that the worker needs a ticket.
+    LinkDown {
+        /// Where it is dialled, if it asked for that.
+        target: Option<Target>,
+    },
+}
+
 /// The secrets of a registration; the registry keeps their fingerprints only.
 pub(crate) struct Issued {
     pub session: Secret,
     /// What the worker was let in by.
     pub credential: Credential,
+    /// Where it is dialled, if it asked for that.
+    pub target: Option<Target>,
     pub ticket: Secret,
     /// When the ticket ends.
     pub ticket_until: Duration,
@@ -104,16 +137,19 @@ impl Registry {
         }
     }
 
-    /// Lets a life of a worker in. The same incarnation resumes where it was; another one supersedes.
+    /// Lets a life of a worker in. The same incarnation resumes where it was; another one supersedes, when it proves to
+    /// be that worker: one that shares its token with others takes over only from a worker that is not there, and that
+    /// shared it, too.
     pub(crate) fn register(
         &mut self,
         request: RegisterWorker,
         issued: &Issued,
         now: Duration,
     ) -> Result<Vec<Change>, WorkerRefused> {
-        let RegisterWorker { worker, incarnation, capabilities, held, version, .. } = request;
+        let RegisterWorker { worker, incarnation, capabilities, held, version, draining, .. } = request;
         let mut changes = Vec::new();
         match self.workers.get(&worker) {
+            Some(entry) if !entry.yields_to(incarnation, &issued.credential) => return Err(WorkerRefused::NameTaken),
             Some(entry) if entry.incarnation == incarnation => {}
             Some(_) => changes.extend(self.end(&worker, WorkerInput::Supersede, now)),
             None if self.workers.len() >= self.workers_max => return Err(WorkerRefused::TooMany),
@@ -132,6 +168,8 @@ impl Registry {
             version: String::new(),
             session: Fingerprint::of(&issued.session),
             credential: issued.credential.clone(),
+            target: None,
+            used: HostUse::default(),
             ticket: None,
             link: watch::Sender::new(LinkState::Down),
             slots: SlotBook::default(),
@@ -142,29 +180,30 @@ impl Registry {
         entry.version = version;
         entry.session = Fingerprint::of(&issued.session);
         entry.credential = issued.credential.clone();
+        entry.target.clone_from(&issued.target);
         entry.expect_link(&issued.ticket, issued.ticket_until);
         entry.hear(now, &self.timing);
+        if draining {
+            entry.state = entry.state.step(WorkerInput::Drain, now, &self.timing);
+        }
         changes.push(Change::Joined { worker, incarnation, held });
         Ok(changes)
     }
 
-    /// Notes that a worker lives. Answers whether its link is down, so that it needs a ticket.
-    pub(crate) fn heartbeat(
-        &mut self,
-        worker: &WorkerId,
-        incarnation: Incarnation,
-        session: &str,
-        held: &[HeldSession],
-        now: Duration,
-    ) -> Result<bool, WorkerRefused> {
+    /// Notes that a worker lives. Answers whether its link is up.
+    pub(crate) fn heartbeat(&mut self, beat: &Heartbeat, session: &str, now: Duration) -> Result<Heard, WorkerRefused> {
         let timing = self.timing;
-        let entry = self.authenticated(worker, incarnation, session)?;
+        let entry = self.authenticated(&beat.worker, beat.incarnation, session)?;
         if entry.credential.is_over() {
             return Err(WorkerRefused::CredentialOver);
         }
-        entry.slots.settle(held);
+        entry.slots.settle(&beat.held);
+        entry.used = beat.used;
         entry.hear(now, &timing);
-        Ok(!entry.is_linked())
+        if beat.draining {
+            entry.state = entry.state.step(WorkerInput::Drain, now, &timing);
+        }
+        Ok(if entry.is_linked() { Heard::Linked } else { Heard::LinkDown { target: entry.target.clone() } })
     }
 
     /// The ticket with which the worker may open its link again; an earlier one is void.
@@ -205,12 +244,11 @@ impl Registry {
         ticket: &str,
         now: Duration,
     ) -> Result<WorkerId, WorkerRefused> {
-        let found = self.workers.iter_mut().find(|(_, entry)| entry.incarnation == incarnation);
+        // By the ticket, too: nothing keeps a worker from naming another's incarnation as its own.
+        let expects =
+            |entry: &Entry| entry.ticket.as_ref().is_some_and(|expected| expected.fingerprint.matches(ticket));
+        let found = self.workers.iter_mut().find(|(_, entry)| entry.incarnation == incarnation && expects(entry));
         let (worker, entry) = found.ok_or(WorkerRefused::Ticket)?;
-        let known = entry.ticket.as_ref().is_some_and(|expected| expected.fingerprint.matches(ticket));
-        if !known {
-            return Err(WorkerRefused::Ticket);
-        }
         let in_time = entry.ticket.take().is_some_and(|expected| now <= expected.until);
         if in_time { Ok(worker.clone()) } else { Err(WorkerRefused::Ticket) }
     }
@@ -271,7 +309,8 @@ impl Registry {
 
     /// Time has passed for one worker.
     pub(crate) fn tick(&mut self, worker: &WorkerId, now: Duration) -> Option<Change> {
-        self.end(worker, WorkerInput::Tick, now)
+        let over = self.workers.get(worker).is_some_and(|entry| entry.credential.is_over());
+        self.end(worker, if over { WorkerInput::Dismiss } else { WorkerInput::Tick }, now)
     }
 
     /// Whether a session could be placed on any worker, room aside.
@@ -344,6 +383,8 @@ impl Registry {
             runtimes: entry.capabilities.runtimes.clone(),
             labels: entry.capabilities.labels.clone(),
             admittance: self.admittances.get(id).copied().unwrap_or_default(),
+            resources: entry.capabilities.resources,
+            used: entry.used,
             slots: entry.slots.view(),
             last_heartbeat_age: now.saturating_sub(entry.heard),
             link_up: entry.is_linked(),
@@ -385,6 +426,14 @@ impl Registry {
 }
 
 impl Entry {
+    /// Whether a registration may go on in this worker's name.
+    fn yields_to(&self, incarnation: Incarnation, credential: &Credential) -> bool {
+        let is_away = !self.is_linked() && !self.credential.names_its_worker();
+        credential.names_its_worker()
+            || (self.incarnation == incarnation && !self.credential.names_its_worker())
+            || is_away
+    }
+
     fn is_linked(&self) -> bool {
         matches!(&*self.link.borrow(), LinkState::Up(_))
     }

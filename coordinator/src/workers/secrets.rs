@@ -62,6 +62,10 @@ pub(crate) enum TokenRefused {
     Revoked,
     #[error("the token lacks the scope `worker`")]
     Scope,
+    #[error("the worker of this name has a token of its own")]
+    OwnToken,
+    #[error("the certificate does not name the worker")]
+    OtherCertificate,
 }
 
 impl Tokens {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use codegen_types::{Incarnation, IsolationReport, Runtime, WorkerId};
+use codegen_types::{HostUse, Incarnation, IsolationReport, Resources, Runtime, WorkerId};
 use coordinator_core::placement::Slots;
 use coordinator_core::worker::{Admittance, WorkerStatus};
 
@@ -26,6 +26,10 @@ pub struct WorkerSnapshot {
     pub admittance: Admittance,
     /// Its operator's labels.
     pub labels: BTreeMap<String, String>,
+    /// What its host has.
+    pub resources: Resources,
+    /// What of that is in use, as it said last.
+    pub used: HostUse,
     /// What room it has.
     pub slots: Slots,
     /// How long ago it was heard of.

@@ -1,21 +1,27 @@
 //! Sockets on which workers reach the coordinator, whatever their family.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::TlsStream;
 use tonic::transport::server::Connected;
 
+use crate::tls::Tls;
+
 /// Where workers connect.
-#[derive(Debug)]
 pub enum Listener {
-    /// TCP; a loopback address unless the operator said otherwise.
+    /// TCP in plain text; a loopback address unless the operator said otherwise.
     Tcp(TcpListener),
+    /// TCP, and TLS in every connection.
+    Tls(TcpListener, Tls),
     /// A Unix socket in the state directory.
     Unix(UnixListener),
 }
@@ -33,13 +39,21 @@ impl From<UnixListener> for Listener {
 }
 
 impl Listener {
+    /// What connections are encrypted with, if they are.
+    pub(crate) fn tls(&self) -> Option<Tls> {
+        match self {
+            Self::Tls(_, tls) => Some(tls.clone()),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
     /// The next connection. A Unix peer of another user is refused here, by what the kernel says of it.
     pub(crate) async fn accept(&self) -> io::Result<(Socket, Peer)> {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener) | Self::Tls(listener, _) => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok((Socket::Tcp(stream), Peer::Tcp(address)))
+                Ok((Socket::Tcp(stream), Peer::Tcp { address, certificate: None }))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -54,27 +68,65 @@ impl Listener {
     }
 }
 
+/// Shakes hands where there is TLS; the peer is then known by the certificate that it showed, if it did.
+pub(crate) async fn secured(tls: Option<&Tls>, socket: Socket, peer: Peer) -> io::Result<(Socket, Peer)> {
+    match (tls, socket, peer) {
+        (Some(tls), Socket::Tcp(stream), Peer::Tcp { address, .. }) => {
+            let stream = tls.accept(stream).await?;
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let certificate = shown.map(|certificate| Arc::new(certificate.clone().into_owned()));
+            Ok((Socket::Tls(Box::new(stream.into())), Peer::Tcp { address, certificate }))
+        }
+        (_, socket, peer) => Ok((socket, peer)),
+    }
+}
+
 /// Who is at the other end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Peer {
-    Tcp(SocketAddr),
-    Unix { pid: Option<i32> },
+    Tcp {
+        address: SocketAddr,
+        /// Of an authority that the operator trusts to say who a worker is.
+        certificate: Option<Arc<CertificateDer<'static>>>,
+    },
+    Unix {
+        pid: Option<i32>,
+    },
+}
+
+impl Peer {
+    /// Where it is, if it is elsewhere.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp { address, .. } => Some(address.ip().to_canonical()),
+            Self::Unix { .. } => None,
+        }
+    }
+
+    /// The certificate that it showed.
+    pub(crate) fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        match self {
+            Self::Tcp { certificate, .. } => certificate.as_deref(),
+            Self::Unix { .. } => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Tcp(address) => write!(f, "tcp {address}"),
+            Self::Tcp { address, .. } => write!(f, "tcp {address}"),
             Self::Unix { pid: Some(pid) } => write!(f, "unix, process {pid}"),
             Self::Unix { pid: None } => f.write_str("unix"),
         }
     }
 }
 
-/// A connection of either family.
+/// A connection of any kind.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
@@ -82,6 +134,7 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -91,6 +144,7 @@ impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
@@ -98,6 +152,7 @@ impl AsyncWrite for Socket {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -105,6 +160,7 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
@@ -116,12 +172,16 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => true,
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 }
 
@@ -145,7 +205,7 @@ impl Connected for PrefixedIo {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        self.peer
+        self.peer.clone()
     }
 }
 
@@ -183,6 +243,6 @@ impl AsyncWrite for PrefixedIo {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.socket.is_write_vectored()
     }
 }

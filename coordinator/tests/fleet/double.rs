@@ -68,6 +68,7 @@ pub struct Spec {
     pub level: IsolationLevel,
     pub sessions_max: u32,
     pub held: Vec<HeldSession>,
+    pub draining: bool,
 }
 
 impl Spec {
@@ -78,6 +79,7 @@ impl Spec {
             level: IsolationLevel::Full,
             sessions_max: 8,
             held: Vec::new(),
+            draining: false,
         }
     }
 }
@@ -122,9 +124,11 @@ impl Double {
                 runtimes: vec![python],
                 sessions_max: self.spec.sessions_max,
                 labels: Default::default(),
+                resources: Default::default(),
             },
             held: self.spec.held.clone(),
             advertise: None,
+            draining: self.spec.draining,
         };
         request.into()
     }
@@ -146,6 +150,8 @@ impl Double {
             tasks_running: 0,
             memory_bytes: 0,
             held: self.spec.held.clone(),
+            draining: self.spec.draining,
+            used: Default::default(),
         };
         let request = self.authenticated(v1::HeartbeatRequest::from(beat));
         Ok(self.client().await.heartbeat(request).await?.into_inner().link_ticket)

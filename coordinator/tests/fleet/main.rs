@@ -3,8 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a double that cannot do its part fails the test by panicking")]
 
+mod credentials;
 mod double;
 mod embedded;
+mod hostile;
 mod joining;
 mod links;
 mod rig;

@@ -29,4 +29,4 @@ pub use packages::{IndexUrl, PackageAccess, Requirement};
 pub use path::WorkspacePath;
 pub use principal::{InvalidPrincipal, Principal};
 pub use trace::TraceContext;
-pub use worker::{Capabilities, HeldSession, Runtime};
+pub use worker::{Capabilities, HeldSession, HostUse, Resources, Runtime};

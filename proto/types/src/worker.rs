@@ -18,6 +18,30 @@ pub struct Capabilities {
     pub sessions_max: u32,
     /// Its operator's labels, for placement.
     pub labels: BTreeMap<String, String>,
+    /// What its host has.
+    pub resources: Resources,
+}
+
+/// What a worker's host has; zero where it is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Processors that the worker may use.
+    pub cpus: u32,
+    /// Memory, in bytes, or the limit that is put on the worker's.
+    pub memory_bytes: u64,
+    /// Size of the file system that holds the workspaces, in bytes.
+    pub disk_bytes: u64,
+}
+
+/// What of a worker's host is in use; zero where it is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostUse {
+    /// Processes that run or wait to, averaged over a minute, in thousandths.
+    pub load_permille: u32,
+    /// Memory that could still be used, in bytes.
+    pub memory_available_bytes: u64,
+    /// What is free of the file system that holds the workspaces, in bytes.
+    pub disk_free_bytes: u64,
 }
 
 /// Something that runs programs.

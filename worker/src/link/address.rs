@@ -8,13 +8,35 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsStream;
 use tokio_util::either::Either;
+
+use super::tls;
+use crate::start::TlsStart;
 
 /// How long connecting may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A connection to a coordinator.
-pub(crate) type Socket = Either<UnixStream, TcpStream>;
+pub(crate) type Socket = Either<UnixStream, Either<TcpStream, Box<TlsStream<TcpStream>>>>;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To call the coordinator.
+    Calls,
+    /// To be called by it.
+    Link,
+}
+
+/// The way to a coordinator.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    /// Where it listens.
+    pub address: Address,
+    /// How it is spoken to privately, if it is.
+    pub tls: Option<TlsStart>,
+}
 
 /// Where a coordinator listens: `unix:/path` or `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,21 +76,37 @@ impl fmt::Display for Address {
 impl Address {
     /// Whether nobody but this machine can listen in on what is sent there.
     pub fn is_local(&self) -> bool {
-        let Self::Tcp(text) = self else { return true };
-        let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let host = match self {
+            Self::Unix(_) => return true,
+            Self::Tcp(_) => self.host(),
+        };
+        let address = host.parse::<IpAddr>();
         address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
     }
 
+    /// The host without port and brackets; empty for a Unix socket.
+    fn host(&self) -> &str {
+        let Self::Tcp(text) = self else { return "" };
+        let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+}
+
+impl Route {
     /// Connects. Small messages are not held back to be sent together.
-    pub async fn connect(&self) -> io::Result<Socket> {
+    pub async fn connect(&self, purpose: Purpose) -> io::Result<Socket> {
         let connecting = async {
-            match self {
-                Self::Unix(path) => UnixStream::connect(path).await.map(Either::Left),
-                Self::Tcp(address) => {
+            match &self.address {
+                Address::Unix(path) => UnixStream::connect(path).await.map(Either::Left),
+                Address::Tcp(address) => {
                     let stream = TcpStream::connect(address).await?;
                     stream.set_nodelay(true)?;
-                    Ok(Either::Right(stream))
+                    Ok(Either::Right(match &self.tls {
+                        Some(files) => {
+                            Either::Right(Box::new(tls::connect(files, self.address.host(), stream, purpose).await?))
+                        }
+                        None => Either::Left(stream),
+                    }))
                 }
             }
         };

@@ -11,7 +11,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
-use super::address::Address;
+use super::address::{Purpose, Route};
 
 /// How long one call may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
@@ -41,11 +41,11 @@ pub(crate) struct Coordinator {
 
 impl Coordinator {
     /// Joins; what the coordinator said comes with it.
-    pub async fn join(address: &Address, register: RegisterWorker) -> Result<(Self, Registered), CallError> {
-        let address = address.clone();
+    pub async fn join(route: &Route, register: RegisterWorker) -> Result<(Self, Registered), CallError> {
+        let route = route.clone();
         let connector = tower::service_fn(move |_: Uri| {
-            let address = address.clone();
-            async move { address.connect().await.map(TokioIo::new) }
+            let route = route.clone();
+            async move { route.connect(Purpose::Calls).await.map(TokioIo::new) }
         });
         // The connector alone decides where the connection goes.
         let endpoint = Endpoint::from_static("http://coordinator").timeout(CALL_DEADLINE);

@@ -2,8 +2,10 @@
 
 mod address;
 mod backoff;
+mod door;
 mod lifecycle;
 mod reversed;
+pub(crate) mod tls;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,12 +15,14 @@ use codegen_proto::{DeregisterWorker, Heartbeat, RegisterWorker, Secret};
 use codegen_types::{Capabilities, IsolationReport, Runtime};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use address::Address;
 pub use address::InvalidAddress;
+pub(crate) use address::{Address, Route};
 use backoff::Backoff;
+pub(crate) use door::Door;
 use lifecycle::{CallError, Coordinator};
 use reversed::{Link, LinkError};
 
+use crate::host::Host;
 use crate::remote::token::{self, TokenError};
 use crate::service::{Identity, Service};
 
@@ -27,6 +31,8 @@ const HEARTBEAT_FAILURES_MAX: u32 = 3;
 /// A coordinator may ask for no more and no fewer heartbeats than these.
 const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const HEARTBEAT_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// How long the coordinator may take to dial; its ticket is good no longer.
+const DIALLED_DEADLINE: Duration = Duration::from_secs(30);
 /// How long leaving may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -34,18 +40,42 @@ const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 pub(crate) enum Proof {
     /// A token of its coordinator's for this one life.
     Once(Secret),
-    /// A token in a file, read anew whenever the worker joins.
+    /// A token in a file, read anew whenever the worker joins; a worker joins again when it was replaced.
     File(PathBuf),
+    /// The certificate that it shows.
+    Certificate,
+}
+
+impl Proof {
+    /// What is shown at this moment.
+    fn current(&self) -> Result<Secret, TokenError> {
+        match self {
+            Self::Once(token) => Ok(token.clone()),
+            Self::File(path) => token::read(path),
+            Self::Certificate => Ok(Secret::new("")),
+        }
+    }
+
+    /// Whether there is another token now than the one that was shown. A file that cannot be read just now is none.
+    fn was_replaced(&self, shown: &Secret) -> bool {
+        match self {
+            Self::Once(_) | Self::Certificate => false,
+            Self::File(path) => token::read(path).is_ok_and(|now| now.expose() != shown.expose()),
+        }
+    }
 }
 
 /// What a worker joins with.
 pub(crate) struct Membership {
-    pub address: Address,
+    pub route: Route,
+    /// Where the coordinator dials, if the worker does not.
+    pub door: Option<Door>,
     pub proof: Proof,
     pub labels: BTreeMap<String, String>,
     pub isolation: IsolationReport,
     pub runtimes: Vec<Runtime>,
     pub sessions_max: u32,
+    pub host: Host,
     pub service: Service,
 }
 
@@ -60,18 +90,21 @@ enum Lost {
     Link(#[from] LinkError),
     #[error("the coordinator gave no ticket for a link")]
     NoTicket,
+    #[error("there is another token to join with")]
+    TokenReplaced,
     #[error("the worker stops")]
     Stopped,
 }
 
 impl Membership {
     /// Joins, and joins again whenever the coordinator is lost, until `stop`; then leaves. Sessions and tasks go on
-    /// meanwhile: their outcomes wait for the coordinator to come back.
-    pub async fn keep(&self, stop: CancellationToken) {
+    /// meanwhile: their outcomes wait for the coordinator to come back. When `draining` is cancelled, the coordinator is
+    /// told at once, and not with the next heartbeat that is due.
+    pub async fn keep(&self, stop: CancellationToken, draining: CancellationToken) {
         let mut backoff = Backoff::default();
         let mut joined = None;
         loop {
-            let lost = self.join_and_serve(&mut joined, &mut backoff, &stop).await;
+            let lost = self.join_and_serve(&mut joined, &mut backoff, &stop, &draining).await;
             if stop.is_cancelled() {
                 break;
             }
@@ -92,15 +125,13 @@ impl Membership {
         joined: &mut Option<Coordinator>,
         backoff: &mut Backoff,
         stop: &CancellationToken,
+        draining: &CancellationToken,
     ) -> Lost {
-        let token = match &self.proof {
-            Proof::Once(token) => token.clone(),
-            Proof::File(path) => match token::read(path) {
-                Ok(token) => token,
-                Err(error) => return error.into(),
-            },
+        let token = match self.proof.current() {
+            Ok(token) => token,
+            Err(error) => return error.into(),
         };
-        let joining = async { Coordinator::join(&self.address, self.registration(token).await).await };
+        let joining = async { Coordinator::join(&self.route, self.registration(token.clone()).await).await };
         let (mut coordinator, registered) = tokio::select! {
             joining = joining => match joining {
                 Ok(joined) => joined,
@@ -113,12 +144,15 @@ impl Membership {
         let mut ticket = registered.link_ticket;
         loop {
             let Some(current) = ticket.take() else { return Lost::NoTicket };
-            let Identity { incarnation, .. } = *self.service.identity();
-            let link = match Link::open(&self.address, &current, incarnation, self.service.clone()).await {
+            let linked = tokio::select! {
+                linked = self.link(&current) => linked,
+                () = stop.cancelled() => return Lost::Stopped,
+            };
+            let link = match linked {
                 Ok(link) => link,
                 Err(error) => return error.into(),
             };
-            tracing::info!(coordinator = %self.address, "joined");
+            tracing::info!(coordinator = %self.route.address, "joined");
             backoff.reset();
             let mut beating = coordinator.clone();
             ticket = tokio::select! {
@@ -130,20 +164,44 @@ impl Membership {
                     Ok(answer) => answer.link_ticket,
                     Err(error) => return error.into(),
                 },
-                ticket = self.beat(&mut beating, interval) => match ticket {
+                ticket = self.beat(&mut beating, interval, &token, draining) => match ticket {
                     Ok(ticket) => Some(ticket),
-                    Err(error) => return error.into(),
+                    Err(lost) => return lost,
                 },
             };
         }
     }
 
+    /// The link on which the coordinator calls, whichever side dials.
+    async fn link(&self, ticket: &Secret) -> Result<Link, LinkError> {
+        let Identity { incarnation, .. } = *self.service.identity();
+        match &self.door {
+            None => Link::open(&self.route, ticket, incarnation, self.service.clone()).await,
+            Some(door) => {
+                let socket = door.enter(ticket, incarnation, DIALLED_DEADLINE).await?;
+                Ok(Link::serve(socket, self.service.clone()))
+            }
+        }
+    }
+
     /// Sends heartbeats until the coordinator says that the link is down, or is gone itself.
-    async fn beat(&self, coordinator: &mut Coordinator, interval: Duration) -> Result<Secret, CallError> {
-        let mut failures = 0;
+    async fn beat(
+        &self,
+        coordinator: &mut Coordinator,
+        interval: Duration,
+        token: &Secret,
+        draining: &CancellationToken,
+    ) -> Result<Secret, Lost> {
+        let (mut failures, mut announced) = (0, false);
         loop {
-            tokio::time::sleep(interval).await;
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = draining.cancelled(), if !announced => announced = true,
+            }
             self.service.tasks().sweep();
+            if self.proof.was_replaced(token) {
+                return Err(Lost::TokenReplaced);
+            }
             match coordinator.heartbeat(self.heartbeat().await).await {
                 Ok(answer) => {
                     failures = 0;
@@ -155,7 +213,7 @@ impl Membership {
                     failures += 1;
                     let refused = matches!(&error, CallError::Refused(status) if is_refusal(status));
                     if refused || failures == HEARTBEAT_FAILURES_MAX {
-                        return Err(error);
+                        return Err(error.into());
                     }
                 }
             }
@@ -174,9 +232,11 @@ impl Membership {
                 runtimes: self.runtimes.clone(),
                 sessions_max: self.sessions_max,
                 labels: self.labels.clone(),
+                resources: self.host.resources(),
             },
             held: self.service.pool().held().await,
-            advertise: None,
+            advertise: self.door.as_ref().map(Door::advertised),
+            draining: self.service.is_draining(),
         }
     }
 
@@ -189,6 +249,8 @@ impl Membership {
             tasks_running: u32::try_from(self.service.tasks().running()).unwrap_or(u32::MAX),
             memory_bytes: resident_bytes(),
             held: self.service.pool().held().await,
+            draining: self.service.is_draining(),
+            used: self.host.used(),
         }
     }
 

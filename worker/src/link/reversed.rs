@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
-use super::address::{Address, Socket};
+use super::address::{Purpose, Route, Socket};
 use crate::service::Service;
 
 /// How long the coordinator may take to answer the preamble.
@@ -58,12 +58,12 @@ pub(crate) struct Link {
 impl Link {
     /// Dials, shows the ticket, and serves from then on.
     pub async fn open(
-        address: &Address,
+        route: &Route,
         ticket: &Secret,
         incarnation: Incarnation,
         service: Service,
     ) -> Result<Self, LinkError> {
-        let mut socket = address.connect().await?;
+        let mut socket = route.connect(Purpose::Link).await?;
         let preamble = format!("codegen-link/1 {} {incarnation}\n", ticket.expose());
         let answer = async {
             socket.write_all(preamble.as_bytes()).await?;
@@ -75,12 +75,17 @@ impl Link {
             None => return Err(LinkError::Refused("it does not speak this protocol".to_owned())),
             Some(why) => return Err(LinkError::Refused(why.to_owned())),
         }
+        Ok(Self::serve(socket, service))
+    }
+
+    /// Serves on a connection whose other side was found to be the coordinator.
+    pub fn serve(socket: Socket, service: Service) -> Self {
         let gone = CancellationToken::new();
         let fence = CancellationToken::new();
         let io = LinkIo { socket, fenced: Box::pin(fence.clone().cancelled_owned()), _gone: gone.clone().drop_guard() };
         let finish = fence.child_token();
         tokio::spawn(serve(io, service, finish.clone()));
-        Ok(Self { gone, finish, _fence: fence.drop_guard() })
+        Self { gone, finish, _fence: fence.drop_guard() }
     }
 
     /// Waits until the socket is gone.
@@ -119,7 +124,7 @@ async fn serve(io: LinkIo, service: Service, finish: CancellationToken) {
 }
 
 /// Reads byte by byte, since what follows the line belongs to HTTP/2.
-async fn read_line(socket: &mut Socket) -> io::Result<String> {
+pub(super) async fn read_line(socket: &mut Socket) -> io::Result<String> {
     let mut line = Vec::new();
     loop {
         match socket.read_u8().await? {

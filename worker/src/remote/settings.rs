@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use codegen_types::{IsolationLevel, Limits, WorkerId};
 
 use super::{packages, token};
 use crate::args::Args;
-use crate::link::Address;
+use crate::link::{Address, tls};
 use crate::runtimes::find::SYSTEM_PATH;
-use crate::start::{RemoteStart, StartMessage};
+use crate::start::{AdvertiseStart, RemoteStart, StartMessage, TlsPair, TlsStart};
 
 /// Sessions at once, when nobody says otherwise.
 const SESSIONS_DEFAULT: u32 = 64;
 /// The most sessions that may be asked for.
 const SESSIONS_MAX: u32 = 4_096;
+/// How long running tasks may go on after SIGTERM, when nobody says otherwise, in milliseconds.
+const DRAIN_DEFAULT_MS: u64 = 30_000;
 /// The longest label or value of one, in bytes.
 const LABEL_BYTES_MAX: usize = 256;
 /// The most labels.
@@ -63,12 +67,16 @@ pub(crate) fn resolve(args: Args, environment: &Environment) -> Result<StartMess
     let setting = |given: Option<String>, variable: &str| given.or_else(|| environment.first(&[variable]));
     let coordinator = setting(remote.coordinator, "COORDINATOR_ADDR")
         .ok_or_else(|| refused("--coordinator (COORDINATOR_ADDR)", "say where the coordinator is, as `host:50050`"))?;
-    check_address(&coordinator, remote.insecure_plaintext)?;
-    let token_file = setting_path(remote.token_file, environment, "WORKER_TOKEN_FILE").ok_or_else(|| {
-        refused("--token-file (WORKER_TOKEN_FILE)", "name the file with the token of `coordinator tokens create`")
-    })?;
-    // Said now, to whoever started it, rather than later in a log.
-    token::read(&token_file).map_err(|error| refused("--token-file (WORKER_TOKEN_FILE)", chain(&error)))?;
+    let path = |given: Option<PathBuf>, variable: &str| setting_path(given, environment, variable);
+    let files = [path(remote.tls_ca, "TLS_CA"), path(remote.tls_cert, "TLS_CERT"), path(remote.tls_key, "TLS_KEY")];
+    let tls = tls_files(files)?;
+    check_address(&coordinator, tls.is_some() || remote.insecure_plaintext)?;
+    let advertised = setting(remote.advertise, "WORKER_ADVERTISE");
+    let advertise = advertise(advertised, setting(remote.listen, "WORKER_LISTEN"))?;
+    check_tls(tls.as_ref(), advertise.as_ref(), remote.insecure_plaintext)?;
+    let token_file = path(remote.token_file, "WORKER_TOKEN_FILE");
+    check_proof(token_file.as_deref(), tls.as_ref())?;
+    let drain_ms = drain_ms(setting(remote.drain_timeout, "DRAIN_TIMEOUT"))?;
     let base_workspace = match setting_path(remote.base_workspace, environment, "BASE_WORKSPACE") {
         Some(base) => base,
         None => default_base(environment)?,
@@ -88,21 +96,97 @@ pub(crate) fn resolve(args: Args, environment: &Environment) -> Result<StartMess
         search_path: search_path(args.search_path, environment),
         spare_limits: Some(Limits::default()),
         packages: packages::access(environment)?,
-        remote: Some(RemoteStart { token_file, labels: parse_labels(&labels)? }),
+        remote: Some(RemoteStart { token_file, labels: parse_labels(&labels)?, tls, advertise, drain_ms }),
     })
 }
 
 /// Without TLS only this machine is spoken to, unless the operator said otherwise.
-fn check_address(text: &str, plaintext_anywhere: bool) -> Result<(), Refused> {
+fn check_address(text: &str, may_leave: bool) -> Result<(), Refused> {
     const NAME: &str = "--coordinator (COORDINATOR_ADDR)";
     let address: Address = text.parse().map_err(|error: crate::InvalidAddress| refused(NAME, error.to_string()))?;
-    if address.is_local() || plaintext_anywhere {
+    if address.is_local() || may_leave {
         return Ok(());
     }
     Err(refused(
         NAME,
-        format!("{text} is not on this machine and would be spoken to without TLS; --insecure-plaintext permits that"),
+        format!(
+            "{text} is not on this machine and would be spoken to without TLS: give --tls-ca, or permit it with --insecure-plaintext"
+        ),
     ))
+}
+
+/// An authority, and certificate and key or neither.
+fn tls_files([authority, certificate, key]: [Option<PathBuf>; 3]) -> Result<Option<TlsStart>, Refused> {
+    let pair = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(TlsPair { certificate, key }),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(refused("--tls-cert, --tls-key (TLS_CERT, TLS_KEY)", "one is of no use without the other"));
+        }
+    };
+    match (authority, pair) {
+        (Some(authority), pair) => Ok(Some(TlsStart { authority, pair })),
+        (None, None) => Ok(None),
+        (None, Some(_)) => {
+            Err(refused("--tls-ca (TLS_CA)", "say by which authority the coordinator's certificate is checked"))
+        }
+    }
+}
+
+/// Said now, to whoever started it, rather than later in a log.
+fn check_tls(
+    tls: Option<&TlsStart>,
+    advertise: Option<&AdvertiseStart>,
+    plaintext_anywhere: bool,
+) -> Result<(), Refused> {
+    const NAME: &str = "--tls-ca, --tls-cert, --tls-key";
+    if let Some(pair) = tls.and_then(|files| files.pair.as_ref()) {
+        token::check_private(&pair.key).map_err(|error| refused("--tls-key (TLS_KEY)", chain(&error)))?;
+    }
+    match (tls, advertise) {
+        (Some(files), advertise) => {
+            tls::check(files, advertise.is_some()).map_err(|error| refused(NAME, chain(&error)))
+        }
+        (None, Some(AdvertiseStart { listen, .. })) if !listen.ip().is_loopback() && !plaintext_anywhere => {
+            let why = format!(
+                "{listen} can be reached from elsewhere, without TLS: give --tls-cert and --tls-key, or permit it with --insecure-plaintext"
+            );
+            Err(refused("--advertise (WORKER_ADVERTISE)", why))
+        }
+        (None, _) => Ok(()),
+    }
+}
+
+/// A token that can be read, or a certificate.
+fn check_proof(token_file: Option<&Path>, tls: Option<&TlsStart>) -> Result<(), Refused> {
+    const NAME: &str = "--token-file (WORKER_TOKEN_FILE)";
+    match token_file {
+        Some(path) => token::read(path).map(drop).map_err(|error| refused(NAME, chain(&error))),
+        None if tls.is_some_and(|files| files.pair.is_some()) => Ok(()),
+        None => Err(refused(NAME, "name the file with the token of `coordinator tokens create --role worker`")),
+    }
+}
+
+fn advertise(address: Option<String>, listen: Option<String>) -> Result<Option<AdvertiseStart>, Refused> {
+    const NAME: &str = "--advertise (WORKER_ADVERTISE)";
+    let Some(address) = address else { return Ok(None) };
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse().ok());
+    let port: u16 = port.filter(|port| *port != 0).ok_or_else(|| refused(NAME, "not HOST:PORT"))?;
+    let listen = match listen {
+        None => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+        Some(text) => text.parse().map_err(|_| refused("--listen (WORKER_LISTEN)", "not ADDRESS:PORT"))?,
+    };
+    Ok(Some(AdvertiseStart { address, listen }))
+}
+
+/// The longest that running tasks may be waited for: a day.
+fn drain_ms(given: Option<String>) -> Result<u64, Refused> {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let Some(text) = given else { return Ok(DRAIN_DEFAULT_MS) };
+    let parsed = humantime::parse_duration(&text).ok().filter(|duration| *duration <= DAY);
+    let duration =
+        parsed.ok_or_else(|| refused("--drain-timeout (DRAIN_TIMEOUT)", "a duration such as `30s`, at most 1day"))?;
+    Ok(u64::try_from(duration.as_millis()).unwrap_or(DRAIN_DEFAULT_MS))
 }
 
 fn setting_path(given: Option<PathBuf>, environment: &Environment, variable: &str) -> Option<PathBuf> {

@@ -14,7 +14,7 @@ const TOKEN_BYTES_MAX: u64 = 512;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
     /// The file cannot be read.
-    #[error("the token file {path} cannot be read")]
+    #[error("the file {path} cannot be read")]
     Read {
         /// The file.
         path: PathBuf,
@@ -22,7 +22,7 @@ pub(crate) enum TokenError {
         source: io::Error,
     },
     /// Others could read or replace the token.
-    #[error("the token file {path} {why}; it must be this user's with mode 0600 or 0400, or root's with at most 0440")]
+    #[error("the file {path} {why}; it must be this user's with mode 0600 or 0400, or root's with at most 0440")]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -53,6 +53,15 @@ pub(crate) fn read(path: &Path) -> Result<Secret, TokenError> {
         return Err(TokenError::NoToken { path: path.to_owned() });
     }
     Ok(Secret::new(token))
+}
+
+/// Whether a file with a private key is for nobody else to read or write.
+pub(crate) fn check_private(path: &Path) -> Result<(), TokenError> {
+    let failed = |source| TokenError::Read { path: path.to_owned(), source };
+    match exposure(&std::fs::metadata(path).map_err(failed)?) {
+        Some(why) => Err(TokenError::Exposed { path: path.to_owned(), why }),
+        None => Ok(()),
+    }
 }
 
 /// What is wrong with who may read a file. A secret that an orchestrator mounts is root's and readable by a group.

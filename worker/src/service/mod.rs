@@ -52,11 +52,21 @@ impl Service {
         &self.0.tasks
     }
 
+    /// Takes no new task or session from now on.
+    pub fn take_nothing_new(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
     /// Takes no new task or session and waits until those that run have ended.
     pub async fn drain(&self) {
-        self.0.draining.store(true, Ordering::Relaxed);
+        self.take_nothing_new();
         self.0.running.close();
         self.0.running.wait().await;
+    }
+
+    /// Whether nothing new is taken any more.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
     }
 
     /// Ends everything: tasks, then every process of every session.

@@ -1,0 +1,176 @@
+//! TLS: certificate, key and authorities from files, read again when the operator says so (SIGHUP).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+use crate::config::TlsFiles;
+use crate::reload::Reloads;
+
+/// How long a handshake may take.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// What is spoken inside TLS on a connection on which a worker is called.
+pub const LINK_PROTOCOL: &[u8] = b"codegen-link/1";
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read, or has no certificate or key in it.
+    #[error("{path} holds nothing that TLS could use")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: PemError,
+    },
+    /// Certificate and key do not go together, or are of a kind that is not known.
+    #[error("the certificate and its key cannot be used")]
+    Pair(#[from] rustls::Error),
+    /// No certificate of a client could be checked.
+    #[error("{path} holds no certificate of an authority")]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: VerifierBuilderError,
+    },
+}
+
+/// What connections are for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// Clients over HTTP.
+    Http,
+    /// Workers. A certificate of this authority says who they are; without it tokens alone do.
+    Workers {
+        /// The authority's certificates, in PEM.
+        authority: Option<PathBuf>,
+    },
+}
+
+/// TLS for connections that come in, and for those to workers. Cheap to clone; all clones are read again together.
+#[derive(Clone)]
+pub struct Tls {
+    files: TlsFiles,
+    purpose: Purpose,
+    current: Arc<RwLock<Arc<Configs>>>,
+}
+
+struct Configs {
+    server: Arc<ServerConfig>,
+    /// For dialling workers; absent where there is no authority to check them by.
+    client: Option<Arc<ClientConfig>>,
+}
+
+impl Tls {
+    /// Reads the files.
+    pub fn load(files: TlsFiles, purpose: Purpose) -> Result<Self, TlsError> {
+        let current = Arc::new(RwLock::new(read(&files, &purpose)?));
+        Ok(Self { files, purpose, current })
+    }
+
+    /// Reads the files again whenever told, for ever. Those that cannot be used change nothing.
+    pub async fn follow(self, mut reloads: Reloads) {
+        loop {
+            reloads.next().await;
+            let (files, purpose) = (self.files.clone(), self.purpose.clone());
+            match tokio::task::spawn_blocking(move || read(&files, &purpose)).await {
+                Ok(Ok(configs)) => {
+                    *self.current.write() = configs;
+                    tracing::info!(certificate = %self.files.certificate.display(), "the certificate was read again");
+                }
+                Ok(Err(error)) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(error, "the certificate cannot be used; the one before stays");
+                }
+                Err(error) => tracing::error!(%error, "the certificate could not be read"),
+            }
+        }
+    }
+
+    /// Shakes hands with who connected, in time.
+    pub async fn accept(&self, stream: TcpStream) -> std::io::Result<server::TlsStream<TcpStream>> {
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.current.read().server));
+        tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await?
+    }
+
+    /// Whether workers can be dialled: there is an authority that says who they are.
+    pub fn can_dial(&self) -> bool {
+        self.current.read().client.is_some()
+    }
+
+    /// Shakes hands with a worker that was dialled, in time.
+    pub async fn connect(
+        &self,
+        stream: TcpStream,
+        name: ServerName<'static>,
+    ) -> std::io::Result<client::TlsStream<TcpStream>> {
+        let config = self.current.read().client.clone();
+        let config = config.ok_or_else(|| std::io::Error::other("no authority says who a worker is"))?;
+        let connector = TlsConnector::from(config);
+        tokio::time::timeout(HANDSHAKE_PATIENCE, connector.connect(name, stream)).await?
+    }
+}
+
+fn read(files: &TlsFiles, purpose: &Purpose) -> Result<Arc<Configs>, TlsError> {
+    let chain = certificates(&files.certificate)?;
+    let failed = |source| TlsError::File { path: files.key.clone(), source };
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(failed)?;
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let authority = match purpose {
+        Purpose::Workers { authority: Some(path) } => Some((path, roots(path)?)),
+        Purpose::Workers { authority: None } | Purpose::Http => None,
+    };
+    let builder = match &authority {
+        None => builder.with_no_client_auth(),
+        Some((path, roots)) => {
+            let failed = |source| TlsError::Authority { path: path.to_path_buf(), source };
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider));
+            // Who shows no certificate may have a token.
+            builder.with_client_cert_verifier(verifier.allow_unauthenticated().build().map_err(failed)?)
+        }
+    };
+    let mut server = builder.with_single_cert(chain.clone(), key.clone_key())?;
+    server.alpn_protocols = match purpose {
+        Purpose::Http => vec![b"http/1.1".to_vec()],
+        Purpose::Workers { .. } => vec![b"h2".to_vec(), LINK_PROTOCOL.to_vec()],
+    };
+    let client = authority.map(|(_, roots)| dialling(provider, roots, chain, key)).transpose()?;
+    Ok(Arc::new(Configs { server: Arc::new(server), client }))
+}
+
+/// What workers are dialled with: they are held to the authority, and are shown our own certificate.
+fn dialling(
+    provider: Arc<CryptoProvider>,
+    roots: Arc<RootCertStore>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut client = builder.with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+    client.alpn_protocols = vec![LINK_PROTOCOL.to_vec()];
+    Ok(Arc::new(client))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let failed = |source| TlsError::File { path: path.to_owned(), source };
+    CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)
+}
+
+fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate)?;
+    }
+    Ok(Arc::new(roots))
+}

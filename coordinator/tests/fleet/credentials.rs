@@ -1,0 +1,137 @@
+//! Joining with static tokens, and what becomes of a worker whose token is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_audit::EventKind;
+use codegen_proto::status::stated_code;
+use codegen_types::{ErrorCode, Principal};
+use coordinator::identity::{NewToken, Scopes, TokenId, Tokens};
+use coordinator::store::Memory;
+use coordinator::workers::{WorkerEvent, WorkersOptions};
+use coordinator_core::worker::Timing;
+
+use crate::double::{Double, Spec};
+use crate::rig::Rig;
+
+fn me() -> Principal {
+    Principal::os_user("operator")
+}
+
+struct Issuer(Tokens);
+
+impl Issuer {
+    /// A rig that lets workers join with static tokens, and what makes these.
+    async fn with(options: WorkersOptions) -> (Rig, Self) {
+        let mut rig = Rig::new(options).await;
+        let tokens = Tokens::load(Arc::new(Memory::default()), rig.audit.clone()).await.unwrap();
+        rig.workers = rig.workers.clone().joined_by(tokens.clone());
+        (rig, Self(tokens))
+    }
+
+    async fn make(&self, principal: &str, scopes: &str, lifetime_seconds: Option<u64>) -> (TokenId, String) {
+        let (principal, scopes) = (principal.to_owned(), scopes.parse::<Scopes>().unwrap());
+        let made = self.0.create(NewToken { principal, scopes, lifetime_seconds, note: None }, &me()).await;
+        let (view, text) = made.unwrap();
+        (view.id, text.expose().to_owned())
+    }
+}
+
+/// Times short enough to see a reaper at work.
+fn brisk() -> WorkersOptions {
+    let ms = Duration::from_millis;
+    WorkersOptions {
+        keep_alive_interval: ms(20),
+        heartbeat_interval: ms(50),
+        timing: Timing {
+            keep_alive: ms(40),
+            reconnect_grace: ms(1_000),
+            reassign_after: ms(2_000),
+            prune_after: ms(4_000),
+        },
+        ..WorkersOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn a_token_needs_the_scope_and_lets_only_its_own_worker_join_where_it_names_one() {
+    let (mut rig, issuer) = Issuer::with(WorkersOptions::default()).await;
+    let (_, of_user) = issuer.make("alice", "tools,sessions,admin", None).await;
+    let (_, of_any) = issuer.make("worker", "worker", None).await;
+    let (_, of_a) = issuer.make("worker:a", "worker", None).await;
+    for (name, token, may) in [
+        ("a", &of_user, false),
+        ("b", &of_a, false),
+        ("embedded", &of_any, false),
+        ("a", &of_a, true),
+        ("b", &of_any, true),
+    ] {
+        let registered = Double::new(rig.unix(), Spec::named(name)).register(token).await;
+        match registered {
+            Ok(_) => assert!(may, "{name}"),
+            Err(refused) => {
+                assert!(!may, "{name}: {refused}");
+                assert_eq!(stated_code(&refused), Some(ErrorCode::Unauthenticated));
+            }
+        }
+    }
+    for _ in 0..2 {
+        assert!(matches!(rig.event().await, WorkerEvent::Joined { .. }));
+    }
+    let records = rig.records(EventKind::WorkerRefused);
+    assert_eq!(records.len(), 3);
+    assert!(records.iter().all(|record| !record.line.contains(&of_user[20..])), "no token in the log");
+}
+
+#[tokio::test]
+async fn who_shares_a_token_takes_no_name_from_a_worker_that_is_there_or_has_one_of_its_own() {
+    let (mut rig, issuer) = Issuer::with(WorkersOptions::default()).await;
+    let (_, shared) = issuer.make("worker", "worker", None).await;
+    issuer.make("worker:own", "worker", None).await;
+    let mut there = Double::new(rig.unix(), Spec::named("there"));
+    let ticket = there.register(&shared).await.unwrap().link_ticket;
+    there.open_link(&ticket).await.unwrap();
+    rig.link_up(&there, true).await;
+    for (name, code) in [("there", ErrorCode::AlreadyExists), ("own", ErrorCode::Unauthenticated)] {
+        let refused = Double::new(rig.unix(), Spec::named(name)).register(&shared).await.unwrap_err();
+        assert_eq!(stated_code(&refused), Some(code), "{name}: {refused}");
+    }
+    // The same life may join again, and another one once this one is away.
+    there.register(&shared).await.unwrap();
+    there.break_link();
+    rig.link_up(&there, false).await;
+    Double::new(rig.unix(), Spec::named("there")).register(&shared).await.unwrap();
+    while let WorkerEvent::Joined { .. } = rig.event().await {}
+}
+
+#[tokio::test]
+async fn revoking_a_token_ends_its_workers_and_keeps_them_out() {
+    let (mut rig, issuer) = Issuer::with(brisk()).await;
+    let (id, token) = issuer.make("worker", "worker", None).await;
+    let mut double = Double::new(rig.unix(), Spec::named("a"));
+    let ticket = double.register(&token).await.unwrap().link_ticket;
+    double.open_link(&ticket).await.unwrap();
+    rig.link_up(&double, true).await;
+    assert!(matches!(rig.event().await, WorkerEvent::Joined { .. }));
+    issuer.0.revoke(&id, &me()).await.unwrap();
+    let refused = double.heartbeat().await.unwrap_err();
+    assert_eq!(stated_code(&refused), Some(ErrorCode::Unauthenticated), "{refused}");
+    // It need not say anything for its life to end.
+    assert!(matches!(rig.event().await, WorkerEvent::Gone { .. }));
+    assert_eq!(rig.records(EventKind::WorkerGone)[0].detail.as_ref().unwrap()["why"], "dismissed");
+    let refused = double.register(&token).await.unwrap_err();
+    assert_eq!(stated_code(&refused), Some(ErrorCode::Unauthenticated));
+    let why = rig.records(EventKind::WorkerRefused)[0].detail.as_ref().unwrap()["why"].clone();
+    assert_eq!(why, "the token was revoked");
+}
+
+#[tokio::test]
+async fn a_token_that_expires_ends_its_workers_too() {
+    let (mut rig, issuer) = Issuer::with(brisk()).await;
+    let (_, token) = issuer.make("worker", "worker", Some(1)).await;
+    Double::new(rig.unix(), Spec::named("a")).register(&token).await.unwrap();
+    assert!(matches!(rig.event().await, WorkerEvent::Joined { .. }));
+    assert!(matches!(rig.event().await, WorkerEvent::Gone { .. }));
+    let refused = Double::new(rig.unix(), Spec::named("a")).register(&token).await.unwrap_err();
+    assert_eq!(stated_code(&refused), Some(ErrorCode::Unauthenticated));
+}
