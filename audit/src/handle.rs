@@ -16,7 +16,7 @@ use crate::entry::Entry;
 use crate::hash::Hash;
 use crate::log::{Cadence, Log, Segment, Tip};
 use crate::open::{self, OpenError, Opened};
-use crate::queue::{Queue, Reply, Wish};
+use crate::queue::{New, Queue, Reply, Wish};
 use crate::record::{EncodedEvent, Record};
 use crate::redact::Redactor;
 use crate::sink::MemorySink;
@@ -187,7 +187,7 @@ impl Audit {
     ///
     /// [`AuditUnavailable`]: the caller must not act.
     pub async fn append(&self, entry: Entry) -> Result<LogSeq, AuditUnavailable> {
-        self.enqueue(&entry, Wish::DurableOrNothing).await
+        self.enqueue(None, &entry, Wish::DurableOrNothing).await
     }
 
     /// Queues a record of something that has happened, or must not be refused. The order of calls is the order in the
@@ -197,13 +197,21 @@ impl Audit {
     /// [`AuditUnavailable::Deadline`], the record is kept and written once the log recovers, before
     /// [`Audit::health`] says [`Health::Writable`] again.
     pub fn queue(&self, entry: Entry) -> Pending {
-        self.enqueue(&entry, Wish::Kept)
+        self.enqueue(None, &entry, Wish::Kept)
     }
 
-    fn enqueue(&self, entry: &Entry, wish: Wish) -> Pending {
-        let event = EncodedEvent::new(entry, &self.inner.redactor);
+    /// [`queue`](Self::queue) for two records of one thing, which become durable together: `entry` stands right after
+    /// `preceding` and cites it. The result is that of `entry`.
+    pub fn queue_after(&self, preceding: Entry, entry: Entry) -> Pending {
+        self.enqueue(Some(&preceding), &entry, Wish::Kept)
+    }
+
+    fn enqueue(&self, preceding: Option<&Entry>, entry: &Entry, wish: Wish) -> Pending {
+        let encoded = |entry| EncodedEvent::new(entry, &self.inner.redactor);
+        let preceding = preceding.map(encoded);
+        let event = if preceding.is_some() { encoded(entry).citing_preceding() } else { encoded(entry) };
         self.inner.drive_memory();
-        let put = self.inner.queue.put(event, entry.session, entry.task, wish);
+        let put = self.inner.queue.put(New { preceding, event, session: entry.session, task: entry.task, wish });
         self.inner.drive_memory();
         let state = match put {
             Err(unavailable) => PendingState::Refused(unavailable),

@@ -27,6 +27,8 @@ pub(crate) enum Wish {
 }
 
 pub(crate) struct Request {
+    /// Written right before the event, which cites it.
+    pub(crate) preceding: Option<EncodedEvent>,
     pub(crate) event: EncodedEvent,
     pub(crate) session: Option<SessionId>,
     pub(crate) task: Option<TaskId>,
@@ -42,10 +44,28 @@ impl Request {
         self.reply.take().is_some_and(|caller| caller.send(reply).is_ok())
     }
 
+    /// What it adds to the log, in order.
+    pub(crate) fn events(&self) -> impl Iterator<Item = &EncodedEvent> {
+        self.preceding.iter().chain(std::iter::once(&self.event))
+    }
+
+    fn bytes(&self) -> usize {
+        self.events().map(EncodedEvent::len).sum()
+    }
+
     /// Whether nobody would act on it any more.
     pub(crate) fn is_moot(&self) -> bool {
         self.wish == Wish::DurableOrNothing && self.reply.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
+}
+
+/// What a caller puts into the queue.
+pub(crate) struct New {
+    pub(crate) preceding: Option<EncodedEvent>,
+    pub(crate) event: EncodedEvent,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) task: Option<TaskId>,
+    pub(crate) wish: Wish,
 }
 
 #[derive(Default)]
@@ -89,13 +109,8 @@ impl Queue {
     }
 
     /// Takes an event in, at the queue's end. Gives the ticket, and where the answer will come.
-    pub(crate) fn put(
-        &self,
-        event: EncodedEvent,
-        session: Option<SessionId>,
-        task: Option<TaskId>,
-        wish: Wish,
-    ) -> Result<(u64, oneshot::Receiver<Reply>), AuditUnavailable> {
+    pub(crate) fn put(&self, new: New) -> Result<(u64, oneshot::Receiver<Reply>), AuditUnavailable> {
+        let New { preceding, event, session, task, wish } = new;
         let mut state = self.state.lock();
         if state.closing {
             return Err(AuditUnavailable::Closed);
@@ -109,16 +124,17 @@ impl Queue {
         }
         // What must be kept may use twice the room, so that attempts cannot crowd out what has happened.
         let records_max = if wish == Wish::Kept { self.records_max.saturating_mul(2) } else { self.records_max };
-        if state.waiting.len() >= records_max || state.waiting_bytes + event.len() > QUEUE_BYTES_MAX {
-            state.lost += u64::from(wish == Wish::Kept);
+        let (reply, answer) = oneshot::channel();
+        let ticket = state.last_ticket + 1;
+        let reply = failing.is_none().then_some(reply);
+        let request = Request { preceding, event, session, task, wish, reply, ticket };
+        if state.waiting.len() >= records_max || state.waiting_bytes + request.bytes() > QUEUE_BYTES_MAX {
+            state.lost += if wish == Wish::Kept { request.events().count() as u64 } else { 0 };
             return Err(AuditUnavailable::QueueFull);
         }
-        let (reply, answer) = oneshot::channel();
-        state.last_ticket += 1;
-        let ticket = state.last_ticket;
-        state.waiting_bytes += event.len();
-        let reply = failing.is_none().then_some(reply);
-        state.waiting.push_back(Request { event, session, task, wish, reply, ticket });
+        state.last_ticket = ticket;
+        state.waiting_bytes += request.bytes();
+        state.waiting.push_back(request);
         drop(state);
         self.wake.notify_one();
         // What is kept while the log fails is written later; its caller need not wait to learn that it is not durable.
@@ -133,7 +149,7 @@ impl Queue {
         while bytes < BATCH_BYTES_MAX
             && let Some(request) = state.waiting.pop_front()
         {
-            bytes += request.event.len();
+            bytes += request.bytes();
             batch.push(request);
         }
         state.waiting_bytes -= bytes;
@@ -144,7 +160,7 @@ impl Queue {
     pub(crate) fn put_back(&self, requests: Vec<Request>) {
         let mut state = self.state.lock();
         for request in requests.into_iter().rev() {
-            state.waiting_bytes += request.event.len();
+            state.waiting_bytes += request.bytes();
             state.waiting.push_front(request);
         }
     }
@@ -155,7 +171,7 @@ impl Queue {
         let (unkept, kept) =
             std::mem::take(&mut state.waiting).into_iter().partition(|r| r.wish == Wish::DurableOrNothing);
         state.waiting = kept;
-        state.waiting_bytes = state.waiting.iter().map(|request| request.event.len()).sum();
+        state.waiting_bytes = state.waiting.iter().map(Request::bytes).sum();
         Vec::from(unkept)
     }
 

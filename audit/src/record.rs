@@ -1,5 +1,7 @@
 //! A record: one line of the log, as it is written and as it is read.
 
+use std::io::Write as _;
+
 use codegen_types::{ErrorCode, IsolationLevel, Lease, LogSeq, Principal, SessionId, TaskId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -116,7 +118,11 @@ struct EventFields<'a> {
 
 /// An event in its final bytes (`{"type":…}`), bounded, made by the caller so that the writer has little left to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct EncodedEvent(String);
+pub(crate) struct EncodedEvent {
+    json: String,
+    /// It is about the record right before it, whose number only the writer knows.
+    cites_preceding: bool,
+}
 
 impl EncodedEvent {
     pub(crate) fn new(entry: &Entry, redactor: &Redactor) -> Self {
@@ -150,11 +156,16 @@ impl EncodedEvent {
             json = escape::to_json(&fields);
         }
         debug_assert!(json.len() <= EVENT_BYTES_MAX, "every other field is clipped");
-        Self(json)
+        Self { json, cites_preceding: false }
+    }
+
+    /// The same event, said to be about the record right before it.
+    pub(crate) fn citing_preceding(self) -> Self {
+        Self { cites_preceding: true, ..self }
     }
 
     pub(crate) const fn len(&self) -> usize {
-        self.0.len()
+        self.json.len()
     }
 }
 
@@ -170,14 +181,18 @@ pub(crate) struct Place<'a> {
 /// Adds the record's line to `out`, without its newline, and gives its hash.
 pub(crate) fn write_line(out: &mut Vec<u8>, place: &Place<'_>, event: &EncodedEvent, prev: &Hash) -> Hash {
     let start = out.len();
-    let fields = &event.0[1..event.0.len() - 1];
+    let fields = &event.json[1..event.json.len() - 1];
     let Place { log_id, seq, boot_id, ts, mono_ns } = place;
-    let body = format!(
-        r#"{{"v":{FORMAT_VERSION},"log_id":"{log_id}","seq":{seq},"ts":"{ts:.6}","mono_ns":{mono_ns},"boot_id":"{boot_id}",{fields},"prev":"{prev}""#
-    );
-    out.extend_from_slice(body.as_bytes());
+    let mut write = |part: std::fmt::Arguments<'_>| out.write_fmt(part).expect("a vector takes all");
+    write(format_args!(
+        r#"{{"v":{FORMAT_VERSION},"log_id":"{log_id}","seq":{seq},"ts":"{ts:.6}","mono_ns":{mono_ns},"boot_id":"{boot_id}",{fields}"#
+    ));
+    if event.cites_preceding {
+        write(format_args!(r#","cites":{}"#, seq.0 - 1));
+    }
+    write(format_args!(r#","prev":"{prev}""#));
     let hash = Hash::of_record(prev, &out[start..]);
-    out.extend_from_slice(format!(r#","hash":"{hash}"}}"#).as_bytes());
+    out.write_fmt(format_args!(r#","hash":"{hash}"}}"#)).expect("a vector takes all");
     hash
 }
 

@@ -17,6 +17,12 @@ use crate::sink::CheckpointPlace;
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
+/// What was written at once.
+struct Batch {
+    last_ticket: u64,
+    requests: usize,
+}
+
 pub(crate) struct Writer {
     pub(crate) log: Log,
     pub(crate) queue: Arc<Queue>,
@@ -47,18 +53,23 @@ impl Writer {
     /// Writes all that waits, unless the log is failing.
     pub(crate) fn drain(&mut self) {
         while self.failure.is_none()
-            && let Some(last) = self.commit_batch()
+            && let Some(batch) = self.commit_batch()
         {
-            self.queue.done(last, self.health());
+            self.queue.done(batch.last_ticket, self.health());
+            if batch.requests > 1 {
+                // Several callers shared it. Those who come next do so as well when whoever wants the processor has it
+                // first; where nobody does, this costs nothing.
+                std::thread::yield_now();
+            }
         }
     }
 
-    /// Writes what waits, up to the bound of a batch, and gives the last ticket in it; `None` when nothing waits.
-    fn commit_batch(&mut self) -> Option<u64> {
+    /// Writes what waits, up to the bound of a batch; `None` when nothing waits.
+    fn commit_batch(&mut self) -> Option<Batch> {
         let batch = self.queue.take_batch();
-        let last = batch.iter().map(Request::ticket).max()?;
+        let (last_ticket, requests) = (batch.iter().map(Request::ticket).max()?, batch.len());
         self.commit(batch);
-        Some(last)
+        Some(Batch { last_ticket, requests })
     }
 
     fn commit(&mut self, mut batch: Vec<Request>) {
@@ -66,7 +77,7 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        match self.log.append(batch.iter().map(|request| &request.event)) {
+        match self.log.append(batch.iter().flat_map(Request::events)) {
             Ok(first) => self.release(batch, first),
             Err(error) => self.fail(batch, &error),
         }
@@ -75,7 +86,10 @@ impl Writer {
     /// Tells every caller, and says in the log of whom had been told otherwise, or had left, that they did not act.
     fn release(&mut self, batch: Vec<Request>, first: LogSeq) {
         let mut withdrawn = Vec::new();
-        for (seq, mut request) in (first.0..).map(LogSeq).zip(batch) {
+        let mut next = first;
+        for mut request in batch {
+            let seq = LogSeq(next.0 + u64::from(request.preceding.is_some()));
+            next = LogSeq(seq.0 + 1);
             if !request.answer(Ok(seq)) && request.wish == Wish::DurableOrNothing {
                 withdrawn.push(Entry {
                     kind: EventKind::LogWithdrawn,
@@ -142,9 +156,9 @@ impl Writer {
                 // Only when all that was kept is written may callers take the log for writable again.
                 let mut last = 0;
                 while self.failure.is_none()
-                    && let Some(ticket) = self.commit_batch()
+                    && let Some(batch) = self.commit_batch()
                 {
-                    last = ticket.max(last);
+                    last = batch.last_ticket.max(last);
                 }
                 self.queue.done(last, self.health());
             }

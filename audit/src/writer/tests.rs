@@ -250,6 +250,32 @@ async fn many_waiting_records_cost_one_sync() {
 }
 
 #[tokio::test]
+async fn two_records_of_one_thing_stand_side_by_side_also_after_a_failure_and_cost_one_sync() {
+    let (dir, disk, audit) = troubled(Duration::from_secs(30), 100);
+    let mut health = audit.health();
+    let before = *disk.syncs.lock();
+    let pair = |n| audit.queue_after(entry(n), Entry { kind: EventKind::TaskOutcome, ..entry(n) });
+    let second = pair(1).await.unwrap();
+    assert_eq!(*disk.syncs.lock(), before + 1);
+    audit.append(entry(2)).await.unwrap();
+    disk.set(Trouble::ShortWrite);
+    pair(3).await.unwrap_err();
+    until(&mut health, |health| !is_writable(health)).await;
+    disk.set(Trouble::None);
+    until(&mut health, is_writable).await;
+    audit.close().await;
+    assert_eq!(numbers(dir.path()), [1, 2, 3]);
+    let records = stored(dir.path());
+    let ends: Vec<&Record> = records.iter().filter(|record| record.kind == EventKind::TaskOutcome).collect();
+    assert_eq!((ends[0].seq, ends.len()), (second, 2));
+    for end in ends {
+        let cited = records.iter().find(|record| Some(record.seq) == end.cites).unwrap();
+        assert_eq!((cited.kind, cited.bytes, cited.seq.0 + 1), (EventKind::TaskAttempt, end.bytes, end.seq.0));
+    }
+    assert_eq!(verify(dir.path(), None).verdict, Verdict::Whole);
+}
+
+#[tokio::test]
 async fn records_lost_to_a_full_queue_are_counted_on_record() {
     let (dir, disk, audit) = troubled(Duration::from_secs(30), 1);
     let mut health = audit.health();

@@ -104,7 +104,7 @@ fn a_chosen_port_that_is_taken_is_the_client_s_reason() {
     let mut front = place.front(&["--grpc-port", &port]);
     assert_eq!(front.wait().code(), Some(1));
     let said = front.said_on_stderr();
-    assert!(said.contains(&port) && said.contains("--grpc-port"), "{said}");
+    assert!(said.contains(&port) && said.contains("--grpc"), "{said}");
 }
 
 #[test]

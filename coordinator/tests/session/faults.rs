@@ -114,6 +114,26 @@ async fn every_attempt_has_one_closing_record_also_of_reads_and_of_what_was_plac
 }
 
 #[tokio::test]
+async fn a_read_that_takes_its_time_is_in_the_log_before_it_ends() {
+    let rig = Rig::new().await;
+    let session = rig.create().await.id;
+    let gate = Arc::new(Notify::new());
+    rig.fleet.script(Script::Gate(Arc::clone(&gate)));
+    let read = TaskCall { read_only: true, ..call(session) };
+    let task = read.task;
+    let reading = tokio::spawn({
+        let sessions = rig.sessions.clone();
+        async move { sessions.run(read, mpsc::channel(1).0, CancellationToken::new()).await }
+    });
+    let kinds = || rig.records_of(task).iter().map(|record| record.kind).collect::<Vec<_>>();
+    until("the attempt is on record", || kinds() == [EventKind::TaskAttempt]).await;
+    gate.notify_one();
+    assert_eq!(code(&reading.await.unwrap()), None);
+    assert_eq!(kinds(), [EventKind::TaskAttempt, EventKind::TaskOutcome]);
+    assert_eq!(wrongly_closed(&rig.audit.memory_records()), []);
+}
+
+#[tokio::test]
 async fn while_the_log_fails_not_even_a_read_is_done() {
     let rig = Rig::new().await;
     let session = rig.create().await.id;

@@ -165,6 +165,22 @@ impl EventLog {
         !self.state.lock().readers.is_empty()
     }
 
+    /// Waits until there is a message, or the stream is over.
+    pub(super) async fn spoken(&self) {
+        loop {
+            // It is told of what comes from here on, so that nothing between the look and the wait is missed.
+            let news = self.news.notified();
+            let silent = {
+                let state = self.state.lock();
+                !state.is_over && state.events.iter().all(|(event, ..)| event.message.is_none())
+            };
+            if !silent {
+                return;
+            }
+            news.await;
+        }
+    }
+
     /// Reads the stream, for one connection.
     pub(super) fn read(self: &Arc<Self>, begin: Begin) -> impl Stream<Item = ServerSseMessage> + Send + Sync + use<> {
         let reader = Reader { number: self.enter(begin), log: Arc::clone(self) };

@@ -42,11 +42,18 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Serves the protocol over Streamable HTTP. Cheap to clone.
-#[derive(Clone)]
-pub struct StreamableHttp<H = Product> {
+pub struct StreamableHttp<H = Product>(Arc<Shared<H>>);
+
+impl<H> Clone for StreamableHttp<H> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+struct Shared<H> {
     handlers: H,
     calls: Calls,
-    table: Arc<Table>,
+    table: Table,
     unread: ByteRoom,
     config: StreamableHttpServerConfig,
     streams_over: CancellationToken,
@@ -66,8 +73,8 @@ impl<H: Handlers> StreamableHttp<H> {
             .disable_allowed_hosts()
             .with_cancellation_token(streams_over.clone());
         let unread = unread::room();
-        let table = Arc::new(Table::new(Bounds::default(), unread.clone()));
-        Self { handlers, calls: Calls::default(), table, unread, config, streams_over }
+        let table = Table::new(Bounds::default(), unread.clone());
+        Self(Arc::new(Shared { handlers, calls: Calls::default(), table, unread, config, streams_over }))
     }
 
     /// Serves one request on behalf of `identity`.
@@ -85,10 +92,10 @@ impl<H: Handlers> StreamableHttp<H> {
     async fn single(&self, identity: Identity, request: Request) -> Result<Response, Failure> {
         let ends_session = request.method() == Method::DELETE;
         let era = Era::of(request.headers());
-        let unread = self.unread.of(&identity.principal);
+        let unread = self.0.unread.of(&identity.principal);
         let visit = Visit::new(self.clone(), identity, era);
         let by = Arc::clone(&visit);
-        let service = StreamableHttpService::new(move || by.handler(), Arc::clone(&visit), self.config.clone());
+        let service = StreamableHttpService::new(move || by.handler(), Arc::clone(&visit), self.0.config.clone());
         let Ok(response) = service.oneshot(request).await;
         if let Some(refused) = visit.refused() {
             return Err(refused.into());
@@ -99,7 +106,7 @@ impl<H: Handlers> StreamableHttp<H> {
             *response.status_mut() = StatusCode::NO_CONTENT;
         }
         match era {
-            Era::Requests => unread::response_with_room(response, unread, &self.calls),
+            Era::Requests => unread::response_with_room(response, unread, &self.0.calls),
             // What a session has not read is counted in its streams.
             Era::Sessions => Ok(response),
         }
@@ -109,21 +116,21 @@ impl<H: Handlers> StreamableHttp<H> {
     pub async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
-            self.table.sweep(Instant::now());
-            self.handlers.sweep(Instant::now());
+            self.0.table.sweep(Instant::now());
+            self.0.handlers.sweep(Instant::now());
         }
     }
 
     /// Cancels running calls and waits until they have ended, but no longer than `deadline`; then ends every session and
     /// every stream that waits for something.
     pub async fn end(&self, deadline: Duration) {
-        self.calls.end(deadline).await;
-        self.table.end();
+        self.0.calls.end(deadline).await;
+        self.0.table.end();
     }
 
     /// Ends every stream, also those with something left to say.
     pub fn cut(&self) {
-        self.streams_over.cancel();
+        self.0.streams_over.cancel();
     }
 }
 

@@ -69,7 +69,7 @@ impl<H: Handlers> StreamableHttp<H> {
 
     fn takes_batches(&self, identity: &Identity, headers: &HeaderMap) -> bool {
         let id = headers.get("mcp-session-id").and_then(|id| id.to_str().ok());
-        let session = id.and_then(|id| self.table.get(&identity.principal, &id.into()).ok());
+        let session = id.and_then(|id| self.0.table.get(&identity.principal, &id.into()).ok());
         session.is_some_and(|session| session.takes_batches())
     }
 }

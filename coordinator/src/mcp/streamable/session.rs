@@ -33,6 +33,9 @@ const STANDALONE: u64 = 0;
 /// After how long a client should resume a stream that broke off.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long the head of a response waits for the first message, so that a quick answer is one write and not two.
+const HEAD_WAITS: Duration = Duration::from_millis(10);
+
 /// Why a session does not take a message.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refused {
@@ -175,6 +178,8 @@ impl ProtocolSession {
         let log = self.routes.lock().open(&message)?;
         let stream = log.read(Begin::WhereOthersEnd);
         place.send(Box::new(message));
+        // Whether there was something to say in time or not, the client hears it from the stream.
+        let _in_time = tokio::time::timeout(HEAD_WAITS, log.spoken()).await;
         Ok(stream)
     }
 

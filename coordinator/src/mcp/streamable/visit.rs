@@ -31,9 +31,9 @@ impl<H: Handlers> Visit<H> {
 
     /// A handler for this request, or for the session that it begins.
     pub(super) fn handler(&self) -> Result<H::Handler, std::io::Error> {
-        let calls = self.server.calls.part();
+        let calls = self.server.0.calls.part();
         *self.calls.lock() = Some(calls.clone());
-        Ok(self.server.handlers.handler(&self.identity, self.era, calls))
+        Ok(self.server.0.handlers.handler(&self.identity, self.era, calls))
     }
 
     /// Why the request was refused.
@@ -62,7 +62,7 @@ impl<H: Handlers> SessionManager for Visit<H> {
 
     async fn create_session(&self) -> Result<(SessionId, SessionTransport), NotedRefusal> {
         let calls = self.calls.lock().take().unwrap_or_default();
-        self.noting(self.server.table.create(&self.identity.principal, calls))
+        self.noting(self.server.0.table.create(&self.identity.principal, calls))
     }
 
     async fn initialize_session(
@@ -70,12 +70,12 @@ impl<H: Handlers> SessionManager for Visit<H> {
         id: &SessionId,
         message: ClientJsonRpcMessage,
     ) -> Result<ServerJsonRpcMessage, NotedRefusal> {
-        let session = self.noting(self.server.table.get(&self.identity.principal, id))?;
+        let session = self.noting(self.server.0.table.get(&self.identity.principal, id))?;
         self.noting(session.initialize(message).await)
     }
 
     async fn has_session(&self, id: &SessionId) -> Result<bool, NotedRefusal> {
-        let session = self.server.table.get(&self.identity.principal, id);
+        let session = self.server.0.table.get(&self.identity.principal, id);
         Ok(session.is_ok_and(|session| {
             session.touch();
             true
@@ -83,7 +83,7 @@ impl<H: Handlers> SessionManager for Visit<H> {
     }
 
     async fn close_session(&self, id: &SessionId) -> Result<(), NotedRefusal> {
-        self.noting(self.server.table.close(&self.identity.principal, id))
+        self.noting(self.server.0.table.close(&self.identity.principal, id))
     }
 
     async fn create_stream(
@@ -91,12 +91,12 @@ impl<H: Handlers> SessionManager for Visit<H> {
         id: &SessionId,
         message: ClientJsonRpcMessage,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, NotedRefusal> {
-        let session = self.noting(self.server.table.get(&self.identity.principal, id))?;
+        let session = self.noting(self.server.0.table.get(&self.identity.principal, id))?;
         self.noting(session.request(message).await)
     }
 
     async fn accept_message(&self, id: &SessionId, message: ClientJsonRpcMessage) -> Result<(), NotedRefusal> {
-        let session = self.noting(self.server.table.get(&self.identity.principal, id))?;
+        let session = self.noting(self.server.0.table.get(&self.identity.principal, id))?;
         self.noting(session.accept(message).await)
     }
 
@@ -104,7 +104,7 @@ impl<H: Handlers> SessionManager for Visit<H> {
         &self,
         id: &SessionId,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, NotedRefusal> {
-        let session = self.noting(self.server.table.get(&self.identity.principal, id))?;
+        let session = self.noting(self.server.0.table.get(&self.identity.principal, id))?;
         self.noting(session.standalone())
     }
 
@@ -113,7 +113,7 @@ impl<H: Handlers> SessionManager for Visit<H> {
         id: &SessionId,
         last_event_id: String,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, NotedRefusal> {
-        let session = self.noting(self.server.table.get(&self.identity.principal, id))?;
+        let session = self.noting(self.server.0.table.get(&self.identity.principal, id))?;
         // rmcp answers with a stream that ends at once, so that a browser does not ask again and again.
         session.resume(&last_event_id).map_err(|refused| NotedRefusal(refused.to_string()))
     }

@@ -62,7 +62,6 @@ pub(super) async fn run(
     let seek = Seek {
         unfinished: tasks.unfinished_tasks().await?.iter().map(|row| row.id).collect(),
         since_ms: now_ms().saturating_sub(i64::try_from(outcome_retention.as_millis()).unwrap_or(i64::MAX)),
-        store_is_lost: progress.log_id.is_none(),
     };
     let receipts = rows.iter().map(|(id, row)| (*id, row.receipt.clone())).collect();
     let reading = tokio::task::spawn_blocking(move || read_tail(&dir, &progress, &seek, receipts));

@@ -12,7 +12,7 @@ use crate::session::record::{is_read_only, key_of};
 use crate::session::repeat::DIGEST_LOST;
 use crate::store::{Progress, TaskRow};
 
-/// How many tasks without an idempotency key come back when the store was lost.
+/// How many tasks without an idempotency key come back that the store does not have.
 const ACTED_MAX: usize = 1_000;
 
 /// What the log says beyond what was reconciled before.
@@ -26,7 +26,7 @@ pub(super) struct Tail {
     pub(super) closed: BTreeMap<TaskId, Record>,
     /// Rows of calls under idempotency keys, as they were before their tasks were dispatched.
     pub(super) keyed: BTreeMap<TaskId, TaskRow>,
-    /// The same of other calls that acted, the newest of them, when the store has lost all.
+    /// The same of other calls that acted, the newest of them. The store may have lost them, or not have had them yet.
     pub(super) acted: BTreeMap<TaskId, TaskRow>,
     /// What the tasks of each session used, those before included.
     pub(super) receipts: BTreeMap<SessionId, Receipt>,
@@ -43,28 +43,27 @@ pub(super) struct Seek {
     pub(super) unfinished: Vec<TaskId>,
     /// Outcomes are kept of calls since then, in milliseconds since the Unix epoch.
     pub(super) since_ms: i64,
-    /// Whether the store knows nothing of this log.
-    pub(super) store_is_lost: bool,
 }
 
 impl Tail {
     fn attempted(&mut self, task: TaskId, record: Record, seek: &Seek) {
         if record.ts.as_millisecond() >= seek.since_ms {
-            self.remember(task, &record, seek.store_is_lost);
+            self.remember(task, &record, seek);
         }
         // A task that is placed again is open again.
         self.closed.remove(&task);
         self.open.insert(task, record);
     }
 
-    fn remember(&mut self, task: TaskId, attempt: &Record, store_is_lost: bool) {
+    fn remember(&mut self, task: TaskId, attempt: &Record, seek: &Seek) {
         let Some(row) = lost_row(task, attempt) else { return };
         if row.key.is_some() {
             self.keyed.insert(task, row);
-        } else if store_is_lost && !is_read_only(attempt) {
+        } else if !is_read_only(attempt) {
             self.acted.insert(task, row);
             if self.acted.len() > ACTED_MAX
                 && let Some((oldest, _)) = self.acted.pop_first()
+                && !seek.unfinished.contains(&oldest)
             {
                 self.closed.remove(&oldest);
             }
@@ -107,8 +106,7 @@ pub(super) fn read_tail(
         if progress.log_id.as_ref().is_some_and(|known| *known != record.log_id) {
             // Another log was put in the place of the one that the store knows: all of it counts.
             tail.receipts.values_mut().for_each(|receipt| receipt.through = LogSeq(0));
-            let seek = Seek { store_is_lost: true, ..seek.clone() };
-            return read_tail(dir, &Progress::default(), &seek, tail.receipts);
+            return read_tail(dir, &Progress::default(), seek, tail.receipts);
         }
         (tail.last, tail.log_id) = (record.seq, Some(record.log_id.clone()));
         match (record.kind, record.session, record.task) {

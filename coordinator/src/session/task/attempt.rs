@@ -1,6 +1,8 @@
 //! The beginning of a task: its attempt in the log, and its row in the store.
 
-use codegen_audit::{AuditUnavailable, Entry, EventKind, Health, Outcome as Verdict, Pending};
+use std::time::Duration;
+
+use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, Health, Outcome as Verdict, Pending};
 use codegen_types::{ErrorCode, Failure, LogSeq};
 use coordinator_core::task::{TaskInput, TaskState};
 use serde_json::json;
@@ -13,12 +15,64 @@ use crate::session::{now_ms, repeat, unavailable};
 use crate::store::{StoreError, TaskRow};
 use crate::telemetry::traces::Step;
 
-/// The record of an attempt: on disk, or on its way there for calls that change nothing.
+/// How long the record of an attempt that changes nothing waits for that of its outcome, to be written with it.
+const HELD_MAX: Duration = Duration::from_millis(10);
+
+/// The record of an attempt: on disk, or for calls that change nothing on its way there.
 pub(super) enum Attempt {
     Durable(LogSeq),
+    Held(Held),
     Queued(Pending),
     /// The record that closes it is on its way, too.
     Closed(Pending),
+}
+
+/// An attempt's record that waits for that of its outcome. Dropped, it is written alone.
+pub(super) struct Held {
+    audit: Audit,
+    entry: Option<Box<Entry>>,
+}
+
+impl Held {
+    fn new(audit: &Audit, entry: Entry) -> Self {
+        Self { audit: audit.clone(), entry: Some(Box::new(entry)) }
+    }
+
+    /// Writes it by itself.
+    pub(super) fn queue(mut self) -> Pending {
+        self.audit.queue(*self.entry.take().expect("it is taken once"))
+    }
+
+    /// Writes it together with the record of its outcome, which cites it.
+    pub(super) fn queue_with(mut self, outcome: Entry) -> Pending {
+        self.audit.queue_after(*self.entry.take().expect("it is taken once"), outcome)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(entry) = self.entry.take() {
+            drop(self.audit.queue(*entry));
+        }
+    }
+}
+
+impl Attempt {
+    /// Resolves once a record that is held back has waited long enough, and never for any other.
+    pub(super) async fn held_too_long(&self) {
+        match self {
+            Self::Held(_) => tokio::time::sleep(HELD_MAX).await,
+            Self::Durable(_) | Self::Queued(_) | Self::Closed(_) => std::future::pending().await,
+        }
+    }
+
+    /// Holds the record back no longer.
+    pub(super) fn let_go(self) -> Self {
+        match self {
+            Self::Held(held) => Self::Queued(held.queue()),
+            other => other,
+        }
+    }
 }
 
 impl Runner {
@@ -46,7 +100,7 @@ impl Runner {
             if let Health::Unavailable { why, .. } = &*self.shared.audit.health().borrow() {
                 return Err(AuditUnavailable::Failing(why.clone()));
             }
-            return Ok(Attempt::Queued(self.shared.audit.queue(entry)));
+            return Ok(Attempt::Held(Held::new(&self.shared.audit, entry)));
         }
         let mut span = self.span(Step::AuditAttempt);
         let appended = self.shared.audit.append(entry).await;
@@ -92,8 +146,8 @@ impl Runner {
         }
     }
 
-    /// Puts the row of a task without a key into the store, while it is sent to its worker. Without it the task is found
-    /// while it runs, and in the log.
+    /// Puts the row of a task without a key into the store, while it runs. Without it the task is found while it runs, and
+    /// in the log.
     pub(super) async fn remember_meanwhile(&self, row: Option<TaskRow>) {
         if let Some(row) = row.filter(|row| row.key.is_none()) {
             // What went wrong is in the diagnostics.
@@ -128,6 +182,7 @@ impl Runner {
     pub(super) async fn close_unstarted(&self, begun: &Begun, attempt: Attempt, code: ErrorCode) -> Pending {
         let cites = match attempt {
             Attempt::Durable(seq) => Some(seq),
+            Attempt::Held(held) => held.queue().await.ok(),
             Attempt::Queued(attempted) | Attempt::Closed(attempted) => attempted.await.ok(),
         };
         self.shared.audit.queue(Entry {

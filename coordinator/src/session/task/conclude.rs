@@ -24,8 +24,8 @@ pub(super) struct Concluded {
 }
 
 impl Runner {
-    /// Records how it ended.
-    pub(super) async fn conclude(&self, ended: Ended) -> Concluded {
+    /// Records how it ended. `stored` says whether the store has the task's row.
+    pub(super) async fn conclude(&self, ended: Ended, stored: bool) -> Concluded {
         let Ended { begun, attempt, row, end, written, mut captured, wall } = ended;
         let mut entry = self.entry(&begun);
         telemetry::task_ran(self.call.tool, wall);
@@ -52,7 +52,7 @@ impl Runner {
                 let then = match error {
                     AuditUnavailable::Failing(_) | AuditUnavailable::Deadline => {
                         // The log keeps the record until it can be written again; until then nobody gets the result.
-                        self.store_outcome(row.map(|row| ended_row(row, outcome, &input, None))).await;
+                        self.store_outcome(row.map(|row| ended_row(row, outcome, &input, None)), stored).await;
                         "once the log recovers, task_wait gives its result, and so does a call with the same `idempotency_key`"
                     }
                     // The log will never have it, so nobody may get it: the next start calls the task unknown.
@@ -81,6 +81,7 @@ impl Runner {
                 entry.cites = Some(seq);
                 self.shared.audit.queue(entry).await
             }
+            Attempt::Held(held) => held.queue_with(entry).await,
             // By now it is as good as written, so that this costs no wait of its own.
             Attempt::Queued(attempted) => {
                 let attempted = attempted.await;
@@ -92,11 +93,12 @@ impl Runner {
         }
     }
 
-    /// Puts the row of a task that has ended into the store.
-    pub(super) async fn store_outcome(&self, row: Option<TaskRow>) {
+    /// Puts the row of a task that has ended into the store, in place of the one that was `stored` when it began.
+    pub(super) async fn store_outcome(&self, row: Option<TaskRow>, stored: bool) {
         let Some(row) = row else { return };
-        let task = row.id;
-        if let Err(error) = self.shared.tasks.put_task(row).await {
+        let (task, tasks) = (row.id, &self.shared.tasks);
+        let put = if stored { tasks.put_task(row) } else { tasks.insert_task(row) };
+        if let Err(error) = put.await {
             let error: &dyn std::error::Error = &error;
             tracing::error!(%task, error, "the outcome of a task could not be stored; the log has it");
         }

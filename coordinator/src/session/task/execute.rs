@@ -1,5 +1,6 @@
 //! The middle of a task: sent to its session's worker, and once more when that was certainly not its place.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use codegen_types::{ErrorCode, EventBody};
@@ -42,7 +43,17 @@ impl Runner {
         run: &Run,
     ) -> Ended {
         let start = Instant::now();
-        let mut end = self.execute(&begun, run).await;
+        let mut end = {
+            let mut executing = pin!(self.execute(&begun, run));
+            tokio::select! {
+                biased;
+                end = &mut executing => end,
+                () = attempt.held_too_long() => {
+                    attempt = attempt.let_go();
+                    executing.await
+                }
+            }
+        };
         if let DispatchEnd::NotStarted(failure) = &end
             && let Some(renewed) = self.renewed(&begun, failure.code).await
         {

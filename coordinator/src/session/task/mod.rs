@@ -6,12 +6,13 @@ mod execute;
 
 pub(super) use conclude::ended_row;
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use codegen_audit::Entry;
-use codegen_types::{ErrorCode, EventBody, Failure};
-use coordinator_core::session::Need;
+use codegen_types::{ErrorCode, EventBody, Failure, WorkerId};
+use coordinator_core::session::{Need, Tie};
 use coordinator_core::task::{TaskInput, TaskState};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,18 @@ use super::{Shared, unavailable};
 use crate::store::TaskRow;
 use crate::telemetry;
 use crate::telemetry::traces::{self, Span, Step};
+
+/// A task without a key that ends within this time goes into the store once, with its outcome.
+const UNSTORED_MAX: Duration = Duration::from_millis(20);
+
+/// How long a task of that worker may run without a row. One that a worker goes on with when this server ends needs it
+/// from the beginning.
+fn unstored_max(worker: &WorkerId) -> Duration {
+    match recovery::tie(worker) {
+        Tie::Child => UNSTORED_MAX,
+        Tie::Apart => Duration::ZERO,
+    }
+}
 
 /// One task while it runs.
 pub(super) struct Runner {
@@ -94,19 +107,23 @@ impl Runner {
         registered.run.tell_began(&self.shared);
         // A caller that is gone does not wait for it.
         let _ = begins.send(());
-        let remembered = self.remember_meanwhile(row.clone());
-        let dispatched = self.dispatch(begun, attempt, row, &registered.run);
-        let ((), ended) = tokio::join!(remembered, dispatched);
-        let Concluded { outcome, charge, row } = self.conclude(ended).await;
+        let unstored_max = unstored_max(&begun.lease.worker);
+        let mut dispatched = pin!(self.dispatch(begun, attempt, row.clone(), &registered.run));
+        let keyed = row.as_ref().is_some_and(|row| row.key.is_some());
+        let (ended, stored) = match tokio::time::timeout(unstored_max, &mut dispatched).await {
+            Ok(ended) => (ended, keyed),
+            Err(_) => (tokio::join!(dispatched, self.remember_meanwhile(row)).0, true),
+        };
+        let Concluded { outcome, charge, row } = self.conclude(ended, stored).await;
         self.leave(charge).await;
         let given_up = row.as_ref().filter(|row| matches!(row.state, TaskState::Unknown { .. })).cloned();
         // The log has it, and that is enough unless the same key must give the same result.
-        let (first, then) = if row.as_ref().is_some_and(|row| row.key.is_some()) { (row, None) } else { (None, row) };
-        self.store_outcome(first).await;
+        let (first, then) = if keyed { (row, None) } else { (None, row) };
+        self.store_outcome(first, stored).await;
         registered.tell(&outcome);
         registered.run.tell_ended(&self.shared, &outcome);
         answer(outcome);
-        self.store_outcome(then).await;
+        self.store_outcome(then, stored).await;
         if let Some(row) = given_up {
             self.resolve_later(row);
         }
