@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use codegen_types::{Incarnation, WorkerId};
+use coordinator_core::worker::GoneWhy;
+
+use super::registry::Change;
 
 /// One life of each worker that is waited for. Their number is bounded by what sessions the earlier server left.
 #[derive(Default)]
@@ -33,11 +36,11 @@ impl Awaited {
         (life.incarnation != incarnation).then_some(life.incarnation)
     }
 
-    /// Takes one of those that did not come in time.
-    pub(crate) fn overdue(&mut self, now: Duration) -> Option<(WorkerId, Incarnation)> {
+    /// The end of one that did not come in time.
+    pub(crate) fn overdue(&mut self, now: Duration) -> Option<Change> {
         let worker = self.lives.iter().find(|(_, life)| now > life.until).map(|(worker, _)| worker.clone())?;
         let life = self.lives.remove(&worker)?;
-        Some((worker, life.incarnation))
+        Some(Change::Gone { worker, incarnation: life.incarnation, why: GoneWhy::Pruned })
     }
 }
 
@@ -57,8 +60,8 @@ mod tests {
         assert_eq!(awaited.came(&worker("a"), a), None);
         assert_eq!(awaited.came(&worker("b"), other), Some(b));
         assert_eq!(awaited.came(&worker("x"), other), None);
-        assert_eq!(awaited.overdue(Duration::from_secs(5)), None);
-        assert_eq!(awaited.overdue(late), Some((worker("c"), c)));
-        assert_eq!(awaited.overdue(late), None);
+        assert!(awaited.overdue(Duration::from_secs(5)).is_none());
+        assert!(matches!(awaited.overdue(late), Some(Change::Gone { incarnation, .. }) if incarnation == c));
+        assert!(awaited.overdue(late).is_none());
     }
 }

@@ -286,7 +286,7 @@ impl Inner {
                 if let Some(states) = registry.link(worker, incarnation) {
                     return Ok(states);
                 }
-                registry.is_expected(worker, incarnation)
+                registry.awaited.is_expected(worker, incarnation)
             };
             if !expected {
                 return Err(LinkWait::Over);

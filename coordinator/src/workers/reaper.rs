@@ -35,7 +35,7 @@ async fn sweep(inner: &Inner) {
     let mut waiting = true;
     while waiting {
         let overdue = inner.change(|registry, now| {
-            let overdue = registry.overdue(now);
+            let overdue = registry.awaited.overdue(now);
             waiting = overdue.is_some();
             Ok(overdue.into_iter().collect())
         });

@@ -22,7 +22,7 @@ use super::snapshot::WorkerSnapshot;
 /// The workers that have joined and are not gone, one life of each.
 pub(crate) struct Registry {
     workers: BTreeMap<WorkerId, Entry>,
-    awaited: Awaited,
+    pub(super) awaited: Awaited,
     /// Names of which an operator said something, whether or not such a worker is there.
     admittances: BTreeMap<WorkerId, Admittance>,
     timing: Timing,
@@ -282,24 +282,6 @@ impl Registry {
     pub(crate) fn link(&self, worker: &WorkerId, incarnation: Incarnation) -> Option<watch::Receiver<LinkState>> {
         let entry = self.workers.get(worker).filter(|entry| entry.incarnation == incarnation)?;
         Some(entry.link.subscribe())
-    }
-
-    /// Waits for these lives of workers, which an earlier server knew, until then.
-    pub(crate) fn expect(&mut self, lives: Vec<(WorkerId, Incarnation)>, until: Duration) {
-        for (worker, incarnation) in lives {
-            self.awaited.expect(worker, incarnation, until);
-        }
-    }
-
-    /// Whether this life of a worker is not known and may yet come.
-    pub(crate) fn is_expected(&self, worker: &WorkerId, incarnation: Incarnation) -> bool {
-        self.awaited.is_expected(worker, incarnation)
-    }
-
-    /// The end of one life that was waited for in vain.
-    pub(crate) fn overdue(&mut self, now: Duration) -> Option<Change> {
-        let (worker, incarnation) = self.awaited.overdue(now)?;
-        Some(Change::Gone { worker, incarnation, why: GoneWhy::Pruned })
     }
 
     /// The workers known.

@@ -80,7 +80,8 @@ impl Fleet for Workers {
 
     fn expect(&self, lives: Vec<(WorkerId, Incarnation)>) {
         let until = since_boot() + self.inner.options.timing.reconnect_grace;
-        self.inner.registry.write().expect(lives, until);
+        let awaited = &mut self.inner.registry.write().awaited;
+        lives.into_iter().for_each(|(worker, incarnation)| awaited.expect(worker, incarnation, until));
     }
 }
 
