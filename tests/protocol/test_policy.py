@@ -36,6 +36,8 @@ path = "keys/**"
 effect = "deny"
 reason = "keys stay closed"
 """
+# A server whose calls do not wait for long.
+POLLS = "polls"
 REVISIONS = ["2025-06-18", "2025-11-25", "2026-07-28"]
 
 
@@ -64,9 +66,13 @@ class Server:
 def server(request):
     with tempfile.TemporaryDirectory(prefix="codegen-mcp-") as state_dir:
         policy = Path(state_dir) / "policy.toml"
-        policy.write_text(POLICY.replace("TIMEOUT", getattr(request, "param", "5m")))
+        param = getattr(request, "param", "5m")
+        polls = param == POLLS
+        policy.write_text(POLICY.replace("TIMEOUT", "5m" if polls else param))
+        environment = {**os.environ, **({"YIELD_AFTER": "1s"} if polls else {})}
         command = [os.environ["COORDINATOR"], "--state-dir", state_dir, "--grpc-port", "0", "--policy", str(policy)]
-        process = subprocess.Popen([*command, "serve", "--http", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
+        command = [*command, "serve", "--http", "127.0.0.1:0"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         said = process.stderr.readline()
         assert "http://" in said, said
         yield Server(state_dir, said.split()[-1], policy, process)
@@ -192,15 +198,19 @@ def test_the_policy_is_read_again_and_a_bad_one_changes_nothing(server):
     assert [one["outcome"] for one in loads()] == ["ok", "ok", "refused", "ok"]
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("server, ending", [("5m", signal.SIGKILL), (POLLS, signal.SIGTERM)], indirect=["server"])
 def test_the_end_of_the_server_denies_what_was_pending_and_whoever_asks_again_is_told(server, ending):
     call = {"path": "deploy/x", "contents": "x" * 1000}
 
     async def flow():
         async with connect(server, "2025-11-25") as client:
             call["session_id"] = await session(client)
+            if ending == signal.SIGTERM:
+                waits = await client.call_tool("fs_write", call)
+                assert "the request is apr_" in text(waits), text(waits)
             async with anyio.create_task_group() as group:
-                group.start_soon(client.call_tool, "fs_write", call)
+                if ending == signal.SIGKILL:
+                    group.start_soon(client.call_tool, "fs_write", call)
                 pending = await server.pending()
                 server.process.send_signal(ending)
                 await anyio.to_thread.run_sync(server.process.wait)
