@@ -26,10 +26,10 @@ INSPECTOR := @modelcontextprotocol/inspector@2.12.0
 # The protocol's own suite, from there, too.
 CONFORMANCE := @modelcontextprotocol/conformance@0.2.0-alpha.12
 
-.PHONY: help build install demo test conformance bench soak coverage check format clippy docs deny clean prerequisites
+.PHONY: help build install demo cluster-demo test conformance bench soak coverage check format clippy docs deny clean prerequisites
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 build: prerequisites ## build the release binary into ./bin/coordinator
 	cargo build --locked --release -p coordinator
@@ -47,6 +47,9 @@ install: build ## put the binary on the PATH, with manual pages and completions 
 
 demo: build ## do the main job as an MCP client does it, and print what happens
 	python3 tests/demo.py bin/coordinator
+
+cluster-demo: build ## kill a worker and the coordinator under thirty sessions, and print what each of them saw
+	python3 tests/cluster_demo.py bin/coordinator
 
 test: prerequisites ## run every test
 	python=$$(tests/setup $(TOOLS_DIR) python -r tests/requirements.txt)

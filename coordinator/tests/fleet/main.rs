@@ -9,6 +9,7 @@ mod embedded;
 mod hostile;
 mod joining;
 mod links;
+mod restart;
 mod rig;
 mod slots;
 mod streams;
