@@ -3,7 +3,7 @@
 
     bench.py TARGET_DIR [PART...]     (with target/release/coordinator and the peers' binaries below it)
 
-The parts are echoes, files, programs, sessions, starts, memory and http; all of them when none is named. A missed target is a line in the table; only what breaks makes this exit non-zero. BENCH_SCALE=3 measures three times as
+The parts are echoes, files, programs, sessions, starts, memory, http and fleet; all of them when none is named. A missed target is a line in the table; only what breaks makes this exit non-zero. BENCH_SCALE=3 measures three times as
 long. What is printed is also written as JSON, with every sample, into TARGET_DIR/bench/results.json.
 """
 
@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import contenders as c
+import fleet
 import peers
 import processes
 import report
@@ -30,7 +31,7 @@ PAUSE = 0.005
 ROUNDS = 8
 # Longer than any step of the bench takes; a call that is never answered ends the run.
 STUCK_SECONDS = 240
-PARTS = ("echoes", "files", "programs", "sessions", "starts", "memory", "http")
+PARTS = ("echoes", "files", "programs", "sessions", "starts", "memory", "http", "fleet")
 COLD_STARTS, WARM_STARTS = 5, 20
 SOME_SESSIONS, MANY_SESSIONS = 20, 200
 # Those that may be missing; when the product itself does not work, the bench is broken.
@@ -266,6 +267,14 @@ class Bench:
             finally:
                 server.close()
 
+    def fleet(self):
+        """Many workers, and workers that run by themselves."""
+        self.results.fleet["placement"] = fleet.placement(self.release)
+        signal.alarm(STUCK_SECONDS)
+        self.results.fleet["heartbeats"] = fleet.heartbeats(self.product("heartbeats"), self.release)
+        signal.alarm(STUCK_SECONDS)
+        self.results.fleet["sessions"] = fleet.sessions(self.product("remote"))
+
     def run(self, wanted):
         of_client = [part for part in ("echoes", "files", "programs", "sessions") if part in wanted]
         if of_client:
@@ -274,7 +283,7 @@ class Bench:
                 for name in of_client:
                     say(name)
                     getattr(self, name)(client)
-        for name in (part for part in ("starts", "memory", "http") if part in wanted):
+        for name in (part for part in ("starts", "memory", "http", "fleet") if part in wanted):
             signal.alarm(STUCK_SECONDS)
             say(name)
             getattr(self, name)()
@@ -312,7 +321,7 @@ def main():
         return 1
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    kept = {"timed": results.timed, "single": results.single, "http": results.http, "missing": results.missing, "samples_s": bench.samples}
+    kept = {"timed": results.timed, "single": results.single, "http": results.http, "fleet": results.fleet, "missing": results.missing, "samples_s": bench.samples}
     kept["load"] = load
     (target_dir / "bench/results.json").write_text(json.dumps({"verdicts": report.verdicts(results), **kept}, indent=1))
     print(report.markdown(results, load))

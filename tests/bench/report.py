@@ -12,7 +12,7 @@ class Results:
     """Summaries by contender and mode, single figures by name, and what is missing with its reason."""
 
     def __init__(self):
-        self.timed, self.single, self.http, self.missing = {}, {}, {}, {}
+        self.timed, self.single, self.http, self.fleet, self.missing = {}, {}, {}, {}, {}
 
     def at(self, key, mode, quantile):
         """One figure in ms, or None where there is none."""
@@ -223,12 +223,36 @@ def markdown(results, load):
     ]
     for title, few, many, verdicts in http_rows(results):
         lines.append("| " + " | ".join([title, few, many, *cells(verdicts)]) + " |")
+    lines += ["", "| Fleet | measured | Target | Result |", "| --- | --- | --- | --- |"]
+    for title, measured, verdicts in fleet_rows(results):
+        lines.append("| " + " | ".join([title, measured, *cells(verdicts)]) + " |")
     return "\n".join([*lines, "", machine(load)])
+
+
+def fleet_rows(results):
+    """What was measured of the fleet; nothing when that part was left out."""
+    if not (found := results.fleet):
+        return
+    placed, refused = found["placement"]["placed_ms"], found["placement"]["refused_ms"]
+    quantiles = f"p50 {placed['p50']:.3f} ms, p99 {placed['p99']:.3f} ms; none fits: p99 {refused['p99']:.3f} ms"
+    met = verdict("p99 below 1 ms", placed["p99"], placed["p99"] < 1, " ms")
+    yield "placing a session: 1,000 workers, 50,000 sessions", quantiles, [met]
+    beats = found["heartbeats"]
+    measured = (
+        f"{beats['cpu_percent']:.1f}% of one CPU; {beats['rss_mib']:.0f} MiB resident, {beats['rss_mib_before']:.0f} before; "
+        f"slowest answer {beats['slowest_ms']:.0f} ms"
+    )
+    yield f"{beats['joined']} simulated workers, each a heartbeat of 50 sessions every 30 s", measured, []
+    made = found["sessions"]
+    on = ", ".join(str(used) for name, used in sorted(made["on"].items()) if name != "embedded")
+    met = verdict("no failures", made["failures"], made["failures"] == 0, " failures")
+    yield "sessions created over 3 workers by 8 clients", f"{made['per_second']:.1f}/s; {on} on each", [met]
 
 
 def verdicts(results):
     found = [*rows(results), *http_rows(results)]
-    return [{"measure": title, **one} for title, _first, _second, verdicts in found for one in verdicts]
+    of_fleet = [{"measure": title, **one} for title, _measured, verdicts in fleet_rows(results) for one in verdicts]
+    return [{"measure": title, **one} for title, _first, _second, verdicts in found for one in verdicts] + of_fleet
 
 
 def machine(load):

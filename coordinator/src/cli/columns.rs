@@ -72,7 +72,7 @@ pub(super) fn table<const N: usize>(columns: [Column; N], rows: &[[String; N]], 
 }
 
 /// The text in at most so many cells of the terminal.
-fn shortened(text: &str, width: usize) -> String {
+pub(super) fn shortened(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }

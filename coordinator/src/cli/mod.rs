@@ -16,6 +16,7 @@ mod roles;
 mod sessions;
 mod tasks;
 mod tokens;
+mod top;
 mod usage;
 mod workers;
 
@@ -217,6 +218,8 @@ enum Command {
         #[command(subcommand)]
         command: tasks::TasksCommand,
     },
+    /// Show the workers, sessions and running tasks, live
+    Top(top::TopArgs),
     /// Find out whether this machine can run sessions well, and what to do where it cannot
     Doctor {
         /// Print JSON
@@ -292,6 +295,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Workers { command }) => with(&|given| workers::run(command, &given.config.state_dir)),
         Some(Command::Sessions { command }) => with(&|given| sessions::run(command, &given.config.state_dir)),
         Some(Command::Tasks { command }) => with(&|given| tasks::run(command, &given.config.state_dir)),
+        Some(Command::Top(args)) => with(&|given| top::run(args, &given.config.state_dir)),
         Some(Command::Doctor { json }) => with(&|given| doctor::run(&given, *json)),
         Some(Command::Config { command: ConfigCommand::Show { json } }) => {
             with(&|given| config_show::run(&given.config, *json))

@@ -116,7 +116,7 @@ mod tests {
     /// The arguments that are looked at here.
     const LOOKED_AT: [&str; 7] = ["file", "from", "index_url", "packages", "path", "recursive", "to"];
     /// Those that name nothing that a rule could be about.
-    const OTHERS: [&str; 44] = [
+    const OTHERS: [&str; 45] = [
         "args",
         "background",
         "code",
@@ -133,6 +133,7 @@ mod tests {
         "ignore_case",
         "include_closed",
         "kernel",
+        "labels",
         "limit",
         "literal",
         "max_chars",

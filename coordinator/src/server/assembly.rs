@@ -106,6 +106,7 @@ pub(super) struct Running {
     service: Arc<McpClients>,
     services: Services,
     sessions: Sessions,
+    operators: Operators,
     embedded: Option<Embedded>,
     workers: Workers,
     grpc_address: Option<SocketAddr>,
@@ -249,7 +250,7 @@ impl Bound {
         let service =
             Arc::new(McpClients::new(services.clone(), rest.diagnostics.taps().clone(), rest.clients.clone()));
         tracing::info!(version = VERSION, state = %rest.state.path().display(), "serving");
-        Ok(Running { service, services, sessions, embedded, workers, grpc_address, store, rest })
+        Ok(Running { service, services, sessions, operators, embedded, workers, grpc_address, store, rest })
     }
 }
 
@@ -297,6 +298,7 @@ impl Running {
             sessions: self.sessions.clone(),
             audit_dir: self.rest.state.audit_dir(),
             approvals: self.rest.approvals.clone(),
+            operators: self.operators.clone(),
         });
         let readiness = Arc::clone(&parts) as Arc<dyn Readiness>;
         let plant = Arc::clone(&parts) as Arc<dyn Plant>;

@@ -9,11 +9,12 @@ use futures::future::BoxFuture;
 
 use crate::approvals::Approvals;
 use crate::http::{Check, Plant, Readiness};
+use crate::operators::Operators;
 use crate::session::Sessions;
 use crate::store::SessionStore as _;
 use crate::store::sqlite::Sqlite;
 use crate::telemetry::{Moment, Now};
-use crate::workers::{WorkerSnapshot, Workers};
+use crate::workers::Workers;
 
 /// How long the store may take to answer.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
@@ -26,6 +27,7 @@ pub(super) struct Parts {
     pub(super) sessions: Sessions,
     pub(super) audit_dir: PathBuf,
     pub(super) approvals: Approvals,
+    pub(super) operators: Operators,
 }
 
 impl Parts {
@@ -73,8 +75,8 @@ impl Now for Parts {
 }
 
 impl Plant for Parts {
-    fn workers(&self) -> Vec<WorkerSnapshot> {
-        self.workers.snapshot()
+    fn operators(&self) -> &Operators {
+        &self.operators
     }
 
     fn approvals(&self) -> &Approvals {

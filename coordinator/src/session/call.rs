@@ -23,6 +23,10 @@ pub struct CreateSession {
     pub metadata: BTreeMap<String, Value>,
     /// Idle time after which its processes are ended; the server's default when absent.
     pub ttl: Option<Duration>,
+    /// Labels that its worker must carry.
+    pub labels: BTreeMap<String, String>,
+    /// How long it waits for a slot when there is none.
+    pub wait: Duration,
 }
 
 /// A change of a session's description.

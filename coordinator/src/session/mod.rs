@@ -29,6 +29,7 @@ mod task;
 mod tasks;
 mod transcript;
 mod update;
+mod waiting;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -68,6 +69,8 @@ struct Shared {
     table: Arc<table::Table>,
     /// The present life of each worker that has joined.
     workers: RwLock<HashMap<WorkerId, Incarnation>>,
+    /// Calls that wait for a slot.
+    waiting: waiting::Waiting,
     /// Calls under idempotency keys that run at present.
     repeats: repeat::Repeats,
     /// Tasks that run at present.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use codegen_types::{ErrorCode, Failure, Principal, Runtime, SessionId};
+use coordinator_core::placement::Requirements;
 use coordinator_core::quota::Standing;
 use coordinator_core::session::{Assignment, Input, Need, Role, SessionState, Shares, Tie, step};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -17,6 +18,7 @@ use super::receipt::Receipt;
 use super::reconcile::{self, ReconcileError, Reconciled};
 use super::recovery::{self, Left, WAITING_MAX};
 use super::table::Entry;
+use super::waiting::Wants;
 use super::{Shared, now_ms, reaper, update};
 use crate::store::SessionRow;
 use crate::supervisor::OnEnd;
@@ -51,7 +53,7 @@ impl Sessions {
             let reading = tokio::task::spawn_blocking(move || restored.restore(&dir));
             reading.await.map_err(|_| ReconcileError::CutOff)?.map_err(ReconcileError::Read)?;
         }
-        let (table, workers, repeats, running, changes, live) = Default::default();
+        let (table, workers, waiting, repeats, running, changes, live) = Default::default();
         let shared = Arc::new(Shared {
             audit,
             audit_dir,
@@ -62,6 +64,7 @@ impl Sessions {
             options,
             table,
             workers,
+            waiting,
             repeats,
             running,
             changes,
@@ -121,7 +124,8 @@ impl Sessions {
         let ttl_ms = update::ttl_ms(Some(ttl))?.unwrap_or_default();
         let options = &shared.options;
         let admission = shared.table.admit(principal, options.sessions_max, options.quotas.sessions as usize)?;
-        let slot = shared.reserve(None).await?;
+        let requirements = Requirements { labels: create.labels, ..options.requirements() };
+        let slot = shared.reserve(Wants { requirements, prefer: None }, create.wait).await?;
         let (worker, incarnation) = slot.worker();
         let at = Assignment { worker: worker.clone(), incarnation };
         let now = now_ms();

@@ -23,6 +23,12 @@ pub const ARGS_BYTES_MAX: usize = 128 << 10;
 pub const KEY_BYTES_MAX: usize = 128;
 /// The longest idle time that a session may ask for, in seconds.
 pub const TTL_SECONDS_MAX: u64 = 7 * 24 * 3600;
+/// The longest time that a new session waits for a slot, in seconds.
+pub const WAIT_FOR_SLOT_SECONDS_MAX: u64 = 300;
+/// The most labels that a session may ask for.
+pub const LABELS_MAX: usize = 16;
+/// The longest name and the longest value of a label, in bytes.
+pub const LABEL_BYTES_MAX: usize = 128;
 /// The longest text of a fault that is shown; what a client sent may be any size.
 const FAULT_CHARS_MAX: usize = 300;
 
@@ -130,6 +136,32 @@ pub(super) fn ttl(seconds: Option<u64>) -> Result<Option<Duration>, Failure> {
         None => Ok(None),
         Some(seconds) if (1..=TTL_SECONDS_MAX).contains(&seconds) => Ok(Some(Duration::from_secs(seconds))),
         Some(_) => Err(invalid("ttl_seconds", format!("must be from 1 to {TTL_SECONDS_MAX}"))),
+    }
+}
+
+/// Labels that a worker must carry.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`.
+pub(super) fn labels(labels: Option<BTreeMap<String, String>>) -> Result<BTreeMap<String, String>, Failure> {
+    let labels = labels.unwrap_or_default();
+    let is_short = |text: &str| text.len() <= LABEL_BYTES_MAX && !text.chars().any(char::is_control);
+    let are_fine = labels.iter().all(|(name, value)| !name.is_empty() && is_short(name) && is_short(value));
+    if labels.len() > LABELS_MAX || !are_fine {
+        let fault = format!("must be at most {LABELS_MAX}, names and values of at most {LABEL_BYTES_MAX} bytes");
+        return Err(invalid("labels", fault));
+    }
+    Ok(labels)
+}
+
+/// How long a new session waits for a slot.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`.
+pub(super) fn wait_for_slot(seconds: Option<u64>) -> Result<Duration, Failure> {
+    match seconds.unwrap_or(0) {
+        seconds @ 0..=WAIT_FOR_SLOT_SECONDS_MAX => Ok(Duration::from_secs(seconds)),
+        _ => Err(invalid("wait_seconds", format!("must be at most {WAIT_FOR_SLOT_SECONDS_MAX}"))),
     }
 }
 

@@ -25,10 +25,14 @@ use crate::session::{CreateSession, Leave, UpdateSession};
 pub(super) struct SessionCreateInput {
     /// A name for people; it need not be unique.
     name: Option<String>,
-    /// Your own notes about the session, any JSON object of at most 16 KiB.
+    /// Your own notes, any JSON object of at most 16 KiB.
     metadata: Option<BTreeMap<String, Value>>,
-    /// Idle seconds after which the session's processes are ended; its files stay and the next call starts it again.
+    /// Idle seconds after which its processes end; files stay and the next call starts it again.
     ttl_seconds: Option<u64>,
+    /// Labels its worker must carry.
+    labels: Option<BTreeMap<String, String>>,
+    /// Waits for a slot, at most 300.
+    wait_seconds: Option<u64>,
     /// At most 128 bytes. A call repeated with the same key and arguments gets the same session.
     idempotency_key: Option<String>,
 }
@@ -100,7 +104,9 @@ pub(super) fn create<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let input: SessionCreateInput = call.input()?;
         let key = args::key(input.idempotency_key)?;
         let ttl = args::ttl(input.ttl_seconds)?;
-        let create = CreateSession { name: input.name, metadata: input.metadata.unwrap_or_default(), ttl };
+        let (labels, wait) = (args::labels(input.labels)?, args::wait_for_slot(input.wait_seconds)?);
+        let create =
+            CreateSession { name: input.name, metadata: input.metadata.unwrap_or_default(), ttl, labels, wait };
         let connection = call.connection;
         let principal = &connection.principal;
         let make = || async { Ok(connection.sessions.create(principal.clone(), create).await?.id) };

@@ -8,7 +8,7 @@ use codegen_types::{
     SessionId, TaskId, TraceContext, WorkerId,
 };
 use futures::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use coordinator_core::placement::Requirements;
@@ -82,6 +82,9 @@ pub trait Fleet: Send + Sync + 'static {
     /// Finds a worker with a free slot and reserves it. `prefer` is the worker that has the session's files: when it
     /// is given, no other worker will do.
     fn reserve(&self, requirements: &Requirements, prefer: Option<&WorkerId>) -> Result<Box<dyn Reservation>, Failure>;
+
+    /// Changes whenever reserving may give something else than before.
+    fn changes(&self) -> watch::Receiver<()>;
 
     /// What a worker runs programs with; nothing while it is not known.
     fn runtimes(&self, worker: &WorkerId) -> Vec<Runtime>;

@@ -216,6 +216,16 @@ impl Inner {
         Ok(())
     }
 
+    /// Told when something may have changed in the registry.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Says that there may be room where there was none.
+    pub(crate) fn tell_changed(&self) {
+        self.changed.send_replace(());
+    }
+
     pub(crate) fn next_link(&self) -> u64 {
         self.links.fetch_add(1, Ordering::Relaxed)
     }

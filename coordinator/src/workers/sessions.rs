@@ -12,7 +12,7 @@ use codegen_types::{
 };
 use coordinator_core::placement::{Missing, Requirements, Unfit, Unplaced};
 use futures::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -40,6 +40,10 @@ impl Fleet for Workers {
         let reserved = self.inner.registry.write().reserve(requirements, prefer);
         let (worker, incarnation) = reserved.map_err(|unplaced| self.inner.no_place(&unplaced, prefer))?;
         Ok(Box::new(Slot { inner: Arc::clone(&self.inner), worker, incarnation }))
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.inner.changes()
     }
 
     fn runtimes(&self, worker: &WorkerId) -> Vec<Runtime> {
@@ -101,6 +105,7 @@ impl Reservation for Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.inner.registry.write().slots(&self.worker, self.incarnation, SlotBook::release);
+        self.inner.tell_changed();
     }
 }
 
@@ -274,6 +279,8 @@ impl<'a> HeldSlot<'a> {
     fn change(&self, change: fn(&mut SlotBook, SessionId)) {
         let mut registry = self.inner.registry.write();
         registry.slots(&self.lease.worker, self.lease.incarnation, |slots| change(slots, self.session));
+        drop(registry);
+        self.inner.tell_changed();
     }
 }
 

@@ -94,7 +94,10 @@ impl SlotBook {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use codegen_types::Epoch;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -155,5 +158,108 @@ mod tests {
         book.opened(SessionId::mint());
         book.seed(3, &[held(SessionId::mint(), true), held(SessionId::mint(), false)]);
         assert_eq!(free(&book), 2);
+    }
+
+    /// What may happen to a worker with slots, in any order.
+    #[derive(Debug, Clone)]
+    enum Act {
+        /// A session is placed, if there is room.
+        Reserve,
+        /// It is opened under its reservation; whether the worker does it, and whether its answer comes.
+        Open { does: bool, answers: bool },
+        /// Its reservation ends.
+        Release(usize),
+        /// A session is closed; whether the worker does it, and whether its answer comes.
+        Close { which: usize, does: bool, answers: bool },
+        /// The worker says what it has.
+        Heartbeat,
+        /// The worker registers again.
+        Join,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        let close = (any::<usize>(), any::<bool>(), any::<bool>());
+        prop_oneof![
+            3 => Just(Act::Reserve),
+            3 => (any::<bool>(), any::<bool>()).prop_map(|(does, answers)| Act::Open { does, answers }),
+            2 => any::<usize>().prop_map(Act::Release),
+            2 => close.prop_map(|(which, does, answers)| Act::Close { which, does, answers }),
+            1 => Just(Act::Heartbeat),
+            1 => Just(Act::Join),
+        ]
+    }
+
+    /// A worker, its book, and the reservations that were not given back yet; those that were used name their session.
+    struct Model {
+        total: u32,
+        book: SlotBook,
+        has: BTreeSet<SessionId>,
+        reservations: Vec<bool>,
+    }
+
+    impl Model {
+        fn held(&self) -> Vec<HeldSession> {
+            self.has.iter().map(|session| held(*session, true)).collect()
+        }
+
+        fn step(&mut self, act: &Act) {
+            match act {
+                Act::Reserve if free(&self.book) > 0 => {
+                    self.book.reserve();
+                    self.reservations.push(false);
+                }
+                Act::Reserve => {}
+                Act::Open { does, answers } => {
+                    let Some(unused) = self.reservations.iter_mut().find(|used| !**used) else { return };
+                    *unused = true;
+                    let session = SessionId::mint();
+                    self.book.opening(session);
+                    if *does {
+                        self.has.insert(session);
+                    }
+                    match (does, answers) {
+                        (true, true) => self.book.opened(session),
+                        (false, true) => self.book.closed(session),
+                        (_, false) => self.book.unsure(session),
+                    }
+                }
+                Act::Release(which) if !self.reservations.is_empty() => {
+                    self.reservations.swap_remove(which % self.reservations.len());
+                    self.book.release();
+                }
+                Act::Release(_) => {}
+                Act::Close { which, does, answers } => {
+                    let Some(session) = self.has.iter().nth(which % self.has.len().max(1)).copied() else { return };
+                    if *does {
+                        self.has.remove(&session);
+                    }
+                    match (does, answers) {
+                        (true, true) => self.book.closed(session),
+                        (false, true) => {}
+                        (_, false) => self.book.unsure(session),
+                    }
+                }
+                Act::Heartbeat => self.book.settle(&self.held()),
+                Act::Join => self.book.seed(self.total, &self.held()),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_worker_is_overbooked_whatever_happens_in_whichever_order(
+            total in 0u32..5, acts in prop::collection::vec(act(), 0..120),
+        ) {
+            let mut model = Model { total, book: book(total), has: BTreeSet::new(), reservations: Vec::new() };
+            for act in acts {
+                model.step(&act);
+                let open = u32::try_from(model.has.len()).unwrap();
+                let unused = u32::try_from(model.reservations.iter().filter(|used| !**used).count()).unwrap();
+                prop_assert!(open + unused <= total, "{act:?}: {open} open, {unused} promised, {total} there are");
+                let view = model.book.view();
+                prop_assert!(view.used >= open, "{act:?}: a session that is open is not counted: {view:?}");
+                prop_assert!(view.free() <= total - open - unused, "{act:?}: {view:?}");
+            }
+        }
     }
 }

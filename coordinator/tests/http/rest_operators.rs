@@ -42,6 +42,7 @@ fn body(operation: &str) -> Value {
 fn asked(rig: &Rig, (method, path, name, takes_json): &(String, String, String, bool), session: &str) -> Asked {
     let path = path.replace("{session_id}", session).replace("{path}", "a").replace("{task_id}", "tsk_x");
     let path = path.replace("{token_id}", "tok_x").replace("{approval_id}", "apr_x");
+    let path = path.replace("{worker_id}", "nobody");
     let asked = rig.request(method, &path);
     if *takes_json { asked.header("content-type", "application/json").body(body(name).to_string()) } else { asked }
 }
@@ -85,8 +86,18 @@ async fn nothing_is_done_without_credentials_that_permit_it() {
             assert_eq!(too_little.status, StatusCode::FORBIDDEN, "{name}");
             assert!(too_little.headers.contains_key("www-authenticate"), "{name}");
         }
-        let for_operators =
-            ["list_workers", "query_audit", "verify_audit", "create_token", "list_tokens", "revoke_token"];
+        let for_operators = [
+            "list_workers",
+            "get_worker",
+            "cordon_worker",
+            "uncordon_worker",
+            "drain_worker",
+            "query_audit",
+            "verify_audit",
+            "create_token",
+            "list_tokens",
+            "revoke_token",
+        ];
         if for_operators.contains(&name) {
             let refused = asked(&rig, &operation, &session).bearer(Some(&user)).send().await;
             assert_eq!(refused.status, StatusCode::FORBIDDEN, "{name}");

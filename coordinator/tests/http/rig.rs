@@ -14,10 +14,13 @@ use coordinator::config::HttpConfig;
 use coordinator::http::{Check, HttpServer, HttpServices, Plant, Readiness};
 use coordinator::identity::{Authenticator, NewToken, Requirement, Scopes, Tokens};
 use coordinator::mcp::{Options, Services};
+use coordinator::operators::Operators;
 use coordinator::reload::Reload;
+use coordinator::session::{SessionOptions, SessionsDeps};
 use coordinator::store::Memory;
+use coordinator::supervisor::Supervisor;
 use coordinator::telemetry::{Metrics, Moment, Now};
-use coordinator::workers::WorkerSnapshot;
+use coordinator::workers::{Workers, WorkersOptions};
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -36,7 +39,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const STATELESS: &str = "2026-07-28";
 
 /// The plant, and where its log is.
-struct Ready(Approvals, Option<PathBuf>);
+struct Ready(Approvals, Option<PathBuf>, Operators);
 
 impl Readiness for Ready {
     fn look(&self) -> BoxFuture<'_, Vec<Check>> {
@@ -45,8 +48,8 @@ impl Readiness for Ready {
 }
 
 impl Plant for Ready {
-    fn workers(&self) -> Vec<WorkerSnapshot> {
-        Vec::new()
+    fn operators(&self) -> &Operators {
+        &self.2
     }
 
     fn approvals(&self) -> &Approvals {
@@ -62,6 +65,24 @@ impl Now for Ready {
     fn moment(&self) -> Moment {
         Moment { sessions: [("ready", 2)].into(), tasks_running: 1, log_writable: true, workers: Vec::new() }
     }
+}
+
+/// Operators of a server without workers.
+async fn operators(audit: &Audit) -> Operators {
+    let (supervisor, store) = (Supervisor::default(), Arc::<Memory>::default());
+    let workers = Workers::new(WorkersOptions::default(), audit.clone(), supervisor.clone());
+    let (workers, _unheard) = workers.expect("the rig works");
+    let sessions = SessionsDeps {
+        audit: audit.clone(),
+        audit_dir: None,
+        sessions: store.clone(),
+        tasks: store.clone(),
+        fleet: Arc::new(workers.clone()),
+        supervisor,
+        options: SessionOptions::default(),
+    };
+    let sessions = coordinator::session::Sessions::start(sessions).await.expect("the rig works");
+    Operators::start(workers, sessions, store, audit.clone()).await.expect("the rig works")
 }
 
 pub struct Rig {
@@ -111,7 +132,7 @@ impl Rig {
         let mcp = Services::new(Arc::new(Sessions(Arc::clone(&double))), audit.clone(), Options::default())
             .admitted_by(admission);
         let stop = CancellationToken::new();
-        let ready = Arc::new(Ready(approvals, audit_dir));
+        let ready = Arc::new(Ready(approvals, audit_dir, operators(&audit).await));
         let services = HttpServices {
             mcp,
             readiness: Arc::clone(&ready) as Arc<dyn Readiness>,

@@ -9,5 +9,6 @@ mod operator;
 mod streams;
 mod togetherness;
 mod tokens;
+mod top;
 mod traces;
 mod workers;

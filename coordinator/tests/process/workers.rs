@@ -165,3 +165,38 @@ fn sessions_and_tasks_of_everybody_are_shown_and_ended() {
     let unknown = format!("ses_{}", "0".repeat(32));
     assert!(run(&place, &["sessions", "show", &unknown]).unwrap_err().contains("no such session"));
 }
+
+/// A front of a server whose worker has one slot.
+fn narrow(place: &Place) -> Front {
+    let mut command = place.command(&[]);
+    command.env("MAX_SESSIONS", "1");
+    let mut front = Front::launch(command);
+    front.greet();
+    front
+}
+
+#[test]
+fn a_session_waits_for_a_slot_when_it_may_and_else_is_told_what_is_missing() {
+    let place = Place::new();
+    let (mut front, mut other) = (narrow(&place), narrow(&place));
+    healthy(&place);
+    let first = new_session(&mut front, "first");
+    let refused = call(&mut other, "session_create", &json!({}));
+    let said = refused["content"][0]["text"].as_str().unwrap();
+    assert!(said.contains("NO_CAPACITY") && said.contains("the only one has all slots taken"), "{said}");
+    assert_eq!(refused["_meta"]["codegen/error"]["retry_after_ms"], 5_000, "{refused}");
+    let elsewhere = call(&mut other, "session_create", &json!({"labels": {"gpu": "1"}}));
+    assert!(elsewhere.to_string().contains("the only one lacks the label gpu=1"), "{elsewhere}");
+    let wanted = json!({"name": "session_create", "arguments": {"wait_seconds": 60}});
+    other.send(&json!({"jsonrpc": "2.0", "id": 8, "method": "tools/call", "params": wanted}));
+    let behind = poll("it waits", || {
+        let behind = call(&mut front, "session_create", &json!({"wait_seconds": 0}));
+        behind.to_string().contains("NO_CAPACITY").then_some(behind)
+    });
+    assert!(behind["isError"].as_bool().unwrap());
+    call(&mut front, "session_close", &json!({"session_id": first}));
+    let made = other.receive();
+    let second = made["result"]["structuredContent"]["session_id"].as_str().unwrap_or_else(|| panic!("{made}"));
+    assert_ne!(second, first);
+    assert_eq!(worker(&place)["slots"], json!({"total": 1, "used": 1, "reserved": 0}));
+}

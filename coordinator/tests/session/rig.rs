@@ -22,7 +22,7 @@ use coordinator_core::placement::Requirements;
 use futures::future::{BoxFuture, FutureExt as _};
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// What the fleet does with the next task.
@@ -72,6 +72,8 @@ pub struct Double {
     inner: Arc<Mutex<Inner>>,
     /// Its worker runs by itself, and not as a child of the server.
     apart: bool,
+    /// Changes when its worker comes.
+    changed: Arc<watch::Sender<()>>,
     /// Looked into at the moment of each dispatch.
     pub witness: Arc<Mutex<Option<Witness>>>,
     /// Called at the moment of each opening.
@@ -141,6 +143,7 @@ impl Double {
         let name = if self.apart { "w1" } else { EMBEDDED_WORKER };
         let (worker, incarnation): (WorkerId, _) = (name.parse().unwrap(), Incarnation::mint());
         inner.worker = Some((worker.clone(), incarnation));
+        self.changed.send_replace(());
         WorkerEvent::Joined { worker, incarnation, held: inner.files.iter().copied().map(held).collect() }
     }
     /// Whether the lease is of the worker's present life.
@@ -164,6 +167,10 @@ impl Fleet for Double {
             Some((worker, life)) if prefer.is_none_or(|prefer| *prefer == worker) => Ok(Box::new(Slot(worker, life))),
             Some(_) | None => Err(away()),
         }
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     fn runtimes(&self, _: &WorkerId) -> Vec<Runtime> {

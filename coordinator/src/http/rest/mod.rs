@@ -26,6 +26,7 @@ mod tail;
 mod task_view;
 mod tasks;
 mod tokens;
+mod workers;
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
@@ -48,7 +49,12 @@ const JSON_BYTES_MAX: usize = 16 << 20;
 fn all() -> OpenApiRouter<Api> {
     let of_sessions =
         sessions::router().merge(files::router()).merge(tasks::router()).merge(logs::router()).merge(archive::router());
-    of_sessions.merge(events::router()).merge(operators::router()).merge(approvals::router()).merge(tokens::router())
+    of_sessions
+        .merge(events::router())
+        .merge(operators::router())
+        .merge(workers::router())
+        .merge(approvals::router())
+        .merge(tokens::router())
 }
 
 /// Everything below `/api`.

@@ -1,7 +1,6 @@
-//! What those who run the server ask for: workers, the log, usage.
+//! What those who run the server ask for: the log, usage.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{OriginalUri, State};
@@ -23,61 +22,22 @@ use super::page::{self, PageQuery};
 use crate::approvals::Approvals;
 use crate::http::error::ApiError;
 use crate::identity::{Scope, Scopes};
+use crate::operators::Operators;
 use crate::usage::{self, By};
-use crate::workers::WorkerSnapshot;
 
 /// Records that one request looks at; a cursor goes on from there.
 const LOOKED_AT_MAX: usize = 200_000;
 
 /// What operators see of the server.
 pub trait Plant: Send + Sync {
-    /// The workers.
-    fn workers(&self) -> Vec<WorkerSnapshot>;
+    /// What operators see and do.
+    fn operators(&self) -> &Operators;
 
     /// The calls that wait for approval.
     fn approvals(&self) -> &Approvals;
 
     /// Where the log is; nowhere when it is in memory.
     fn audit_dir(&self) -> Option<PathBuf>;
-}
-
-/// A worker.
-#[derive(Debug, Serialize, ToSchema)]
-struct Worker {
-    /// Its name.
-    worker_id: String,
-    /// `joining`, `healthy`, `suspect`, `draining` or `gone`.
-    state: String,
-    /// Its release, as it says itself.
-    version: String,
-    /// How well its sandboxes isolate: `full`, `portable`, `reduced` or `none`.
-    isolation: String,
-    /// What it runs programs with.
-    runtimes: Vec<Runtime>,
-    /// Sessions that it can have open at once.
-    slots_total: u32,
-    /// Sessions that it has open.
-    slots_used: u32,
-    /// How long ago it was heard of.
-    heartbeat_age_seconds: f64,
-    /// Whether it can be called just now.
-    link_up: bool,
-}
-
-/// What runs programs.
-#[derive(Debug, Serialize, ToSchema)]
-struct Runtime {
-    /// Its name.
-    name: String,
-    /// Its release.
-    version: String,
-}
-
-/// The workers.
-#[derive(Debug, Serialize, ToSchema)]
-struct WorkerList {
-    /// All of them.
-    workers: Vec<Worker>,
 }
 
 /// Which records.
@@ -159,18 +119,7 @@ struct Usage {
 
 pub(super) fn router() -> OpenApiRouter<Api> {
     let of_log = OpenApiRouter::new().routes(routes!(query)).routes(routes!(verify));
-    OpenApiRouter::new().routes(routes!(workers)).routes(routes!(used)).merge(of_log)
-}
-
-/// List the workers
-#[utoipa::path(get, path = "/workers", tag = "operators", operation_id = "list_workers", responses(
-    (status = 200, description = "All of them", body = WorkerList),
-))]
-async fn workers(State(api): State<Api>, asked: Asked) -> Result<Json<WorkerList>, ApiError> {
-    let plant = Arc::clone(api.plant());
-    let work = async move { Ok(plant.workers().into_iter().map(Worker::of).collect()) };
-    let workers = api.operate(&asked, "workers/list", json!({}), Scope::Admin.into(), work).await?;
-    Ok(Json(WorkerList { workers }))
+    OpenApiRouter::new().routes(routes!(used)).merge(of_log)
 }
 
 /// Look for records of the audit log
@@ -238,24 +187,6 @@ async fn used(
     let work = api
         .scan(&asked, move || usage::report(&dir.ok_or_else(no_log)?, by, &wanted).map_err(|error| unreadable(&error)));
     Ok(Json(json!(api.operate(&asked, "usage/show", args, needed, work).await?)))
-}
-
-impl Worker {
-    fn of(worker: WorkerSnapshot) -> Self {
-        let runtimes =
-            worker.runtimes.into_iter().map(|runtime| Runtime { name: runtime.name, version: runtime.version });
-        Self {
-            worker_id: worker.id.to_string(),
-            state: worker.state.as_str().to_owned(),
-            version: worker.version,
-            isolation: worker.isolation.level.to_string(),
-            runtimes: runtimes.collect(),
-            slots_total: worker.slots.total,
-            slots_used: worker.slots.used,
-            heartbeat_age_seconds: worker.last_heartbeat_age.as_secs_f64(),
-            link_up: worker.link_up,
-        }
-    }
 }
 
 impl RecordFilter {

@@ -33,6 +33,13 @@ pub(super) struct NewSession {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 604_800)]
     ttl_seconds: Option<u64>,
+    /// Labels that its worker must carry, at most 16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<BTreeMap<String, String>>,
+    /// Waits so many seconds for a free slot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 300)]
+    wait_seconds: Option<u64>,
 }
 
 /// What changes of a session. What is left out stays.

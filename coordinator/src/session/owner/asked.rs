@@ -4,20 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{ErrorCode, Failure, Lease, TaskId, WorkerId};
+use codegen_types::{ErrorCode, Failure, Lease, TaskId};
 use coordinator_core::session::{Assignment, Input, LostWhy, Need, Refusal, SessionState, Tie};
 use parking_lot::Mutex;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Begun, By, Owner, Running};
 use crate::session::call::{SessionSnapshot, UpdateSession};
 use crate::session::recovery::tie;
-use crate::session::{Shared, update};
-use crate::workers::Reservation;
-
-/// How often a worker that is not there is asked for again.
-const PATIENCE_STEP: Duration = Duration::from_millis(50);
+use crate::session::update;
+use crate::session::waiting::Wants;
 
 impl Owner {
     pub(super) async fn begin(&mut self, task: TaskId, by: By) -> Result<Begun, Failure> {
@@ -83,8 +79,8 @@ impl Owner {
     /// Opens the session again if it has no processes.
     pub(super) async fn make_ready(&mut self) -> Result<(), Failure> {
         if let SessionState::Suspended { lease } = &self.session.state {
-            let prefer = lease.worker.clone();
-            let slot = self.shared.reserve(Some(&prefer)).await?;
+            let wants = Wants { requirements: self.shared.options.requirements(), prefer: Some(lease.worker.clone()) };
+            let slot = self.shared.reserve(wants, Duration::ZERO).await?;
             let (worker, incarnation) = slot.worker();
             let at = Assignment { worker: worker.clone(), incarnation };
             let transition = self.decide(&Input::Reopen { at }).map_err(|refusal| self.refused(refusal))?;
@@ -162,19 +158,4 @@ pub(super) fn gone(state: &SessionState) -> Failure {
 /// What a caller is told about a session that was closed.
 pub(in crate::session) fn gone_for_good() -> Failure {
     Failure::new(ErrorCode::SessionClosed, "the session was closed for good")
-}
-
-impl Shared {
-    /// Reserves a slot, waiting a while for a worker that is just not there.
-    pub(in crate::session) async fn reserve(&self, prefer: Option<&WorkerId>) -> Result<Box<dyn Reservation>, Failure> {
-        let deadline = Instant::now() + self.options.worker_patience;
-        loop {
-            match self.fleet.reserve(&self.options.requirements(), prefer) {
-                Err(failure) if failure.code == ErrorCode::WorkerUnavailable && Instant::now() < deadline => {
-                    tokio::time::sleep(PATIENCE_STEP).await;
-                }
-                result => return result,
-            }
-        }
-    }
 }

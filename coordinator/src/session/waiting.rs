@@ -1,0 +1,167 @@
+//! Calls that wait for a slot on a worker: in order, so many at most, and woken when something changes among the workers.
+//!
+//! Those that want the same wait behind each other, so that none is overtaken; those that want something else do not
+//! hold each other up. Who gives up, or is given up, leaves the queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codegen_types::{ErrorCode, Failure, WorkerId};
+use coordinator_core::placement::Requirements;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Shared;
+use crate::workers::Reservation;
+
+/// Calls that wait at once; when so many do, another one is refused.
+const WAITERS_MAX: usize = 256;
+
+/// What a session wants of the workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wants {
+    pub(super) requirements: Requirements,
+    /// The worker that has its files: no other will do.
+    pub(super) prefer: Option<WorkerId>,
+}
+
+/// Who waits, those first that came first.
+#[derive(Default)]
+pub(super) struct Waiting {
+    queue: Arc<Mutex<Queue>>,
+    /// Changes when somebody leaves.
+    left: Arc<watch::Sender<()>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    next: u64,
+    waiters: Vec<Waiter>,
+}
+
+struct Waiter {
+    number: u64,
+    wants: Wants,
+    /// Why it waits.
+    why: Failure,
+}
+
+/// A place in the queue; left when dropped.
+struct Place {
+    number: u64,
+    queue: Arc<Mutex<Queue>>,
+    left: Arc<watch::Sender<()>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.queue.lock().waiters.retain(|waiter| waiter.number != self.number);
+        self.left.send_replace(());
+    }
+}
+
+impl Waiting {
+    /// Why whoever is to be served first among those that want the same and came before `place` waits; nothing when
+    /// nobody is.
+    fn ahead(&self, place: Option<&Place>, wants: &Wants) -> Option<Failure> {
+        let number = place.map_or(u64::MAX, |place| place.number);
+        let queue = self.queue.lock();
+        let ahead = queue.waiters.iter().find(|waiter| waiter.number < number && waiter.wants == *wants);
+        ahead.map(|waiter| waiter.why.clone())
+    }
+
+    fn join(&self, wants: &Wants, why: &Failure) -> Option<Place> {
+        let mut queue = self.queue.lock();
+        if queue.waiters.len() >= WAITERS_MAX {
+            return None;
+        }
+        let number = queue.next;
+        queue.next += 1;
+        queue.waiters.push(Waiter { number, wants: wants.clone(), why: why.clone() });
+        Some(Place { number, queue: Arc::clone(&self.queue), left: Arc::clone(&self.left) })
+    }
+}
+
+impl Shared {
+    /// Reserves a slot. Room is waited for as long as `wait`; a worker that is just not there at least as long as the
+    /// operator's patience; what only an operator can change, not at all without `wait`.
+    pub(in crate::session) async fn reserve(
+        &self,
+        wants: Wants,
+        wait: Duration,
+    ) -> Result<Box<dyn Reservation>, Failure> {
+        let begun = Instant::now();
+        let (mut changes, mut left) = (self.fleet.changes(), self.waiting.left.subscribe());
+        let mut place: Option<Place> = None;
+        loop {
+            changes.borrow_and_update();
+            left.borrow_and_update();
+            let failure = match self.waiting.ahead(place.as_ref(), &wants) {
+                Some(why) => why,
+                None => match self.fleet.reserve(&wants.requirements, wants.prefer.as_ref()) {
+                    Ok(slot) => return Ok(slot),
+                    Err(failure) => failure,
+                },
+            };
+            let deadline = begun + self.patience(&failure).max(wait);
+            if Instant::now() >= deadline || failure.code == ErrorCode::IsolationUnavailable {
+                return Err(failure);
+            }
+            if place.is_none() {
+                place = Some(self.waiting.join(&wants, &failure).ok_or(failure)?);
+            }
+            tokio::select! {
+                // Both senders live as long as this.
+                _ = changes.changed() => {}
+                _ = left.changed() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    /// How long a worker is waited for that is just not there.
+    fn patience(&self, failure: &Failure) -> Duration {
+        let patience = self.options.worker_patience;
+        let comes_back_by_itself =
+            failure.retry_after_ms.is_none_or(|after_ms| u128::from(after_ms) <= patience.as_millis().max(1_000));
+        let is_away = failure.code == ErrorCode::WorkerUnavailable && comes_back_by_itself;
+        if is_away { patience } else { Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use codegen_types::IsolationLevel;
+
+    use super::*;
+
+    fn wants(zone: &str) -> Wants {
+        let labels = [("zone".to_owned(), zone.to_owned())].into();
+        let requirements = Requirements { isolation_minimum: IsolationLevel::Full, runtimes: vec![], labels };
+        Wants { requirements, prefer: None }
+    }
+
+    #[test]
+    fn who_wants_the_same_waits_in_order_and_who_leaves_is_forgotten() {
+        let (waiting, full) = (Waiting::default(), Failure::new(ErrorCode::NoCapacity, "full"));
+        let join = |zone: &str| waiting.join(&wants(zone), &full).unwrap();
+        let (first, second, other) = (join("a"), join("a"), join("b"));
+        let is_first = |place: &Place, zone: &str| waiting.ahead(Some(place), &wants(zone)).is_none();
+        assert!(is_first(&first, "a") && !is_first(&second, "a") && is_first(&other, "b"));
+        assert_eq!(waiting.ahead(None, &wants("a")), Some(full.clone()), "whoever comes new is behind both");
+        assert_eq!(waiting.ahead(None, &wants("c")), None);
+        let left = waiting.left.subscribe();
+        drop(first);
+        assert!(left.has_changed().unwrap() && is_first(&second, "a"));
+        drop((second, other));
+        assert!(waiting.queue.lock().waiters.is_empty());
+    }
+
+    #[test]
+    fn only_so_many_wait() {
+        let (waiting, full) = (Waiting::default(), Failure::new(ErrorCode::NoCapacity, "full"));
+        let places: Vec<Option<Place>> = (0..=WAITERS_MAX).map(|_| waiting.join(&wants("a"), &full)).collect();
+        assert_eq!(places.iter().filter(|place| place.is_none()).count(), 1);
+    }
+}
