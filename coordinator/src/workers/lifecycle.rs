@@ -92,7 +92,6 @@ impl Lifecycle {
         if let (Some(ticket), Heard::LinkDown { target: Some(target) }) = (&ticket, heard) {
             dialling::start(&self.inner, beat.worker, beat.incarnation, target, ticket.clone());
         }
-        drop(registry);
         self.inner.tell_changed();
         Ok(HeartbeatAnswer { link_ticket: ticket })
     }
