@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use codegen_proto::v1::worker_lifecycle_client::WorkerLifecycleClient;
 use codegen_proto::{Heartbeat, RegisterWorker, Registered, Secret, v1};
 use codegen_types::{
-    Capabilities, Epoch, HeldSession, Incarnation, IsolationLevel, IsolationReport, SessionId, WorkerId,
+    Capabilities, Epoch, HeldSession, HostUse, Incarnation, IsolationLevel, IsolationReport, Resources, SessionId,
+    WorkerId,
 };
 use tokio::task::JoinSet;
 use tonic::Request;
@@ -72,6 +73,7 @@ impl Worker {
             runtimes: Vec::new(),
             sessions_max: 64,
             labels: [("pool".to_owned(), "simulated".to_owned())].into(),
+            resources: Resources::default(),
         };
         let request = RegisterWorker {
             token: Secret::new(&*plan.token),
@@ -81,6 +83,7 @@ impl Worker {
             capabilities,
             held: Vec::new(),
             advertise: None,
+            draining: false,
         };
         let answer: Registered =
             client.register_worker(v1::RegisterWorkerRequest::from(request)).await?.into_inner().try_into()?;
@@ -103,6 +106,8 @@ impl Worker {
                 tasks_running: 0,
                 memory_bytes: 1 << 30,
                 held: self.held.clone(),
+                draining: false,
+                used: HostUse::default(),
             };
             let mut request = Request::new(v1::HeartbeatRequest::from(heartbeat));
             request.metadata_mut().insert("codegen-worker-session", MetadataValue::try_from(&self.secret)?);
