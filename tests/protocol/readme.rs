@@ -107,6 +107,10 @@ fn its_flags_and_commands_are_in_help() {
         help(&["tokens", "create", "--help"]),
     ]
     .concat();
+    // The role must be the first argument, so no setting may stand before it.
+    let worker =
+        std::process::Command::new(installation.binary()).args(["worker", "--help"]).output().expect("it starts");
+    let all = all + &String::from_utf8_lossy(&worker.stdout);
     for command in readme.lines().filter(|line| line.starts_with("coordinator ")) {
         let words = command.split('#').next().unwrap_or_default().split_whitespace().skip(1);
         for word in words

@@ -7,7 +7,7 @@ use rustls::server::ParsedCertificate;
 
 use super::dialling::AdvertiseRefused;
 use super::handle::{EMBEDDED_WORKER, Inner};
-use super::registry::WorkerRefused;
+use super::said::WorkerRefused;
 use super::secrets::TokenRefused;
 use super::socket::Peer;
 use crate::identity::{Identity, Scope, Unauthenticated, Validity};

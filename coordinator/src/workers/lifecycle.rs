@@ -4,12 +4,13 @@
 //! it learns nothing but that it may not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use codegen_audit::{Entry, EventKind, Outcome};
 use codegen_proto::status::{accept, from_failure};
 use codegen_proto::v1::worker_lifecycle_server::WorkerLifecycle;
 use codegen_proto::{DeregisterWorker, Heartbeat, HeartbeatAnswer, RegisterWorker, Registered, v1};
-use codegen_types::{ErrorCode, Failure, WorkerId};
+use codegen_types::{ErrorCode, Failure, Incarnation, WorkerId};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
@@ -17,13 +18,17 @@ use super::clock::since_boot;
 use super::dialling::{self, AdvertiseRefused, Dialler, Target};
 use super::handle::Inner;
 use super::joining::{JoinRefused, check_release};
-use super::registry::{Heard, Issued, WorkerRefused};
+use super::link::LinkState;
+use super::said::{Heard, Issued, WorkerRefused};
 use super::secrets;
 use super::socket::Peer;
 use crate::refusals::Verdict;
 
 /// The metadata key that carries the worker session.
 const SESSION_KEY: &str = "codegen-worker-session";
+
+/// How long the last answers of a worker that leaves are waited for.
+const LAST_ANSWERS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Serves [`WorkerLifecycle`].
 pub(crate) struct Lifecycle {
@@ -98,6 +103,7 @@ impl Lifecycle {
 
     async fn leave(&self, session: &str, request: v1::DeregisterWorkerRequest) -> Result<(), Status> {
         let DeregisterWorker { worker, incarnation, reason } = accept(request)?;
+        self.link_closed(&worker, incarnation).await;
         let left = self.inner.change(|registry, now| {
             let left = registry.leave(&worker, incarnation, session, now)?;
             Ok(left.into_iter().collect())
@@ -105,6 +111,16 @@ impl Lifecycle {
         left.await.map_err(refused_status)?;
         tracing::info!(%worker, %incarnation, reason = reason.escape_debug().to_string(), "worker left");
         Ok(())
+    }
+
+    /// Waits until a worker that leaves has closed its link, for a while: its last answers may not have been read yet, and
+    /// when its life is over nothing that still comes is believed. Whoever is not that worker waits as well.
+    async fn link_closed(&self, worker: &WorkerId, incarnation: Incarnation) {
+        let Some(mut states) = self.inner.registry.read().link(worker, incarnation) else { return };
+        let closed = states.wait_for(|state| !matches!(state, LinkState::Up(_)));
+        if tokio::time::timeout(LAST_ANSWERS_LIMIT, closed).await.is_err() {
+            tracing::info!(%worker, %incarnation, "a worker leaves without closing its link");
+        }
     }
 
     /// Records a refused registration, unless there are too many of them, and says no.

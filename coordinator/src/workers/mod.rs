@@ -17,6 +17,7 @@ mod opening;
 mod options;
 mod reaper;
 mod registry;
+mod said;
 mod secrets;
 mod sessions;
 mod slots;

@@ -5,8 +5,17 @@ use std::time::Duration;
 use codegen_audit::EventKind;
 use codegen_proto::status::stated_code;
 use codegen_types::{Epoch, ErrorCode, HeldSession, Incarnation, SessionId};
+use coordinator::config::Reflection;
 use coordinator::workers::{DispatchEnd, EMBEDDED_WORKER, WorkerEvent, WorkersOptions};
 use coordinator_core::worker::{Timing, WorkerStatus};
+use tonic::Code;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
 use crate::double::{Double, Spec};
 use crate::rig::{Rig, until};
@@ -165,6 +174,28 @@ async fn an_operator_sees_every_worker_as_it_is() {
     assert!(row.last_heartbeat_age < Duration::from_secs(20));
     double.break_link();
     until("suspect", || rig.workers.snapshot()[0].state == WorkerStatus::Suspect).await;
+}
+
+#[tokio::test]
+async fn health_is_told_to_whoever_asks_and_the_services_only_where_the_operator_says_so() {
+    for reflection in [Reflection::Off, Reflection::On] {
+        let rig = Rig::new(WorkersOptions { reflection, ..WorkersOptions::default() }).await;
+        let channel = Endpoint::from_shared(format!("http://{}", rig.tcp)).unwrap().connect().await.unwrap();
+        let asked = HealthCheckRequest { service: "codegen.v1.WorkerLifecycle".to_owned() };
+        let answer = HealthClient::new(channel.clone()).check(asked).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving);
+        let services = Some(MessageRequest::ListServices(String::new()));
+        let request = ServerReflectionRequest { host: String::new(), message_request: services };
+        let mut client = ServerReflectionClient::new(channel);
+        let listed = client.server_reflection_info(futures::stream::iter([request])).await;
+        match reflection {
+            Reflection::Off => assert_eq!(listed.unwrap_err().code(), Code::Unimplemented),
+            Reflection::On => {
+                let answer = listed.unwrap().into_inner().message().await.unwrap().unwrap();
+                assert!(format!("{answer:?}").contains("codegen.v1.WorkerLifecycle"), "{answer:?}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
