@@ -6,7 +6,7 @@ use std::time::Duration;
 use codegen_types::{Incarnation, WorkerId};
 use coordinator_core::worker::GoneWhy;
 
-use super::registry::Change;
+use super::said::Change;
 
 /// One life of each worker that is waited for. Their number is bounded by what sessions the earlier server left.
 #[derive(Default)]
