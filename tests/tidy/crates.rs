@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "e2e",
         &["codegen-types", "codegen-proto", "codegen-audit", "coordinator-core", "sandbox", "worker", "coordinator"],
     ),
-    ("bench-peers", &["codegen-types", "codegen-audit", "coordinator"]),
+    ("bench-peers", &["codegen-types", "codegen-proto", "codegen-audit", "coordinator-core", "coordinator"]),
     ("conformance", &["codegen-audit", "coordinator"]),
 ];
 

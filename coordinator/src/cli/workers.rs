@@ -98,7 +98,8 @@ fn drain(args: &DrainArgs, state_dir: &Path) -> ExitCode {
             say(&now);
             told = now;
         }
-        std::thread::sleep(LOOK_INTERVAL.min(args.timeout.saturating_sub(begun.elapsed())));
+        // Nobody unparks it: the server is asked again after a while.
+        std::thread::park_timeout(LOOK_INTERVAL.min(args.timeout.saturating_sub(begun.elapsed())));
         question = OperateAsk::Worker { id: id.clone() };
     }
 }

@@ -3,6 +3,7 @@
 //!
 //!     bench-heartbeats HOST:PORT TOKEN_FILE WORKERS SESSIONS_EACH SECONDS INTERVAL_MS
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -46,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
     for at in 0..workers.parse()? {
         fleet.push(Worker::join(&plan, at).await.with_context(|| format!("worker {at} does not get in"))?);
     }
-    println!("{}", serde_json::json!({"joined": fleet.len()}));
+    writeln!(std::io::stdout(), "{}", serde_json::json!({"joined": fleet.len()}))?;
     let until = Instant::now() + Duration::from_secs(seconds.parse()?);
     let (count, mut living) = (fleet.len(), JoinSet::new());
     for (at, worker) in fleet.into_iter().enumerate() {
@@ -59,7 +60,11 @@ async fn main() -> anyhow::Result<()> {
         let (own, slow) = lived??;
         (beats, slowest) = (beats + own, slowest.max(slow));
     }
-    println!("{}", serde_json::json!({"heartbeats": beats, "slowest_ms": slowest.as_secs_f64() * 1_000.0}));
+    writeln!(
+        std::io::stdout(),
+        "{}",
+        serde_json::json!({"heartbeats": beats, "slowest_ms": slowest.as_secs_f64() * 1_000.0})
+    )?;
     Ok(())
 }
 

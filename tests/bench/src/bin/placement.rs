@@ -3,6 +3,7 @@
 //!     bench-placement WORKERS SESSIONS ROUNDS
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -50,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     }
     let (placed, placed_cpu, refused) = (quantiles(placed), quantiles(placed_cpu), quantiles(refused));
     let all = serde_json::json!({"placed_ms": placed, "placed_cpu_ms": placed_cpu, "refused_ms": refused});
-    println!("{all}");
+    writeln!(std::io::stdout(), "{all}")?;
     Ok(())
 }
 
@@ -61,7 +62,7 @@ fn cpu_ms() -> f64 {
 }
 
 fn worker(at: u32, used: u32) -> anyhow::Result<Worker> {
-    let zone = if at % 3 == 0 { "b" } else { "a" };
+    let zone = if at.is_multiple_of(3) { "b" } else { "a" };
     Ok(Worker {
         id: format!("worker-{at:04}").parse()?,
         incarnation: Incarnation::mint(),
