@@ -59,8 +59,8 @@ impl HttpClient {
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
         let messages = body.lines().map(|line| line.strip_prefix("data: ").unwrap_or(line));
-        let parsed = messages.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let value = parsed.filter(|message| message["id"] == id).next_back()?;
+        let mut parsed = messages.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let value = parsed.rfind(|message| message["id"] == id)?;
         Some((head.to_owned(), value))
     }
 }

@@ -12,6 +12,7 @@ pub mod policy;
 pub mod quota;
 pub mod release;
 pub mod retention;
+pub mod scaling;
 pub mod session;
 pub mod task;
 pub mod worker;
