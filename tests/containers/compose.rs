@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::process::{Command, Output};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, process};
 
 use e2e::poll_until;
@@ -134,7 +134,8 @@ fn a_worker_that_is_paused_or_cut_off_for_a_moment_goes_on_with_its_task() {
             listed.to_string().contains("running").then_some(())
         });
         engine.said(begin.iter().copied());
-        thread::sleep(Duration::from_secs(2));
+        let began = Instant::now();
+        poll_until("it lasts a moment", JOINING, || (began.elapsed() > Duration::from_secs(2)).then_some(()));
         engine.said(end.iter().copied());
         let answer = running.join().expect("the call ends");
         let expected = format!("starts: {}", round + 1);

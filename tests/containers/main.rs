@@ -7,4 +7,5 @@ mod compose;
 mod engine;
 mod http;
 mod images;
+mod provision;
 mod seccomp;

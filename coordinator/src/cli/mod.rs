@@ -11,6 +11,7 @@ mod doctor;
 mod install;
 mod pages;
 mod policy;
+mod provision;
 mod requests;
 mod roles;
 mod sessions;
@@ -95,6 +96,9 @@ struct SettingFlags {
     /// Start no worker on this host: sessions are placed on those that join [env: EMBEDDED_WORKER=off]
     #[arg(long, global = true, help_heading = "Settings")]
     no_embedded_worker: bool,
+
+    #[command(flatten)]
+    provision: provision::ProvisionFlags,
 
     /// Serve HTTP at this address, such as 127.0.0.1:8080 (with `serve`) [env: HTTP_LISTEN, or HTTP_PORT for 127.0.0.1]
     #[arg(long, value_name = "ADDRESS:PORT", global = true, help_heading = "Settings")]
@@ -353,7 +357,8 @@ impl SettingFlags {
             ("--oauth-principal-claim", self.oauth_principal_claim.clone()),
             ("--otlp-endpoint", self.otlp_endpoint.clone()),
         ];
-        let values: BTreeMap<_, _> = given.into_iter().filter_map(|(flag, value)| Some((flag, value?))).collect();
+        let given = given.into_iter().chain(self.provision.given());
+        let values: BTreeMap<_, _> = given.filter_map(|(flag, value)| Some((flag, value?))).collect();
         Flags { values, file: self.config.as_deref().map(absolute) }
     }
 }

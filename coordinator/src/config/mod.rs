@@ -6,6 +6,7 @@ mod http;
 mod layers;
 mod oauth;
 mod packages;
+mod provision;
 mod settings;
 mod values;
 mod workers;
@@ -24,6 +25,7 @@ pub use grpc::{GrpcConfig, GrpcListen, Plaintext, Reflection};
 pub use http::{AllowedHost, AllowedOrigin, HttpBounds, HttpConfig, Patience, TlsFiles};
 pub use layers::{ConfigError, Environment, Flags, Source};
 use layers::{Layers, Row};
+pub use provision::Provision;
 pub use settings::{KEYS, Key};
 pub use values::{EmbeddedWorker, LogLevel, ToolNames};
 pub use workers::WorkerTimes;
@@ -55,6 +57,8 @@ pub struct Config {
     pub grpc: GrpcConfig,
     /// Whether the server has a worker of its own.
     pub embedded_worker: EmbeddedWorker,
+    /// Who starts other workers.
+    pub provision: Provision,
     /// How HTTP is served, if it is.
     pub http: Option<HttpConfig>,
     /// Whether requests over HTTP need credentials.
@@ -106,6 +110,8 @@ impl Config {
             None => layers.fallback(&settings::STATE_DIR, environment.default_state_dir()?),
         };
         let tls = http::tls_files(&mut layers)?;
+        let grpc = grpc::read(&mut layers, tls.clone())?;
+        let provision = provision::read(&mut layers, &grpc, &state_dir)?;
         let config = Self {
             log_level: layers.require(&settings::LOG_LEVEL, values::log_level)?,
             state_dir,
@@ -118,8 +124,9 @@ impl Config {
             worker_times: workers::read(&mut layers)?,
             linger: layers.require(&settings::LINGER, values::seconds(0, DAY))?,
             yield_after: layers.require(&settings::YIELD_AFTER, values::seconds(1, 3600))?,
-            grpc: grpc::read(&mut layers, tls.clone())?,
+            grpc,
             embedded_worker: layers.require(&settings::EMBEDDED_WORKER, values::embedded_worker)?,
+            provision,
             http: http::read(&mut layers, tls)?,
             http_auth: layers.require(&settings::HTTP_AUTH, values::requirement)?,
             oauth: oauth::read(&mut layers)?,

@@ -58,6 +58,20 @@ settings! {
         "off, or on: workers of other hosts are spoken to without TLS" }
     EMBEDDED_WORKER { "embedded_worker", "EMBEDDED_WORKER", Some("--no-embedded-worker"), Some("on"),
         "on, or off: sessions are placed on workers of other hosts alone" }
+    PROVISION { "provision", "PROVISION", Some("--provision"), Some("none"),
+        "none (workers join by themselves) or docker (the server starts and ends them)" }
+    WORKERS_MIN { "workers_min", "WORKERS_MIN", Some("--workers-min"), Some("1"), "a number from 0 to 1000" }
+    WORKERS_MAX { "workers_max", "WORKERS_MAX", Some("--workers-max"), Some("4"), "a number from 1 to 1000" }
+    WORKER_IMAGE { "worker_image", "WORKER_IMAGE", Some("--worker-image"), Some("codegen-mcp/worker:latest"),
+        "the name of an image that the engine has" }
+    WORKER_NETWORK { "worker_network", "WORKER_NETWORK", Some("--worker-network"), Some("bridge"),
+        "the name of a network of the engine" }
+    WORKER_COORDINATOR { "worker_coordinator", "WORKER_COORDINATOR", Some("--worker-coordinator"), None,
+        "where the containers of workers find this server, such as `172.17.0.1:50050`" }
+    WORKER_SLOTS { "worker_slots", "WORKER_SLOTS", None, Some("16"), "a number from 1 to 4096" }
+    WORKER_MEMORY { "worker_memory", "WORKER_MEMORY", None, Some("4GiB"),
+        "a number of bytes or one with its unit such as `4GiB`, from 64MiB to 1024TiB" }
+    WORKER_IDLE { "worker_idle", "WORKER_IDLE", None, Some("10m"), "a duration such as `10m`, from 5s to 1day" }
     HTTP { "http", "HTTP_LISTEN", Some("--http"), None,
         "an address and a port such as `127.0.0.1:8080` or `[::1]:8080` (port 0: the system chooses)" }
     HTTP_PORT { "http_port", "HTTP_PORT", None, None, "a port from 0 to 65535, on 127.0.0.1" }

@@ -103,6 +103,12 @@ pub(super) fn isolation(text: &str) -> Result<IsolationLevel, Why> {
     }
 }
 
+/// One word: no space in it, and nothing that cannot be printed.
+pub(super) fn text(text: &str) -> Result<String, Why> {
+    let is_word = !text.is_empty() && text.len() <= 256 && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_word { Ok(text.to_owned()) } else { Err("not one word of at most 256 letters".to_owned()) }
+}
+
 pub(super) fn directory(text: &str) -> Result<PathBuf, Why> {
     let path = PathBuf::from(text);
     if path.is_absolute() { Ok(path) } else { Err("a relative path means another place each time".to_owned()) }

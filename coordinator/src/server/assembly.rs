@@ -22,7 +22,7 @@ use super::state_dir::LockedStateDir;
 use crate::admission::Admission;
 use crate::approvals::{Approvals, BY_END};
 use crate::caller;
-use crate::config::{Config, EmbeddedWorker};
+use crate::config::{Config, EmbeddedWorker, Provision};
 use crate::control::Control;
 use crate::diagnostics::{Diagnostics, DiagnosticsError};
 use crate::front::handover::VERSION;
@@ -31,6 +31,7 @@ use crate::identity::{Authenticator, Issuer, NoTrustedRoots, Tokens};
 use crate::mcp::{self, Services};
 use crate::operators::Operators;
 use crate::policy::{Gate, Hosts, Policies, PolicyError};
+use crate::provision::docker::{self, ProvisionError};
 use crate::provision::embedded::{Embedded, EmbeddedOptions};
 use crate::reload::Reload;
 use crate::session::{SessionOptions, Sessions, SessionsDeps, StartError};
@@ -75,6 +76,9 @@ pub enum AssemblyError {
     /// The issuer of tokens could not be known from anybody else.
     #[error(transparent)]
     Issuer(#[from] NoTrustedRoots),
+    /// Workers cannot be started.
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
     /// Traces could go nowhere.
     #[error(transparent)]
     Traces(#[from] BadEndpoint),
@@ -95,6 +99,7 @@ pub(super) struct Bound {
     workers: Workers,
     events: mpsc::Receiver<WorkerEvent>,
     embedded: Option<EmbeddedOptions>,
+    provision: Provision,
     store: Sqlite,
     sessions: SessionOptions,
     yield_after: Duration,
@@ -178,6 +183,7 @@ impl Bound {
         );
         let workers = workers.joined_by(authenticator.tokens().clone()).dialling(dialler);
         let embedded = embedded_options(config, &state);
+        let provision = config.provision.clone();
         let sessions = session_options(config);
         let package_indexes = config.packages.indexes.clone().into();
         let gate = Gate::new(policies.clone(), approvals.clone(), Hosts::from(&config.packages));
@@ -197,7 +203,7 @@ impl Bound {
             state,
         };
         let yield_after = config.yield_after;
-        Ok(Self { listeners, workers, events, embedded, store, sessions, yield_after, rest })
+        Ok(Self { listeners, workers, events, embedded, provision, store, sessions, yield_after, rest })
     }
 
     /// What says who makes a request over HTTP.
@@ -207,7 +213,7 @@ impl Bound {
 
     /// Brings the sessions back, and sets everything going.
     pub(super) async fn start(self) -> Result<Running, AssemblyError> {
-        let Self { listeners, workers, events, embedded, store, sessions, yield_after, rest } = self;
+        let Self { listeners, workers, events, embedded, provision, store, sessions, yield_after, rest } = self;
         let detail = json!({"version": VERSION, "pid": std::process::id()});
         let started = Entry { kind: EventKind::ServerStarted, detail: Some(detail), ..Entry::default() };
         rest.audit.append(started).await?;
@@ -243,6 +249,10 @@ impl Bound {
             .of_running(operators.clone());
         rest.clients.spawn("commands", OnEnd::Ignore, control.accept(listeners.control, rest.clients.clone()));
         let embedded = embedded.map(|options| Embedded::start(options, workers.clone(), &rest.core));
+        if let Provision::Docker(options) = provision {
+            let tokens = rest.authenticator.tokens().clone();
+            docker::start(*options, grpc_address, workers.clone(), sessions.clone(), tokens, &rest.core).await?;
+        }
         let package_indexes = Arc::clone(&rest.package_indexes);
         let options = mcp::Options { limits: rest.limits, yield_after, package_indexes, ..mcp::Options::default() };
         let services =

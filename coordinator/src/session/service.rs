@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use codegen_types::{ErrorCode, Failure, Principal, Runtime, SessionId};
+use codegen_types::{ErrorCode, Failure, Principal, Runtime, SessionId, WorkerId};
 use coordinator_core::placement::Requirements;
 use coordinator_core::quota::Standing;
 use coordinator_core::session::{Assignment, Input, Need, Role, SessionState, Shares, Tie, step};
@@ -277,6 +277,12 @@ impl Sessions {
             *counts.entry(entry.snapshot.state).or_default() += 1;
             counts
         })
+    }
+
+    /// The workers that have files of a session which is not over.
+    pub fn workers_with_files(&self) -> BTreeSet<WorkerId> {
+        let leases = self.shared.table.all().into_iter().filter_map(|entry| entry.snapshot.lease.clone());
+        leases.map(|lease| lease.worker).collect()
     }
 
     /// Tasks that run at present.
