@@ -123,14 +123,15 @@ fn logs(args: &LogsArgs, state_dir: &Path) -> Result<(), LogsError> {
         let answer = ask(state_dir, Ask::Operate(question))?;
         let part: TaskLog = serde_json::from_value(answer.clone()).map_err(AskedError::from)?;
         let is_through = part.next == from;
+        let ends = is_through && (!args.follow || part.state != "running");
         if args.json {
-            if !is_through || from == 0 {
+            if !is_through || (ends && from == 0) {
                 writeln!(std::io::stdout(), "{answer}")?;
             }
         } else {
             write_part(&part)?;
         }
-        if is_through && (!args.follow || part.state != "running") {
+        if ends {
             return Ok(());
         }
         from = part.next;

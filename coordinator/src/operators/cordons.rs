@@ -64,7 +64,7 @@ impl Operators {
         let asked = worker.clone();
         let done = tokio::spawn(async move { this.0.admit(worker, admittance, actor).await });
         done.await.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Internal, "the server is stopping")))?;
-        self.row(&asked).ok_or_else(|| unknown(&asked))
+        Ok(self.row(&asked).unwrap_or_else(|| self.gone(asked)))
     }
 }
 

@@ -42,6 +42,7 @@ struct Inner {
     sessions: Sessions,
     audit: Audit,
     cordons: cordons::Cordons,
+    readings: tasks::Readings,
     began: Instant,
 }
 
@@ -66,7 +67,8 @@ impl Operators {
         audit: Audit,
     ) -> StoreResult<Self> {
         let cordons = cordons::Cordons::load(store, &workers).await?;
-        Ok(Self(Arc::new(Inner { workers, sessions, audit, cordons, began: Instant::now() })))
+        let readings = tasks::Readings::default();
+        Ok(Self(Arc::new(Inner { workers, sessions, audit, cordons, readings, began: Instant::now() })))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Everybody's tasks as operators see them: what they are, what they wrote, and their end.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use codegen_types::{Failure, SessionId, TaskId, WorkerId};
+use codegen_types::{Failure, Principal, SessionId, TaskId, WorkerId};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -15,6 +16,30 @@ use crate::session::{Captured, TaskInfo, TaskSeen};
 const LOOKED_AT_MAX: u32 = 2_000;
 /// How long one question may wait for more output.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Readings of the same output by the same operator within this time are one record.
+const READING_LASTS: Duration = Duration::from_secs(600);
+/// Readings that are kept in mind. Of one more, each part is recorded.
+const READINGS_MAX: usize = 1_024;
+
+/// Whose reading of which task's output is on record.
+#[derive(Default)]
+pub(super) struct Readings(Mutex<HashMap<(Principal, TaskId), Instant>>);
+
+impl Readings {
+    fn are_recorded(&self, reading: &(Principal, TaskId)) -> bool {
+        let mut noted = self.0.lock();
+        noted.retain(|_, since| since.elapsed() < READING_LASTS);
+        noted.contains_key(reading)
+    }
+
+    fn note(&self, reading: (Principal, TaskId)) {
+        let mut noted = self.0.lock();
+        if noted.len() < READINGS_MAX {
+            noted.insert(reading, Instant::now());
+        }
+    }
+}
 
 /// Which tasks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,10 +175,12 @@ impl Operators {
     /// # Errors
     /// `NOT_FOUND`, `AUDIT_UNAVAILABLE`.
     pub async fn task_log(&self, task: TaskId, from: u64, waits: bool, actor: &Actor) -> Result<TaskLog, Failure> {
-        if from == 0 {
+        let reading = (actor.principal.clone(), task);
+        if !self.0.readings.are_recorded(&reading) {
             let info = self.0.sessions.anybodys_task(task).await?.info;
             let about = About { session: Some(info.session), task: Some(task) };
             self.0.record(actor, "tasks/logs", about, json!({"of": info.principal})).await?;
+            self.0.readings.note(reading);
         }
         let seen = if waits {
             self.0.sessions.anybodys_task_beyond(task, from, OUTPUT_PATIENCE).await?

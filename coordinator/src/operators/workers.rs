@@ -113,7 +113,7 @@ impl Operators {
         let mut rows: Vec<WorkerRow> = self.0.workers.snapshot().into_iter().map(&mut row).collect();
         rows.extend(cordons.into_values().map(|cordon| {
             let load = loads.get(&cordon.worker).copied().unwrap_or_default();
-            WorkerRow::of_gone(cordon, load)
+            WorkerRow::of_gone(cordon.worker.clone(), Some(cordon), load)
         }));
         rows.sort_by(|a, b| a.worker_id.cmp(&b.worker_id));
         rows
@@ -130,6 +130,12 @@ impl Operators {
         let sessions_total = sessions.len();
         sessions.truncate(SESSIONS_SHOWN);
         Ok(WorkerDetail { row, layers: layers.map(|snapshot| snapshot.isolation), sessions, sessions_total })
+    }
+
+    /// A worker of which nobody says anything any more.
+    pub(super) fn gone(&self, worker: WorkerId) -> WorkerRow {
+        let load = self.loads().get(&worker).copied().unwrap_or_default();
+        WorkerRow::of_gone(worker, None, load)
     }
 
     pub(super) fn row(&self, worker: &WorkerId) -> Option<WorkerRow> {
@@ -175,12 +181,13 @@ impl WorkerRow {
         }
     }
 
-    fn of_gone(cordon: CordonRow, load: Load) -> Self {
+    fn of_gone(worker: WorkerId, cordon: Option<CordonRow>, load: Load) -> Self {
+        let is_draining = cordon.as_ref().is_some_and(|cordon| cordon.admittance == Admittance::Draining);
         Self {
-            worker_id: cordon.worker.clone(),
+            worker_id: worker,
             state: "gone".to_owned(),
-            drained: cordon.admittance == Admittance::Draining && load.open == 0,
-            cordon: Some(CordonView::of(cordon)),
+            drained: is_draining && load.open == 0,
+            cordon: cordon.map(CordonView::of),
             slots: SlotsView::default(),
             sessions_open: load.open,
             tasks_running: load.running,

@@ -74,7 +74,9 @@ impl Sessions {
 
     /// The right to run a call, or the outcome of the earlier one under the same key.
     async fn claim(&self, call: &TaskCall) -> Result<Claiming, Failure> {
-        let Some(key) = call.idempotency_key.clone() else { return Ok(Claiming::Run(None)) };
+        let Some(key) = call.idempotency_key.clone() else {
+            return if call.leave == Leave::OfEarlier { Err(repeat::forgotten()) } else { Ok(Claiming::Run(None)) };
+        };
         let digest = repeat::digest(call);
         let claimed = match repeat::claim(&self.shared.repeats, call, &key, digest)? {
             Claim::First(claimed) => claimed,

@@ -17,6 +17,8 @@ use crate::{identity, telemetry};
 
 /// The longest name of a tool that is repeated, in characters.
 const NAME_CHARS_MAX: usize = 128;
+/// A tool that takes an idempotency key like every tool that acts, and keeps none: done twice, it is done once.
+const TASK_CANCEL: &str = "task_cancel";
 /// The method by which tools are called.
 const TOOLS_CALL: &str = "tools/call";
 /// The code of a call that succeeded.
@@ -89,6 +91,9 @@ impl Connection {
     /// Whether a call repeats an earlier one under its idempotency key: then it begins nothing.
     async fn repeats(&self, tool: &Tool, request: &Request) -> bool {
         let Some(key) = request.args.get("idempotency_key").and_then(Value::as_str) else { return false };
+        if tool.name == TASK_CANCEL {
+            return false;
+        }
         let session = match request.args.get("session_id").and_then(Value::as_str) {
             Some(text) => match text.parse() {
                 Ok(session) => Some(session),

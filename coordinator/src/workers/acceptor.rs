@@ -27,8 +27,9 @@ use crate::tls::Tls;
 const GRPC_QUEUED_MAX: usize = 16;
 /// Calls at once on one lifecycle connection.
 const LIFECYCLE_STREAMS_MAX: u32 = 16;
-/// The largest registration, in bytes.
-const LIFECYCLE_MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// The largest registration, in bytes: all sessions that one may name fit. A stranger's is decoded before its token is
+/// looked at, and what is decoded takes many times as much.
+const LIFECYCLE_MESSAGE_BYTES_MAX: usize = 2 << 20;
 /// The headers of one lifecycle call, in bytes.
 const LIFECYCLE_HEADER_BYTES_MAX: u32 = 16 << 10;
 /// One lifecycle call may take so long.

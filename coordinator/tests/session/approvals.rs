@@ -20,6 +20,23 @@ use crate::rig::{Rig, Script, ann, until};
 
 const ASKING: &str = "[[rule]]\nname='all'\ntool=['run_*','session_*']\neffect='require_approval'\n";
 
+async fn call_on(connection: &Connection, tool: &str, args: Value) -> ToolResult {
+    let request = Request {
+        tool: tool.to_owned(),
+        args,
+        scopes: Scopes::USER,
+        client: None,
+        trace: None,
+        events: mpsc::channel(1).0,
+        cancel: CancellationToken::new(),
+        yield_after: Duration::from_millis(50),
+        output_chars: 1_000,
+        whole: None,
+        asking: Asking::Nobody,
+    };
+    connection.serve(request).await.unwrap()
+}
+
 /// Sessions behind a policy.
 struct Guarded {
     rig: Rig,
@@ -37,26 +54,15 @@ impl Guarded {
 
     /// Calls a tool on a connection of its own.
     async fn call(&self, tool: &str, args: Value) -> ToolResult {
+        call_on(&self.connection(), tool, args).await
+    }
+
+    fn connection(&self) -> Connection {
         let sessions = Arc::new(self.rig.sessions.clone());
         let policies = Policies::fixed(Policy::parse(&self.policy).unwrap());
         let gate = Gate::new(policies, self.approvals.clone(), Hosts::default());
-        let connection =
-            Connection::new(sessions, self.rig.audit.clone(), Limits::default(), ann(), Arc::clone(&self.keys))
-                .admitted_by(Admission::default().behind(gate));
-        let request = Request {
-            tool: tool.to_owned(),
-            args,
-            scopes: Scopes::USER,
-            client: None,
-            trace: None,
-            events: mpsc::channel(1).0,
-            cancel: CancellationToken::new(),
-            yield_after: Duration::from_millis(50),
-            output_chars: 1_000,
-            whole: None,
-            asking: Asking::Nobody,
-        };
-        connection.serve(request).await.unwrap()
+        Connection::new(sessions, self.rig.audit.clone(), Limits::default(), ann(), Arc::clone(&self.keys))
+            .admitted_by(Admission::default().behind(gate))
     }
 
     /// Has the one request approved that is pending.
@@ -119,6 +125,20 @@ async fn what_is_denied_by_now_is_denied_to_a_repetition_too() {
     assert_eq!(guarded.call("run_python", keyed(session)).await.code(), "OK");
     guarded.policy = format!("{ASKING}[[rule]]\nname='no'\ntool='run_*'\neffect='deny'\n");
     assert_eq!(guarded.call("run_python", keyed(session)).await.code(), "PERMISSION_DENIED");
+}
+
+#[tokio::test]
+async fn a_tool_that_keeps_no_keys_is_put_to_approval_whatever_its_key() {
+    let guarded = Guarded {
+        policy: "[[rule]]\nname='c'\ntool='task_cancel'\neffect='require_approval'\n".into(),
+        ..Guarded::new().await
+    };
+    let connection = guarded.connection();
+    let done = call_on(&connection, "run_python", json!({"code": "1", "idempotency_key": "k"})).await;
+    assert_eq!(done.code(), "OK");
+    let task = guarded.rig.fleet.dispatched()[0].task;
+    let cancel = json!({"task_id": task, "idempotency_key": "k"});
+    assert_eq!(call_on(&connection, "task_cancel", cancel).await.code(), "APPROVAL_REQUIRED");
 }
 
 #[tokio::test]

@@ -148,10 +148,12 @@ impl Runner {
 
     /// Puts the row of a task without a key into the store, while it runs. Without it the task is found while it runs, and
     /// in the log.
-    pub(super) async fn remember_meanwhile(&self, row: Option<TaskRow>) {
-        if let Some(row) = row.filter(|row| row.key.is_none()) {
+    /// Gives whether the store has it now.
+    pub(super) async fn remember_meanwhile(&self, row: Option<TaskRow>) -> bool {
+        match row {
             // What went wrong is in the diagnostics.
-            let _ = self.remember(&row).await;
+            Some(row) if row.key.is_none() => self.remember(&row).await.is_ok(),
+            keyed_or_none => keyed_or_none.is_some(),
         }
     }
 

@@ -43,17 +43,8 @@ impl Runner {
         run: &Run,
     ) -> Ended {
         let start = Instant::now();
-        let mut end = {
-            let mut executing = pin!(self.execute(&begun, run));
-            tokio::select! {
-                biased;
-                end = &mut executing => end,
-                () = attempt.held_too_long() => {
-                    attempt = attempt.let_go();
-                    executing.await
-                }
-            }
-        };
+        let mut end;
+        (end, attempt) = self.execute_noted(&begun, attempt, run).await;
         if let DispatchEnd::NotStarted(failure) = &end
             && let Some(renewed) = self.renewed(&begun, failure.code).await
         {
@@ -62,7 +53,7 @@ impl Runner {
                 Ok(again) => {
                     placed_again(row.as_mut(), &again, &renewed, failure.code);
                     (begun, attempt) = (renewed, again);
-                    end = self.execute(&begun, run).await;
+                    (end, attempt) = self.execute_noted(&begun, attempt, run).await;
                 }
                 Err(error) => {
                     attempt = Attempt::Closed(closed);
@@ -82,6 +73,18 @@ impl Runner {
         }
         let (task, lease) = (self.call.task, begun.lease.clone());
         self.ask(|reply| Message::Renew { task, lease, why: code, reply }).await.ok()
+    }
+
+    /// Sends the task, and holds the record of its attempt back no longer than may be.
+    async fn execute_noted(&self, begun: &Begun, attempt: Attempt, run: &Run) -> (DispatchEnd, Attempt) {
+        let mut executing = pin!(self.execute(begun, run));
+        tokio::select! {
+            biased;
+            end = &mut executing => return (end, attempt),
+            () = attempt.held_too_long() => {}
+        }
+        let attempt = attempt.let_go();
+        (executing.await, attempt)
     }
 
     /// Sends the task and takes down what it writes, handing it on to whoever follows.

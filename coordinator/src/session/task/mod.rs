@@ -112,7 +112,7 @@ impl Runner {
         let keyed = row.as_ref().is_some_and(|row| row.key.is_some());
         let (ended, stored) = match tokio::time::timeout(unstored_max, &mut dispatched).await {
             Ok(ended) => (ended, keyed),
-            Err(_) => (tokio::join!(dispatched, self.remember_meanwhile(row)).0, true),
+            Err(_) => tokio::join!(dispatched, self.remember_meanwhile(row)),
         };
         let Concluded { outcome, charge, row } = self.conclude(ended, stored).await;
         self.leave(charge).await;
