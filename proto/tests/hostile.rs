@@ -1,6 +1,6 @@
 //! A peer that lies is refused by field, and failures keep their codes.
 
-use codegen_proto::{ExecuteTask, InvalidMessage, OpenSession, RegisterWorker, Secret, bounds, status, v1};
+use codegen_proto::{ExecuteTask, InvalidMessage, OpenSession, Registered, Secret, bounds, status, v1};
 use codegen_types::{ErrorCode, Event, Failure, IsolationReport, Limits, SessionId, TaskId};
 use tonic::{Code, Status};
 
@@ -137,9 +137,9 @@ fn an_event_is_counted_from_one() {
 
 #[test]
 fn a_secret_is_needed_and_not_shown() {
-    let wire = v1::RegisterWorkerRequest { worker_id: "w".into(), ..v1::RegisterWorkerRequest::default() };
-    let refused = RegisterWorker::try_from(wire).expect_err("without a token");
-    assert_eq!(refused, InvalidMessage::Missing { field: "RegisterWorkerRequest.token" });
+    let wire = v1::RegisterWorkerResponse { heartbeat_interval_ms: 1, ..v1::RegisterWorkerResponse::default() };
+    let refused = Registered::try_from(wire).expect_err("without a worker session");
+    assert_eq!(refused, InvalidMessage::Missing { field: "RegisterWorkerResponse.worker_session" });
     assert!(!format!("{:?}", Secret::new("hunter2")).contains("hunter2"));
 }
 
