@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::asked::say;
 use super::{Given, chain, complain};
 use crate::front::{self, FrontEnd, FrontError, FrontRequest};
 use crate::server::standalone::{self, Standalone};
@@ -51,10 +52,10 @@ pub(super) fn serve(given: Given, on_demand: bool) -> ExitCode {
             Err(error) => return refuse_to_start(&error, role),
         };
         if let Some(url) = server.http_url() {
-            eprintln!("coordinator: serving MCP over HTTP at {url}/mcp");
+            say(&format!("coordinator: serving MCP over HTTP at {url}/mcp"));
         }
         if let (Role::Explicit, Some(address)) = (role, server.grpc_address()) {
-            eprintln!("coordinator: workers join at {address}");
+            say(&format!("coordinator: workers join at {address}"));
         }
         if role == Role::OnDemand
             && let Err(error) = say_ready()
