@@ -105,6 +105,14 @@ fn its_flags_and_commands_are_in_help() {
         help(&["policy", "explain", "--help"]),
         help(&["tokens", "--help"]),
         help(&["tokens", "create", "--help"]),
+        help(&["workers", "--help"]),
+        help(&["workers", "drain", "--help"]),
+        help(&["sessions", "--help"]),
+        help(&["sessions", "ls", "--help"]),
+        help(&["tasks", "--help"]),
+        help(&["tasks", "ls", "--help"]),
+        help(&["tasks", "logs", "--help"]),
+        help(&["top", "--help"]),
     ]
     .concat();
     // The role must be the first argument, so no setting may stand before it.
