@@ -3,10 +3,6 @@
 use std::env::args_os;
 use std::process::ExitCode;
 
-/// A call makes hundreds of small allocations that end on another thread than they began on.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // The worker forks its launcher before anything else happens, so its arguments are not even parsed here.
     if args_os().nth(1).is_some_and(|role| role == "worker") {

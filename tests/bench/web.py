@@ -78,7 +78,9 @@ class HttpProduct:
 
     def __init__(self, product):
         self.product = product
-        env = {**product.env, "HTTP_AUTH": "required", "HTTP_RATE": RATE}
+        # All load comes from one address.
+        bounds = {"HTTP_CONNECTIONS_PER_ADDRESS_MAX": str(2 * IDLE_STREAMS)}
+        env = {**product.env, **bounds, "HTTP_AUTH": "required", "HTTP_RATE": RATE}
         command = [product.binary, "--state-dir", str(product.state_dir)]
         create = [*command, "tokens", "create", "--principal", "bench"]
         self.token = peers.run(*create, env=env).split()[0]
