@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import peers
@@ -13,7 +14,7 @@ from lines import Broken
 HERE = Path(__file__).resolve().parent
 CLIENTS = (8, 64)
 ROUNDS, ROUND_SECONDS = 6, 1.0
-IDLE_STREAMS = 1000
+IDLE_STREAMS, USERS = 1000, 4
 END_SECONDS = 20
 # More than the bench can make: what is measured is that calls are counted, not that they are refused.
 RATE = "1000000/s"
@@ -82,8 +83,10 @@ class HttpProduct:
         bounds = {"HTTP_CONNECTIONS_PER_ADDRESS_MAX": str(2 * IDLE_STREAMS)}
         env = {**product.env, **bounds, "HTTP_AUTH": "required", "HTTP_RATE": RATE}
         command = [product.binary, "--state-dir", str(product.state_dir)]
-        create = [*command, "tokens", "create", "--principal", "bench"]
-        self.token = peers.run(*create, env=env).split()[0]
+        create = [*command, "tokens", "create", "--principal"]
+        # No user may have as many streams as all of them together.
+        self.tokens = [peers.run(*create, f"bench{number}", env=env).split()[0] for number in range(USERS)]
+        self.token = self.tokens[0]
         self.process = subprocess.Popen(
             [*command, "serve", "--http", "127.0.0.1:0"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env
         )
@@ -136,8 +139,8 @@ def calls(found, release, scale, alive):
 def idle(server, release, path):
     """What the server holds once many streams are open, and by how much that is more than before."""
     before = server.pss()
-    load = Load(release, "idle", server.url.removesuffix("/mcp") + path, IDLE_STREAMS, server.token)
-    try:
+    url = server.url.removesuffix("/mcp") + path
+    with ExitStack() as stack:
+        for token in server.tokens:
+            stack.callback(Load(release, "idle", url, IDLE_STREAMS // USERS, token).close)
         return server.pss(), before
-    finally:
-        load.close()
