@@ -11,12 +11,18 @@ use serde_json::{Value, json};
 pub const LONG: Duration = Duration::from_secs(30);
 
 /// Silence is noticed within seconds, so that a test of it takes seconds.
-const SETTINGS: [(&str, &str); 4] = [
-    ("WORKER_KEEP_ALIVE", "1s"),
-    ("WORKER_RECONNECT_GRACE", "4s"),
-    ("WORKER_HEARTBEAT_TIMEOUT", "8s"),
-    ("WORKER_HEARTBEAT_INTERVAL", "1s"),
-];
+const IMPATIENT: [(&str, &str); 4] = settings("4s", "8s");
+/// A worker that lost its coordinator waits at random, and longer each time, before it tries again.
+const FORBEARING: [(&str, &str); 4] = settings("20s", "40s");
+
+const fn settings(grace: &'static str, silence: &'static str) -> [(&'static str, &'static str); 4] {
+    [
+        ("WORKER_KEEP_ALIVE", "1s"),
+        ("WORKER_RECONNECT_GRACE", grace),
+        ("WORKER_HEARTBEAT_TIMEOUT", silence),
+        ("WORKER_HEARTBEAT_INTERVAL", "1s"),
+    ]
+}
 
 /// Says something, waits for a file, says more, and writes down that it ran.
 pub const PATIENT: &str = "
@@ -36,7 +42,16 @@ pub struct Rig {
 
 impl Rig {
     pub fn of(names: &[&str]) -> Self {
-        let mut fleet = Fleet::with_settings(&SETTINGS);
+        Self::with(names, &IMPATIENT)
+    }
+
+    /// Where workers have time to come back.
+    pub fn forbearing(names: &[&str]) -> Self {
+        Self::with(names, &FORBEARING)
+    }
+
+    fn with(names: &[&str], settings: &[(&'static str, &'static str)]) -> Self {
+        let mut fleet = Fleet::with_settings(settings);
         let address = fleet.address();
         let token = fleet.token("token", &[]);
         let workers = names.iter().map(|name| ((*name).to_owned(), fleet.worker(name, &token, &[]))).collect();

@@ -11,7 +11,7 @@ const QUICK: &str = "echo begun; sleep 1; echo late; echo > ended";
 
 #[test]
 fn workers_go_on_while_the_coordinator_is_dead_and_tasks_end_with_their_real_results() {
-    let mut rig = Rig::of(&["a"]);
+    let mut rig = Rig::forbearing(&["a"]);
     let mut client = rig.fleet.client();
     let session = session(&mut client);
     client.tool("run_python", json!({"session_id": session, "code": "x = 41", "kernel": "k"})).ok();
