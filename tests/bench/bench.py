@@ -271,6 +271,7 @@ class Bench:
         """Many workers, and workers that run by themselves."""
         self.results.fleet["placement"] = fleet.placement(self.release)
         signal.alarm(STUCK_SECONDS)
+        self.results.fleet["dispatch"] = fleet.dispatch(self.release)
         self.results.fleet["heartbeats"] = fleet.heartbeats(self.product("heartbeats"), self.release)
         signal.alarm(STUCK_SECONDS)
         self.results.fleet["sessions"] = fleet.sessions(self.product("remote"))

@@ -15,6 +15,7 @@ from lines import Broken
 WORKERS, SESSIONS, ROUNDS = 1_000, 50_000, 5_000
 HEARTBEAT_MS, WATCHED_SECONDS = 30_000, 60
 REMOTE_WORKERS, CLIENTS, SESSIONS_MADE = 3, 8, 96
+DISPATCH_ROUNDS, DISPATCHES_EACH = 40, 100
 PATIENCE_SECONDS = 60
 
 
@@ -22,6 +23,17 @@ def placement(release):
     """Quantiles in ms of placing a session, and of finding out that none fits."""
     argv = [str(release / "bench-placement"), str(WORKERS), str(SESSIONS), str(ROUNDS)]
     return json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+
+
+def dispatch(release):
+    """Times in ms of a task's dispatch to a worker over TCP, and of a bare tonic stream of the same messages."""
+    argv = [str(release / "bench-dispatch"), str(DISPATCH_ROUNDS), str(DISPATCHES_EACH)]
+    told = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    quantiles = {}
+    for name, ms in told.items():
+        ordered = sorted(ms)
+        quantiles[name] = {"p50": ordered[len(ordered) // 2], "p99": ordered[len(ordered) * 99 // 100]}
+    return quantiles
 
 
 def free_port():

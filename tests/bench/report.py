@@ -241,6 +241,11 @@ def fleet_rows(results):
     )
     met = verdict("p99 below 1 ms", placed["p99"], placed["p99"] < 1, " ms")
     yield "placing a session: 1,000 workers, 50,000 sessions", quantiles, [met]
+    sent, bare = found["dispatch"]["dispatch_ms"], found["dispatch"]["bare_ms"]
+    ratio = sent["p50"] / bare["p50"]
+    measured = f"{sent['p50']:.3f} / {sent['p99']:.3f} ms; bare tonic stream {bare['p50']:.3f} / {bare['p99']:.3f} ms"
+    met = verdict("at most 2x a bare tonic stream", ratio, ratio <= 2, "x")
+    yield "dispatch of a task to a worker over TCP, three events; p50 / p99", measured, [met]
     beats = found["heartbeats"]
     measured = (
         f"{beats['cpu_percent']:.1f}% of one CPU; {beats['rss_mib']:.0f} MiB resident, {beats['rss_mib_before']:.0f} before; "
