@@ -1,6 +1,6 @@
 //! What the operator's commands show of the running server's workers, and do to them.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, Read as _};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -144,6 +144,9 @@ fn sessions_and_tasks_of_everybody_are_shown_and_ended() {
     });
     let task = running["task_id"].as_str().unwrap();
     let mut follower = Front::launch(place.command(&["tasks", "logs", "-f", task]));
+    // It follows before the task is asked to end.
+    let mut printed = String::new();
+    follower.stdout.read_line(&mut printed).unwrap();
     assert_eq!(running["worker"], "embedded");
     assert!(run(&place, &["tasks", "cancel", task]).unwrap().contains("asked to end"));
     let ended = poll("it ends", || {
@@ -152,7 +155,6 @@ fn sessions_and_tasks_of_everybody_are_shown_and_ended() {
     });
     assert_eq!((&ended["state"], &ended["code"]), (&json!("failed"), &json!("TASK_CANCELLED")), "{ended}");
     assert!(follower.wait().success());
-    let mut printed = String::new();
     follower.stdout.read_to_string(&mut printed).unwrap();
     assert_eq!(printed, "begun\n");
     let closed = run(&place, &["sessions", "close", &one]).unwrap();
