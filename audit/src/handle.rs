@@ -237,6 +237,11 @@ impl Audit {
         self.inner.queue.health()
     }
 
+    /// Whether nothing waits to be written: whoever runs the time itself lets none pass before.
+    pub fn is_settled(&self) -> bool {
+        self.inner.queue.is_settled()
+    }
+
     /// Writes what waits, a `log.closed` record and a last checkpoint, and lets go of the log. Returns when that is done,
     /// or when the disk has not answered for twice the append deadline.
     pub async fn close(&self) {

@@ -184,6 +184,12 @@ impl Queue {
         }
     }
 
+    /// Whether the writer has come to the end of everything that was taken in.
+    pub(crate) fn is_settled(&self) -> bool {
+        let state = self.state.lock();
+        state.waiting.is_empty() && state.done_ticket >= state.last_ticket
+    }
+
     /// A caller waited longer than the deadline. Unless the writer has come past its event meanwhile, it is stalled.
     pub(crate) fn stalled(&self, ticket: u64) {
         let state = self.state.lock();

@@ -21,6 +21,7 @@ mod render;
 mod runtimes;
 mod service;
 mod session;
+pub mod simulated;
 mod start;
 mod tasks;
 

@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::host::Host;
-use crate::link::{Address, Door, Membership, Proof, Route};
+use crate::link::{Address, Door, Membership, Network, Proof, Route};
 use crate::runtimes::Runtimes;
 use crate::runtimes::find::SYSTEM_PATH;
 use crate::service::{Identity, Service};
@@ -102,7 +102,7 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage, life: Li
     let service = Service::new(identity, pool, tasks);
     let Joining { proof, labels, tls, door, drain } = Joining::of(start.token, start.remote).await?;
     let membership = Membership {
-        route: Route { address, tls },
+        route: Route { address, tls, network: Network::default() },
         door,
         proof,
         labels,

@@ -13,7 +13,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
-use super::clock::since_boot;
 use super::handle::Inner;
 use super::lifecycle::Lifecycle;
 use super::link::Link;
@@ -182,7 +181,7 @@ async fn link(
     ticket: &Secret,
     incarnation: Incarnation,
 ) -> Result<(), Closed> {
-    let redeemed = inner.registry.write().redeem_ticket(incarnation, ticket.expose(), since_boot());
+    let redeemed = inner.registry.write().redeem_ticket(incarnation, ticket.expose(), inner.now());
     let Ok(worker) = redeemed else {
         socket.write_all(b"no the ticket is not valid\n").await?;
         return Err(Closed::Ticket);

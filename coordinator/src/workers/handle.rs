@@ -14,7 +14,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::acceptor;
-use super::clock::since_boot;
 use super::dialling::Dialler;
 use super::fleet::WorkerEvent;
 use super::link::{Link, LinkState};
@@ -165,7 +164,7 @@ impl Workers {
 
     /// What is known of every worker, by name.
     pub fn snapshot(&self) -> Vec<WorkerSnapshot> {
-        self.inner.registry.read().snapshot(since_boot())
+        self.inner.registry.read().snapshot(self.inner.now())
     }
 
     /// What an operator says of a worker's name from now on, whichever lives of it there are.
@@ -185,6 +184,11 @@ fn embedded() -> WorkerId {
 }
 
 impl Inner {
+    /// The time by which workers are judged.
+    pub(crate) fn now(&self) -> Duration {
+        self.options.clock.now()
+    }
+
     /// Changes the registry and announces what is new, in the same order to the sessions and to the log.
     ///
     /// Room for the events is taken before the lock, so that no other change can come between a change and its events.
@@ -197,7 +201,7 @@ impl Inner {
         let permits = self.events.reserve_many(EVENTS_MAX).await.ok();
         let records: Vec<_> = {
             let mut registry = self.registry.write();
-            let changes = change(&mut registry, since_boot())?;
+            let changes = change(&mut registry, self.now())?;
             if changes.iter().any(|change| matches!(change, Change::Joined { .. })) {
                 *self.start_failure.lock() = None;
             }
@@ -233,7 +237,7 @@ impl Inner {
 
     pub(crate) fn attach_link(&self, worker: &WorkerId, incarnation: Incarnation, link: Link) {
         let number = link.number();
-        self.registry.write().attach_link(worker, incarnation, link, since_boot());
+        self.registry.write().attach_link(worker, incarnation, link, self.now());
         self.changed.send_replace(());
         tracing::info!(%worker, %incarnation, link = number, "link is up");
     }
@@ -254,7 +258,7 @@ impl Inner {
     }
 
     pub(crate) fn link_gone(&self, worker: &WorkerId, incarnation: Incarnation, number: u64) {
-        self.registry.write().link_gone(worker, incarnation, number, since_boot());
+        self.registry.write().link_gone(worker, incarnation, number, self.now());
         self.changed.send_replace(());
         tracing::info!(%worker, %incarnation, link = number, "link is gone");
     }

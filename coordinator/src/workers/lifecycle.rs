@@ -14,7 +14,6 @@ use codegen_types::{ErrorCode, Failure, Incarnation, WorkerId};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
-use super::clock::since_boot;
 use super::dialling::{self, AdvertiseRefused, Dialler, Target};
 use super::handle::Inner;
 use super::joining::{JoinRefused, check_release};
@@ -70,7 +69,7 @@ impl Lifecycle {
             credential,
             target: target.clone(),
             ticket: secrets::mint(),
-            ticket_until: since_boot() + self.inner.options.ticket_lifetime,
+            ticket_until: self.inner.now() + self.inner.options.ticket_lifetime,
         };
         self.inner.change(|registry, now| registry.register(request, &issued, now)).await?;
         Ok(Admitted { issued, target })
@@ -82,7 +81,7 @@ impl Lifecycle {
 
     fn heartbeat(&self, session: &str, request: v1::HeartbeatRequest) -> Result<HeartbeatAnswer, Status> {
         let beat: Heartbeat = accept(request)?;
-        let now = since_boot();
+        let now = self.inner.now();
         let mut registry = self.inner.registry.write();
         let heard = registry.heartbeat(&beat, session, now).map_err(refused_status)?;
         let ticket = match &heard {
@@ -125,7 +124,7 @@ impl Lifecycle {
 
     /// Records a refused registration, unless there are too many of them, and says no.
     fn refuse(&self, peer: &Peer, refused: &JoinRefused, worker: Option<&WorkerId>) -> Status {
-        let verdict = self.inner.refusals.lock().count(peer.address(), since_boot());
+        let verdict = self.inner.refusals.lock().count(peer.address(), self.inner.now());
         let Verdict::Record { suppressed } = verdict else {
             let why = "too many refused registrations; try again later";
             return from_failure(Failure::new(ErrorCode::RateLimited, why));

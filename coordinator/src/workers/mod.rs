@@ -24,12 +24,13 @@ mod slots;
 mod snapshot;
 mod socket;
 
+pub use clock::Clock;
 pub use dialling::Dialler;
 pub use fleet::{DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, WorkerEvent};
 pub use handle::{EMBEDDED_WORKER, Workers};
 pub use options::WorkersOptions;
 pub use snapshot::WorkerSnapshot;
-pub use socket::Listener;
+pub use socket::{Incoming, Listener, Stream};
 
 pub(crate) use handle::{Inner, LinkWait};
 pub(crate) use joining::BOUND_PREFIX;

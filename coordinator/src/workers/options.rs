@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use coordinator_core::worker::{InvalidTiming, Timing};
 
+use super::clock::Clock;
 use crate::config::Reflection;
 
 /// The link's keep-alive: a ping is sent after so long.
@@ -48,6 +49,8 @@ pub struct WorkersOptions {
     pub progress_events_max: u32,
     /// Whether whoever connects is told of the services.
     pub reflection: Reflection,
+    /// How the time is told that silent workers are judged by.
+    pub clock: Clock,
 }
 
 impl Default for WorkersOptions {
@@ -71,6 +74,7 @@ impl Default for WorkersOptions {
             display_bytes_max: 32 << 20,
             progress_events_max: 10_000,
             reflection: Reflection::Off,
+            clock: Clock::default(),
         }
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use super::clock::since_boot;
 use super::handle::Inner;
 
 /// Looks at every worker from time to time until the process stops.
@@ -14,13 +13,13 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let period = (inner.options.timing.prune_after / 20).clamp(Duration::from_millis(20), Duration::from_secs(15));
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut patience = Patience::new(since_boot(), period, inner.options.heartbeat_interval);
+    let mut patience = Patience::new(inner.now(), period, inner.options.heartbeat_interval);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = interval.tick() => {}
         }
-        if patience.may_judge(since_boot()) {
+        if patience.may_judge(inner.now()) {
             sweep(&inner).await;
         }
     }

@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::clock::since_boot;
 use super::fleet::{DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch};
 use super::handle::{Inner, LinkWait, Workers};
 use super::slots::SlotBook;
@@ -83,7 +82,7 @@ impl Fleet for Workers {
     }
 
     fn expect(&self, lives: Vec<(WorkerId, Incarnation)>) {
-        let until = since_boot() + self.inner.options.timing.reconnect_grace;
+        let until = self.inner.now() + self.inner.options.timing.reconnect_grace;
         let awaited = &mut self.inner.registry.write().awaited;
         lives.into_iter().for_each(|(worker, incarnation)| awaited.expect(worker, incarnation, until));
     }
@@ -242,7 +241,7 @@ impl Inner {
 
     /// The refusal where isolation is what stands in the way: what each worker lacks, and the remedy.
     fn too_weak(&self, unplaced: &Unplaced) -> Failure {
-        let workers = self.registry.read().snapshot(since_boot());
+        let workers = self.registry.read().snapshot(self.now());
         let lacking = workers.iter().filter(|worker| unplaced.reasons.iter().any(|(id, _)| *id == worker.id));
         let missing: BTreeSet<String> =
             lacking.map(|worker| worker.isolation.missing()).filter(|missing| !missing.is_empty()).collect();

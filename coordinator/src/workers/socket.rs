@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
+use futures::future::BoxFuture;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -24,7 +25,20 @@ pub enum Listener {
     Tls(TcpListener, Tls),
     /// A Unix socket in the state directory.
     Unix(UnixListener),
+    /// Connections of a network that is not the kernel's, such as one that a test simulates.
+    Given(Box<dyn Incoming>),
 }
+
+/// A source of connections in plain text.
+pub trait Incoming: Send + Sync {
+    /// The next connection, and where it comes from.
+    fn accept(&self) -> BoxFuture<'_, io::Result<(Box<dyn Stream>, SocketAddr)>>;
+}
+
+/// A connection.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl From<TcpListener> for Listener {
     fn from(listener: TcpListener) -> Self {
@@ -43,7 +57,7 @@ impl Listener {
     pub(crate) fn tls(&self) -> Option<Tls> {
         match self {
             Self::Tls(_, tls) => Some(tls.clone()),
-            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tcp(_) | Self::Unix(_) | Self::Given(_) => None,
         }
     }
 
@@ -63,6 +77,10 @@ impl Listener {
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
                 }
                 Ok((Socket::Unix(stream), Peer::Unix { pid: peer.pid() }))
+            }
+            Self::Given(incoming) => {
+                let (stream, address) = incoming.accept().await?;
+                Ok((Socket::Given(stream), Peer::Tcp { address, certificate: None }))
             }
         }
     }
@@ -123,11 +141,11 @@ impl std::fmt::Display for Peer {
 }
 
 /// A connection of any kind.
-#[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+    Given(Box<dyn Stream>),
 }
 
 impl AsyncRead for Socket {
@@ -136,6 +154,7 @@ impl AsyncRead for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Given(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -146,6 +165,7 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Given(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -154,6 +174,7 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Given(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -162,6 +183,7 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Given(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -174,6 +196,7 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Given(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -181,12 +204,12 @@ impl AsyncWrite for Socket {
         match self {
             Self::Tcp(_) | Self::Unix(_) => true,
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Given(stream) => stream.is_write_vectored(),
         }
     }
 }
 
 /// An ordinary gRPC connection: what was read of it to tell what it is, then the rest of it.
-#[derive(Debug)]
 pub(crate) struct PrefixedIo {
     read_already: Bytes,
     socket: Socket,

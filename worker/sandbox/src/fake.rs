@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use codegen_types::{IsolationLevel, IsolationReport, Layer, LayerReport, LayerState};
 use tokio::sync::watch;
@@ -18,6 +19,8 @@ pub struct FakeRun {
     pub stdout: Vec<u8>,
     /// What it writes to standard error.
     pub stderr: Vec<u8>,
+    /// What it writes to standard output later, each after a pause, unless it is interrupted or killed before.
+    pub later: Vec<(Duration, Vec<u8>)>,
     /// How it ends.
     pub end: FakeEnd,
 }
@@ -129,15 +132,34 @@ impl Sandbox for FakeSandbox {
 async fn play(run: FakeRun, spawn: Spawn, supervisor: AsyncSocket, mut gone: watch::Receiver<Option<SandboxEnd>>) {
     say(&supervisor, &SupervisorEvent::Started { pid: 3 }).await;
     let Spawn { stdout, stderr, .. } = spawn;
+    let mut stdout = File::from(stdout);
     // A reader that went away is the test's choice.
-    let _ = File::from(stdout).write_all(&run.stdout);
+    let _ = stdout.write_all(&run.stdout);
     let _ = File::from(stderr).write_all(&run.stderr);
+    let played = async {
+        let early = tokio::select! {
+            biased;
+            () = write_later(stdout, &run.later) => None,
+            end = signalled(&FakeEnd::WhenSignalled, &supervisor) => Some(end),
+        };
+        match early {
+            Some(end) => end,
+            None => signalled(&run.end, &supervisor).await,
+        }
+    };
     let end = tokio::select! {
-        end = signalled(&run.end, &supervisor) => end,
+        end = played => end,
         _ = gone.wait_for(Option::is_some) => None,
     };
     if let Some(end) = end {
         say(&supervisor, &SupervisorEvent::Exited(end)).await;
+    }
+}
+
+async fn write_later(mut stdout: File, later: &[(Duration, Vec<u8>)]) {
+    for (pause, bytes) in later {
+        tokio::time::sleep(*pause).await;
+        let _ = stdout.write_all(bytes);
     }
 }
 

@@ -5,10 +5,12 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsStream;
 use tokio_util::either::Either;
 
 use super::tls;
@@ -18,7 +20,26 @@ use crate::start::TlsStart;
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A connection to a coordinator.
-pub(crate) type Socket = Either<UnixStream, Either<TcpStream, Box<TlsStream<TcpStream>>>>;
+pub(crate) type Socket = Either<UnixStream, Either<TcpStream, Box<dyn Stream>>>;
+
+/// A connection on top of others, or of a network that is not the kernel's.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Makes connections in plain text by a network that is not the kernel's, such as one that a test simulates.
+pub trait Dial: Send + Sync {
+    /// Connects to `host:port`.
+    fn dial(&self, address: &str) -> BoxFuture<'_, io::Result<Box<dyn Stream>>>;
+}
+
+/// By what connections are made.
+#[derive(Clone, Default)]
+pub(crate) enum Network {
+    #[default]
+    Kernel,
+    Given(Arc<dyn Dial>),
+}
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +51,14 @@ pub(crate) enum Purpose {
 }
 
 /// The way to a coordinator.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Route {
     /// Where it listens.
     pub address: Address,
     /// How it is spoken to privately, if it is.
     pub tls: Option<TlsStart>,
+    /// By what.
+    pub network: Network,
 }
 
 /// Where a coordinator listens: `unix:/path` or `host:port`.
@@ -96,17 +119,18 @@ impl Route {
     /// Connects. Small messages are not held back to be sent together.
     pub async fn connect(&self, purpose: Purpose) -> io::Result<Socket> {
         let connecting = async {
-            match &self.address {
-                Address::Unix(path) => UnixStream::connect(path).await.map(Either::Left),
-                Address::Tcp(address) => {
+            match (&self.address, &self.network) {
+                (Address::Unix(path), _) => UnixStream::connect(path).await.map(Either::Left),
+                (Address::Tcp(address), Network::Given(network)) => {
+                    Ok(Either::Right(Either::Right(network.dial(address).await?)))
+                }
+                (Address::Tcp(address), Network::Kernel) => {
                     let stream = TcpStream::connect(address).await?;
                     stream.set_nodelay(true)?;
-                    Ok(Either::Right(match &self.tls {
-                        Some(files) => {
-                            Either::Right(Box::new(tls::connect(files, self.address.host(), stream, purpose).await?))
-                        }
-                        None => Either::Left(stream),
-                    }))
+                    let Some(files) = &self.tls else { return Ok(Either::Right(Either::Left(stream))) };
+                    let secured = tls::connect(files, self.address.host(), stream, purpose).await?;
+                    let secured: Box<dyn Stream> = Box::new(secured);
+                    Ok(Either::Right(Either::Right(secured)))
                 }
             }
         };

@@ -15,8 +15,8 @@ use codegen_proto::{DeregisterWorker, Heartbeat, RegisterWorker, Secret};
 use codegen_types::{Capabilities, IsolationReport, Runtime};
 use tokio_util::sync::CancellationToken;
 
-pub use address::InvalidAddress;
-pub(crate) use address::{Address, Route};
+pub(crate) use address::{Address, Network, Route};
+pub use address::{Dial, InvalidAddress, Stream};
 use backoff::Backoff;
 pub(crate) use door::Door;
 use lifecycle::{CallError, Coordinator};

@@ -235,6 +235,11 @@ impl Pool {
         HeldSession { session, epoch, open: open.is_some_and(|open| open.is_live()), tasks }
     }
 
+    /// The sessions that are open, each with the epoch of its lease.
+    pub fn open_now(&self) -> Vec<(SessionId, Epoch)> {
+        self.entries.lock().open.values().map(|session| (session.id, session.epoch)).collect()
+    }
+
     /// How many sessions are open.
     pub fn len(&self) -> usize {
         self.entries.lock().open.len()
