@@ -24,6 +24,7 @@ pub mod policy;
 pub mod provision;
 mod refusals;
 pub mod reload;
+mod room;
 pub mod server;
 pub mod session;
 pub mod store;

@@ -4,6 +4,8 @@ use std::env::args_os;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Every connection and session takes some; neither role is to end at the usual 1024.
+    worker::allow_descriptors();
     // The worker forks its launcher before anything else happens, so its arguments are not even parsed here.
     if args_os().nth(1).is_some_and(|role| role == "worker") {
         return worker::main(args_os().skip(1));

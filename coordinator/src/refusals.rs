@@ -1,8 +1,10 @@
 //! How many refused registrations and authentications are recorded: enough to see an attack, too few to be one on the log.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
+
+use crate::room::network_of;
 
 /// Recorded refusals in one window.
 const RECORDED_MAX: u32 = 10;
@@ -29,21 +31,13 @@ pub(crate) struct RefusalsByAddress {
 impl RefusalsByAddress {
     /// Counts one; without an address it came from this machine.
     pub(crate) fn count(&mut self, address: Option<IpAddr>, now: Duration) -> Verdict {
-        let address = address.map(counted_as);
+        let address = address.map(network_of);
         if self.of_each.len() >= ADDRESSES_MAX && !self.of_each.contains_key(&address) {
             self.of_each.retain(|_, refusals| now.saturating_sub(refusals.window_began) < WINDOW);
         }
         // So many addresses within one window are one flood, and are counted as one.
         let address = if self.of_each.len() < ADDRESSES_MAX { address } else { None };
         self.of_each.entry(address).or_default().count(now)
-    }
-}
-
-/// Whoever has one IPv6 address has the 2^64 beside it.
-fn counted_as(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
     }
 }
 

@@ -29,6 +29,7 @@ mod found;
 mod invalid;
 mod isolation;
 mod lifecycle;
+pub mod metadata;
 mod operation;
 mod program;
 mod result;

@@ -14,11 +14,9 @@ use crate::isolation::report;
 use crate::secret::Secret;
 use crate::v1;
 
-/// A worker asks to join, or to join again with the same incarnation.
+/// A worker asks to join, or to join again with the same incarnation. Its token goes beside it ([`crate::metadata`]).
 #[derive(Debug, Clone)]
 pub struct RegisterWorker {
-    /// Proves that it may; empty when its certificate does.
-    pub token: Secret,
     /// Its name.
     pub worker: WorkerId,
     /// Which life of it.
@@ -104,7 +102,6 @@ fn held_sessions(held: Vec<v1::HeldSession>, field: &'static str) -> Result<Vec<
 impl From<RegisterWorker> for v1::RegisterWorkerRequest {
     fn from(register: RegisterWorker) -> Self {
         Self {
-            token: register.token.expose().to_owned(),
             worker_id: register.worker.into(),
             incarnation: register.incarnation.into(),
             version: register.version,
@@ -121,7 +118,6 @@ impl TryFrom<v1::RegisterWorkerRequest> for RegisterWorker {
 
     fn try_from(wire: v1::RegisterWorkerRequest) -> Result<Self, InvalidMessage> {
         Ok(Self {
-            token: Secret::new(text(wire.token, TOKEN_BYTES_MAX, "RegisterWorkerRequest.token")?),
             worker: id(&wire.worker_id, "RegisterWorkerRequest.worker_id")?,
             incarnation: id(&wire.incarnation, "RegisterWorkerRequest.incarnation")?,
             version: text(wire.version, NAME_BYTES_MAX, "RegisterWorkerRequest.version")?,

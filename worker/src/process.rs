@@ -59,7 +59,7 @@ pub(crate) fn run(life: Life) -> anyhow::Result<()> {
 
 /// Raises the soft limit on open files to the hard one, since a session takes five: the usual 1024 are for some 200
 /// sessions. Programs get the limit of their session.
-fn allow_descriptors() {
+pub fn allow_descriptors() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Where that is refused there are fewer sessions, and the one too many is told so.
     let _kept = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

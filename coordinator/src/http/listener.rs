@@ -1,9 +1,7 @@
 //! Accepting connections, within bounds in number and in time.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,7 +10,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +18,7 @@ use tower::ServiceExt as _;
 
 use super::stall::Stalling;
 use crate::config::{HttpConfig, Patience};
+use crate::room::Room;
 use crate::tls::Tls;
 
 /// How much is read ahead, in bytes. hyper refuses the head of a request that is longer, at the latest when it is twice
@@ -49,7 +47,7 @@ pub(super) struct Listener {
 impl Listener {
     pub(super) fn new(socket: TcpListener, config: &HttpConfig, tls: Option<Tls>) -> Self {
         let (most, most_of_one) = (config.connections_max, config.connections_per_address_max);
-        let room = Room { most, most_of_one, taken: Arc::default() };
+        let room = Room::new(most, most_of_one);
         Self { socket, room, patience: config.patience, tls }
     }
 
@@ -68,7 +66,7 @@ impl Listener {
                 () = drain.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer)) => match room.enter(peer.ip()) {
+                Ok((stream, peer)) => match room.enter(Some(peer.ip())) {
                     Some(place) => {
                         let serving = serving.clone();
                         connections.spawn(async move {
@@ -152,80 +150,4 @@ fn refuse(stream: &TcpStream, peer: SocketAddr, is_tls: bool) {
         return;
     }
     let _unheard: io::Result<usize> = stream.try_write(NO_ROOM);
-}
-
-/// Room for connections.
-#[derive(Debug, Clone)]
-struct Room {
-    most: u32,
-    most_of_one: u32,
-    taken: Arc<Mutex<Taken>>,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    all: u32,
-    by_address: HashMap<IpAddr, u32>,
-}
-
-/// One connection's place, until it is dropped.
-struct Place {
-    address: IpAddr,
-    taken: Arc<Mutex<Taken>>,
-}
-
-impl Room {
-    fn enter(&self, peer: IpAddr) -> Option<Place> {
-        let address = counted_as(peer);
-        let mut taken = self.taken.lock();
-        let of_one = taken.by_address.get(&address).copied().unwrap_or(0);
-        if taken.all >= self.most || of_one >= self.most_of_one {
-            return None;
-        }
-        taken.all += 1;
-        taken.by_address.insert(address, of_one + 1);
-        Some(Place { address, taken: Arc::clone(&self.taken) })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.taken.lock();
-        taken.all -= 1;
-        if let Some(count) = taken.by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                taken.by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// Whoever has one IPv6 address has the 2^64 beside it.
-fn counted_as(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_leaves_room_for_others_and_gives_back_what_it_had() {
-        let room = Room { most: 3, most_of_one: 2, taken: Arc::default() };
-        let [near, far, third]: [IpAddr; 3] = ["2001:db8::1", "2001:db8::2", "192.0.2.1"].map(|ip| ip.parse().unwrap());
-        let first = room.enter(near);
-        assert!(first.is_some());
-        let second = room.enter(far);
-        assert!(second.is_some() && room.enter(near).is_none(), "both are of one network");
-        let third_place = room.enter(third);
-        assert!(third_place.is_some() && room.enter(third).is_none(), "there is no room for more");
-        drop(first);
-        assert!(room.enter(third).is_some());
-        drop((second, third_place));
-        assert!(room.taken.lock().by_address.is_empty());
-    }
 }

@@ -186,7 +186,7 @@ async fn dial(
     }
     let number = inner.next_link();
     let on_gone = inner.link_gone_later(worker, incarnation, number);
-    let link = Link::establish(number, socket, place, &inner.options, on_gone).await?;
+    let link = Link::establish(number, socket, Some(place), &inner.options, on_gone).await?;
     inner.attach_link(worker, incarnation, link);
     Ok(())
 }

@@ -77,8 +77,14 @@ impl Workers {
         supervisor: Supervisor,
     ) -> Result<(Self, mpsc::Receiver<WorkerEvent>), InvalidTiming> {
         options.check()?;
+        let options = options.within_descriptors();
         let (events, receiver) = mpsc::channel(EVENTS_QUEUED_MAX);
-        let registry = Registry::new(options.timing, options.workers_max, options.sessions_per_worker_max);
+        let registry = Registry::new(
+            options.timing,
+            options.heartbeat_interval,
+            options.workers_max,
+            options.sessions_per_worker_max,
+        );
         let inner = Arc::new(Inner {
             options,
             audit,

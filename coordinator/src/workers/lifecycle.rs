@@ -1,17 +1,16 @@
 //! The service by which workers join, live and leave.
 //!
-//! Everything a worker sends is hostile until it converted; before its token or worker session was found to be right,
-//! it learns nothing but that it may not.
+//! Everything a worker sends is hostile until it converted. What comes here has passed the [gate](super::gate), so that
+//! somebody sent it who may join or has joined; who that is, is seen here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_audit::{Entry, EventKind, Outcome};
+use codegen_proto::metadata::{JOIN_TOKEN_KEY, WORKER_SESSION_KEY, secret_of};
 use codegen_proto::status::{accept, from_failure};
 use codegen_proto::v1::worker_lifecycle_server::WorkerLifecycle;
 use codegen_proto::{DeregisterWorker, Heartbeat, HeartbeatAnswer, RegisterWorker, Registered, v1};
 use codegen_types::{ErrorCode, Failure, Incarnation, WorkerId};
-use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use super::dialling::{self, AdvertiseRefused, Dialler, Target};
@@ -21,10 +20,7 @@ use super::link::LinkState;
 use super::said::{Heard, Issued, WorkerRefused};
 use super::secrets;
 use super::socket::Peer;
-use crate::refusals::Verdict;
-
-/// The metadata key that carries the worker session.
-const SESSION_KEY: &str = "codegen-worker-session";
+use super::standing::Standing;
 
 /// How long the last answers of a worker that leaves are waited for.
 const LAST_ANSWERS_LIMIT: Duration = Duration::from_secs(2);
@@ -39,11 +35,17 @@ impl Lifecycle {
         Self { inner }
     }
 
-    async fn register(&self, peer: &Peer, request: v1::RegisterWorkerRequest) -> Result<Registered, Status> {
+    async fn register(
+        &self,
+        peer: &Peer,
+        token: &str,
+        request: v1::RegisterWorkerRequest,
+    ) -> Result<Registered, Status> {
         let request: RegisterWorker = accept(request)?;
         let (worker, incarnation) = (request.worker.clone(), request.incarnation);
-        let admitted = self.admit(peer, request).await;
-        let Admitted { issued, target } = admitted.map_err(|refused| self.refuse(peer, &refused, Some(&worker)))?;
+        let admitted = self.admit(peer, token, request).await;
+        let Admitted { issued, target } =
+            admitted.map_err(|refused| self.inner.refuse_joining(peer, &refused, Some(&worker)))?;
         tracing::info!(%worker, %incarnation, %peer, "worker joined");
         if let Some(target) = target {
             dialling::start(&self.inner, worker, incarnation, target, issued.ticket.clone());
@@ -56,9 +58,9 @@ impl Lifecycle {
     }
 
     /// Everything that a registration must pass, its token first.
-    async fn admit(&self, peer: &Peer, request: RegisterWorker) -> Result<Admitted, JoinRefused> {
+    async fn admit(&self, peer: &Peer, token: &str, request: RegisterWorker) -> Result<Admitted, JoinRefused> {
         let (worker, incarnation) = (&request.worker, request.incarnation);
-        let credential = self.inner.redeem(request.token.expose(), peer, worker, incarnation)?;
+        let credential = self.inner.redeem(token, peer, worker, incarnation)?;
         check_release(&request.version)?;
         let target = match &request.advertise {
             Some(advertised) => Some(self.dialler()?.resolve(advertised).await?),
@@ -121,29 +123,6 @@ impl Lifecycle {
             tracing::info!(%worker, %incarnation, "a worker leaves without closing its link");
         }
     }
-
-    /// Records a refused registration, unless there are too many of them, and says no.
-    fn refuse(&self, peer: &Peer, refused: &JoinRefused, worker: Option<&WorkerId>) -> Status {
-        let verdict = self.inner.refusals.lock().count(peer.address(), self.inner.now());
-        let Verdict::Record { suppressed } = verdict else {
-            let why = "too many refused registrations; try again later";
-            return from_failure(Failure::new(ErrorCode::RateLimited, why));
-        };
-        let failure = refused.failure();
-        let detail = json!({
-            "why": refused.to_string(), "worker": worker, "from": peer.to_string(), "not_recorded_before": suppressed,
-        });
-        // Nobody acts on this record, so nobody waits for it; the log keeps it also while it cannot be written.
-        drop(self.inner.audit.queue(Entry {
-            kind: EventKind::WorkerRefused,
-            outcome: Some(Outcome::Refused),
-            code: Some(failure.code),
-            detail: Some(detail),
-            ..Entry::default()
-        }));
-        tracing::warn!(%refused, %peer, "a worker's registration was refused");
-        from_failure(failure)
-    }
 }
 
 /// A registration that passed.
@@ -159,14 +138,10 @@ impl WorkerLifecycle for Lifecycle {
         &self,
         request: Request<v1::RegisterWorkerRequest>,
     ) -> Result<Response<v1::RegisterWorkerResponse>, Status> {
-        let peer = request.extensions().get::<Peer>().cloned().unwrap_or(Peer::Unix { pid: None });
-        let request = request.into_inner();
-        if let Err(refused) = self.inner.check_token(&request.token, &peer) {
-            // The name is a stranger's and bounded by nothing yet.
-            let named = request.worker_id.parse::<WorkerId>().ok();
-            return Err(self.refuse(&peer, &refused.into(), named.as_ref()));
-        }
-        Ok(Response::new(self.register(&peer, request).await?.into()))
+        let standing = request.extensions().get::<Arc<Standing>>().cloned();
+        let standing = standing.ok_or_else(|| Status::internal("a call came by no connection of ours"))?;
+        let token = secret_of(request.metadata(), JOIN_TOKEN_KEY).unwrap_or_default().to_owned();
+        Ok(Response::new(self.register(&standing.peer, &token, request.into_inner()).await?.into()))
     }
 
     async fn heartbeat(
@@ -188,8 +163,8 @@ impl WorkerLifecycle for Lifecycle {
 }
 
 fn worker_session<T>(request: &Request<T>) -> Result<String, Status> {
-    let value = request.metadata().get(SESSION_KEY).and_then(|value| value.to_str().ok());
-    value.map(str::to_owned).ok_or_else(|| unauthenticated("the call carries no worker session; register first"))
+    let session = secret_of(request.metadata(), WORKER_SESSION_KEY);
+    session.map(str::to_owned).ok_or_else(|| unauthenticated("the call carries no worker session; register first"))
 }
 
 fn unauthenticated(why: &str) -> Status {

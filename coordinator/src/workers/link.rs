@@ -53,15 +53,15 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Speaks HTTP/2 as the client on a socket whose worker serves. `on_gone` runs when the socket is dropped, for
-    /// whatever reason.
+    /// Speaks HTTP/2 as the client on a socket whose worker serves; `place` is free again when the socket is dropped.
+    /// `on_gone` runs then, for whatever reason it is.
     ///
     /// # Errors
     /// Those of the HTTP/2 handshake.
     pub(crate) async fn establish(
         number: u64,
         socket: Socket,
-        place: OwnedSemaphorePermit,
+        place: Option<OwnedSemaphorePermit>,
         options: &WorkersOptions,
         on_gone: impl FnOnce() + Send + 'static,
     ) -> Result<Self, tonic::transport::Error> {
@@ -150,11 +150,11 @@ struct LinkIo {
     fence: CancellationToken,
     fenced: Pin<Box<WaitForCancellationFutureOwned>>,
     _guard: GoneGuard,
-    _place: OwnedSemaphorePermit,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl LinkIo {
-    fn new(socket: Socket, fence: CancellationToken, guard: GoneGuard, place: OwnedSemaphorePermit) -> Self {
+    fn new(socket: Socket, fence: CancellationToken, guard: GoneGuard, place: Option<OwnedSemaphorePermit>) -> Self {
         let fenced = Box::pin(fence.clone().cancelled_owned());
         Self { socket, fence, fenced, _guard: guard, _place: place }
     }

@@ -33,10 +33,18 @@ pub struct WorkersOptions {
     pub cancel_grace: Duration,
     /// The grace plus this is how long the last event of a cancelled task is waited for.
     pub cancel_slack: Duration,
-    /// Connections of one listener whose purpose is not yet known; when full, no more are accepted until one is done.
-    pub handshakes_max: usize,
-    /// Connections of one listener; when full, a new one is closed at once.
-    pub connections_max: usize,
+    /// Connections of one listener on which nobody has shown yet that it may join or has joined; when full, a new one is
+    /// closed at once.
+    pub strangers_max: u32,
+    /// As many of them may come from one address.
+    pub strangers_per_address_max: u32,
+    /// How long one may be a stranger's.
+    pub stranger_limit: Duration,
+    /// gRPC connections of one listener on which a call was let in; when full, a stranger's calls are refused. Links are
+    /// not counted, as each worker has one.
+    pub connections_max: u32,
+    /// As many of them may be from one address.
+    pub connections_per_address_max: u32,
     /// Workers known at once; when full, registrations are refused.
     pub workers_max: usize,
     /// Task streams on one link; when full, a task waits for `link_wait` and is then refused.
@@ -66,8 +74,11 @@ impl Default for WorkersOptions {
             deadline_slack: Duration::from_secs(15),
             cancel_grace: Duration::from_secs(3),
             cancel_slack: Duration::from_secs(10),
-            handshakes_max: 64,
+            strangers_max: 1_024,
+            strangers_per_address_max: 128,
+            stranger_limit: Duration::from_secs(30),
             connections_max: 4_096,
+            connections_per_address_max: 2_048,
             workers_max: 2_048,
             tasks_per_link_max: 240,
             sessions_per_worker_max: 4_096,
@@ -80,6 +91,17 @@ impl Default for WorkersOptions {
 }
 
 impl WorkersOptions {
+    /// With no more connections than leave three of four descriptors of the process to everything else.
+    pub(super) fn within_descriptors(self) -> Self {
+        let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let share = |part| descriptors.map_or(u32::MAX, |most| u32::try_from(most / part).unwrap_or(u32::MAX)).max(1);
+        Self {
+            strangers_max: self.strangers_max.min(share(16)),
+            connections_max: self.connections_max.min(share(8)),
+            ..self
+        }
+    }
+
     /// Checks that the times are in the order that makes the fence hold.
     ///
     /// # Errors

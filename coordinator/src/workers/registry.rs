@@ -3,7 +3,7 @@
 
 mod placing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +11,14 @@ use codegen_proto::{Heartbeat, RegisterWorker, Secret};
 use codegen_types::{Capabilities, HostUse, Incarnation, WorkerId};
 use coordinator_core::placement;
 use coordinator_core::worker::{Admittance, GoneWhy, Timing, WorkerInput, WorkerState};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::awaited::Awaited;
 use super::dialling::Target;
 use super::joining::Credential;
 use super::link::{Link, LinkState};
+use super::pace::{Joins, Pace};
 use super::said::{Change, Heard, Issued, WorkerRefused};
 use super::secrets::Fingerprint;
 use super::slots::SlotBook;
@@ -27,7 +29,12 @@ pub(crate) struct Registry {
     pub(super) awaited: Awaited,
     /// Names of which an operator said something, whether or not such a worker is there.
     admittances: BTreeMap<WorkerId, Admittance>,
+    joins: Joins,
+    /// Whose worker session it is that has this fingerprint.
+    sessions: HashMap<Fingerprint, WorkerId>,
     timing: Timing,
+    /// How often a worker shall say that it lives.
+    heartbeat_interval: Duration,
     workers_max: usize,
     sessions_per_worker_max: u32,
 }
@@ -42,6 +49,8 @@ struct Entry {
     placing: placement::Capabilities,
     version: String,
     session: Fingerprint,
+    /// How often it speaks.
+    pace: Mutex<Pace>,
     credential: Credential,
     /// Where it is dialled, if it asked for that.
     target: Option<Target>,
@@ -59,12 +68,21 @@ struct Ticket {
 }
 
 impl Registry {
-    pub(crate) fn new(timing: Timing, workers_max: usize, sessions_per_worker_max: u32) -> Self {
+    pub(crate) fn new(
+        timing: Timing,
+        heartbeat_interval: Duration,
+        workers_max: usize,
+        sessions_per_worker_max: u32,
+    ) -> Self {
         Self {
             workers: BTreeMap::new(),
             awaited: Awaited::default(),
             admittances: BTreeMap::new(),
+            // Those that are known, and as many that just left.
+            joins: Joins::new(workers_max.saturating_mul(2)),
+            sessions: HashMap::new(),
             timing,
+            heartbeat_interval,
             workers_max,
             sessions_per_worker_max,
         }
@@ -81,12 +99,17 @@ impl Registry {
     ) -> Result<Vec<Change>, WorkerRefused> {
         let RegisterWorker { worker, incarnation, capabilities, held, version, draining, .. } = request;
         let mut changes = Vec::new();
-        match self.workers.get(&worker) {
+        let known = self.workers.get(&worker);
+        match known {
             Some(entry) if !entry.yields_to(incarnation, &issued.credential) => return Err(WorkerRefused::NameTaken),
-            Some(entry) if entry.incarnation == incarnation => {}
-            Some(_) => changes.extend(self.end(&worker, WorkerInput::Supersede, now)),
             None if self.workers.len() >= self.workers_max => return Err(WorkerRefused::TooMany),
-            None => {}
+            Some(_) | None => {}
+        }
+        let other_life = known.filter(|entry| entry.incarnation != incarnation);
+        let (supersedes, takes_over) = (other_life.is_some(), other_life.is_some_and(Entry::is_linked));
+        self.joins.count(&worker, takes_over, now)?;
+        if supersedes {
+            changes.extend(self.end(&worker, WorkerInput::Supersede, now));
         }
         if let Some(earlier) = self.awaited.came(&worker, incarnation) {
             let why = GoneWhy::Superseded;
@@ -100,6 +123,7 @@ impl Registry {
             capabilities: capabilities.clone(),
             version: String::new(),
             session: Fingerprint::of(&issued.session),
+            pace: Mutex::default(),
             credential: issued.credential.clone(),
             target: None,
             used: HostUse::default(),
@@ -111,7 +135,9 @@ impl Registry {
         entry.placing = placing::of(&capabilities);
         entry.capabilities = capabilities;
         entry.version = version;
+        self.sessions.remove(&entry.session);
         entry.session = Fingerprint::of(&issued.session);
+        self.sessions.insert(entry.session, worker.clone());
         entry.credential = issued.credential.clone();
         entry.target.clone_from(&issued.target);
         entry.expect_link(&issued.ticket, issued.ticket_until);
@@ -121,6 +147,18 @@ impl Registry {
         }
         changes.push(Change::Joined { worker, incarnation, held });
         Ok(changes)
+    }
+
+    /// Whether somebody who has joined shows this worker session, and does not call too often.
+    pub(crate) fn hear(&self, session: &str, now: Duration) -> Result<(), WorkerRefused> {
+        /// Calls in a row: a worker whose link flaps asks for tickets.
+        const BURST: u32 = 10;
+        /// So much more often than it shall, a worker may speak.
+        const OFTEN: u32 = 30;
+        let worker = self.sessions.get(&Fingerprint::of_text(session)).ok_or(WorkerRefused::NotRegistered)?;
+        let entry = self.workers.get(worker).ok_or(WorkerRefused::NotRegistered)?;
+        let may = entry.pace.lock().take(BURST, self.heartbeat_interval / OFTEN, now);
+        if may { Ok(()) } else { Err(WorkerRefused::TooOften) }
     }
 
     /// Notes that a worker lives. Answers whether its link is up.
@@ -230,6 +268,7 @@ impl Registry {
 
     /// Cuts every link and forgets every worker.
     pub(crate) fn clear(&mut self) {
+        self.sessions.clear();
         for entry in std::mem::take(&mut self.workers).into_values() {
             entry.cut_link(LinkState::Over);
         }
@@ -256,6 +295,7 @@ impl Registry {
         entry.state = entry.state.step(input, now, &timing);
         let WorkerState::Gone { why, .. } = entry.state else { return None };
         let entry = self.workers.remove(worker)?;
+        self.sessions.remove(&entry.session);
         entry.cut_link(LinkState::Over);
         Some(Change::Gone { worker: worker.clone(), incarnation: entry.incarnation, why })
     }

@@ -35,6 +35,12 @@ pub(crate) enum WorkerRefused {
     TooMany,
     #[error("a worker of this name has joined and is there; give each worker a name, and a token, of its own")]
     NameTaken,
+    #[error(
+        "two workers have this name and the same token: each took over from the other; give each worker a name, and a token, of its own"
+    )]
+    Doubled,
+    #[error("this worker calls too often; try again later")]
+    TooOften,
     #[error("no such life of a worker is known, or its worker session is another one; register first")]
     NotRegistered,
     #[error("what the worker joined with has expired or was revoked; join with another token")]
@@ -49,6 +55,7 @@ impl WorkerRefused {
         let code = match self {
             Self::TooMany => ErrorCode::QuotaExceeded,
             Self::NameTaken => ErrorCode::AlreadyExists,
+            Self::Doubled | Self::TooOften => ErrorCode::RateLimited,
             Self::NotRegistered | Self::CredentialOver | Self::Ticket => ErrorCode::Unauthenticated,
         };
         Failure::new(code, self.to_string())

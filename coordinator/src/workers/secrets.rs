@@ -15,7 +15,7 @@ pub(crate) fn mint() -> Secret {
 }
 
 /// What is kept of a secret: enough to know it again, not enough to use it.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
@@ -23,7 +23,7 @@ impl Fingerprint {
         Self::of_text(secret.expose())
     }
 
-    fn of_text(text: &str) -> Self {
+    pub(crate) fn of_text(text: &str) -> Self {
         Self(Sha256::digest(text.as_bytes()).into())
     }
 

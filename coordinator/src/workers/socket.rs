@@ -6,14 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, Bytes};
 use futures::future::BoxFuture;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsStream;
-use tonic::transport::server::Connected;
 
 use crate::tls::Tls;
 
@@ -206,66 +203,5 @@ impl AsyncWrite for Socket {
             Self::Tls(stream) => stream.is_write_vectored(),
             Self::Given(stream) => stream.is_write_vectored(),
         }
-    }
-}
-
-/// An ordinary gRPC connection: what was read of it to tell what it is, then the rest of it.
-pub(crate) struct PrefixedIo {
-    read_already: Bytes,
-    socket: Socket,
-    peer: Peer,
-    /// Its place among the listener's connections, free again when it is dropped.
-    _place: OwnedSemaphorePermit,
-}
-
-impl PrefixedIo {
-    pub(crate) fn new(read_already: Bytes, socket: Socket, peer: Peer, place: OwnedSemaphorePermit) -> Self {
-        Self { read_already, socket, peer, _place: place }
-    }
-}
-
-impl Connected for PrefixedIo {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for PrefixedIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.read_already.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(cx, buf);
-        }
-        let fits = self.read_already.len().min(buf.remaining());
-        buf.put_slice(&self.read_already[..fits]);
-        self.read_already.advance(fits);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for PrefixedIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
     }
 }

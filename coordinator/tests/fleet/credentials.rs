@@ -135,3 +135,28 @@ async fn a_token_that_expires_ends_its_workers_too() {
     let refused = Double::new(rig.unix(), Spec::named("a")).register(&token).await.unwrap_err();
     assert_eq!(stated_code(&refused), Some(ErrorCode::Unauthenticated));
 }
+
+#[tokio::test]
+async fn two_workers_with_one_name_and_its_token_do_not_push_each_other_out_without_end() {
+    let (mut rig, issuer) = Issuer::with(WorkersOptions::default()).await;
+    let (_, token) = issuer.make("worker:a", "worker", None).await;
+    let mut both = [Double::new(rig.unix(), Spec::named("a")), Double::new(rig.unix(), Spec::named("a"))];
+    let mut refused = 0;
+    for turn in 0..40 {
+        let double = &mut both[turn % 2];
+        match double.register(&token).await {
+            Ok(registered) => {
+                double.open_link(&registered.link_ticket).await.unwrap();
+                rig.link_up(double, true).await;
+            }
+            Err(status) => {
+                assert_eq!(stated_code(&status), Some(ErrorCode::RateLimited), "{status}");
+                refused += 1;
+            }
+        }
+        while rig.events.try_recv().is_ok() {}
+    }
+    let gone = rig.records(EventKind::WorkerGone).len();
+    assert_eq!(gone, 1, "the second took over, and the first does not take it back at once");
+    assert!(rig.records(EventKind::WorkerJoined).len() < 20, "{refused} were refused");
+}

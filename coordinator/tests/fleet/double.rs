@@ -5,6 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use codegen_proto::metadata::{JOIN_TOKEN_KEY, WORKER_SESSION_KEY, with_secret};
 use codegen_proto::v1::worker_lifecycle_client::WorkerLifecycleClient;
 use codegen_proto::v1::worker_server::WorkerServer;
 use codegen_proto::{Heartbeat, RegisterWorker, Registered, Secret, v1};
@@ -110,12 +111,11 @@ impl Double {
         self.client.clone().unwrap()
     }
 
-    pub fn registration(&self, token: &str) -> v1::RegisterWorkerRequest {
+    pub fn registration(&self) -> v1::RegisterWorkerRequest {
         let report = IsolationReport { level: self.spec.level, layers: Vec::new() };
         let python =
             Runtime { name: "python".to_owned(), version: "3.11".to_owned(), path: "/usr/bin/python3".to_owned() };
         let request = RegisterWorker {
-            token: Secret::new(token),
             worker: self.spec.id.clone(),
             incarnation: self.spec.incarnation,
             version: "0.1.0".to_owned(),
@@ -134,11 +134,20 @@ impl Double {
     }
 
     pub async fn register(&mut self, token: &str) -> Result<v1::RegisterWorkerResponse, Status> {
-        let request = self.registration(token);
-        let registered = self.client().await.register_worker(request).await?.into_inner();
+        let registered = self.try_register(token, self.registration()).await?;
         self.session.clone_from(&registered.worker_session);
         Registered::try_from(registered.clone()).unwrap();
         Ok(registered)
+    }
+
+    /// Sends a registration, whatever it says.
+    pub async fn try_register(
+        &mut self,
+        token: &str,
+        message: v1::RegisterWorkerRequest,
+    ) -> Result<v1::RegisterWorkerResponse, Status> {
+        let request = with_secret(message, JOIN_TOKEN_KEY, &Secret::new(token)).unwrap();
+        Ok(self.client().await.register_worker(request).await?.into_inner())
     }
 
     /// A heartbeat; answers with a ticket when the coordinator has no link.
@@ -153,7 +162,12 @@ impl Double {
             draining: self.spec.draining,
             used: Default::default(),
         };
-        let request = self.authenticated(v1::HeartbeatRequest::from(beat));
+        self.try_heartbeat(beat.into()).await
+    }
+
+    /// Sends a heartbeat, whatever it says.
+    pub async fn try_heartbeat(&mut self, message: v1::HeartbeatRequest) -> Result<String, Status> {
+        let request = self.authenticated(message);
         Ok(self.client().await.heartbeat(request).await?.into_inner().link_ticket)
     }
 
@@ -163,14 +177,17 @@ impl Double {
             incarnation: self.spec.incarnation.to_string(),
             reason: "test".to_owned(),
         };
-        let request = self.authenticated(leave);
+        self.try_leave(leave).await
+    }
+
+    /// Sends a farewell, whatever it says.
+    pub async fn try_leave(&mut self, message: v1::DeregisterWorkerRequest) -> Result<(), Status> {
+        let request = self.authenticated(message);
         self.client().await.deregister_worker(request).await.map(drop)
     }
 
     fn authenticated<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert("codegen-worker-session", self.session.parse().unwrap());
-        request
+        with_secret(message, WORKER_SESSION_KEY, &Secret::new(&*self.session)).unwrap()
     }
 
     /// Sends the preamble and, on `ok`, serves on the connection. The answer line otherwise.

@@ -3,12 +3,18 @@
 use std::time::{Duration, Instant};
 
 use codegen_audit::EventKind;
+use codegen_proto::metadata::{JOIN_TOKEN_KEY, WORKER_SESSION_KEY, with_secret};
 use codegen_proto::status::stated_code;
+use codegen_proto::{Secret, v1};
 use codegen_types::{Epoch, ErrorCode, HeldSession, SessionId};
 use coordinator::workers::WorkersOptions;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status};
+use tonic_prost::ProstCodec;
 
 use crate::double::{Double, Spec};
-use crate::rig::{Rig, until};
+use crate::rig::{Rig, until, within};
 
 fn held(count: usize) -> Vec<HeldSession> {
     let one = || HeldSession { session: SessionId::mint(), epoch: Epoch(u64::MAX), open: true, tasks: Vec::new() };
@@ -72,8 +78,7 @@ async fn what_is_too_large_is_refused_and_the_next_message_is_not() {
     let rig = Rig::new(WorkersOptions::default()).await;
     let token = rig.workers.issue_token(&"a".parse().unwrap());
     let mut double = Double::new(rig.routes()[1].clone(), Spec::named("a"));
-    let good = double.registration(token.expose());
-    let mut client = double.client().await;
+    let good = double.registration();
     let mut labelled = good.clone();
     let labels = &mut labelled.capabilities.as_mut().unwrap().labels;
     labels.extend((0..65).map(|number| (format!("label{number}"), String::new())));
@@ -83,19 +88,16 @@ async fn what_is_too_large_is_refused_and_the_next_message_is_not() {
     verbose.version = "1".repeat(1_000);
     let mut busy = good.clone();
     let tasks = vec![codegen_types::TaskId::mint().to_string(); 2_000];
-    busy.held = vec![codegen_proto::v1::HeldSession {
-        session_id: SessionId::mint().to_string(),
-        task_ids: tasks,
-        ..Default::default()
-    }];
+    busy.held =
+        vec![v1::HeldSession { session_id: SessionId::mint().to_string(), task_ids: tasks, ..Default::default() }];
     for request in [labelled, wordy, verbose, busy] {
-        let refused = client.register_worker(request).await.unwrap_err();
+        let refused = double.try_register(token.expose(), request).await.unwrap_err();
         assert_eq!(stated_code(&refused), Some(ErrorCode::InvalidArgument), "{refused}");
     }
     let mut huge = good.clone();
     huge.advertise = "x".repeat(9 << 20);
-    assert!(client.register_worker(huge).await.is_err());
-    client.register_worker(good).await.unwrap();
+    assert!(double.try_register(token.expose(), huge).await.is_err());
+    double.try_register(token.expose(), good).await.unwrap();
 }
 
 #[tokio::test]
@@ -115,9 +117,9 @@ async fn a_worker_two_minor_releases_away_is_told_so_and_one_that_is_one_away_jo
     ] {
         let token = rig.workers.issue_token(&name.parse().unwrap());
         let mut double = Double::new(rig.unix(), Spec::named(name));
-        let mut request = double.registration(token.expose());
+        let mut request = double.registration();
         request.version.clone_from(&version);
-        match double.client().await.register_worker(request).await {
+        match double.try_register(token.expose(), request).await {
             Ok(_) => assert!(may, "{version}"),
             Err(refused) => {
                 assert!(!may, "{refused}");
@@ -144,4 +146,77 @@ async fn a_worker_that_says_it_drains_gets_no_session_and_is_never_healthy_again
     double.spec.draining = false;
     double.heartbeat().await.unwrap();
     assert_eq!(rig.workers.snapshot()[0].state.as_str(), "draining");
+}
+
+/// The answer to a call of which no message ever comes.
+async fn unsaid<W, A>(channel: Channel, method: &'static str, key: &'static str, secret: &str) -> Status
+where
+    W: prost::Message + Send + Sync + 'static,
+    A: prost::Message + Default + Send + Sync + 'static,
+{
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let request = with_secret(futures::stream::pending::<W>(), key, &Secret::new(secret)).unwrap();
+    let path = PathAndQuery::from_static(method);
+    let answer = client.client_streaming(request, path, ProstCodec::<W, A>::default());
+    let answered: Result<Response<A>, Status> = within(answer).await;
+    answered.map(drop).unwrap_err()
+}
+
+#[tokio::test]
+async fn no_message_of_a_stranger_is_read() {
+    const REGISTER: &str = "/codegen.v1.WorkerLifecycle/RegisterWorker";
+    const HEARTBEAT: &str = "/codegen.v1.WorkerLifecycle/Heartbeat";
+    const LEAVE: &str = "/codegen.v1.WorkerLifecycle/DeregisterWorker";
+    let mut rig = Rig::new(WorkersOptions::default()).await;
+    let [_, tcp] = rig.routes();
+    let worker = rig.joined_over(tcp, Spec::named("a")).await;
+    let channel = Endpoint::from_shared(format!("http://{}", rig.tcp)).unwrap().connect().await.unwrap();
+    for wrong in ["", "guess", &"x".repeat(10_000)] {
+        let answers = [
+            unsaid::<v1::RegisterWorkerRequest, v1::RegisterWorkerResponse>(
+                channel.clone(),
+                REGISTER,
+                JOIN_TOKEN_KEY,
+                wrong,
+            )
+            .await,
+            unsaid::<v1::HeartbeatRequest, v1::HeartbeatResponse>(
+                channel.clone(),
+                HEARTBEAT,
+                WORKER_SESSION_KEY,
+                wrong,
+            )
+            .await,
+            unsaid::<v1::DeregisterWorkerRequest, v1::DeregisterWorkerResponse>(
+                channel.clone(),
+                LEAVE,
+                WORKER_SESSION_KEY,
+                wrong,
+            )
+            .await,
+        ];
+        for refused in answers {
+            assert_eq!(stated_code(&refused), Some(ErrorCode::Unauthenticated), "{refused}");
+        }
+    }
+    assert_eq!(rig.records(EventKind::WorkerRefused).len(), 9, "each is in the log");
+    assert!(rig.workers.snapshot().iter().any(|row| row.id == worker.spec.id && row.link_up));
+}
+
+#[tokio::test]
+async fn a_flood_of_heartbeats_is_shed_and_the_worker_stays() {
+    let mut rig = Rig::new(WorkersOptions::default()).await;
+    let mut flooding = rig.joined(Spec::named("flooding")).await;
+    let mut honest = rig.joined(Spec::named("honest")).await;
+    let mut taken = 0;
+    for _ in 0..3_000 {
+        match flooding.heartbeat().await {
+            Ok(_) => taken += 1,
+            Err(shed) => assert_eq!(stated_code(&shed), Some(ErrorCode::RateLimited), "{shed}"),
+        }
+    }
+    assert!(taken < 200, "{taken} of 3,000");
+    honest.heartbeat().await.unwrap();
+    assert_eq!(rig.workers.snapshot().len(), 2);
 }

@@ -144,8 +144,7 @@ async fn a_registration_that_makes_no_sense_is_refused() {
     let rig = Rig::new(WorkersOptions { workers_max: 1, ..WorkersOptions::default() }).await;
     let token = rig.workers.issue_token(&"a".parse().unwrap());
     let mut double = Double::new(rig.unix(), Spec::named("a"));
-    let mut client = double.client().await;
-    let good = double.registration(token.expose());
+    let good = double.registration();
     let mut bad = good.clone();
     bad.incarnation = "inc_1".to_owned();
     let mut crowded = good.clone();
@@ -155,10 +154,10 @@ async fn a_registration_that_makes_no_sense_is_refused() {
     let mut bare = good.clone();
     bare.capabilities = None;
     for request in [bad, crowded, dialled, bare] {
-        let refused = client.register_worker(request).await.unwrap_err();
+        let refused = double.try_register(token.expose(), request).await.unwrap_err();
         assert_eq!(stated_code(&refused), Some(ErrorCode::InvalidArgument), "{refused}");
     }
-    client.register_worker(good).await.unwrap();
+    double.try_register(token.expose(), good).await.unwrap();
     let token = rig.workers.issue_token(&"b".parse().unwrap());
     let full = Double::new(rig.unix(), Spec::named("b")).register(token.expose()).await.unwrap_err();
     assert_eq!(stated_code(&full), Some(ErrorCode::QuotaExceeded));

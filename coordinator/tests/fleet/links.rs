@@ -5,8 +5,9 @@ use std::time::Duration;
 use codegen_types::Incarnation;
 use coordinator::workers::{WorkerEvent, WorkersOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 
-use crate::double::{Double, Spec};
+use crate::double::{Double, Io, Route, Spec};
 use crate::rig::{Rig, within};
 
 async fn registered(rig: &mut Rig) -> (Double, String) {
@@ -88,21 +89,71 @@ async fn a_connection_of_another_kind_is_closed_at_once() {
     rig.joined(Spec::named("a")).await;
 }
 
+/// A connection of somebody who speaks HTTP/2 and says nothing else.
+async fn stranger(route: &Route) -> Box<dyn Io> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let (mut io, _) = route.connect().await;
+    // It may be closed already.
+    drop(io.write_all(PREFACE).await);
+    io
+}
+
+/// What the other side says until it closes.
+async fn until_closed(io: &mut Box<dyn Io>) {
+    let mut buffer = [0; 64];
+    while within(io.read(&mut buffer)).await.is_ok_and(|read| read > 0) {}
+}
+
 #[tokio::test]
-async fn silent_connections_hold_up_others_for_one_limit_at_most() {
-    let options =
-        WorkersOptions { handshake_limit: Duration::from_millis(300), handshakes_max: 2, ..WorkersOptions::default() };
+async fn strangers_take_no_place_of_workers_and_none_for_long() {
+    let options = WorkersOptions {
+        strangers_max: 3,
+        strangers_per_address_max: 3,
+        stranger_limit: Duration::from_millis(500),
+        connections_max: 1,
+        ..WorkersOptions::default()
+    };
     let mut rig = Rig::new(options).await;
-    let mut silent = Vec::new();
-    for _ in 0..6 {
-        silent.push(rig.unix().connect().await);
+    let [_, tcp] = rig.routes();
+    let mut worker = rig.joined_over(tcp.clone(), Spec::named("a")).await;
+    let mut strangers = Vec::new();
+    for _ in 0..4 {
+        strangers.push(stranger(&tcp).await);
     }
-    within(rig.joined(Spec::named("a"))).await;
+    until_closed(&mut strangers[3]).await;
+    worker.heartbeat().await.unwrap();
+    for io in &mut strangers {
+        until_closed(io).await;
+    }
+    // There is room again, for a link too.
+    worker.break_link();
+    rig.link_up(&worker, false).await;
+    worker.reopen_link().await;
+    rig.link_up(&worker, true).await;
+}
+
+#[tokio::test]
+async fn one_address_takes_not_all_places_of_strangers_and_of_workers() {
+    let options = WorkersOptions { strangers_per_address_max: 2, ..WorkersOptions::default() };
+    let mut rig = Rig::new(options).await;
+    let flood = TcpSocket::new_v4().unwrap();
+    flood.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut strangers = vec![flood.connect(rig.tcp).await.unwrap()];
+    for _ in 0..3 {
+        let more = TcpSocket::new_v4().unwrap();
+        more.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        strangers.push(more.connect(rig.tcp).await.unwrap());
+    }
+    for closed in &mut strangers[2..] {
+        assert_eq!(within(closed.read(&mut [0; 8])).await.unwrap_or(0), 0);
+    }
+    let [_, tcp] = rig.routes();
+    rig.joined_over(tcp, Spec::named("a")).await;
 }
 
 #[tokio::test]
 async fn a_flood_over_tcp_does_not_shut_the_unix_socket() {
-    let options = WorkersOptions { connections_max: 3, handshakes_max: 3, ..WorkersOptions::default() };
+    let options = WorkersOptions { strangers_max: 3, ..WorkersOptions::default() };
     let mut rig = Rig::new(options).await;
     let [_, tcp] = rig.routes();
     let mut flood = Vec::new();

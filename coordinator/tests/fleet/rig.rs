@@ -54,8 +54,12 @@ impl Rig {
 
     /// A worker that has joined and whose link is up.
     pub async fn joined(&mut self, spec: Spec) -> Double {
+        self.joined_over(self.unix(), spec).await
+    }
+
+    pub async fn joined_over(&mut self, route: Route, spec: Spec) -> Double {
         let token = self.workers.issue_token(&spec.id);
-        let mut double = Double::new(self.unix(), spec);
+        let mut double = Double::new(route, spec);
         let registered = double.register(token.expose()).await.unwrap();
         assert!(matches!(self.event().await, WorkerEvent::Joined { .. }));
         double.open_link(&registered.link_ticket).await.unwrap();

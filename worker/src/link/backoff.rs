@@ -5,6 +5,8 @@ use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
 const CAP: Duration = Duration::from_secs(30);
+/// A link that held so long was one: what failed before it is forgotten.
+const HELD: Duration = Duration::from_secs(10);
 
 /// Exponential back-off with full jitter: any wait up to the ceiling is as likely as any other, so that workers that
 /// lost a coordinator together do not come back together.
@@ -21,9 +23,12 @@ impl Backoff {
         ceiling.mul_f64(random_fraction())
     }
 
-    /// Forgets earlier failures.
-    pub fn reset(&mut self) {
-        self.failures = 0;
+    /// Forgets earlier failures, if the link that just ended has held for long. One that broke at once is a failure like
+    /// any other, or two workers that cut each other's links would do so without end.
+    pub fn after_link(&mut self, held: Duration) {
+        if held >= HELD {
+            self.failures = 0;
+        }
     }
 
     fn ceiling(failures: u32) -> Duration {
@@ -47,5 +52,14 @@ mod tests {
         assert_eq!(Backoff::ceiling(u32::MAX), CAP);
         let mut backoff = Backoff::default();
         assert!((0..100).all(|_| backoff.after_failure() <= CAP));
+    }
+
+    #[test]
+    fn only_a_link_that_held_makes_earlier_failures_forgotten() {
+        let mut backoff = Backoff { failures: 7 };
+        backoff.after_link(Duration::from_secs(1));
+        assert_eq!(backoff.failures, 7);
+        backoff.after_link(HELD);
+        assert_eq!(backoff.failures, 0);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use codegen_proto::metadata::{JOIN_TOKEN_KEY, WORKER_SESSION_KEY, with_secret};
 use codegen_proto::v1::worker_lifecycle_client::WorkerLifecycleClient;
 use codegen_proto::{
     DeregisterWorker, Heartbeat, HeartbeatAnswer, InvalidMessage, RegisterWorker, Registered, Secret, v1,
 };
 use hyper_util::rt::TokioIo;
-use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Status};
 
@@ -15,8 +15,6 @@ use super::address::{Purpose, Route};
 
 /// How long one call may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
-/// The metadata key of the secret that registering gave.
-const SESSION_KEY: &str = "codegen-worker-session";
 
 /// Why the coordinator could not be spoken to.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +38,12 @@ pub(crate) struct Coordinator {
 }
 
 impl Coordinator {
-    /// Joins; what the coordinator said comes with it.
-    pub async fn join(route: &Route, register: RegisterWorker) -> Result<(Self, Registered), CallError> {
+    /// Joins, with a token unless a certificate stands for it; what the coordinator said comes with it.
+    pub async fn join(
+        route: &Route,
+        token: Option<Secret>,
+        register: RegisterWorker,
+    ) -> Result<(Self, Registered), CallError> {
         let route = route.clone();
         let connector = tower::service_fn(move |_: Uri| {
             let route = route.clone();
@@ -50,7 +52,12 @@ impl Coordinator {
         // The connector alone decides where the connection goes.
         let endpoint = Endpoint::from_static("http://coordinator").timeout(CALL_DEADLINE);
         let mut client = WorkerLifecycleClient::new(endpoint.connect_with_connector(connector).await?);
-        let answer = client.register_worker(v1::RegisterWorkerRequest::from(register)).await?;
+        let register = v1::RegisterWorkerRequest::from(register);
+        let request = match token {
+            Some(token) => with_secret(register, JOIN_TOKEN_KEY, &token)?,
+            None => Request::new(register),
+        };
+        let answer = client.register_worker(request).await?;
         let registered = Registered::try_from(answer.into_inner())?;
         Ok((Self { client, session: registered.worker_session.clone() }, registered))
     }
@@ -69,11 +76,6 @@ impl Coordinator {
     }
 
     fn signed<T>(&self, message: T) -> Result<Request<T>, CallError> {
-        let mut request = Request::new(message);
-        let mut value = MetadataValue::try_from(self.session.expose())
-            .map_err(|_| Status::internal("the worker session cannot be sent as metadata"))?;
-        value.set_sensitive(true);
-        request.metadata_mut().insert(SESSION_KEY, value);
-        Ok(request)
+        Ok(with_secret(message, WORKER_SESSION_KEY, &self.session)?)
     }
 }

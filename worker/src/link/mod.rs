@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use codegen_proto::{DeregisterWorker, Heartbeat, RegisterWorker, Secret};
 use codegen_types::{Capabilities, IsolationReport, Runtime};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use address::{Address, Network, Route};
@@ -47,20 +48,20 @@ pub(crate) enum Proof {
 }
 
 impl Proof {
-    /// What is shown at this moment.
-    fn current(&self) -> Result<Secret, TokenError> {
+    /// The token that is shown at this moment, unless a certificate is.
+    fn current(&self) -> Result<Option<Secret>, TokenError> {
         match self {
-            Self::Once(token) => Ok(token.clone()),
-            Self::File(path) => token::read(path),
-            Self::Certificate => Ok(Secret::new("")),
+            Self::Once(token) => Ok(Some(token.clone())),
+            Self::File(path) => token::read(path).map(Some),
+            Self::Certificate => Ok(None),
         }
     }
 
     /// Whether there is another token now than the one that was shown. A file that cannot be read just now is none.
-    fn was_replaced(&self, shown: &Secret) -> bool {
-        match self {
-            Self::Once(_) | Self::Certificate => false,
-            Self::File(path) => token::read(path).is_ok_and(|now| now.expose() != shown.expose()),
+    fn was_replaced(&self, shown: Option<&Secret>) -> bool {
+        match (self, shown) {
+            (Self::File(path), Some(shown)) => token::read(path).is_ok_and(|now| now.expose() != shown.expose()),
+            (Self::File(_) | Self::Once(_) | Self::Certificate, _) => false,
         }
     }
 }
@@ -131,7 +132,7 @@ impl Membership {
             Ok(token) => token,
             Err(error) => return error.into(),
         };
-        let joining = async { Coordinator::join(&self.route, self.registration(token.clone()).await).await };
+        let joining = async { Coordinator::join(&self.route, token.clone(), self.registration().await).await };
         let (mut coordinator, registered) = tokio::select! {
             joining = joining => match joining {
                 Ok(joined) => joined,
@@ -153,21 +154,31 @@ impl Membership {
                 Err(error) => return error.into(),
             };
             tracing::info!(coordinator = %self.route.address, "joined");
-            backoff.reset();
-            let mut beating = coordinator.clone();
-            ticket = tokio::select! {
+            let since = Instant::now();
+            let over = tokio::select! {
                 () = stop.cancelled() => {
                     link.finish().await;
                     return Lost::Stopped;
                 }
-                () = link.closed() => match coordinator.heartbeat(self.heartbeat().await).await {
+                () = link.closed() => Ok(()),
+                over = self.beat(&mut coordinator, interval, token.as_ref(), draining) => over,
+            };
+            backoff.after_link(since.elapsed());
+            if let Err(lost) = over {
+                return lost;
+            }
+            drop(link);
+            // A ticket that was given before the pause might be too old after it.
+            let asking = async {
+                tokio::time::sleep(backoff.after_failure()).await;
+                coordinator.heartbeat(self.heartbeat().await).await
+            };
+            ticket = tokio::select! {
+                answer = asking => match answer {
                     Ok(answer) => answer.link_ticket,
                     Err(error) => return error.into(),
                 },
-                ticket = self.beat(&mut beating, interval, &token, draining) => match ticket {
-                    Ok(ticket) => Some(ticket),
-                    Err(lost) => return lost,
-                },
+                () = stop.cancelled() => return Lost::Stopped,
             };
         }
     }
@@ -189,9 +200,9 @@ impl Membership {
         &self,
         coordinator: &mut Coordinator,
         interval: Duration,
-        token: &Secret,
+        token: Option<&Secret>,
         draining: &CancellationToken,
-    ) -> Result<Secret, Lost> {
+    ) -> Result<(), Lost> {
         let (mut failures, mut announced) = (0, false);
         loop {
             tokio::select! {
@@ -205,8 +216,8 @@ impl Membership {
             match coordinator.heartbeat(self.heartbeat().await).await {
                 Ok(answer) => {
                     failures = 0;
-                    if let Some(ticket) = answer.link_ticket {
-                        return Ok(ticket);
+                    if answer.link_ticket.is_some() {
+                        return Ok(());
                     }
                 }
                 Err(error) => {
@@ -220,10 +231,9 @@ impl Membership {
         }
     }
 
-    async fn registration(&self, token: Secret) -> RegisterWorker {
+    async fn registration(&self) -> RegisterWorker {
         let Identity { worker, incarnation } = self.service.identity().clone();
         RegisterWorker {
-            token,
             worker,
             incarnation,
             version: env!("CARGO_PKG_VERSION").to_owned(),

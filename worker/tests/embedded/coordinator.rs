@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use codegen_proto::metadata::{JOIN_TOKEN_KEY, WORKER_SESSION_KEY, secret_of};
 use codegen_proto::v1::worker_client::WorkerClient;
 use codegen_proto::v1::worker_lifecycle_server::{WorkerLifecycle, WorkerLifecycleServer};
 use codegen_proto::v1::{
@@ -45,6 +46,9 @@ impl WorkerLifecycle for Lifecycle {
         &self,
         request: Request<RegisterWorkerRequest>,
     ) -> Result<Response<RegisterWorkerResponse>, Status> {
+        if secret_of(request.metadata(), JOIN_TOKEN_KEY) != Some("token") {
+            return Err(Status::unauthenticated("no token"));
+        }
         self.registered.send_modify(|all| all.push(request.into_inner()));
         Ok(Response::new(RegisterWorkerResponse {
             worker_session: "the-secret".to_owned(),
@@ -54,8 +58,7 @@ impl WorkerLifecycle for Lifecycle {
     }
 
     async fn heartbeat(&self, request: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
-        let secret = request.metadata().get("codegen-worker-session").map(|value| value.as_bytes());
-        if secret != Some(b"the-secret") {
+        if secret_of(request.metadata(), WORKER_SESSION_KEY) != Some("the-secret") {
             return Err(Status::unauthenticated("no secret"));
         }
         Ok(Response::new(HeartbeatResponse { link_ticket: String::new() }))

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use codegen_audit::Audit;
+use codegen_proto::metadata::{JOIN_TOKEN_KEY, with_secret};
 use codegen_proto::v1::worker_client::WorkerClient;
 use codegen_proto::v1::worker_lifecycle_client::WorkerLifecycleClient;
 use codegen_proto::v1::worker_server::{Worker, WorkerServer};
@@ -149,7 +150,6 @@ async fn join(workers: &Workers, address: SocketAddr, id: &WorkerId, incarnation
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
     let mut client = WorkerLifecycleClient::new(endpoint.connect().await?);
     let request = RegisterWorker {
-        token: workers.issue_token(id),
         worker: id.clone(),
         incarnation,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -164,8 +164,8 @@ async fn join(workers: &Workers, address: SocketAddr, id: &WorkerId, incarnation
         advertise: None,
         draining: false,
     };
-    let answer: Registered =
-        client.register_worker(v1::RegisterWorkerRequest::from(request)).await?.into_inner().try_into()?;
+    let request = with_secret(v1::RegisterWorkerRequest::from(request), JOIN_TOKEN_KEY, &workers.issue_token(id))?;
+    let answer: Registered = client.register_worker(request).await?.into_inner().try_into()?;
     let mut link = BufReader::new(TcpStream::connect(address).await?);
     link.get_mut().set_nodelay(true)?;
     let ticket = answer.link_ticket.context("a worker that does not advertise gets a ticket")?;

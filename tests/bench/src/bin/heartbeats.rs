@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use codegen_proto::metadata::{JOIN_TOKEN_KEY, WORKER_SESSION_KEY, with_secret};
 use codegen_proto::v1::worker_lifecycle_client::WorkerLifecycleClient;
 use codegen_proto::{Heartbeat, RegisterWorker, Registered, Secret, v1};
 use codegen_types::{
@@ -14,8 +15,6 @@ use codegen_types::{
     WorkerId,
 };
 use tokio::task::JoinSet;
-use tonic::Request;
-use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
 #[derive(Clone)]
@@ -30,7 +29,7 @@ struct Worker {
     client: WorkerLifecycleClient<Channel>,
     id: WorkerId,
     incarnation: Incarnation,
-    secret: String,
+    session: Secret,
     held: Vec<HeldSession>,
 }
 
@@ -81,7 +80,6 @@ impl Worker {
             resources: Resources::default(),
         };
         let request = RegisterWorker {
-            token: Secret::new(&*plan.token),
             worker: id.clone(),
             incarnation,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -90,11 +88,12 @@ impl Worker {
             advertise: None,
             draining: false,
         };
-        let answer: Registered =
-            client.register_worker(v1::RegisterWorkerRequest::from(request)).await?.into_inner().try_into()?;
+        let request = v1::RegisterWorkerRequest::from(request);
+        let request = with_secret(request, JOIN_TOKEN_KEY, &Secret::new(&*plan.token))?;
+        let answer: Registered = client.register_worker(request).await?.into_inner().try_into()?;
         let held = |_| HeldSession { session: SessionId::mint(), epoch: Epoch(1), open: true, tasks: Vec::new() };
         let held = (0..plan.sessions).map(held).collect();
-        Ok(Self { client, id, incarnation, secret: answer.worker_session.expose().to_owned(), held })
+        Ok(Self { client, id, incarnation, session: answer.worker_session, held })
     }
 
     /// Says that it lives until the time is over; how often, and how long the slowest took.
@@ -114,8 +113,8 @@ impl Worker {
                 draining: false,
                 used: HostUse::default(),
             };
-            let mut request = Request::new(v1::HeartbeatRequest::from(heartbeat));
-            request.metadata_mut().insert("codegen-worker-session", MetadataValue::try_from(&self.secret)?);
+            let heartbeat = v1::HeartbeatRequest::from(heartbeat);
+            let request = with_secret(heartbeat, WORKER_SESSION_KEY, &self.session)?;
             let begun = Instant::now();
             self.client.heartbeat(request).await?;
             (beats, slowest) = (beats + 1, slowest.max(begun.elapsed()));

@@ -1,0 +1,130 @@
+//! How often workers may register and speak, so that neither a loop nor two workers with one name and one token flood
+//! the sessions and the log.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use codegen_types::WorkerId;
+
+use super::said::WorkerRefused;
+
+/// Registrations of one name in a row.
+const JOINS_BURST: u32 = 5;
+/// After so long, one more may come.
+const JOIN_EVERY: Duration = Duration::from_secs(1);
+/// A life that is linked gives way to another one only so often.
+const TAKEOVER_EVERY: Duration = Duration::from_secs(60);
+
+/// So many in a row, and then one each time that is long enough.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    /// When all that came will have been paid for.
+    paid: Duration,
+}
+
+impl Pace {
+    /// Counts one more, if it may come.
+    pub(crate) fn take(&mut self, burst: u32, every: Duration, now: Duration) -> bool {
+        let paid = self.paid.max(now) + every;
+        let may = paid <= now + every * burst;
+        if may {
+            self.paid = paid;
+        }
+        may
+    }
+}
+
+/// The registrations of every name of the last minute.
+pub(crate) struct Joins {
+    of_each: HashMap<WorkerId, Joined>,
+    names_max: usize,
+}
+
+/// The registrations of one name.
+#[derive(Default)]
+struct Joined {
+    pace: Pace,
+    took_over: Option<Duration>,
+}
+
+impl Joined {
+    fn is_over(&self, now: Duration) -> bool {
+        self.pace.paid <= now && !self.took_over_lately(now)
+    }
+
+    fn took_over_lately(&self, now: Duration) -> bool {
+        self.took_over.is_some_and(|then| now.saturating_sub(then) < TAKEOVER_EVERY)
+    }
+}
+
+impl Joins {
+    /// Remembers so many names; those that came long ago are forgotten first.
+    pub(crate) fn new(names_max: usize) -> Self {
+        Self { of_each: HashMap::new(), names_max }
+    }
+
+    /// Counts a registration, which `takes_over` from another life that is linked.
+    ///
+    /// # Errors
+    /// [`WorkerRefused::TooOften`] and [`WorkerRefused::Doubled`]; what is refused is not counted.
+    pub(crate) fn count(&mut self, worker: &WorkerId, takes_over: bool, now: Duration) -> Result<(), WorkerRefused> {
+        if self.of_each.len() >= self.names_max && !self.of_each.contains_key(worker) {
+            self.of_each.retain(|_, joined| !joined.is_over(now));
+            if self.of_each.len() >= self.names_max {
+                return Err(WorkerRefused::TooOften);
+            }
+        }
+        let joined = self.of_each.entry(worker.clone()).or_default();
+        if takes_over && joined.took_over_lately(now) {
+            return Err(WorkerRefused::Doubled);
+        }
+        if !joined.pace.take(JOINS_BURST, JOIN_EVERY, now) {
+            return Err(WorkerRefused::TooOften);
+        }
+        if takes_over {
+            joined.took_over = Some(now);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+
+    fn name(text: &str) -> WorkerId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_name_registers_so_often_and_no_other_name_is_held_up() {
+        let mut joins = Joins::new(8);
+        let came = (0..100).filter(|_| joins.count(&name("a"), false, NOW).is_ok()).count();
+        assert_eq!(came, JOINS_BURST as usize);
+        assert_eq!(joins.count(&name("b"), false, NOW), Ok(()));
+        assert_eq!(joins.count(&name("a"), false, NOW + JOIN_EVERY), Ok(()));
+        assert_eq!(joins.count(&name("a"), false, NOW + JOIN_EVERY), Err(WorkerRefused::TooOften));
+    }
+
+    #[test]
+    fn a_linked_life_gives_way_once_a_minute() {
+        let mut joins = Joins::new(8);
+        assert_eq!(joins.count(&name("a"), true, NOW), Ok(()));
+        let soon = NOW + TAKEOVER_EVERY / 2;
+        assert_eq!(joins.count(&name("a"), true, soon), Err(WorkerRefused::Doubled));
+        assert_eq!(joins.count(&name("a"), false, soon), Ok(()), "who resumes takes nothing");
+        assert_eq!(joins.count(&name("a"), true, NOW + TAKEOVER_EVERY), Ok(()));
+    }
+
+    #[test]
+    fn names_are_forgotten_when_they_are_quiet() {
+        let mut joins = Joins::new(2);
+        let count = |joins: &mut Joins, text: &str, now| joins.count(&name(text), false, now);
+        assert!(count(&mut joins, "a", NOW).is_ok() && count(&mut joins, "b", NOW).is_ok());
+        assert_eq!(count(&mut joins, "c", NOW), Err(WorkerRefused::TooOften));
+        assert_eq!(count(&mut joins, "c", NOW + JOIN_EVERY), Ok(()));
+        assert!(joins.of_each.len() <= 2);
+    }
+}
