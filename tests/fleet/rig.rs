@@ -42,19 +42,24 @@ pub struct Rig {
 
 impl Rig {
     pub fn of(names: &[&str]) -> Self {
-        Self::with(names, &IMPATIENT)
+        Self::with(names, &IMPATIENT, &[])
+    }
+
+    /// One worker that takes one session at a time.
+    pub fn of_one_place(name: &str) -> Self {
+        Self::with(&[name], &IMPATIENT, &["--max-sessions", "1"])
     }
 
     /// Where workers have time to come back.
     pub fn forbearing(names: &[&str]) -> Self {
-        Self::with(names, &FORBEARING)
+        Self::with(names, &FORBEARING, &[])
     }
 
-    fn with(names: &[&str], settings: &[(&'static str, &'static str)]) -> Self {
+    fn with(names: &[&str], settings: &[(&'static str, &'static str)], arguments: &[&str]) -> Self {
         let mut fleet = Fleet::with_settings(settings);
         let address = fleet.address();
         let token = fleet.token("token", &[]);
-        let workers = names.iter().map(|name| ((*name).to_owned(), fleet.worker(name, &token, &[]))).collect();
+        let workers = names.iter().map(|name| ((*name).to_owned(), fleet.worker(name, &token, arguments))).collect();
         Self { fleet, address, workers, token }
     }
 

@@ -1,8 +1,8 @@
 //! Workers are killed, paused and come back.
 
-use e2e::poll_until;
+use e2e::{Client, poll_until};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::rig::{LONG, PATIENT, Rig, background, leaves, runs, says, session, state, wait};
 
@@ -81,5 +81,50 @@ fn a_worker_that_was_given_up_and_comes_back_is_heard_once_more_and_not_as_if_no
     let resolved = records.lines().filter(|line| line.contains("task.resolved") && line.contains(&task)).count();
     assert_eq!(resolved, 1, "{records}");
     assert!(client.tool("run_shell", shell).ok().contains("again"), "its session is opened by a new lease");
+    rig.verify();
+}
+
+/// Goes on in its kernel for as long as the session has processes, and belongs to no task.
+const BEHIND: &str = "
+import threading, time
+def beat():
+    while True:
+        open('beats', 'w').write(str(time.time_ns()))
+        time.sleep(0.02)
+threading.Thread(target=beat, daemon=True).start()
+";
+
+#[test]
+fn a_worker_that_was_given_up_ends_what_is_at_rest_or_closed_here_and_has_its_place_again() {
+    let mut rig = Rig::of_one_place("a");
+    let mut client = rig.fleet.client();
+    let session = session(&mut client);
+    let (_, workspace) = rig.workspace(&session);
+    let shell = |command: &str| json!({"session_id": session, "command": command});
+    client.tool("run_python", json!({"session_id": session, "code": BEHIND, "kernel": "k"})).ok();
+    let beats = || std::fs::read_to_string(workspace.join("beats")).unwrap_or_default();
+    poll_until("it goes on behind", LONG, || (!beats().is_empty()).then_some(()));
+    let lose = |rig: &mut Rig, client: &mut Client| {
+        rig.worker("a").signal(Signal::STOP);
+        poll_until("the worker is gone", LONG, || {
+            client.tool("run_shell", shell("true")).text.contains("SESSION_LOST").then_some(())
+        });
+    };
+    let used = |rig: &Rig| {
+        let listed = rig.fleet.installation().run(["workers", "ls", "--json"]);
+        let rows: Value = serde_json::from_slice(&listed.stdout).expect("rows");
+        rows[0]["slots"]["used"].clone()
+    };
+    lose(&mut rig, &mut client);
+    rig.worker("a").signal(Signal::CONT);
+    poll_until("its place is free", LONG, || (used(&rig) == 0).then_some(()));
+    let stopped = beats();
+    assert!(client.tool("run_shell", shell("cat beats")).ok().contains(&stopped), "nothing went on behind");
+    lose(&mut rig, &mut client);
+    client.tool("session_close", json!({"session_id": session})).ok();
+    assert!(workspace.is_dir(), "its worker is away");
+    rig.worker("a").signal(Signal::CONT);
+    poll_until("its files are deleted", LONG, || (!workspace.exists()).then_some(()));
+    poll_until("its place is free", LONG, || (used(&rig) == 0).then_some(()));
     rig.verify();
 }

@@ -11,6 +11,7 @@ mod everybody;
 mod following;
 mod ledger;
 mod live;
+mod news;
 mod options;
 mod outcome;
 mod owner;
@@ -83,6 +84,10 @@ struct Shared {
     ledger: ledger::Ledger,
     /// Places for tasks that were given up, and whose results may still come.
     late: Arc<Semaphore>,
+    /// Those that hold such a place.
+    resolving: Arc<recovery::Resolving>,
+    /// What workers that have joined are being asked about.
+    joining: recovery::Joining,
 }
 
 impl Shared {

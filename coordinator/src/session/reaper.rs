@@ -35,7 +35,11 @@ async fn sweep(shared: &Shared) {
     let entries = shared.table.all();
     for entry in entries.iter().filter(|entry| entry.snapshot.state == "closing") {
         // What its worker could not delete, it is asked to delete again.
-        let _ = entry.owner.send(Message::Happened { input: Input::IdleSweep }).await;
+        let _ = entry.owner.try_send(Message::Happened { input: Input::IdleSweep });
+    }
+    for entry in entries.iter().filter(|entry| matches!(entry.snapshot.state, "suspended" | "lost")) {
+        // Its mailbox is full only while it is in use; the next sweep asks again.
+        let _ = entry.owner.try_send(Message::EndLeft);
     }
     let age_ms = u64::try_from(shared.options.retention.as_millis()).unwrap_or(u64::MAX);
     // Closed sessions have no files to lose, so that however many they are, they push out no others.
@@ -45,11 +49,11 @@ async fn sweep(shared: &Shared) {
         .partition(|entry| entry.snapshot.state == "closed");
     let bytes_max = shared.options.retention_bytes;
     for (entries, sessions_max) in [(closed, CLOSED_SESSIONS_MAX), (at_rest, usize::MAX)] {
-        give_up(shared, &entries, &Retention { age_ms, bytes_max, sessions_max }, now).await;
+        give_up(shared, &entries, &Retention { age_ms, bytes_max, sessions_max }, now);
     }
 }
 
-async fn give_up(shared: &Shared, entries: &[&Entry], retention: &Retention, now: i64) {
+fn give_up(shared: &Shared, entries: &[&Entry], retention: &Retention, now: i64) {
     let kept: Vec<Kept> = entries
         .iter()
         .map(|entry| Kept {
@@ -62,8 +66,8 @@ async fn give_up(shared: &Shared, entries: &[&Entry], retention: &Retention, now
         let Some(entry) = entries.iter().find(|entry| entry.snapshot.id == session) else { continue };
         let worker = entry.snapshot.lease.as_ref().map(|lease| lease.worker.clone());
         let present = worker.and_then(|worker| shared.present(&worker));
-        // An owner that is gone has nothing to be given up.
-        let _ = entry.owner.send(Message::Happened { input: Input::RetentionSweep { present } }).await;
+        // An owner that is gone has nothing to be given up; one that is asked too much just now is in use.
+        let _ = entry.owner.try_send(Message::Happened { input: Input::RetentionSweep { present } });
     }
 }
 

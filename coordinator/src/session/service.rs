@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::call::{CreateSession, SessionSnapshot, UpdateSession};
 use super::changes::ChangesFollower;
 use super::ledger::Ledger;
+use super::news::OwnerNews;
 use super::options::SessionsDeps;
 use super::owner::{MAILBOX, Message, Owner};
 use super::receipt::Receipt;
@@ -54,6 +55,7 @@ impl Sessions {
             reading.await.map_err(|_| ReconcileError::CutOff)?.map_err(ReconcileError::Read)?;
         }
         let (table, workers, waiting, repeats, running, changes, live) = Default::default();
+        let (resolving, joining) = Default::default();
         let shared = Arc::new(Shared {
             audit,
             audit_dir,
@@ -71,15 +73,18 @@ impl Sessions {
             live,
             ledger,
             late: Arc::new(Semaphore::new(WAITING_MAX)),
+            resolving,
+            joining,
         });
         let this = Self { shared };
         this.expect_workers(&rows, &left);
         for row in rows {
             // A session without a worker has nothing that could end with one.
             let tie = row.state.lease().map_or(Tie::Child, |lease| recovery::tie(&lease.worker));
-            let owner = this.adopt(Owner::of_row(Arc::clone(&this.shared), row));
-            // The mailbox of an owner that has just begun is empty.
-            let _ = owner.try_send(Message::Happened { input: Input::ServerStarted { tie } });
+            let news = OwnerNews::default();
+            // Before anything that becomes of its worker from now on.
+            news.tell(Input::ServerStarted { tie });
+            this.adopt(Owner::of_row(Arc::clone(&this.shared), row), news);
         }
         for task in left {
             recovery::resume(&this.shared, task);
@@ -105,11 +110,11 @@ impl Sessions {
         self.shared.fleet.expect(lives.into_iter().collect());
     }
 
-    fn adopt(&self, owner: Owner) -> mpsc::Sender<Message> {
+    fn adopt(&self, owner: Owner, news: OwnerNews) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        self.shared.table.insert(Entry { snapshot: owner.snapshot(), owner: sender.clone() });
-        self.shared.supervisor.spawn("session owner", OnEnd::Ignore, owner.run(mailbox));
-        sender
+        let news = Arc::new(news);
+        self.shared.table.insert(Entry { snapshot: owner.snapshot(), owner: sender, news: Arc::clone(&news) });
+        self.shared.supervisor.spawn("session owner", OnEnd::Ignore, owner.run(mailbox, news));
     }
 
     /// Makes a session and opens it.
@@ -155,7 +160,7 @@ impl Sessions {
         shared.supervisor.spawn("session creation", OnEnd::Ignore, async move {
             let made = making.await.map(|owner| {
                 let snapshot = owner.snapshot();
-                this.adopt(owner);
+                this.adopt(owner, OwnerNews::default());
                 snapshot
             });
             drop((slot, admission));

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use codegen_types::{ErrorCode, Failure, Principal, SessionId};
+use codegen_types::{ErrorCode, Failure, Principal, SessionId, WorkerId};
 use coordinator_core::session::Need;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 
 use super::access;
 use super::call::SessionSnapshot;
+use super::news::OwnerNews;
 use super::owner::Message;
 
 /// Every session, closed ones included until they are forgotten. Readers never wait for an owner.
@@ -30,6 +31,8 @@ struct Inner {
 pub(super) struct Entry {
     pub(super) snapshot: Arc<SessionSnapshot>,
     pub(super) owner: mpsc::Sender<Message>,
+    /// What its owner hears of its worker.
+    pub(super) news: Arc<OwnerNews>,
 }
 
 /// A place for a session that is being made; given back when dropped.
@@ -121,6 +124,12 @@ impl Table {
     /// The entry of a session, whosever it is.
     pub(super) fn get(&self, session: SessionId) -> Option<Entry> {
         self.inner.read().entries.get(&session).cloned()
+    }
+
+    /// The sessions that a worker holds, or held last. No session ever goes to another.
+    pub(super) fn of_worker(&self, worker: &WorkerId) -> Vec<Entry> {
+        let is_its = |entry: &&Entry| entry.snapshot.lease.as_ref().is_some_and(|lease| lease.worker == *worker);
+        self.inner.read().entries.values().filter(is_its).cloned().collect()
     }
 
     /// All entries.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{ErrorCode, Failure, WorkerId};
+use codegen_types::{ErrorCode, Failure, SessionId, WorkerId};
 use coordinator_core::placement::Requirements;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -22,8 +22,8 @@ const WAITERS_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wants {
     pub(super) requirements: Requirements,
-    /// The worker that has its files: no other will do.
-    pub(super) prefer: Option<WorkerId>,
+    /// Which session is to be opened again, and the worker that has its files: no other will do.
+    pub(super) prefer: Option<(WorkerId, SessionId)>,
 }
 
 /// Who waits, those first that came first.
@@ -94,12 +94,13 @@ impl Shared {
         let begun = Instant::now();
         let (mut changes, mut left) = (self.fleet.changes(), self.waiting.left.subscribe());
         let mut place: Option<Place> = None;
+        let prefer = wants.prefer.as_ref().map(|(worker, session)| (worker, *session));
         loop {
             changes.borrow_and_update();
             left.borrow_and_update();
             let failure = match self.waiting.ahead(place.as_ref(), &wants) {
                 Some(why) => why,
-                None => match self.fleet.reserve(&wants.requirements, wants.prefer.as_ref()) {
+                None => match self.fleet.reserve(&wants.requirements, prefer) {
                     Ok(slot) => return Ok(slot),
                     Err(failure) => failure,
                 },

@@ -79,9 +79,13 @@ pub enum DispatchEnd {
 
 /// What the workers do for sessions.
 pub trait Fleet: Send + Sync + 'static {
-    /// Finds a worker with a free slot and reserves it. `prefer` is the worker that has the session's files: when it
-    /// is given, no other worker will do.
-    fn reserve(&self, requirements: &Requirements, prefer: Option<&WorkerId>) -> Result<Box<dyn Reservation>, Failure>;
+    /// Finds a worker with a free slot and reserves it. `prefer` is the worker that has the files of that session: when
+    /// it is given, no other worker will do, and a slot that the session has there still counts as free.
+    fn reserve(
+        &self,
+        requirements: &Requirements,
+        prefer: Option<(&WorkerId, SessionId)>,
+    ) -> Result<Box<dyn Reservation>, Failure>;
 
     /// Changes whenever reserving may give something else than before.
     fn changes(&self) -> watch::Receiver<()>;

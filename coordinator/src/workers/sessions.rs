@@ -35,9 +35,13 @@ const AGAIN_SOON: Duration = Duration::from_secs(5);
 const AGAIN_LATER: Duration = Duration::from_secs(60);
 
 impl Fleet for Workers {
-    fn reserve(&self, requirements: &Requirements, prefer: Option<&WorkerId>) -> Result<Box<dyn Reservation>, Failure> {
+    fn reserve(
+        &self,
+        requirements: &Requirements,
+        prefer: Option<(&WorkerId, SessionId)>,
+    ) -> Result<Box<dyn Reservation>, Failure> {
         let reserved = self.inner.registry.write().reserve(requirements, prefer);
-        let (worker, incarnation) = reserved.map_err(|unplaced| self.inner.no_place(&unplaced, prefer))?;
+        let (worker, incarnation) = reserved.map_err(|unplaced| self.inner.no_place(&unplaced, prefer.is_some()))?;
         Ok(Box::new(Slot { inner: Arc::clone(&self.inner), worker, incarnation }))
     }
 
@@ -215,19 +219,19 @@ impl Inner {
         Failure::new(ErrorCode::WorkerUnavailable, self.explain(why))
     }
 
-    fn no_place(&self, unplaced: &Unplaced, prefer: Option<&WorkerId>) -> Failure {
-        let why = match (prefer, unplaced.reasons.first()) {
-            (Some(_), None) => "the worker that has the session's files has not joined".to_owned(),
-            (Some(_), Some((_, Unfit::Admittance(_)))) => {
+    fn no_place(&self, unplaced: &Unplaced, is_again: bool) -> Failure {
+        let why = match (is_again, unplaced.reasons.first()) {
+            (true, None) => "the worker that has the session's files has not joined".to_owned(),
+            (true, Some((_, Unfit::Admittance(_)))) => {
                 "the worker that has the session's files is being drained; they are kept there".to_owned()
             }
-            (Some(_), Some(_)) => format!("the session's files are on one worker, and it has no place: {unplaced}"),
-            (None, _) => unplaced.to_string(),
+            (true, Some(_)) => format!("the session's files are on one worker, and it has no place: {unplaced}"),
+            (false, _) => unplaced.to_string(),
         };
         let (code, next, again) = match unplaced.missing() {
             Missing::Isolation => return self.too_weak(unplaced),
             Missing::Workers => (ErrorCode::WorkerUnavailable, "try again shortly", AGAIN_SHORTLY),
-            Missing::Capability if prefer.is_some() => {
+            Missing::Capability if is_again => {
                 (ErrorCode::WorkerUnavailable, "the operator has to say when it is back", AGAIN_LATER)
             }
             Missing::Capability => (ErrorCode::NoCapacity, "the operator has to add a worker that fits", AGAIN_LATER),

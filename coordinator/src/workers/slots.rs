@@ -43,6 +43,12 @@ impl SlotBook {
         Slots { total: self.total, used, reserved: self.promised }
     }
 
+    /// As for a session that is to be opened again: the slot that it may have still is its own.
+    pub(crate) fn view_for(&self, session: SessionId) -> Slots {
+        let slots = self.view();
+        Slots { used: slots.used - u32::from(self.sessions.contains_key(&session)), ..slots }
+    }
+
     pub(crate) fn reserve(&mut self) {
         self.promised += 1;
     }

@@ -71,15 +71,31 @@ async fn the_worker_with_the_files_is_the_only_one_that_will_do() {
     let mut rig = Rig::new(WorkersOptions::default()).await;
     rig.joined(Spec::named("a")).await;
     let full = rig.joined(Spec { sessions_max: 1, ..Spec::named("b") }).await;
-    let reservation = rig.workers.reserve(&requirements(), Some(&full.spec.id)).unwrap();
+    let session = SessionId::mint();
+    let reservation = rig.workers.reserve(&requirements(), Some((&full.spec.id, session))).unwrap();
     assert_eq!(reservation.worker().0, &full.spec.id);
     let code = |prefer: &str| {
         let prefer: WorkerId = prefer.parse().unwrap();
-        rig.workers.reserve(&requirements(), Some(&prefer)).err().map(|failure| failure.code)
+        rig.workers.reserve(&requirements(), Some((&prefer, session))).err().map(|failure| failure.code)
     };
     assert_eq!(code("b"), Some(ErrorCode::NoCapacity));
     assert_eq!(code("c"), Some(ErrorCode::WorkerUnavailable), "it has not joined");
     assert_eq!(code("a"), None);
+}
+
+#[tokio::test]
+async fn a_session_that_still_has_its_slot_on_a_full_worker_is_opened_again_in_it() {
+    let mut rig = Rig::new(WorkersOptions::default()).await;
+    let double = rig.joined(Spec { sessions_max: 1, ..Spec::named("a") }).await;
+    let (session, other) = (SessionId::mint(), SessionId::mint());
+    rig.open(session, &lease(&double, 1)).await.unwrap();
+    let reserve = |session| rig.workers.reserve(&requirements(), Some((&double.spec.id, session)));
+    assert_eq!(reserve(other).err().unwrap().code, ErrorCode::NoCapacity);
+    let reservation = reserve(session).unwrap();
+    rig.open(session, &lease(&double, 2)).await.unwrap();
+    drop(reservation);
+    let slots = rig.workers.snapshot()[0].slots;
+    assert_eq!((slots.used, slots.reserved), (1, 0));
 }
 
 #[tokio::test]

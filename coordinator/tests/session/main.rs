@@ -5,6 +5,7 @@
 mod approvals;
 mod calls;
 mod faults;
+mod following;
 mod lifecycle;
 mod quotas;
 mod recovery;

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::EventKind;
-use codegen_types::{ErrorCode, SessionId, TaskId};
+use codegen_types::{Epoch, ErrorCode, HeldSession, SessionId, TaskId};
 use coordinator::session::{SessionOptions, TaskCall, TaskPhase};
+use coordinator::workers::WorkerEvent;
 use coordinator_core::task::TaskState;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::restart::{after_kill, ground, records};
-use super::rig::{Double, Rig, Script, ann, call, code, keyed, options, stdout, until};
+use super::rig::{Double, Ground, Rig, Script, ann, call, code, keyed, options, stdout, until};
 
 /// A server that was killed while a task ran on a worker that runs by itself, and the files that it left.
 struct Killed {
@@ -160,8 +161,7 @@ async fn no_worker_tells_how_a_task_of_another_ended() {
 
 #[tokio::test]
 async fn the_sessions_of_a_worker_that_is_gone_are_lost_say_so_and_come_back_with_it() {
-    let rig =
-        Rig::with(super::rig::Ground { fleet: Double::apart(), ..super::rig::Ground::in_memory() }, options()).await;
+    let rig = Rig::with(Ground { fleet: Double::apart(), ..Ground::in_memory() }, options()).await;
     let session = rig.create().await.id;
     let life = rig.fleet.rejoin(&[]);
     rig.news.send(rig.fleet.leave()).await.unwrap();
@@ -177,10 +177,91 @@ async fn the_sessions_of_a_worker_that_is_gone_are_lost_say_so_and_come_back_wit
     assert_eq!(rig.fleet.opened().len(), 2, "by a new lease");
 }
 
+/// The end of the life that an event tells of, of a worker that was cut off and does not know.
+fn cut_off(life: &WorkerEvent) -> WorkerEvent {
+    let (WorkerEvent::Joined { worker, incarnation, .. } | WorkerEvent::Gone { worker, incarnation }) = life;
+    WorkerEvent::Gone { worker: worker.clone(), incarnation: *incarnation }
+}
+
+#[tokio::test]
+async fn a_worker_that_was_cut_off_ends_what_is_at_rest_or_over_here() {
+    let rig = Rig::with(Ground { fleet: Double::apart(), ..Ground::in_memory() }, options()).await;
+    let (rests, over, unheard) = (rig.create().await.id, rig.create().await.id, SessionId::mint());
+    let mut life = rig.fleet.rejoin(&[]);
+    rig.news.send(cut_off(&life)).await.unwrap();
+    rig.reaches(over, "lost").await;
+    rig.sessions.close(&ann(), over).await.unwrap();
+    assert_eq!((rig.state(over), rig.fleet.closed().len()), ("closed", 0));
+    let WorkerEvent::Joined { held, .. } = &mut life else { panic!("it joined") };
+    held.push(HeldSession { session: unheard, epoch: Epoch(7), open: true, tasks: vec![] });
+    rig.news.send(life).await.unwrap();
+    until("it has ended all three", || rig.fleet.closed().len() == 3).await;
+    let mut closed: Vec<_> = rig.fleet.closed().iter().map(|(lease, delete)| (lease.epoch.0, *delete)).collect();
+    closed.sort_unstable();
+    assert_eq!(closed, [(1, false), (1, true), (7, false)], "files of what is not on record are kept");
+    assert_eq!(stdout(&rig.run(call(rests)).await), "ok");
+}
+
+#[tokio::test]
+async fn processes_that_a_worker_could_not_be_asked_to_end_are_ended_later() {
+    let options = SessionOptions { cleanup_interval: Duration::from_millis(20), ..options() };
+    let rig = Rig::with(Ground { fleet: Double::apart(), ..Ground::in_memory() }, options).await;
+    let session = rig.create().await.id;
+    rig.fleet.fail_close(Some(codegen_types::Failure::new(ErrorCode::WorkerUnavailable, "its link is down")));
+    rig.sessions.shutdown().await;
+    assert_eq!((rig.state(session), rig.fleet.closed().len()), ("suspended", 0));
+    rig.fleet.fail_close(None);
+    until("it is asked again", || rig.fleet.closed().len() == 1).await;
+}
+
+#[tokio::test]
+async fn one_late_result_is_recorded_once_however_often_its_worker_joins_and_its_processes_end_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with(ground(dir.path(), Double::apart()).await, options()).await;
+    let session = rig.create().await.id;
+    let (given_up, gate) = (call(session), Arc::new(Notify::new()));
+    let task = given_up.task;
+    rig.fleet.script(Script::Vanish);
+    rig.fleet.script(Script::Gate(Arc::clone(&gate)));
+    assert_eq!(code(&rig.run(given_up).await), Some(ErrorCode::TaskOutcomeUnknown));
+    until("it is waited for", || rig.fleet.attached().len() == 1).await;
+    let life = rig.fleet.rejoin(&[(session, task)]);
+    rig.news.send(cut_off(&life)).await.unwrap();
+    rig.reaches(session, "lost").await;
+    for _ in 0..300 {
+        rig.news.send(life.clone()).await.unwrap();
+    }
+    rig.reaches(session, "suspended").await;
+    assert!(rig.fleet.closed().is_empty(), "what runs there may still be heard of");
+    gate.notify_one();
+    until("its processes are ended", || rig.fleet.closed().len() == 1).await;
+    let resolved = records(dir.path()).into_iter().filter(|record| record.kind == EventKind::TaskResolved).count();
+    assert_eq!((resolved, rig.fleet.attached().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_task_that_goes_on_for_long_does_not_hold_up_the_late_results_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with(ground(dir.path(), Double::apart()).await, options()).await;
+    let session = rig.create().await.id;
+    let mut tasks = Vec::new();
+    for given_up in [call(session), call(session)] {
+        tasks.push((session, given_up.task));
+        rig.fleet.script(Script::Vanish);
+        rig.fleet.script(Script::Vanish);
+        rig.run(given_up).await;
+        until("it was waited for once more", || rig.fleet.attached().len() == tasks.len()).await;
+    }
+    rig.fleet.script(Script::Hang);
+    rig.fleet.script(Script::Say("late"));
+    rig.news.send(rig.fleet.rejoin(&tasks)).await.unwrap();
+    let resolved = || records(dir.path()).iter().any(|record| record.kind == EventKind::TaskResolved);
+    until("the one that has ended is known", resolved).await;
+}
+
 #[tokio::test]
 async fn a_worker_that_cannot_be_reached_keeps_what_runs_in_its_sessions() {
-    let rig =
-        Rig::with(super::rig::Ground { fleet: Double::apart(), ..super::rig::Ground::in_memory() }, options()).await;
+    let rig = Rig::with(Ground { fleet: Double::apart(), ..Ground::in_memory() }, options()).await;
     let session = rig.create().await.id;
     rig.fleet.script(Script::NotStarted);
     assert_eq!(stdout(&rig.run(call(session)).await), "ok", "it was sent once more");

@@ -161,10 +161,16 @@ fn away() -> Failure {
 }
 
 impl Fleet for Double {
-    fn reserve(&self, _: &Requirements, prefer: Option<&WorkerId>) -> Result<Box<dyn Reservation>, Failure> {
+    fn reserve(
+        &self,
+        _: &Requirements,
+        prefer: Option<(&WorkerId, SessionId)>,
+    ) -> Result<Box<dyn Reservation>, Failure> {
         let worker = self.inner.lock().worker.clone();
         match worker {
-            Some((worker, life)) if prefer.is_none_or(|prefer| *prefer == worker) => Ok(Box::new(Slot(worker, life))),
+            Some((worker, life)) if prefer.is_none_or(|(prefer, _)| *prefer == worker) => {
+                Ok(Box::new(Slot(worker, life)))
+            }
             Some(_) | None => Err(away()),
         }
     }

@@ -141,11 +141,13 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    fn lease(&self, epoch: Epoch) -> Lease {
+    /// The lease of a session that is assigned there under this epoch.
+    pub fn lease(&self, epoch: Epoch) -> Lease {
         Lease { worker: self.worker.clone(), incarnation: self.incarnation, epoch }
     }
 
-    fn is_of(&self, lease: &Lease) -> bool {
+    /// Whether a lease is of this life of this worker.
+    pub fn is_of(&self, lease: &Lease) -> bool {
         self.worker == lease.worker && self.incarnation == lease.incarnation
     }
 }
@@ -223,6 +225,11 @@ pub enum Input {
         at: Assignment,
         /// Whether it has this session's files.
         files: Files,
+    },
+    /// A life of its worker still has processes of it, or may have them.
+    ProcessesLeft {
+        /// Which.
+        at: Assignment,
     },
     /// A life of a worker is over.
     WorkerGone {

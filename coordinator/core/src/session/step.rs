@@ -43,6 +43,7 @@ fn absent(input: &Input, now: i64) -> Stepped {
         | Input::ServerStopping
         | Input::ServerStarted { .. }
         | Input::WorkerJoined { .. }
+        | Input::ProcessesLeft { .. }
         | Input::WorkerGone { .. }
         | Input::Misplaced { .. }
         | Input::CloseRequested { .. }
@@ -89,6 +90,7 @@ fn opening(session: &Session, lease: &Lease, purpose: Purpose, input: &Input, no
         Input::IdleSweep
         | Input::WorkerDraining { .. }
         | Input::WorkerJoined { .. }
+        | Input::ProcessesLeft { .. }
         | Input::WorkerGone { .. }
         | Input::Misplaced { .. }
         | Input::CloseDone
@@ -134,7 +136,8 @@ fn ready(session: &Session, lease: &Lease, input: &Input, now: i64, rules: &Rule
         }
         Input::WorkerGone { at, tie: Tie::Apart } if at.is_of(lease) => lose(session, lease, LostWhy::WorkerGone, now),
         Input::Misplaced { at } if at.is_of(lease) => suspend(session, lease, SuspendReason::Misplaced, vec![]),
-        Input::WorkerGone { .. } | Input::Misplaced { .. } => Err(Refusal::NotDue),
+        // They are what it is ready with.
+        Input::ProcessesLeft { .. } | Input::WorkerGone { .. } | Input::Misplaced { .. } => Err(Refusal::NotDue),
         Input::CloseRequested { present } => begin_close(session, lease, CloseReason::Requested, *present),
         Input::CloseDone | Input::CloseFailed | Input::RetentionSweep { .. } => Err(Refusal::NotDue),
     }
@@ -160,6 +163,11 @@ fn suspended(session: &Session, lease: &Lease, input: &Input, now: i64) -> Stepp
         Input::WorkerJoined { at, files: Files::Missing } if at.worker == lease.worker => {
             lose(session, lease, LostWhy::FilesMissing, now)
         }
+        // Where a task that outlived its server goes on, they are its own.
+        Input::ProcessesLeft { at } if at.is_of(lease) && session.running.is_empty() => {
+            let effects = vec![Effect::EndProcesses { lease: lease.clone() }];
+            Ok(Transition { next: session.clone(), event: None, effects })
+        }
         // Whichever life of it that was: the files were on its disk.
         Input::WorkerGone { at, tie: Tie::Apart } if at.worker == lease.worker => {
             lose(session, lease, LostWhy::WorkerGone, now)
@@ -171,6 +179,7 @@ fn suspended(session: &Session, lease: &Lease, input: &Input, now: i64) -> Stepp
         | Input::ServerStopping
         | Input::ServerStarted { .. }
         | Input::WorkerJoined { .. }
+        | Input::ProcessesLeft { .. }
         | Input::WorkerGone { .. }
         | Input::Misplaced { .. }
         | Input::CloseDone
@@ -198,6 +207,11 @@ fn lost(session: &Session, lease: &Lease, why: LostWhy, input: &Input, now: i64)
             // What the same life has now under that name is not what was lost.
             (Files::Kept | Files::Missing, LostWhy::FilesMissing) => Err(Refusal::NotDue),
         },
+        // As when it was opened anew, and its worker was not reached to undo that.
+        Input::ProcessesLeft { at } if at.is_of(lease) => {
+            let effects = vec![Effect::EndProcesses { lease: lease.clone() }];
+            Ok(Transition { next: session.clone(), event: None, effects })
+        }
         // There is nothing to delete.
         Input::CloseRequested { .. } => close(session, CloseReason::Requested, now, vec![]),
         Input::RetentionSweep { .. } => close(session, CloseReason::Expired, now, vec![]),
@@ -206,6 +220,7 @@ fn lost(session: &Session, lease: &Lease, why: LostWhy, input: &Input, now: i64)
         | Input::ServerStopping
         | Input::ServerStarted { .. }
         | Input::WorkerJoined { .. }
+        | Input::ProcessesLeft { .. }
         | Input::WorkerGone { .. }
         | Input::Misplaced { .. }
         | Input::CloseDone
@@ -239,6 +254,7 @@ fn closing(session: &Session, lease: &Lease, reason: CloseReason, input: &Input,
         Input::RetentionSweep { .. } => close(session, reason, now, vec![]),
         Input::WorkerDraining { .. }
         | Input::ServerStopping
+        | Input::ProcessesLeft { .. }
         | Input::WorkerGone { .. }
         | Input::Misplaced { .. }
         | Input::CloseFailed => Err(Refusal::NotDue),
@@ -265,6 +281,7 @@ fn closed(session: &Session, input: &Input, now: i64) -> Stepped {
         | Input::ServerStopping
         | Input::ServerStarted { .. }
         | Input::WorkerJoined { .. }
+        | Input::ProcessesLeft { .. }
         | Input::WorkerGone { .. }
         | Input::Misplaced { .. }
         | Input::CloseDone

@@ -58,6 +58,10 @@ pub struct Coordinator {
     opening_since: BTreeMap<SessionId, u64>,
     unlogged: Vec<(TaskId, u64)>,
     again: Vec<TaskId>,
+    /// Sessions that a life of a worker still had processes of when it joined.
+    left: BTreeMap<SessionId, Assignment>,
+    /// Tasks that were given up, and whose worker was asked for them.
+    resolving: BTreeSet<TaskId>,
     /// What is to be sent, each to a worker by a link.
     pub outbox: Vec<(usize, u64, Message)>,
     calls: u64,
@@ -289,8 +293,42 @@ impl Coordinator {
                 asked.push((*task, row.session, lease));
             }
         }
+        self.resolving.retain(|task| self.tasks[task].lease.incarnation != incarnation);
         for (task, session, lease) in asked {
+            if self.tasks[&task].state.is_over() {
+                self.resolving.insert(task);
+            }
             self.call_about(task, |call| Message::Attach { task, call, session, lease });
+        }
+        self.end_unasked(worker, &at, held, ground);
+    }
+
+    /// Has a worker end what it goes on with unasked.
+    fn end_unasked(&mut self, worker: usize, at: &Assignment, held: &[Held], ground: &Ground) {
+        for Held { session, epoch, open, .. } in held {
+            let is_closed = self.sessions.get(session).is_some_and(|s| matches!(s.state, SessionState::Closed { .. }));
+            if is_closed && ground.flaw != Some(Flaw::ForgetsTheClosed) {
+                self.post(worker, Message::Close { session: *session, lease: at.lease(*epoch), delete: true });
+            } else if *open && ground.flaw != Some(Flaw::LeavesProcesses) {
+                self.left.insert(*session, at.clone());
+            }
+        }
+    }
+
+    /// What is at rest ends its processes, once none of its tasks is waited for any more.
+    fn end_left(&mut self, now: u64, ground: &mut Ground) {
+        let waits = |session: &SessionId| self.resolving.iter().any(|task| self.tasks[task].session == *session);
+        let due: Vec<SessionId> = self.left.keys().filter(|session| !waits(session)).copied().collect();
+        for session in due {
+            let at = self.left[&session].clone();
+            let is_present = |entry: &Entry| entry.incarnation == at.incarnation;
+            let is_busy = !self.sessions[&session].running.is_empty();
+            if !self.workers.get(&number(&at.worker)).is_some_and(is_present)
+                || self.happen(session, &Input::ProcessesLeft { at }, now, ground)
+                || !is_busy
+            {
+                self.left.remove(&session);
+            }
         }
     }
 
@@ -310,6 +348,10 @@ impl Coordinator {
     }
 
     pub fn take(&mut self, worker: usize, message: Message, now: u64, ground: &mut Ground) {
+        if let Message::Ended { task, .. } | Message::NotStarted { task, .. } | Message::NotTold { task, .. } = &message
+        {
+            self.resolving.remove(task);
+        }
         match message {
             Message::Opened { session, lease, created } => {
                 let files = if created { Files::Missing } else { Files::Kept };
@@ -335,7 +377,8 @@ impl Coordinator {
                 let at = Assignment { worker: name(worker), incarnation: lease.incarnation };
                 let session = self.tasks[&task].session;
                 if self.sessions[&session].running.len() < 2 && ground.random.one_in(2) {
-                    self.happen(session, &Input::Misplaced { at }, now, ground);
+                    self.happen(session, &Input::Misplaced { at: at.clone() }, now, ground);
+                    self.left.insert(session, at);
                 }
                 self.not_started(task, ErrorCode::SessionNotFound, now, ground);
             }
@@ -384,6 +427,7 @@ impl Coordinator {
             self.awaited.remove(&worker);
             self.gone(worker, life, now, ground);
         }
+        self.end_left(now, ground);
         self.open_promised(now, ground);
         self.give_up_openings(now, ground);
         for task in std::mem::take(&mut self.again) {
@@ -409,6 +453,7 @@ impl Coordinator {
             self.happen(id, &Input::WorkerGone { at: at.clone(), tie: Tie::Apart }, now, ground);
         }
         self.give_up(life, now, ground);
+        self.resolving.retain(|task| self.tasks[task].lease.incarnation != life);
     }
 
     fn open_promised(&mut self, now: u64, ground: &mut Ground) {

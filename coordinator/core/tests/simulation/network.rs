@@ -1,7 +1,7 @@
 //! A network that delays, reorders and duplicates, and is cut for a while. Everything that is lost breaks the link that
 //! it was lost on, as a connection does.
 
-use codegen_types::{Incarnation, Lease, SessionId, TaskId};
+use codegen_types::{Epoch, Incarnation, Lease, SessionId, TaskId};
 
 use crate::random::Random;
 
@@ -74,6 +74,9 @@ pub enum Message {
 #[derive(Debug, Clone)]
 pub struct Held {
     pub session: SessionId,
+    pub epoch: Epoch,
+    /// Whether it has processes.
+    pub open: bool,
     pub tasks: Vec<TaskId>,
 }
 

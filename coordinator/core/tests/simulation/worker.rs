@@ -54,12 +54,32 @@ impl Worker {
         *self = Self { disk, link: self.link, ..Self::new(self.number, life, self.slots) };
     }
 
+    /// Its link is broken: what still comes by it is not heard.
+    pub fn unlink(&mut self) {
+        self.linked = false;
+        self.link += 1;
+    }
+
     pub fn register(&mut self) -> Message {
         self.link += 1;
         let tasks =
             |of: SessionId| self.tasks.iter().filter(move |(_, t)| t.session == of).map(|(id, _)| *id).collect();
-        let held = self.disk.iter().map(|session| Held { session: *session, tasks: tasks(*session) }).collect();
-        Message::Register { incarnation: self.incarnation, held }
+        let held = |session: &SessionId| Held {
+            session: *session,
+            epoch: self.newest(*session).unwrap_or_default(),
+            open: self.open.contains_key(session),
+            tasks: tasks(*session),
+        };
+        Message::Register { incarnation: self.incarnation, held: self.disk.iter().map(held).collect() }
+    }
+
+    /// The sessions that have processes here, and by which lease.
+    pub fn open_sessions(&self) -> impl Iterator<Item = (SessionId, Epoch)> {
+        self.open.iter().map(|(session, (epoch, _))| (*session, *epoch))
+    }
+
+    pub fn has_files(&self, session: SessionId) -> bool {
+        self.disk.contains(&session)
     }
 
     /// Time has passed: gives what is to be told.

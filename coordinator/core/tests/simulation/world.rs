@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use codegen_types::{Epoch, Incarnation, Lease, SessionId, TaskId, WorkerId};
-use coordinator_core::session::SessionState;
+use coordinator_core::session::{CloseReason, Session, SessionState};
 use coordinator_core::task::TaskState;
 use uuid::Uuid;
 
@@ -33,16 +33,22 @@ pub enum Flaw {
     ForgetsReservations,
     /// A result is told before it is on disk.
     AnswersBeforeTheLog,
+    /// A worker that comes back is not asked to end what is at rest here.
+    LeavesProcesses,
+    /// A worker that comes back is not told of what was closed meanwhile.
+    ForgetsTheClosed,
 }
 
 impl Flaw {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::WorkerForgetsIds,
         Self::RunsAgain,
         Self::CallsUnknownNotRun,
         Self::UsesAnEpochTwice,
         Self::ForgetsReservations,
         Self::AnswersBeforeTheLog,
+        Self::LeavesProcesses,
+        Self::ForgetsTheClosed,
     ];
 }
 
@@ -300,7 +306,7 @@ impl World {
         let noticed = silent.filter(|_| self.now.is_multiple_of(TIMING.keep_alive.as_secs())).collect::<Vec<_>>();
         for worker in self.network.broken.drain(..).chain(noticed) {
             self.coordinator.link_down(worker, self.now);
-            self.workers[worker].linked = false;
+            self.workers[worker].unlink();
         }
     }
 
@@ -322,6 +328,29 @@ impl World {
         for (task, told) in &ground.acknowledged {
             if self.coordinator.tasks.get(task).and_then(|row| row.result) != Some(*told) {
                 return Err(format!("the result of {task} was told and is lost"));
+            }
+        }
+        self.nothing_goes_on_unasked()
+    }
+
+    /// No worker that is there has processes of a session that does not know of them, or files of one that is over.
+    fn nothing_goes_on_unasked(&self) -> Result<(), String> {
+        for worker in self.workers.iter().filter(|worker| worker.linked) {
+            let knows = |session: &SessionId, epoch: Epoch| {
+                let state = self.coordinator.sessions.get(session).map(|session| &session.state);
+                matches!(state, Some(SessionState::Ready { lease } | SessionState::Opening { lease, .. })
+                    if (lease.incarnation, lease.epoch) == (worker.incarnation, epoch))
+            };
+            if let Some((session, _)) = worker.open_sessions().find(|(session, epoch)| !knows(session, *epoch)) {
+                return Err(format!("{session} goes on on worker {} unasked", worker.number));
+            }
+            // One that never was ready has nothing in it.
+            let is_over = |session: &Session| {
+                matches!(session.state, SessionState::Closed { reason: CloseReason::Requested, .. })
+            };
+            let over = self.coordinator.sessions.iter().filter(|(_, session)| is_over(session));
+            if let Some((session, _)) = over.into_iter().find(|(session, _)| worker.has_files(**session)) {
+                return Err(format!("{session} is closed, and worker {} has its files", worker.number));
             }
         }
         Ok(())

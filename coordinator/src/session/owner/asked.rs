@@ -7,6 +7,7 @@ use std::time::Duration;
 use codegen_types::{ErrorCode, Failure, Lease, TaskId};
 use coordinator_core::session::{Assignment, Input, LostWhy, Need, Refusal, SessionState, Tie};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Begun, By, Owner, Running};
@@ -16,9 +17,9 @@ use crate::session::update;
 use crate::session::waiting::Wants;
 
 impl Owner {
-    pub(super) async fn begin(&mut self, task: TaskId, by: By) -> Result<Begun, Failure> {
+    pub(super) async fn begin(&mut self, task: TaskId, by: By, asked: Instant) -> Result<Begun, Failure> {
         self.admit(&by)?;
-        self.make_ready().await?;
+        self.make_ready_for(asked).await?;
         let transition = self.decide(&Input::TaskStarted { task }).map_err(|refusal| self.refused(refusal))?;
         self.take(transition).await?;
         self.enter(task, by);
@@ -59,6 +60,8 @@ impl Owner {
             }
             let at = Assignment { worker: lease.worker.clone(), incarnation: lease.incarnation };
             self.happened(&Input::Misplaced { at }).await;
+            // It may have the session all the same; one that is opened again now replaces that.
+            self.left_over = true;
         }
         self.make_ready().await?;
         self.begun(task)
@@ -76,10 +79,25 @@ impl Owner {
         })
     }
 
+    /// Makes the session ready for a call that came then. Those that came while it could not be done have waited as long
+    /// as the one that it was tried for, and get its answer: a worker that is away costs them its patience once.
+    async fn make_ready_for(&mut self, asked: Instant) -> Result<(), Failure> {
+        if let Some((since, failure)) = &self.unready
+            && asked < *since
+            && !matches!(self.session.state, SessionState::Ready { .. })
+        {
+            return Err(failure.clone());
+        }
+        let ready = self.make_ready().await;
+        self.unready = ready.as_ref().err().map(|failure| (Instant::now(), failure.clone()));
+        ready
+    }
+
     /// Opens the session again if it has no processes.
     pub(super) async fn make_ready(&mut self) -> Result<(), Failure> {
         if let SessionState::Suspended { lease } = &self.session.state {
-            let wants = Wants { requirements: self.shared.options.requirements(), prefer: Some(lease.worker.clone()) };
+            let prefer = Some((lease.worker.clone(), self.row.id));
+            let wants = Wants { requirements: self.shared.options.requirements(), prefer };
             let slot = self.shared.reserve(wants, Duration::ZERO).await?;
             let (worker, incarnation) = slot.worker();
             let at = Assignment { worker: worker.clone(), incarnation };

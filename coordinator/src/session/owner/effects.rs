@@ -1,7 +1,7 @@
 //! What an owner does after a step was recorded, stored and published.
 
 use codegen_types::Lease;
-use coordinator_core::session::{Effect, Files, Input};
+use coordinator_core::session::{Assignment, Effect, Files, Input, SessionState};
 
 use super::Owner;
 
@@ -11,7 +11,9 @@ impl Owner {
         match effect {
             Effect::Open { lease } => Some(self.open(lease).await),
             Effect::EndProcesses { lease } => {
-                if let Some(bytes) = self.ask_to_close(lease, false).await {
+                let ended = self.ask_to_close(lease, false).await;
+                self.left_over = ended.is_none();
+                if let Some(bytes) = ended {
                     self.note_size(bytes).await;
                 }
                 None
@@ -32,6 +34,20 @@ impl Owner {
         }
     }
 
+    /// Asks once more for what its worker did not answer, or said itself. Tasks that were given up may still end there
+    /// and be heard: their processes are theirs until then.
+    pub(super) async fn end_left(&mut self) {
+        let (SessionState::Suspended { lease } | SessionState::Lost { lease, .. }) = &self.session.state else {
+            return;
+        };
+        let (worker, incarnation) = (lease.worker.clone(), lease.incarnation);
+        // What another life of it has is another matter, and one that comes back says what it has.
+        self.left_over &= self.shared.present(&worker) == Some(incarnation);
+        if self.left_over && !self.shared.resolving.has_of(self.row.id) {
+            self.happened(&Input::ProcessesLeft { at: Assignment { worker, incarnation } }).await;
+        }
+    }
+
     async fn open(&mut self, lease: Lease) -> Input {
         let epoch = lease.epoch;
         let options = &self.shared.options;
@@ -39,6 +55,7 @@ impl Owner {
             Ok(opened) => {
                 self.row.isolation = Some(opened.isolation);
                 self.open_failure = None;
+                self.left_over = false;
                 let files = if opened.workspace_created { Files::Missing } else { Files::Kept };
                 Input::Opened { epoch, files }
             }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{SessionSnapshot, UpdateSession};
+use super::news::OwnerNews;
 use super::receipt::{Charge, Receipt};
 use super::record::{self, Sharing};
 use super::{Shared, now_ms, unavailable};
@@ -35,8 +36,8 @@ type Reply<T> = oneshot::Sender<Result<T, Failure>>;
 
 /// What an owner is asked.
 pub(in crate::session) enum Message {
-    /// A task begins: make the session ready for it.
-    Begin { task: TaskId, by: By, reply: Reply<Begun> },
+    /// A task begins, which was asked for then: make the session ready for it.
+    Begin { task: TaskId, by: By, asked: Instant, reply: Reply<Begun> },
     /// A task that began did not reach its worker: make the session ready once more.
     Renew { task: TaskId, lease: Lease, why: ErrorCode, reply: Reply<Begun> },
     /// A task that an earlier server had begun under this lease may still run.
@@ -51,6 +52,8 @@ pub(in crate::session) enum Message {
     Unshare { with: Principal, reply: Reply<Arc<SessionSnapshot>> },
     /// End it for good.
     Close { reply: Reply<Arc<SessionSnapshot>> },
+    /// Processes of it that its worker was not seen to end are to be ended.
+    EndLeft,
     /// Something else happened to it.
     Happened { input: Input },
     /// The server goes down: end its processes, then say so.
@@ -96,6 +99,10 @@ pub(in crate::session) struct Owner {
     stored_ms: i64,
     /// Why it could not be opened last.
     open_failure: Option<Failure>,
+    /// Why it could not be made ready last, and since when this is known.
+    unready: Option<(Instant, Failure)>,
+    /// Its worker may still have processes of it, though it is at rest.
+    left_over: bool,
     forgotten: bool,
 }
 
@@ -109,10 +116,23 @@ impl Owner {
             ttl_ms: row.ttl_ms,
             tasks: row.tasks,
         };
-        let (running, writer, sharing, open_failure) = Default::default();
+        let (running, writer, sharing, open_failure, unready) = Default::default();
         let receipt = Arc::new(row.receipt.clone());
         let stored_ms = row.last_used_ms;
-        Self { shared, stored_ms, row, session, running, writer, sharing, receipt, open_failure, forgotten: false }
+        Self {
+            shared,
+            row,
+            session,
+            running,
+            writer,
+            sharing,
+            receipt,
+            stored_ms,
+            open_failure,
+            unready,
+            left_over: false,
+            forgotten: false,
+        }
     }
 
     /// Makes a new session: records and stores its first assignment, then opens it. The row's revision is 0.
@@ -154,14 +174,16 @@ impl Owner {
         })
     }
 
-    /// Serves the session until it is forgotten or the server stops.
-    pub(in crate::session) async fn run(mut self, mut mailbox: mpsc::Receiver<Message>) {
+    /// Serves the session until it is forgotten or the server stops. What becomes of its worker is heard first: it may
+    /// answer what waits in the mailbox.
+    pub(in crate::session) async fn run(mut self, mut mailbox: mpsc::Receiver<Message>, news: Arc<OwnerNews>) {
         let stopping = self.shared.supervisor.token();
         while !self.forgotten {
             let idle_at = self.idle_at();
             let message = tokio::select! {
                 // What was said before the process stops is still heard.
                 biased;
+                input = news.next() => Some(Message::Happened { input }),
                 message = mailbox.recv() => message,
                 () = stopping.cancelled() => None,
                 () = sleep_until(idle_at) => Some(Message::Happened { input: Input::IdleSweep }),
@@ -182,7 +204,7 @@ impl Owner {
     async fn serve(&mut self, message: Message) {
         // A caller that is gone needs no answer.
         match message {
-            Message::Begin { task, by, reply } => drop(reply.send(self.begin(task, by).await)),
+            Message::Begin { task, by, asked, reply } => drop(reply.send(self.begin(task, by, asked).await)),
             Message::Renew { task, lease, why, reply } => drop(reply.send(self.renew(task, &lease, why).await)),
             Message::Resume { task, lease, by, reply } => drop(reply.send(self.resume(task, lease, by).await)),
             Message::Ended { task, charge } => {
@@ -192,11 +214,17 @@ impl Owner {
                 self.writer.end(task, now_ms(), self.shared.options.writer_lease_ms());
                 self.happened(&Input::TaskEnded { task }).await;
                 self.running.remove(&task);
+                self.end_left().await;
             }
             Message::Update { update, reply } => drop(reply.send(self.update(update).await)),
             Message::Share { with, role, reply } => drop(reply.send(self.share(with, role).await)),
             Message::Unshare { with, reply } => drop(reply.send(self.unshare(with).await)),
             Message::Close { reply } => drop(reply.send(self.close().await)),
+            Message::EndLeft => self.end_left().await,
+            Message::Happened { input: Input::ProcessesLeft { at } } => {
+                self.left_over |= self.session.state.lease().is_some_and(|lease| at.is_of(lease));
+                self.end_left().await;
+            }
             Message::Happened { input } => self.happened(&input).await,
             Message::Stop { .. } => {}
         }

@@ -2,8 +2,10 @@
 //!
 //! A worker that runs by itself goes on with what it was sent. What an earlier server left open is taken up again as a
 //! running task (`resumed`) and ends by its worker's word, or as unknown when the worker does not come in time. What was
-//! given up as unknown gets one more record when its worker tells of it after all (`resolved`).
+//! given up as unknown gets one more record when its worker tells of it after all (`resolved`). A worker that joins is
+//! asked for what was given up, and to end what it still has though it is over here (`joining`).
 
+mod joining;
 mod resolved;
 mod resumed;
 
@@ -13,7 +15,8 @@ use codegen_audit::{Entry, Record};
 use codegen_types::{IsolationLevel, Lease, LogSeq, Principal, SessionId, TaskId, WorkerId};
 use coordinator_core::session::Tie;
 
-pub(super) use resolved::{WAITING_MAX, follow_offers, resolve_later};
+pub(super) use joining::{Joining, look_at, strangers};
+pub(super) use resolved::{Resolving, WAITING_MAX, resolve_later};
 pub(super) use resumed::resume;
 
 use super::Shared;

@@ -1,18 +1,23 @@
 //! Results that come after a task was given up as unknown.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::{EventKind, records};
-use codegen_types::{EventBody, HeldSession, Incarnation, TaskId, WorkerId};
+use codegen_types::{EventBody, HeldSession, Incarnation, SessionId, TaskId, WorkerId};
+use coordinator_core::session::Assignment;
 use coordinator_core::task::{TaskInput, TaskState};
-use tokio::sync::mpsc;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::Left;
 use super::resumed::store;
 use crate::session::Shared;
 use crate::session::outcome::{Traffic, describe, outcome_of};
+use crate::session::owner::Message;
 use crate::session::task::ended_row;
 use crate::session::transcript::Transcript;
 use crate::store::TaskRow;
@@ -28,39 +33,111 @@ const OFFERS_MAX: usize = 4_096;
 /// Events between the link and the transcript.
 const EVENTS: usize = 64;
 
+/// Late results of the tasks of one worker that are waited for at once: the places are not all for the one that never
+/// tells.
+const WAITING_OF_ONE_MAX: usize = 64;
+
+/// Tasks whose late results are being waited for, each by one follower, so that each is recorded once.
+#[derive(Default)]
+pub(in crate::session) struct Resolving {
+    tasks: Mutex<HashMap<TaskId, SessionId>>,
+    /// The places of each worker; those of a worker that none is taken of are not kept.
+    shares: Mutex<HashMap<WorkerId, Arc<Semaphore>>>,
+}
+
+/// A task that is waited for; no longer when dropped.
+pub(super) struct Following {
+    task: TaskId,
+    of: Arc<Resolving>,
+}
+
+impl Resolving {
+    /// Nothing when somebody waits for it already.
+    fn begin(self: &Arc<Self>, task: TaskId, session: SessionId) -> Option<Following> {
+        match self.tasks.lock().entry(task) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(place) => {
+                place.insert(session);
+                Some(Following { task, of: Arc::clone(self) })
+            }
+        }
+    }
+
+    /// Whether a task of that session may yet be heard of.
+    pub(in crate::session) fn has_of(&self, session: SessionId) -> bool {
+        self.tasks.lock().values().any(|of| *of == session)
+    }
+
+    fn share(&self, worker: &WorkerId) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock();
+        shares.retain(|_, share| Arc::strong_count(share) > 1);
+        let share = shares.entry(worker.clone()).or_insert_with(|| Arc::new(Semaphore::new(WAITING_OF_ONE_MAX)));
+        Arc::clone(share)
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.of.tasks.lock().remove(&self.task);
+    }
+}
+
+/// A place to wait for a late result, among those of its worker and among all.
+type Place = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+/// A result that a worker offers of a task that was given up.
+pub(super) struct Offer {
+    left: Left,
+    following: Following,
+}
+
 /// Goes on waiting for the result of a task that was given up, as long as that life of its worker may come back.
 pub(in crate::session) fn resolve_later(shared: &Arc<Shared>, left: Left) {
     let is_unknown = left.row.as_ref().is_some_and(|row| matches!(row.state, TaskState::Unknown { lease: Some(_) }));
-    let Ok(place) = Arc::clone(&shared.late).try_acquire_owned() else { return };
     if !is_unknown || !left.may_run() {
         return;
     }
-    let waiting = Arc::clone(shared);
-    shared.supervisor.spawn("late result", OnEnd::Ignore, async move {
-        resolve(&waiting, left).await;
-        drop(place);
-    });
+    let of_worker = shared.resolving.share(&left.lease.worker).try_acquire_owned();
+    let (Ok(of_worker), Ok(of_all)) = (of_worker, Arc::clone(&shared.late).try_acquire_owned()) else { return };
+    if let Some(following) = shared.resolving.begin(left.task, left.session) {
+        follow(shared, Offer { left, following }, (of_worker, of_all));
+    }
 }
 
-/// Asks a worker that has joined for what it offers and was given up before. What it names besides is not looked at.
-pub(in crate::session) fn follow_offers(
-    shared: &Arc<Shared>,
-    worker: &WorkerId,
-    incarnation: Incarnation,
-    held: &[HeldSession],
-) {
+/// What a worker that has joined offers and was given up before. What it names besides is not looked at.
+pub(super) async fn offers(shared: &Shared, at: &Assignment, held: &[HeldSession]) -> Vec<Offer> {
     let running = |task: &TaskId| shared.running.get(*task).is_some();
-    let offered: Vec<TaskId> =
-        held.iter().flat_map(|held| &held.tasks).copied().filter(|task| !running(task)).take(OFFERS_MAX).collect();
-    if offered.is_empty() {
-        return;
+    let offered = held.iter().flat_map(|held| &held.tasks).copied().filter(|task| !running(task)).take(OFFERS_MAX);
+    let mut offers = Vec::new();
+    for task in offered {
+        if let Some(left) = given_up(shared, task, &at.worker, at.incarnation).await
+            && let Some(following) = shared.resolving.begin(task, left.session)
+        {
+            offers.push(Offer { left, following });
+        }
     }
-    let (asking, worker) = (Arc::clone(shared), worker.clone());
-    shared.supervisor.spawn("offered results", OnEnd::Ignore, async move {
-        for task in offered {
-            if let Some(left) = given_up(&asking, task, &worker, incarnation).await {
-                resolve(&asking, left).await;
-            }
+    offers
+}
+
+/// Follows them all at once, as far as there are places, so that none waits for another that goes on for long.
+pub(super) async fn follow_all(shared: &Arc<Shared>, worker: &WorkerId, offers: Vec<Offer>) {
+    let share = shared.resolving.share(worker);
+    for offer in offers {
+        let Ok(of_worker) = Arc::clone(&share).acquire_owned().await else { return };
+        let Ok(of_all) = Arc::clone(&shared.late).acquire_owned().await else { return };
+        follow(shared, offer, (of_worker, of_all));
+    }
+}
+
+fn follow(shared: &Arc<Shared>, offer: Offer, place: Place) {
+    let (waiting, Offer { left, following }) = (Arc::clone(shared), offer);
+    shared.supervisor.spawn("late result", OnEnd::Ignore, async move {
+        let session = left.session;
+        resolve(&waiting, left).await;
+        drop((following, place));
+        if let Some(entry) = waiting.table.get(session) {
+            // What it left behind may end now. An owner that is gone has no session any more.
+            let _ = entry.owner.send(Message::EndLeft).await;
         }
     });
 }

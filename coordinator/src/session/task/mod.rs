@@ -58,7 +58,8 @@ impl Runner {
     pub(super) async fn run(self, begins: oneshot::Sender<()>, answer: impl FnOnce(TaskOutcome)) {
         let (task, admitted) = (self.call.task, Instant::now());
         let mut queued = self.span(Step::SessionQueue);
-        let begun = match self.ask(|reply| Message::Begin { task, by: self.by(), reply }).await {
+        let begun = match self.ask(|reply| Message::Begin { task, by: self.by(), asked: admitted.into(), reply }).await
+        {
             Ok(begun) => begun,
             Err(failure) => {
                 queued.fail(failure.code);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use codegen_types::{Capabilities, Incarnation, Runtime, WorkerId};
+use codegen_types::{Capabilities, Incarnation, Runtime, SessionId, WorkerId};
 use coordinator_core::placement::{self, Requirements, Unplaced, WorkerView};
 use coordinator_core::worker::Admittance;
 
@@ -24,11 +24,12 @@ impl Registry {
         }
     }
 
-    /// Chooses a worker and promises a slot of it. `prefer` has the session's files: no other will do.
+    /// Chooses a worker and promises a slot of it. `prefer` has that session's files: no other will do, and the slot
+    /// that the session may still have there is no hindrance.
     pub(crate) fn reserve(
         &mut self,
         requirements: &Requirements,
-        prefer: Option<&WorkerId>,
+        prefer: Option<(&WorkerId, SessionId)>,
     ) -> Result<(WorkerId, Incarnation), Unplaced> {
         let (worker, incarnation) = match prefer {
             None => {
@@ -36,9 +37,10 @@ impl Registry {
                     placement::place(requirements, self.workers.iter().map(|(id, entry)| self.view(id, entry)))?;
                 (chosen.id.clone(), chosen.incarnation)
             }
-            Some(worker) => {
+            Some((worker, session)) => {
                 let (id, entry) = self.workers.get_key_value(worker).ok_or_else(Unplaced::default)?;
-                let reopened = placement::reopen(requirements, &self.view(id, entry));
+                let view = WorkerView { slots: entry.slots.view_for(session), ..self.view(id, entry) };
+                let reopened = placement::reopen(requirements, &view);
                 reopened.map_err(|unfit| Unplaced { reasons: vec![(id.clone(), unfit)] })?;
                 (id.clone(), entry.incarnation)
             }
