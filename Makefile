@@ -14,6 +14,9 @@ TOOLS_DIR := $(CARGO_TARGET_DIR)/tools
 # Where `make install` puts the binary: for everybody when run by root, else for this user.
 PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
 
+# What the product is built and tested with; `cargo build` alone leaves it out.
+FEATURES := --features coordinator/k8s
+
 # How long `make soak` takes.
 SOAK_MINUTES ?= 10
 
@@ -32,7 +35,7 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 build: prerequisites ## build the release binary into ./bin/coordinator
-	cargo build --locked --release -p coordinator
+	cargo build --locked --release -p coordinator $(FEATURES)
 	install -D -m 755 $(CARGO_TARGET_DIR)/release/coordinator bin/coordinator
 
 install: build ## put the binary on the PATH, with manual pages and completions (PREFIX: /usr/local or ~/.local)
@@ -58,14 +61,14 @@ test: prerequisites ## run every test
 	export CODEGEN_TEST_INSPECTOR=$$inspector
 	suite=$$(tests/setup-npm $(TOOLS_DIR) conformance $(CONFORMANCE) conformance)
 	export CODEGEN_TEST_CONFORMANCE=$$suite
-	cargo build --locked -p coordinator -p worker
+	cargo build --locked -p coordinator -p worker $(FEATURES)
 	with_engine() { tests/with-engine $(TOOLS_DIR) $(CARGO_TARGET_DIR)/debug "$$@"; }
 	if cargo nextest --version >/dev/null 2>&1; then
-		with_engine cargo nextest run --locked --workspace --no-fail-fast
-		cargo test --locked --workspace --doc
+		with_engine cargo nextest run --locked --workspace $(FEATURES) --no-fail-fast
+		cargo test --locked --workspace $(FEATURES) --doc
 	else
 		echo "cargo-nextest is not installed; using cargo test"
-		with_engine cargo test --locked --workspace --no-fail-fast
+		with_engine cargo test --locked --workspace $(FEATURES) --no-fail-fast
 	fi
 
 conformance: prerequisites ## run the protocol's conformance suite, and print what passes (part of test)
@@ -73,11 +76,11 @@ conformance: prerequisites ## run the protocol's conformance suite, and print wh
 	CODEGEN_TEST_CONFORMANCE=$$suite cargo test --locked -p conformance --test suite -- --nocapture --test-threads=1
 
 bench: prerequisites ## measure beside peers and print the README's table (BENCH_SCALE=3: three times as long; BENCH_PARTS: some)
-	cargo build --locked --release -p coordinator -p bench-peers
+	cargo build --locked --release -p coordinator -p bench-peers $(FEATURES)
 	python3 tests/bench/bench.py $(CARGO_TARGET_DIR) $(BENCH_PARTS)
 
 soak: prerequisites ## work over every transport for a while, and say whether anything grows (SOAK_MINUTES=10)
-	cargo build --locked --release -p coordinator
+	cargo build --locked --release -p coordinator $(FEATURES)
 	python3 tests/soak/soak.py $(CARGO_TARGET_DIR)/release/coordinator $$(( $(SOAK_MINUTES) * 60 ))
 
 coverage: prerequisites ## say how much of core and audit the tests reach, by line (MISSED=1: list what they do not)
@@ -90,10 +93,11 @@ format: ## check the formatting
 	cargo fmt --all --check
 
 clippy: ## lint, with warnings denied
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets $(FEATURES) -- -D warnings
+	cargo clippy --locked -p coordinator -- -D warnings
 
 docs: ## build the documentation, with warnings denied
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace $(FEATURES) --no-deps --document-private-items
 
 deny: ## check licences, sources and advisories of all dependencies
 	deny=$$(dirname "$$(tests/setup $(TOOLS_DIR) deny $(CARGO_DENY))")/cargo-deny

@@ -4,7 +4,7 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(super) struct ProvisionFlags {
-    /// Who starts and ends other workers: none, or docker [env: PROVISION]
+    /// Who starts and ends other workers: none, docker or kubernetes [env: PROVISION]
     #[arg(long, value_name = "HOW", global = true, help_heading = "Settings")]
     provision: Option<String>,
 

@@ -1,14 +1,16 @@
 //! Whether the coordinator has workers started, and how.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coordinator_core::scaling::Scale;
 
 use super::grpc::{GrpcConfig, Plaintext};
 use super::layers::{ConfigError, Layers};
+use super::values::Why;
 use super::{settings, values};
-use crate::provision::docker::DockerOptions;
+use crate::provision::docker::{DockerOptions, Spoken};
+use crate::provision::kubernetes::KubernetesOptions;
 
 const DAY: u64 = 24 * 3600;
 
@@ -19,6 +21,8 @@ pub enum Provision {
     Nobody,
     /// The coordinator does, as containers of a Docker engine.
     Docker(Box<DockerOptions>),
+    /// The coordinator does, as pods of a StatefulSet.
+    Kubernetes(Box<KubernetesOptions>),
 }
 
 /// The word for each.
@@ -26,12 +30,14 @@ pub enum Provision {
 enum By {
     Nobody,
     Docker,
+    Kubernetes,
 }
 
 fn by(text: &str) -> Result<By, String> {
     match text {
         "none" => Ok(By::Nobody),
         "docker" => Ok(By::Docker),
+        "kubernetes" => Ok(By::Kubernetes),
         _ => Err("no such provisioner".to_owned()),
     }
 }
@@ -50,6 +56,8 @@ pub(super) fn read(layers: &mut Layers, grpc: &GrpcConfig, state_dir: &Path) -> 
     let network = layers.require(&settings::WORKER_NETWORK, values::text)?;
     let memory_bytes = layers.require(&settings::WORKER_MEMORY, values::bytes(64 << 20, 1 << 50))?;
     let coordinator = layers.get(&settings::WORKER_COORDINATOR, values::text)?;
+    let authority = layers.get(&settings::WORKER_TLS_CA, values::directory)?;
+    let statefulset = layers.require(&settings::WORKER_STATEFULSET, statefulset)?;
     Ok(match by {
         By::Nobody => Provision::Nobody,
         By::Docker => Provision::Docker(Box::new(DockerOptions {
@@ -57,9 +65,31 @@ pub(super) fn read(layers: &mut Layers, grpc: &GrpcConfig, state_dir: &Path) -> 
             image,
             network,
             coordinator,
-            plaintext: grpc.plaintext == Plaintext::Anywhere,
+            spoken: spoken(grpc, authority),
             memory_bytes,
             directory: state_dir.join("provision"),
         })),
+        By::Kubernetes => Provision::Kubernetes(Box::new(KubernetesOptions { scale, statefulset })),
     })
+}
+
+/// Workers are spoken to with TLS where the port has it. By what they check it the operator says, else it is the authority that
+/// workers are held to, else the certificate itself with those above it.
+fn spoken(grpc: &GrpcConfig, authority: Option<PathBuf>) -> Spoken {
+    match (&grpc.tls, grpc.plaintext) {
+        (Some(tls), _) => {
+            let known = || grpc.authority.clone().unwrap_or_else(|| tls.certificate.clone());
+            Spoken::Tls { authority: authority.unwrap_or_else(known) }
+        }
+        (None, Plaintext::Anywhere) => Spoken::PlaintextAnywhere,
+        (None, Plaintext::Local) => Spoken::PlaintextLocal,
+    }
+}
+
+/// A name as Kubernetes has them, since it becomes a part of a path.
+fn statefulset(text: &str) -> Result<String, Why> {
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_name = (1..=52).contains(&text.len()) && text.bytes().all(known);
+    let is_name = is_name && !text.starts_with('-') && !text.ends_with('-');
+    if is_name { Ok(text.to_owned()) } else { Err("not 1 to 52 small letters, digits or `-` between them".to_owned()) }
 }

@@ -59,7 +59,7 @@ settings! {
     EMBEDDED_WORKER { "embedded_worker", "EMBEDDED_WORKER", Some("--no-embedded-worker"), Some("on"),
         "on, or off: sessions are placed on workers of other hosts alone" }
     PROVISION { "provision", "PROVISION", Some("--provision"), Some("none"),
-        "none (workers join by themselves) or docker (the server starts and ends them)" }
+        "none (workers join by themselves), or docker or kubernetes (the server starts and ends them)" }
     WORKERS_MIN { "workers_min", "WORKERS_MIN", Some("--workers-min"), Some("1"), "a number from 0 to 1000" }
     WORKERS_MAX { "workers_max", "WORKERS_MAX", Some("--workers-max"), Some("4"), "a number from 1 to 1000" }
     WORKER_IMAGE { "worker_image", "WORKER_IMAGE", Some("--worker-image"), Some("codegen-mcp/worker:latest"),
@@ -68,6 +68,10 @@ settings! {
         "the name of a network of the engine" }
     WORKER_COORDINATOR { "worker_coordinator", "WORKER_COORDINATOR", Some("--worker-coordinator"), None,
         "where the containers of workers find this server, such as `172.17.0.1:50050`" }
+    WORKER_TLS_CA { "worker_tls_ca", "WORKER_TLS_CA", None, None,
+        "the absolute path of a file with certificates (PEM) by which containers of workers check this server" }
+    WORKER_STATEFULSET { "worker_statefulset", "WORKER_STATEFULSET", None, Some("worker"),
+        "the name of a StatefulSet in this server's namespace" }
     WORKER_SLOTS { "worker_slots", "WORKER_SLOTS", None, Some("16"), "a number from 1 to 4096" }
     WORKER_MEMORY { "worker_memory", "WORKER_MEMORY", None, Some("4GiB"),
         "a number of bytes or one with its unit such as `4GiB`, from 64MiB to 1024TiB" }

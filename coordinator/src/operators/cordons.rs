@@ -53,6 +53,12 @@ impl Cordons {
 }
 
 impl Operators {
+    /// What an operator said last about new work for a worker.
+    #[cfg(feature = "k8s")]
+    pub(crate) fn admittance(&self, worker: &WorkerId) -> Admittance {
+        self.0.cordons.table.read().get(worker).map_or(Admittance::Open, |row| row.admittance)
+    }
+
     /// Says what new work a worker gets from now on, whichever lives of it there are. It is in the log and in the store
     /// before it holds.
     ///

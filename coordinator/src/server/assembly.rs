@@ -31,8 +31,8 @@ use crate::identity::{Authenticator, Issuer, NoTrustedRoots, Tokens};
 use crate::mcp::{self, Services};
 use crate::operators::Operators;
 use crate::policy::{Gate, Hosts, Policies, PolicyError};
-use crate::provision::docker::{self, ProvisionError};
 use crate::provision::embedded::{Embedded, EmbeddedOptions};
+use crate::provision::{self, ProvisionError};
 use crate::reload::Reload;
 use crate::session::{SessionOptions, Sessions, SessionsDeps, StartError};
 use crate::store::sqlite::Sqlite;
@@ -249,10 +249,8 @@ impl Bound {
             .of_running(operators.clone());
         rest.clients.spawn("commands", OnEnd::Ignore, control.accept(listeners.control, rest.clients.clone()));
         let embedded = embedded.map(|options| Embedded::start(options, workers.clone(), &rest.core));
-        if let Provision::Docker(options) = provision {
-            let tokens = rest.authenticator.tokens().clone();
-            docker::start(*options, grpc_address, workers.clone(), sessions.clone(), tokens, &rest.core).await?;
-        }
+        let (found, kept, tokens) = (workers.clone(), sessions.clone(), rest.authenticator.tokens().clone());
+        provision::start(provision, grpc_address, found, kept, operators.clone(), tokens, &rest.core).await?;
         let package_indexes = Arc::clone(&rest.package_indexes);
         let options = mcp::Options { limits: rest.limits, yield_after, package_indexes, ..mcp::Options::default() };
         let services =

@@ -10,12 +10,15 @@ use bollard::query_parameters::{
     StopContainerOptionsBuilder,
 };
 
-use super::options::DockerOptions;
+use super::identity::WorkerFiles;
+use super::options::{DockerOptions, Spoken};
 
 /// The label that says whose a container is.
 const OWNER_LABEL: &str = "codegen-mcp.owner";
 /// Where a worker finds its token.
 const TOKEN_IN_CONTAINER: &str = "/run/secrets/worker-token";
+/// Where a worker finds the certificates by which it checks the coordinator.
+const AUTHORITY_IN_CONTAINER: &str = "/run/secrets/coordinator-ca.pem";
 /// What a worker's container may do, and no more.
 const SECCOMP: &str = include_str!("../../../../docker/seccomp-worker.json");
 /// Processes and threads of a worker with all of its sessions.
@@ -81,9 +84,9 @@ impl Engine {
     }
 
     /// Starts a worker.
-    pub(super) async fn start(&self, name: &str, token: &Path) -> Result<(), EngineError> {
+    pub(super) async fn start(&self, name: &str, files: &WorkerFiles) -> Result<(), EngineError> {
         let options = CreateContainerOptionsBuilder::default().name(name).build();
-        self.docker.create_container(Some(options), self.container(name, token)).await?;
+        self.docker.create_container(Some(options), self.container(name, files)).await?;
         Ok(self.docker.start_container(name, None).await?)
     }
 
@@ -99,10 +102,14 @@ impl Engine {
         Ok(self.docker.remove_container(name, Some(options)).await?)
     }
 
-    fn container(&self, name: &str, token: &Path) -> ContainerCreateBody {
-        let DockerOptions { image, plaintext, scale, .. } = &self.options;
+    fn container(&self, name: &str, files: &WorkerFiles) -> ContainerCreateBody {
+        let DockerOptions { image, spoken, scale, .. } = &self.options;
         let mut arguments = vec!["--coordinator".to_owned(), self.coordinator.clone()];
-        arguments.extend(plaintext.then(|| "--insecure-plaintext".to_owned()));
+        match spoken {
+            Spoken::PlaintextLocal => {}
+            Spoken::PlaintextAnywhere => arguments.push("--insecure-plaintext".to_owned()),
+            Spoken::Tls { .. } => arguments.extend(["--tls-ca".to_owned(), AUTHORITY_IN_CONTAINER.to_owned()]),
+        }
         let environment = vec![
             format!("WORKER_ID={name}"),
             format!("WORKER_TOKEN_FILE={TOKEN_IN_CONTAINER}"),
@@ -113,16 +120,19 @@ impl Engine {
             cmd: Some(arguments),
             env: Some(environment),
             labels: Some(HashMap::from([(OWNER_LABEL.to_owned(), self.owner.clone())])),
-            host_config: Some(self.confinement(token)),
+            host_config: Some(self.confinement(files)),
             ..ContainerCreateBody::default()
         }
     }
 
     /// As `docker/compose.yaml` has it: no capability, a read-only root, and what level full needs.
-    fn confinement(&self, token: &Path) -> HostConfig {
+    fn confinement(&self, files: &WorkerFiles) -> HostConfig {
+        let mounted = |path: &Path, place: &str| format!("{}:{place}:ro", path.display());
+        let authority = files.authority.as_deref().map(|path| mounted(path, AUTHORITY_IN_CONTAINER));
+        let binds = [mounted(&files.token, TOKEN_IN_CONTAINER)].into_iter().chain(authority).collect();
         let tmpfs = HashMap::from([("/tmp".to_owned(), "mode=1777,size=256m".to_owned())]);
         HostConfig {
-            binds: Some(vec![format!("{}:{TOKEN_IN_CONTAINER}:ro", token.display())]),
+            binds: Some(binds),
             network_mode: Some(self.options.network.clone()),
             memory: i64::try_from(self.options.memory_bytes).ok(),
             pids_limit: Some(PIDS_MAX),

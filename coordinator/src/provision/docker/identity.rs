@@ -1,12 +1,13 @@
 //! What a worker container joins with: a name of its own, and a token for that name alone, in a file that is mounted.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use codegen_types::{Failure, Incarnation};
 
+use super::options::Spoken;
 use crate::caller;
 use crate::identity::{NewToken, Scope, TokenState, Tokens};
 use crate::workers::BOUND_PREFIX;
@@ -31,18 +32,29 @@ pub(super) enum TokenError {
     Refused(Failure),
     #[error("its token cannot be written")]
     Write(#[from] io::Error),
+    #[error("the certificates by which it checks this server cannot be copied from {path}")]
+    Authority { path: PathBuf, source: io::Error },
+}
+
+/// The files that a worker's container is given.
+pub(super) struct WorkerFiles {
+    /// Its token.
+    pub(super) token: PathBuf,
+    /// The certificates by which it checks the coordinator, where TLS is spoken.
+    pub(super) authority: Option<PathBuf>,
 }
 
 /// Makes and withdraws what workers join with.
 pub(super) struct Identities {
     directory: PathBuf,
     owner: String,
+    authority: Option<PathBuf>,
     tokens: Tokens,
 }
 
 impl Identities {
     /// Of the coordinator to which this directory belongs. It is known by a random name that is kept there.
-    pub(super) fn open(directory: &Path, tokens: Tokens) -> Result<Self, OwnerError> {
+    pub(super) fn open(directory: &Path, spoken: &Spoken, tokens: Tokens) -> Result<Self, OwnerError> {
         let failed = |source| OwnerError { path: directory.to_owned(), source };
         // Its files are mounted by the engine, as root, whatever the mode of the directory is.
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
@@ -57,7 +69,11 @@ impl Identities {
             }
             Err(error) => return Err(failed(error)),
         };
-        Ok(Self { directory: directory.to_owned(), owner, tokens })
+        let authority = match spoken {
+            Spoken::PlaintextLocal | Spoken::PlaintextAnywhere => None,
+            Spoken::Tls { authority } => Some(authority.clone()),
+        };
+        Ok(Self { directory: directory.to_owned(), owner, authority, tokens })
     }
 
     /// By what the engine's containers of this coordinator are known.
@@ -70,8 +86,8 @@ impl Identities {
         format!("codegen-{}-{}", self.owner, random())
     }
 
-    /// Makes the token of a worker and gives the file that holds it.
-    pub(super) async fn issue(&self, name: &str) -> Result<PathBuf, TokenError> {
+    /// Makes the token of a worker and gives the file that holds it, with what else it needs.
+    pub(super) async fn issue(&self, name: &str) -> Result<WorkerFiles, TokenError> {
         let new = NewToken {
             principal: format!("{BOUND_PREFIX}{name}"),
             scopes: [Scope::Worker].into_iter().collect(),
@@ -85,7 +101,19 @@ impl Identities {
         if rustix::process::geteuid().is_root() {
             fchown(&file, Some(IMAGE_UID), Some(IMAGE_UID))?;
         }
-        Ok(path)
+        Ok(WorkerFiles { token: path, authority: self.copied_authority()? })
+    }
+
+    /// A copy of the authority's certificates that the image's user can read; anew each time, since they are replaced.
+    fn copied_authority(&self) -> Result<Option<PathBuf>, TokenError> {
+        let Some(path) = &self.authority else { return Ok(None) };
+        let failed = |source| TokenError::Authority { path: path.clone(), source };
+        let (copy, aside) = (self.directory.join("coordinator-ca.pem"), self.directory.join("coordinator-ca.pem.new"));
+        let certificates = fs::read(path).map_err(failed)?;
+        fs::write(&aside, certificates).map_err(failed)?;
+        fs::set_permissions(&aside, Permissions::from_mode(0o444)).map_err(failed)?;
+        fs::rename(&aside, &copy).map_err(failed)?;
+        Ok(Some(copy))
     }
 
     /// Withdraws the token of a worker that is gone.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use codegen_types::WorkerId;
-use coordinator_core::scaling::{self, Member, Phase, Scale, Step};
-use coordinator_core::worker::WorkerStatus;
+use coordinator_core::scaling::{self, Member, Scale, Step};
 use tokio::time::Instant;
 
 use super::engine::{Engine, EngineError, Found};
-use super::identity::Identities;
+use super::identity::{Identities, TokenError};
+use crate::provision::remembered::Remembered;
 use crate::session::Sessions;
 use crate::supervisor::{OnEnd, Supervisor};
 use crate::workers::{WorkerSnapshot, Workers};
@@ -33,14 +33,6 @@ pub(super) struct Keeper {
     began: Instant,
     /// What is remembered of each container from one look to the next.
     remembered: BTreeMap<String, Remembered>,
-}
-
-/// What is remembered of a container.
-#[derive(Debug, Clone, Copy, Default)]
-struct Remembered {
-    absent_since: Option<Duration>,
-    idle_since: Option<Duration>,
-    is_ending: bool,
 }
 
 impl Keeper {
@@ -115,7 +107,7 @@ impl Keeper {
     }
 
     fn absent_for_too_long(&self, now: Duration) -> Vec<String> {
-        let absent = |remembered: &Remembered| remembered.absent_since.is_some_and(|since| now - since > ABSENCE_MAX);
+        let absent = |remembered: &Remembered| remembered.absent_beyond(ABSENCE_MAX, now).is_some();
         self.remembered.iter().filter(|(_, remembered)| absent(remembered)).map(|(name, _)| name.clone()).collect()
     }
 
@@ -123,8 +115,8 @@ impl Keeper {
         for _ in 0..workers {
             let name = self.identities.new_name();
             let started = match self.identities.issue(&name).await {
-                Ok(token) => self.engine.start(&name, &token).await.map_err(LookError::from),
-                Err(error) => Err(LookError::Token(error.to_string())),
+                Ok(files) => self.engine.start(&name, &files).await.map_err(LookError::from),
+                Err(error) => Err(LookError::Token(error)),
             };
             if let Err(error) = started {
                 self.remove(&name).await.ok();
@@ -160,33 +152,6 @@ impl Keeper {
 enum LookError {
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("a worker has nothing to join with: {0}")]
-    Token(String),
-}
-
-impl Remembered {
-    fn phase(&mut self, worker: Option<&WorkerSnapshot>, holds: bool, now: Duration) -> Phase {
-        let Some(worker) = worker else {
-            self.absent_since.get_or_insert(now);
-            self.idle_since = None;
-            return if self.is_ending { Phase::Ending } else { Phase::Starting };
-        };
-        self.absent_since = None;
-        if self.is_ending {
-            return Phase::Ending;
-        }
-        let slots = worker.slots;
-        if holds || slots.used + slots.reserved > 0 {
-            self.idle_since = None;
-        } else {
-            self.idle_since.get_or_insert(now);
-        }
-        match worker.state {
-            WorkerStatus::Healthy => {
-                Phase::Serving { slots: slots.total, free: slots.free(), idle_since: self.idle_since }
-            }
-            WorkerStatus::Joining => Phase::Starting,
-            WorkerStatus::Suspect | WorkerStatus::Draining | WorkerStatus::Gone => Phase::Away,
-        }
-    }
+    #[error("a worker has nothing to join with")]
+    Token(#[source] TokenError),
 }

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 pub use engine::EngineError;
 pub use identity::OwnerError;
-pub use options::DockerOptions;
+pub use options::{DockerOptions, Spoken};
 
 use crate::identity::Tokens;
 use crate::session::Sessions;
@@ -49,7 +49,7 @@ pub async fn start(
     tokens: Tokens,
     supervisor: &Supervisor,
 ) -> Result<(), ProvisionError> {
-    let identities = Identities::open(&options.directory, tokens)?;
+    let identities = Identities::open(&options.directory, &options.spoken, tokens)?;
     let given = options.coordinator.clone().or_else(|| Some(listens_at?.to_string()));
     let coordinator = given.ok_or(ProvisionError::Nowhere)?;
     let engine = Engine::connect(&options, coordinator, identities.owner()).await?;

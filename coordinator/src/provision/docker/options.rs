@@ -15,10 +15,24 @@ pub struct DockerOptions {
     pub network: String,
     /// Where they find the coordinator, `host:port`; where it listens when absent.
     pub coordinator: Option<String>,
-    /// Whether they may speak to it without TLS.
-    pub plaintext: bool,
+    /// How they speak with it.
+    pub spoken: Spoken,
     /// Memory of each, in bytes.
     pub memory_bytes: u64,
     /// A directory of ours that the engine can mount files from.
     pub directory: PathBuf,
+}
+
+/// How workers in containers speak with the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spoken {
+    /// In plain text, on the host's loopback interface alone.
+    PlaintextLocal,
+    /// In plain text: the operator answers for the network.
+    PlaintextAnywhere,
+    /// With TLS.
+    Tls {
+        /// The file with the certificates by which they check it; given to each of them.
+        authority: PathBuf,
+    },
 }
