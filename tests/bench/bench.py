@@ -34,6 +34,7 @@ STUCK_SECONDS = 240
 PARTS = ("echoes", "files", "programs", "sessions", "starts", "memory", "http", "fleet")
 COLD_STARTS, WARM_STARTS = 5, 20
 SOME_SESSIONS, MANY_SESSIONS = 20, 200
+IDLE_SECONDS = 20
 # Those that may be missing; when the product itself does not work, the bench is broken.
 PEERS = {"ipykernel", "python", "forked", "docker", "filesystem", "http_python"}
 # Where a Unix socket's path would be too long, state goes into the system's temporary directory.
@@ -202,6 +203,10 @@ class Bench:
         parts = " + ".join(mib(idle.of([pid])) for pid in chain)
         note = f"{parts} MiB; with prepared sandboxes {mib(idle.total)} MiB"
         self.results.single["idle"] = {"value": own / (1 << 20), "note": note}
+        used = -sum(map(processes.cpu_seconds, chain))
+        time.sleep(IDLE_SECONDS)
+        used += sum(map(processes.cpu_seconds, chain))
+        self.results.single["idle_cpu"] = {"value": 100 * used / IDLE_SECONDS, "note": f"in {IDLE_SECONDS} s"}
 
     def idle_sessions(self, client, server, idle):
         made = [c.session_id(client.tool("session_create")) for _ in range(SOME_SESSIONS)]

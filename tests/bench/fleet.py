@@ -69,11 +69,6 @@ class Control:
         raise Broken(f"the workers {sorted(names)} did not all join")
 
 
-def cpu_seconds(pid):
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def rss_mib(pid):
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
@@ -92,9 +87,9 @@ def heartbeats(product, release):
             joined = json.loads(fleet.stdout.readline() or "{}")
             if "joined" not in joined:
                 raise Broken(f"the simulated workers do not join: {fleet.stderr.read()}")
-            began, used = time.monotonic(), cpu_seconds(server)
+            began, used = time.monotonic(), processes.cpu_seconds(server)
             told = json.loads(fleet.stdout.readline() or "{}")
-            seconds, used = time.monotonic() - began, cpu_seconds(server) - used
+            seconds, used = time.monotonic() - began, processes.cpu_seconds(server) - used
             held = rss_mib(server)
         return {"cpu_percent": 100 * used / seconds, "rss_mib": held, "rss_mib_before": before, **joined, **told}
 

@@ -91,6 +91,12 @@ def roles(server):
     return chain
 
 
+def cpu_seconds(pid):
+    """The processor time of a process with all its threads, without its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def allow_open_files(number):
     """Lets this process and those it starts have so many files open, as far as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -153,6 +153,7 @@ SINGLE = [
     ("front to `initialize` answered, server running", "start_warm", 100, "ms"),
     ("front to `initialize` answered, no server yet", "start_cold", 500, "ms"),
     ("idle server, worker and launcher, PSS", "idle", 60, "MiB"),
+    ("idle server, worker and launcher, processor", "idle_cpu", 1, "% of one core"),
     ("idle session, PSS, after one `run_python`", "session", 16, "MiB"),
     ("200 idle sessions", "many", 0, "failures"),
     ("1,000 idle streams at `/mcp`, PSS of the server", "streams_mcp", 100, "MiB"),

@@ -69,6 +69,14 @@ fn unsafe_code_is_in_the_sandbox_crate_alone() {
     }
 }
 
+/// What a release leaves out must not be what makes something happen.
+#[test]
+fn what_is_asserted_in_debug_builds_alone_waits_for_nothing() {
+    for (file, number, line) in uses(&tree::rust(), "debug_assert") {
+        assert!(!line.contains(".await"), "{}:{number}: {line}", file.path);
+    }
+}
+
 #[test]
 fn nothing_is_left_for_later() {
     for word in ["TODO", "FIXME", "XXX", "HACK"] {

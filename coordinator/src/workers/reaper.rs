@@ -31,14 +31,18 @@ async fn sweep(inner: &Inner) {
         let ticked = inner.change(|registry, now| Ok(registry.tick(&worker, now).into_iter().collect())).await;
         debug_assert!(ticked.is_ok(), "time passing is never refused");
     }
-    let mut waiting = true;
-    while waiting {
+    loop {
+        let mut waiting = false;
         let overdue = inner.change(|registry, now| {
             let overdue = registry.awaited.overdue(now);
             waiting = overdue.is_some();
             Ok(overdue.into_iter().collect())
         });
-        debug_assert!(overdue.await.is_ok(), "time passing is never refused");
+        let ended = overdue.await;
+        debug_assert!(ended.is_ok(), "time passing is never refused");
+        if !waiting {
+            return;
+        }
     }
 }
 
