@@ -25,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("bench-peers", &["codegen-types", "codegen-proto", "codegen-audit", "coordinator-core", "coordinator"]),
     ("conformance", &["codegen-audit", "coordinator"]),
+    ("virtual", &[]),
 ];
 
 fn manifests() -> BTreeMap<String, toml::Table> {
