@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use codegen_audit::for_terminal;
-use codegen_types::WorkerId;
+use codegen_types::{HostUse, Resources, WorkerId};
 use coordinator_core::worker::Admittance;
 
 use super::asked::{AskedError, Form, ask, say, show};
@@ -190,6 +190,30 @@ fn labels(labels: &std::collections::BTreeMap<String, String>) -> String {
     labels.join(",")
 }
 
+/// What a host has and what of it is free; nothing of what it did not say.
+fn host(resources: &Resources, used: &HostUse) -> String {
+    let amount = |bytes: u64, what: &str| (bytes > 0).then(|| format!("{} {what}", gibibytes(bytes)));
+    let load = (used.load_permille > 0).then(|| {
+        let (whole, thousandths) = (used.load_permille / 1_000, used.load_permille % 1_000);
+        format!("load {whole}.{:02}", thousandths / 10)
+    });
+    let parts = [
+        (resources.cpus > 0).then(|| format!("{} processors", resources.cpus)),
+        load,
+        amount(resources.memory_bytes, "memory"),
+        amount(used.memory_available_bytes, "of it free"),
+        amount(resources.disk_bytes, "disk"),
+        amount(used.disk_free_bytes, "of it free"),
+    ];
+    let said: Vec<String> = parts.into_iter().flatten().collect();
+    if said.is_empty() { "says nothing of what it has".to_owned() } else { said.join(", ") }
+}
+
+fn gibibytes(bytes: u64) -> String {
+    let tenths = bytes / ((1 << 30) / 10);
+    format!("{}.{} GiB", tenths / 10, tenths % 10)
+}
+
 fn describe(detail: &WorkerDetail) -> String {
     let row = &detail.row;
     let mut text = String::new();
@@ -212,6 +236,9 @@ fn describe(detail: &WorkerDetail) -> String {
         line("labels", &labels(&life.labels));
         for runtime in &life.runtimes {
             line("runtime", &format!("{} {} at {}", runtime.name, runtime.version, runtime.path));
+        }
+        if let (Some(resources), Some(used)) = (&detail.resources, &detail.used) {
+            line("host", &host(resources, used));
         }
         line("isolation", &life.isolation);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use codegen_types::{Failure, Incarnation, IsolationReport, Runtime, WorkerId};
+use codegen_types::{Failure, HostUse, Incarnation, IsolationReport, Resources, Runtime, WorkerId};
 use coordinator_core::placement::Slots;
 use coordinator_core::worker::Admittance;
 use jiff::Timestamp;
@@ -88,6 +88,12 @@ pub struct WorkerDetail {
     /// The layers of its isolation; absent when it is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<IsolationReport>,
+    /// What its host has; absent when it is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// What of that is in use, as it said last; absent when it is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used: Option<HostUse>,
     /// Sessions that have processes or files on it, the newest first, at most a hundred.
     pub sessions: Vec<SessionLine>,
     /// How many there are.
@@ -125,11 +131,13 @@ impl Operators {
     /// `NOT_FOUND`.
     pub fn worker(&self, worker: &WorkerId) -> Result<WorkerDetail, Failure> {
         let row = self.row(worker).ok_or_else(|| cordons::unknown(worker))?;
-        let layers = self.0.workers.snapshot().into_iter().find(|snapshot| snapshot.id == *worker);
+        let there = self.0.workers.snapshot().into_iter().find(|snapshot| snapshot.id == *worker);
+        let (resources, used) = there.as_ref().map(|there| (there.resources, there.used)).unzip();
+        let layers = there.map(|there| there.isolation);
         let mut sessions = self.lines(|line| line.worker.as_ref() == Some(worker) && line.state != "closed");
         let sessions_total = sessions.len();
         sessions.truncate(SESSIONS_SHOWN);
-        Ok(WorkerDetail { row, layers: layers.map(|snapshot| snapshot.isolation), sessions, sessions_total })
+        Ok(WorkerDetail { row, layers, resources, used, sessions, sessions_total })
     }
 
     /// A worker of which nobody says anything any more.

@@ -130,7 +130,7 @@ impl Sessions {
         let options = &shared.options;
         let admission = shared.table.admit(principal, options.sessions_max, options.quotas.sessions as usize)?;
         let requirements = Requirements { labels: create.labels, ..options.requirements() };
-        let slot = shared.reserve(Wants { requirements, prefer: None }, create.wait).await?;
+        let slot = shared.reserve(principal, Wants { requirements, prefer: None }, create.wait).await?;
         let (worker, incarnation) = slot.worker();
         let at = Assignment { worker: worker.clone(), incarnation };
         let now = now_ms();

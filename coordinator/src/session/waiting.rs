@@ -1,12 +1,12 @@
 //! Calls that wait for a slot on a worker: in order, so many at most, and woken when something changes among the workers.
 //!
 //! Those that want the same wait behind each other, so that none is overtaken; those that want something else do not
-//! hold each other up. Who gives up, or is given up, leaves the queue.
+//! hold each other up. Who gives up, or is given up, leaves the queue. No principal takes all its places.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{ErrorCode, Failure, SessionId, WorkerId};
+use codegen_types::{ErrorCode, Failure, Principal, SessionId, WorkerId};
 use coordinator_core::placement::Requirements;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -17,6 +17,10 @@ use crate::workers::Reservation;
 
 /// Calls that wait at once; when so many do, another one is refused.
 const WAITERS_MAX: usize = 256;
+/// As many of them may want new sessions; the rest is kept for sessions that are there and come back to their files.
+const NEW_MAX: usize = 192;
+/// Whoever waits looks at all workers no more often than once in this time.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What a session wants of the workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +46,7 @@ struct Queue {
 
 struct Waiter {
     number: u64,
+    principal: Principal,
     wants: Wants,
     /// Why it waits.
     why: Failure,
@@ -71,14 +76,19 @@ impl Waiting {
         ahead.map(|waiter| waiter.why.clone())
     }
 
-    fn join(&self, wants: &Wants, why: &Failure) -> Option<Place> {
+    /// A place in the queue, of which nobody gets more than half of what the others leave.
+    fn join(&self, principal: &Principal, wants: &Wants, why: &Failure) -> Option<Place> {
         let mut queue = self.queue.lock();
-        if queue.waiters.len() >= WAITERS_MAX {
+        let own = queue.waiters.iter().filter(|waiter| waiter.principal == *principal).count();
+        let left = WAITERS_MAX - (queue.waiters.len() - own);
+        let new = queue.waiters.iter().filter(|waiter| waiter.wants.prefer.is_none()).count();
+        if own >= left.div_ceil(2) || (wants.prefer.is_none() && new >= NEW_MAX) {
             return None;
         }
         let number = queue.next;
         queue.next += 1;
-        queue.waiters.push(Waiter { number, wants: wants.clone(), why: why.clone() });
+        let principal = principal.clone();
+        queue.waiters.push(Waiter { number, principal, wants: wants.clone(), why: why.clone() });
         Some(Place { number, queue: Arc::clone(&self.queue), left: Arc::clone(&self.left) })
     }
 }
@@ -88,6 +98,7 @@ impl Shared {
     /// operator's patience; what only an operator can change, not at all without `wait`.
     pub(in crate::session) async fn reserve(
         &self,
+        principal: &Principal,
         wants: Wants,
         wait: Duration,
     ) -> Result<Box<dyn Reservation>, Failure> {
@@ -98,6 +109,7 @@ impl Shared {
         loop {
             changes.borrow_and_update();
             left.borrow_and_update();
+            let looked = Instant::now();
             let failure = match self.waiting.ahead(place.as_ref(), &wants) {
                 Some(why) => why,
                 None => match self.fleet.reserve(&wants.requirements, prefer) {
@@ -110,11 +122,11 @@ impl Shared {
                 return Err(failure);
             }
             if place.is_none() {
-                place = Some(self.waiting.join(&wants, &failure).ok_or(failure)?);
+                place = Some(self.waiting.join(principal, &wants, &failure).ok_or(failure)?);
             }
             tokio::select! {
                 // Both senders live as long as this.
-                _ = changes.changed() => {}
+                _ = changes.changed() => tokio::time::sleep_until(deadline.min(looked + LOOK_EVERY)).await,
                 _ = left.changed() => {}
                 () = tokio::time::sleep_until(deadline) => {}
             }
@@ -137,6 +149,10 @@ mod tests {
 
     use super::*;
 
+    fn somebody(number: usize) -> Principal {
+        Principal::os_user(&format!("user{number}"))
+    }
+
     fn wants(zone: &str) -> Wants {
         let labels = [("zone".to_owned(), zone.to_owned())].into();
         let requirements = Requirements { isolation_minimum: IsolationLevel::Full, runtimes: vec![], labels };
@@ -146,7 +162,7 @@ mod tests {
     #[test]
     fn who_wants_the_same_waits_in_order_and_who_leaves_is_forgotten() {
         let (waiting, full) = (Waiting::default(), Failure::new(ErrorCode::NoCapacity, "full"));
-        let join = |zone: &str| waiting.join(&wants(zone), &full).unwrap();
+        let join = |zone: &str| waiting.join(&somebody(1), &wants(zone), &full).unwrap();
         let (first, second, other) = (join("a"), join("a"), join("b"));
         let is_first = |place: &Place, zone: &str| waiting.ahead(Some(place), &wants(zone)).is_none();
         assert!(is_first(&first, "a") && !is_first(&second, "a") && is_first(&other, "b"));
@@ -160,9 +176,21 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_wait() {
+    fn nobody_takes_all_places_and_some_are_for_sessions_that_come_back() {
         let (waiting, full) = (Waiting::default(), Failure::new(ErrorCode::NoCapacity, "full"));
-        let places: Vec<Option<Place>> = (0..=WAITERS_MAX).map(|_| waiting.join(&wants("a"), &full)).collect();
-        assert_eq!(places.iter().filter(|place| place.is_none()).count(), 1);
+        let back = Wants { prefer: Some(("w".parse().unwrap(), SessionId::mint())), ..wants("a") };
+        let mut places = Vec::new();
+        let mut fill = |who: usize, wants: &Wants| {
+            let before = places.len();
+            places.extend(std::iter::from_fn(|| waiting.join(&somebody(who), wants, &full)));
+            places.len() - before
+        };
+        assert_eq!(fill(1, &wants("a")), WAITERS_MAX / 2);
+        assert_eq!(fill(2, &wants("b")), NEW_MAX - WAITERS_MAX / 2);
+        assert_eq!(fill(3, &wants("c")), 0, "the rest is for sessions that come back");
+        assert_eq!(fill(3, &back), 32);
+        let rest: usize = (4..20).map(|who| fill(who, &back)).sum();
+        assert!(rest <= WAITERS_MAX - NEW_MAX - 32);
+        assert!(waiting.queue.lock().waiters.len() <= WAITERS_MAX);
     }
 }

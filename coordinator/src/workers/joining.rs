@@ -23,6 +23,8 @@ pub(crate) enum Credential {
     /// A static token, good as long as it is.
     Token {
         validity: Validity,
+        /// Whose it is.
+        principal: String,
         /// Whether it is for this one worker, so that nobody else has it.
         bound: bool,
     },
@@ -36,6 +38,14 @@ impl Credential {
         match self {
             Self::Once | Self::Certificate => false,
             Self::Token { validity, .. } => validity.is_over(),
+        }
+    }
+
+    /// Whose it is, if several workers may share it.
+    pub(crate) fn shared_by(&self) -> Option<&str> {
+        match self {
+            Self::Token { principal, bound: false, .. } => Some(principal),
+            Self::Token { bound: true, .. } | Self::Once | Self::Certificate => None,
         }
     }
 
@@ -77,6 +87,9 @@ impl JoinRefused {
                 "this worker may not join; it needs a valid token or certificate",
             ),
             Self::Release { .. } => Failure::new(ErrorCode::PreconditionFailed, self.to_string()),
+            Self::Advertise(AdvertiseRefused::Busy) => {
+                Failure::new(ErrorCode::RateLimited, AdvertiseRefused::Busy.to_string())
+            }
             Self::Advertise(refused) => Failure::new(ErrorCode::InvalidArgument, refused.to_string()),
             Self::Registry(refused) => refused.failure(),
         }
@@ -127,7 +140,8 @@ impl Inner {
         if bound_to.is_none() && self.has_token_of_its_own(worker) {
             return Err(TokenRefused::OwnToken);
         }
-        Ok(Credential::Token { validity, bound: bound_to.is_some() })
+        let bound = bound_to.is_some();
+        Ok(Credential::Token { validity, principal: principal.as_str().to_owned(), bound })
     }
 
     /// Whether a worker of this name is known by a token that is for it alone.

@@ -11,9 +11,10 @@ use codegen_proto::status::{accept, from_failure};
 use codegen_proto::v1::worker_lifecycle_server::WorkerLifecycle;
 use codegen_proto::{DeregisterWorker, Heartbeat, HeartbeatAnswer, RegisterWorker, Registered, v1};
 use codegen_types::{ErrorCode, Failure, Incarnation, WorkerId};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::dialling::{self, AdvertiseRefused, Dialler, Target};
+use super::dialling::{self, AdvertiseRefused, Dialler, Errand, Target};
 use super::handle::Inner;
 use super::joining::{JoinRefused, check_release};
 use super::link::LinkState;
@@ -48,7 +49,9 @@ impl Lifecycle {
             admitted.map_err(|refused| self.inner.refuse_joining(peer, &refused, Some(&worker)))?;
         tracing::info!(%worker, %incarnation, %peer, "worker joined");
         if let Some(target) = target {
-            dialling::start(&self.inner, worker, incarnation, target, issued.ticket.clone());
+            let void = self.inner.registry.read().ticket_void(&worker, incarnation);
+            let (ticket, void) = (issued.ticket.clone(), void.unwrap_or_else(voided));
+            dialling::start(&self.inner, Errand { worker, incarnation, target, ticket, void });
         }
         Ok(Registered {
             worker_session: issued.session,
@@ -63,7 +66,7 @@ impl Lifecycle {
         let credential = self.inner.redeem(token, peer, worker, incarnation)?;
         check_release(&request.version)?;
         let target = match &request.advertise {
-            Some(advertised) => Some(self.dialler()?.resolve(advertised).await?),
+            Some(advertised) => Some(self.dialler()?.resolve(worker, advertised).await?),
             None => None,
         };
         let issued = Issued {
@@ -85,7 +88,9 @@ impl Lifecycle {
         let beat: Heartbeat = accept(request)?;
         let now = self.inner.now();
         let mut registry = self.inner.registry.write();
+        let before = registry.room(&beat.worker);
         let heard = registry.heartbeat(&beat, session, now).map_err(refused_status)?;
+        let is_news = registry.room(&beat.worker) != before;
         let ticket = match &heard {
             Heard::Linked => None,
             Heard::LinkDown { .. } => Some(secrets::mint()),
@@ -94,11 +99,17 @@ impl Lifecycle {
             let until = now + self.inner.options.ticket_lifetime;
             registry.issue_ticket(&beat.worker, beat.incarnation, ticket, until);
         }
+        let void = registry.ticket_void(&beat.worker, beat.incarnation);
         drop(registry);
         if let (Some(ticket), Heard::LinkDown { target: Some(target) }) = (&ticket, heard) {
-            dialling::start(&self.inner, beat.worker, beat.incarnation, target, ticket.clone());
+            let Heartbeat { worker, incarnation, .. } = beat;
+            let (ticket, void) = (ticket.clone(), void.unwrap_or_else(voided));
+            dialling::start(&self.inner, Errand { worker, incarnation, target, ticket, void });
         }
-        self.inner.tell_changed();
+        // Everybody who waits for room looks at all workers then.
+        if is_news {
+            self.inner.tell_changed();
+        }
         Ok(HeartbeatAnswer { link_ticket: ticket })
     }
 
@@ -160,6 +171,13 @@ impl WorkerLifecycle for Lifecycle {
         self.leave(&session, request.into_inner()).await?;
         Ok(Response::new(v1::DeregisterWorkerResponse {}))
     }
+}
+
+/// What a ticket has that another one has replaced already.
+fn voided() -> CancellationToken {
+    let void = CancellationToken::new();
+    void.cancel();
+    void
 }
 
 fn worker_session<T>(request: &Request<T>) -> Result<String, Status> {

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use codegen_proto::{Heartbeat, RegisterWorker, Secret};
 use codegen_types::{Capabilities, HostUse, Incarnation, WorkerId};
-use coordinator_core::placement;
-use coordinator_core::worker::{Admittance, GoneWhy, Timing, WorkerInput, WorkerState};
+use coordinator_core::placement::{self, Slots};
+use coordinator_core::worker::{Admittance, GoneWhy, Timing, WorkerInput, WorkerState, WorkerStatus};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::awaited::Awaited;
 use super::dialling::Target;
@@ -65,6 +66,14 @@ struct Entry {
 struct Ticket {
     fingerprint: Fingerprint,
     until: Duration,
+    /// Cancelled when it is used or replaced, and when the life is over that it is for.
+    void: CancellationToken,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.void.cancel();
+    }
 }
 
 impl Registry {
@@ -102,7 +111,7 @@ impl Registry {
         let known = self.workers.get(&worker);
         match known {
             Some(entry) if !entry.yields_to(incarnation, &issued.credential) => return Err(WorkerRefused::NameTaken),
-            None if self.workers.len() >= self.workers_max => return Err(WorkerRefused::TooMany),
+            None if !self.has_room(&issued.credential) => return Err(WorkerRefused::TooMany),
             Some(_) | None => {}
         }
         let other_life = known.filter(|entry| entry.incarnation != incarnation);
@@ -147,6 +156,16 @@ impl Registry {
         }
         changes.push(Change::Joined { worker, incarnation, held });
         Ok(changes)
+    }
+
+    /// Whether one more worker may be known. Those that share a token leave half of the places to others, so that whoever
+    /// has it fills not all of them with names that it invents.
+    fn has_room(&self, credential: &Credential) -> bool {
+        let shared_by = |entry: &Entry| entry.credential.shared_by() == credential.shared_by();
+        let shares = credential.shared_by().is_some();
+        self.workers.len() < self.workers_max
+            && !(shares
+                && self.workers.values().filter(|entry| shared_by(entry)).count() >= self.workers_max.div_ceil(2))
     }
 
     /// Whether somebody who has joined shows this worker session, and does not call too often.
@@ -222,6 +241,17 @@ impl Registry {
         let (worker, entry) = found.ok_or(WorkerRefused::Ticket)?;
         let in_time = entry.ticket.take().is_some_and(|expected| now <= expected.until);
         if in_time { Ok(worker.clone()) } else { Err(WorkerRefused::Ticket) }
+    }
+
+    /// What placement looks at in a worker, to see whether anything of it changed.
+    pub(crate) fn room(&self, worker: &WorkerId) -> Option<(WorkerStatus, Slots)> {
+        self.workers.get(worker).map(|entry| (entry.state.status(), entry.slots.view()))
+    }
+
+    /// Cancelled when the present ticket of a life can be used no more.
+    pub(crate) fn ticket_void(&self, worker: &WorkerId, incarnation: Incarnation) -> Option<CancellationToken> {
+        let entry = self.workers.get(worker).filter(|entry| entry.incarnation == incarnation)?;
+        entry.ticket.as_ref().map(|ticket| ticket.void.clone())
     }
 
     /// A link is up; one that was there before is cut.
@@ -321,7 +351,7 @@ impl Entry {
     }
 
     fn expect_link(&mut self, ticket: &Secret, until: Duration) {
-        self.ticket = Some(Ticket { fingerprint: Fingerprint::of(ticket), until });
+        self.ticket = Some(Ticket { fingerprint: Fingerprint::of(ticket), until, void: CancellationToken::new() });
     }
 
     fn hear(&mut self, now: Duration, timing: &Timing) {

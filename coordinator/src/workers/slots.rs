@@ -1,6 +1,6 @@
 //! The slots of one life of a worker: who holds them, and who was promised one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use codegen_types::{HeldSession, SessionId};
 use coordinator_core::placement::Slots;
@@ -93,8 +93,8 @@ impl SlotBook {
 
     /// A heartbeat settles what was unsure; of the rest it may be older than what is known here.
     pub(crate) fn settle(&mut self, held: &[HeldSession]) {
-        let open = |session: &SessionId| held.iter().any(|held| held.open && held.session == *session);
-        self.sessions.retain(|session, hold| *hold != Hold::Unsure || open(session));
+        let open: HashSet<SessionId> = held.iter().filter(|held| held.open).map(|held| held.session).collect();
+        self.sessions.retain(|session, hold| *hold != Hold::Unsure || open.contains(session));
     }
 }
 

@@ -160,3 +160,21 @@ async fn two_workers_with_one_name_and_its_token_do_not_push_each_other_out_with
     assert_eq!(gone, 1, "the second took over, and the first does not take it back at once");
     assert!(rig.records(EventKind::WorkerJoined).len() < 20, "{refused} were refused");
 }
+
+#[tokio::test]
+async fn who_shares_a_token_fills_not_all_places_with_names_that_it_invents() {
+    let (rig, issuer) = Issuer::with(WorkersOptions { workers_max: 6, ..WorkersOptions::default() }).await;
+    let (_, shared) = issuer.make("worker", "worker", None).await;
+    let (_, own) = issuer.make("worker:own", "worker", None).await;
+    for number in 0..6 {
+        let registered = Double::new(rig.unix(), Spec::named(&format!("invented-{number}"))).register(&shared).await;
+        match registered {
+            Ok(_) => assert!(number < 3, "{number}"),
+            Err(refused) => {
+                assert!(number >= 3, "{number}: {refused}");
+                assert_eq!(stated_code(&refused), Some(ErrorCode::QuotaExceeded));
+            }
+        }
+    }
+    Double::new(rig.unix(), Spec::named("own")).register(&own).await.unwrap();
+}

@@ -15,7 +15,7 @@ use codegen_types::{
 use futures::StreamExt as _;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Status};
 
@@ -70,6 +70,7 @@ pub struct Spec {
     pub sessions_max: u32,
     pub held: Vec<HeldSession>,
     pub draining: bool,
+    pub advertise: Option<String>,
 }
 
 impl Spec {
@@ -81,6 +82,7 @@ impl Spec {
             sessions_max: 8,
             held: Vec::new(),
             draining: false,
+            advertise: None,
         }
     }
 }
@@ -127,7 +129,7 @@ impl Double {
                 resources: Default::default(),
             },
             held: self.spec.held.clone(),
-            advertise: None,
+            advertise: self.spec.advertise.clone(),
             draining: self.spec.draining,
         };
         request.into()
@@ -201,6 +203,25 @@ impl Double {
         if answer != b"ok\n" {
             return Err(String::from_utf8(answer).unwrap());
         }
+        self.serve(io, spare);
+        Ok(())
+    }
+
+    /// Waits to be dialled, as a worker does that advertised where it is, and serves whoever shows the ticket.
+    pub async fn be_dialled(&mut self, listener: &TcpListener, ticket: &str) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut line = Vec::new();
+        while line.last() != Some(&b'\n') {
+            line.push(stream.read_u8().await.unwrap());
+        }
+        let right = format!("codegen-link/1 {ticket} {}\n", self.spec.incarnation);
+        assert_eq!(String::from_utf8(line).unwrap(), right);
+        stream.write_all(b"ok\n").await.unwrap();
+        let spare = stream.as_fd().try_clone_to_owned().unwrap();
+        self.serve(Box::new(stream), spare);
+    }
+
+    fn serve(&mut self, io: Box<dyn Io>, spare: OwnedFd) {
         self.tasks.set_socket(spare.try_clone().unwrap());
         self.link = Some(spare);
         let service = WorkerServer::new(Service(Arc::clone(&self.tasks)));
@@ -213,7 +234,6 @@ impl Double {
             .add_service(service)
             .serve_with_incoming(connections.chain(futures::stream::pending()));
         tokio::spawn(served);
-        Ok(())
     }
 
     /// Breaks the link as a cable would.

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a double that cannot do its part fails the test by panicking")]
 
 mod credentials;
+mod dialled;
 mod double;
 mod embedded;
 mod hostile;

@@ -40,6 +40,11 @@ fn workers_are_listed_while_a_server_runs_and_not_without_one() {
     let lines: Vec<&str> = shown.lines().collect();
     assert!(lines[0].starts_with("WORKER") && lines[1].starts_with("embedded  healthy"), "{shown}");
     assert!(shown.contains(worker["incarnation"].as_str().unwrap()), "piped, nothing is left out: {shown}");
+    let detail = asked(&place, &["workers", "show", "embedded"]);
+    assert!(["cpus", "memory_bytes", "disk_bytes"].iter().all(|what| detail["resources"][what].as_u64().unwrap() > 0));
+    let shown = run(&place, &["workers", "show", "embedded"]).unwrap();
+    let host = shown.lines().find(|line| line.starts_with("host ")).unwrap();
+    assert!(host.contains("processors") && host.contains("GiB memory") && host.contains("GiB disk"), "{shown}");
 }
 
 /// A call of a tool; its structured result.

@@ -98,7 +98,7 @@ impl Owner {
         if let SessionState::Suspended { lease } = &self.session.state {
             let prefer = Some((lease.worker.clone(), self.row.id));
             let wants = Wants { requirements: self.shared.options.requirements(), prefer };
-            let slot = self.shared.reserve(wants, Duration::ZERO).await?;
+            let slot = self.shared.reserve(&self.row.principal, wants, Duration::ZERO).await?;
             let (worker, incarnation) = slot.worker();
             let at = Assignment { worker: worker.clone(), incarnation };
             let transition = self.decide(&Input::Reopen { at }).map_err(|refusal| self.refused(refusal))?;
