@@ -52,7 +52,8 @@ demo: build ## do the main job as an MCP client does it, and print what happens
 	python3 tests/demo.py bin/coordinator
 
 cluster-demo: build ## kill a worker and the coordinator under thirty sessions, and print what each of them saw
-	python3 tests/cluster_demo.py bin/coordinator
+	cargo build --locked --release -p coordinator -p worker $(FEATURES)
+	tests/with-engine $(TOOLS_DIR) $(CARGO_TARGET_DIR)/release python3 tests/cluster_demo.py bin/coordinator
 
 test: prerequisites ## run every test
 	python=$$(tests/setup $(TOOLS_DIR) python -r tests/requirements.txt)

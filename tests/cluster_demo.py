@@ -3,14 +3,13 @@
 are killed in the middle. Prints what every session saw; fails when anything ran twice, when a result that was told is
 lost, or when the log does not verify.
 
-Standard library only. Takes the binary; each part is a process of its own, and they speak over TCP.
+Standard library only. Takes the binary. `tests/with-engine` runs it with a Docker engine at hand, in which each part is a
+container; where there can be none, each is a process, and that is said.
 """
 
 import collections
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,21 +17,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "soak"))
+import cluster_parts  # noqa: E402
 import wire  # noqa: E402
+from cluster_parts import PATIENCE, WORKERS  # noqa: E402
 
 CLIENTS, SESSIONS, STEPS = 3, 10, 6
-WORKERS = ("a", "b", "c")
-PATIENCE = 60
-# Silence is noticed within seconds, so that this takes half a minute.
-SETTINGS = {
-    "WORKER_KEEP_ALIVE": "1s",
-    "WORKER_RECONNECT_GRACE": "6s",
-    "WORKER_HEARTBEAT_TIMEOUT": "10s",
-    "WORKER_HEARTBEAT_INTERVAL": "1s",
-    "HTTP_RATE": "none",
-    # On the loopback interface: who the clients are is not what this shows.
-    "HTTP_AUTH": "open",
-}
 STEP = """
 import os, time
 f = os.open('runs.txt', os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -42,90 +31,20 @@ print('{key} done')
 """
 
 
-class Cluster:
-    """The processes, on a state directory of their own."""
+class Client(wire.Requests):
+    """One of the MCP clients, by its token."""
 
-    def __init__(self, binary, root):
-        self.binary, self.root, self.address, self.grpc = binary, Path(root), None, None
-        self.state = self.root / "state"
-        self.state.mkdir(mode=0o700)
-        self.environment = {"PATH": os.environ.get("PATH", ""), "HOME": root, **SETTINGS}
-        self.workers = {}
-        self.serve("127.0.0.1:0", "127.0.0.1:0")
-        token = self.command("tokens", "create", "--role", "worker")
-        self.token = self.root / "token"
-        self.token.touch(mode=0o600)
-        self.token.write_text(token)
-        for name in WORKERS:
-            self.start_worker(name)
-        until = time.monotonic() + PATIENCE
-        while self.command("workers", "ls", "--json").count("healthy") < len(WORKERS):
-            if time.monotonic() > until:
-                raise SystemExit("cluster-demo: the workers do not join")
-            time.sleep(0.2)
-
-    def command(self, *arguments):
-        done = subprocess.run(
-            [self.binary, "--state-dir", self.state, *arguments], env=self.environment, capture_output=True, text=True
-        )
-        if done.returncode != 0:
-            raise SystemExit(f"cluster-demo: {' '.join(arguments)} failed: {done.stdout}{done.stderr}")
-        return done.stdout
-
-    def serve(self, http, grpc):
-        arguments = ["serve", "--http", http, "--grpc", grpc, "--no-embedded-worker"]
-        self.server = subprocess.Popen(
-            [self.binary, "--state-dir", self.state, *arguments], env=self.environment, stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True,
-        )
-        said_grpc = said_http = False
-        while not (said_grpc and said_http):
-            said = self.server.stderr.readline()
-            if not said:
-                raise SystemExit("cluster-demo: the coordinator does not serve")
-            if "workers join at" in said:
-                self.grpc, said_grpc = said.split()[-1], True
-            if "http://" in said:
-                self.address, said_http = said.split("http://")[1].split("/")[0].split()[0], True
-        threading.Thread(target=lambda stderr: [None for _ in stderr], args=(self.server.stderr,), daemon=True).start()
-
-    def start_worker(self, name):
-        base = self.root / f"workspaces-{name}"
-        base.mkdir(exist_ok=True)
-        self.workers[name] = subprocess.Popen(
-            [self.binary, "worker", "--coordinator", self.grpc, "--worker-id", name, "--token-file", self.token,
-             "--base-workspace", base],
-            env=self.environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )
-
-    def restart(self):
-        self.server.send_signal(signal.SIGKILL)
-        self.server.wait()
-        self.serve(self.address, self.grpc)
-
-    def stop(self):
-        for process in (*self.workers.values(), self.server):
-            process.send_signal(signal.SIGTERM)
-        for process in (*self.workers.values(), self.server):
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-    def place_of(self, session):
-        """The worker that has the session's files, and what ran in it."""
-        for name in WORKERS:
-            workspace = self.root / f"workspaces-{name}" / session
-            if workspace.is_dir():
-                runs = workspace / "runs.txt"
-                return name, runs.read_text().split() if runs.exists() else []
-        return "?", []
+    def __init__(self, address, token):
+        super().__init__(address)
+        exchange, proof = self.http.exchange, {"Authorization": f"Bearer {token}"}
+        self.http.exchange = lambda method, path, body, headers: exchange(method, path, body, {**headers, **proof})
 
 
 class Session:
     """What one session saw."""
 
-    def __init__(self):
+    def __init__(self, token):
+        self.token = token
         self.id, self.done, self.unknown, self.refused, self.lost, self.breaks = None, [], [], [], False, 0
 
 
@@ -141,7 +60,7 @@ def call(cluster, seen, tool, **arguments):
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            client = wire.Requests(cluster.address)
+            client = Client(cluster.address, seen.token)
             result = client.tool(tool, **arguments)
             client.close()
             return result, None
@@ -198,20 +117,23 @@ def main():
     binary = os.path.abspath(sys.argv[1])
     root = tempfile.mkdtemp(prefix="codegen-cluster-")
     began = time.monotonic()
-    cluster = Cluster(binary, root)
+    cluster = cluster_parts.at_hand(binary, root)
     try:
-        sessions = [Session() for _ in range(CLIENTS * SESSIONS)]
+        cluster.start()
+        tokens = [cluster.command("tokens", "create", "--principal", f"client-{at}").strip() for at in range(CLIENTS)]
+        sessions = [Session(token) for token in tokens for _ in range(SESSIONS)]
         gate = threading.Barrier(len(sessions) + 1)
         threads = [threading.Thread(target=work, args=(cluster, seen, number, gate), daemon=True)
                    for number, seen in enumerate(sessions)]
-        say(began, f"a coordinator and workers {', '.join(WORKERS)}; {CLIENTS} clients make {SESSIONS} sessions each")
+        say(began, f"a coordinator and workers {', '.join(WORKERS)}, {cluster.kind}; "
+                   f"{CLIENTS} clients make {SESSIONS} sessions each")
         for thread in threads:
             thread.start()
         gate.wait(timeout=PATIENCE)
         say(began, "all sessions work")
         time.sleep(2)
         say(began, "worker b is killed")
-        cluster.workers["b"].send_signal(signal.SIGKILL)
+        cluster.kill_worker("b")
         time.sleep(1)
         say(began, "the coordinator is killed, and started again")
         cluster.restart()
@@ -225,14 +147,13 @@ def main():
         told = sum(len(seen.done) for seen in sessions)
         unknown = sum(len(seen.unknown) for seen in sessions)
         lost = sum(seen.lost for seen in sessions)
-        cluster.stop()
-        verdict = cluster.command("audit", "verify").strip().splitlines()[-1]
+        verdict = cluster.verify().strip().splitlines()[-1]
         say(began, f"{told} results, {unknown} unknown, {lost} sessions lost; log: {verdict}")
         if wrong or not told or not lost:
             raise SystemExit(f"cluster-demo: {wrong or 'nothing happened'}")
         say(began, "nothing ran twice, and nothing that was told is lost")
     finally:
-        cluster.stop()
+        cluster.remove()
         shutil.rmtree(root, ignore_errors=True)
 
 

@@ -76,6 +76,16 @@ impl Container {
     pub fn inspect(&self, template: &str) -> String {
         self.engine.said(["inspect", "--format", template, &self.id])
     }
+
+    /// What a command in it prints that succeeds, without the space around it.
+    pub fn said(&self, command: &[&str]) -> String {
+        self.engine.said(["exec", &self.id].into_iter().chain(command.iter().copied()))
+    }
+
+    /// Whether a command in it succeeds.
+    pub fn succeeds(&self, command: &[&str]) -> bool {
+        self.engine.output(["exec", &self.id].into_iter().chain(command.iter().copied())).status.success()
+    }
 }
 
 impl Drop for Container {

@@ -7,5 +7,6 @@ mod compose;
 mod engine;
 mod http;
 mod images;
+mod pods;
 mod provision;
 mod seccomp;

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use e2e::{Client, Installation, Launched, poll_until};
+use e2e::{Authority, Client, Installation, Launched, poll_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -20,23 +20,31 @@ struct Provisioned {
     installation: Arc<Installation>,
     /// Where workers find the server, in each of its lives.
     address: String,
+    /// Further arguments of the server.
+    arguments: Vec<String>,
     server: Launched,
 }
 
 impl Provisioned {
     fn start(engine: &Engine) -> Self {
+        Self::start_with(engine, |_| Vec::new())
+    }
+
+    /// Starts one with the arguments that are made for an installation.
+    fn start_with(engine: &Engine, arguments: impl Fn(&Installation) -> Vec<String>) -> Self {
         let installation = Arc::new(Installation::new());
+        let arguments = arguments(&installation);
         let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
         let address = free.to_string();
-        let server = serve(engine, &installation, &address);
-        Self { engine: engine.clone(), installation, address, server }
+        let server = serve(engine, &installation, &address, &arguments);
+        Self { engine: engine.clone(), installation, address, arguments, server }
     }
 
     /// Kills the server and starts it again.
     fn restart(&mut self) {
         self.server.signal(Signal::KILL);
         self.server.wait(PATIENCE);
-        self.server = serve(&self.engine, &self.installation, &self.address);
+        self.server = serve(&self.engine, &self.installation, &self.address, &self.arguments);
     }
 
     /// The names of this server's containers that run.
@@ -74,7 +82,7 @@ impl Provisioned {
     }
 }
 
-fn serve(engine: &Engine, installation: &Installation, address: &str) -> Launched {
+fn serve(engine: &Engine, installation: &Installation, address: &str, arguments: &[String]) -> Launched {
     let mut command = installation.command([
         "serve",
         "--grpc",
@@ -91,6 +99,7 @@ fn serve(engine: &Engine, installation: &Installation, address: &str) -> Launche
         "--worker-network",
         "host",
     ]);
+    command.args(arguments);
     command.envs(engine.environment()).env("WORKER_SLOTS", "2").env("WORKER_IDLE", "5s");
     let mut server = Launched::start(command);
     // A command that asks earlier takes the state directory for a moment, in which the server cannot have it.
@@ -148,6 +157,25 @@ fn a_coordinator_that_starts_again_takes_up_its_workers_with_their_sessions() {
     let mut client = provisioned.client();
     let kept = client.tool("fs_read", json!({ "session_id": session, "path": "kept" }));
     assert!(kept.ok().contains("here"));
+}
+
+#[test]
+fn workers_are_given_what_they_check_a_server_with_tls_by() {
+    let Some(engine) = Engine::at_hand() else { return };
+    let provisioned = Provisioned::start_with(&engine, |installation| {
+        let authority = Authority::new(installation.outside(), "ca");
+        let (certificate, key) = authority.certify("server", &["127.0.0.1"]);
+        let ca = installation.outside().join("ca.pem");
+        let files = [("--tls-cert", certificate), ("--tls-key", key), ("--tls-ca", ca)];
+        files.into_iter().flat_map(|(flag, path)| [flag.to_owned(), path.display().to_string()]).collect()
+    });
+    let worker = provisioned.settled(1).into_iter().next().expect("a worker");
+    let told = engine.said(["inspect", "--format", "{{json .Args}}", &worker]);
+    assert!(told.contains("--tls-ca") && !told.contains("plaintext"), "{told}");
+    let mut client = provisioned.client();
+    let session = new_session(&mut client);
+    let answer = client.tool("run_python", json!({ "session_id": session, "code": "print(6 * 7)" }));
+    assert!(answer.ok().contains("42"));
 }
 
 #[test]
