@@ -52,10 +52,10 @@ impl Drop for Server {
     }
 }
 
-#[test]
-fn the_flows_work_through_an_independent_client_over_http() {
+/// Runs one of the suites of an independent client, and wants all of it to pass.
+fn suite(name: &str) {
     let installation = Installation::new();
-    let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("protocol/test_http.py");
+    let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("protocol").join(name);
     let python = std::env::var("CODEGEN_TEST_PYTHON").expect("`make test` names a Python with `mcp` and `pytest`");
     let output = Command::new(python)
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
@@ -67,6 +67,16 @@ fn the_flows_work_through_an_independent_client_over_http() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains(" passed") && !said.contains("skipped"), "{said}");
+}
+
+#[test]
+fn the_flows_work_through_an_independent_client_over_http() {
+    suite("test_http.py");
+}
+
+#[test]
+fn an_independent_client_finds_the_issuer_and_gets_in_with_its_token() {
+    suite("test_oauth.py");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod bad_input;
 mod demo;
 mod files;
+mod following;
 mod http;
 mod independent_client;
 mod inspector;

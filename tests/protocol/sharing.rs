@@ -10,18 +10,18 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// How long anything may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 const META: &str = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28",
     "io.modelcontextprotocol/clientInfo":{"name":"t","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}"#;
 
 /// A server over HTTP. Dropping it ends it.
-struct Server {
+pub struct Server {
     child: Child,
     address: String,
 }
 
 impl Server {
-    fn start(installation: &Installation) -> Self {
+    pub fn start(installation: &Installation) -> Self {
         let mut command = installation.command(["--grpc-port", "0", "serve", "--http", "127.0.0.1:0"]);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the server starts");
         let mut said = String::new();
@@ -32,7 +32,7 @@ impl Server {
     }
 
     /// Sends a request of 2026-07-28; the stream of its answer.
-    fn send(&self, token: &str, method: &str, mut params: Value) -> BufReader<TcpStream> {
+    pub fn send(&self, token: &str, method: &str, mut params: Value) -> BufReader<TcpStream> {
         params["_meta"] = serde_json::from_str(META).expect("JSON");
         let name = ["name", "uri"].iter().find_map(|key| params[key].as_str());
         let name = name.map(|name| format!("mcp-name: {name}\r\n")).unwrap_or_default();
@@ -50,7 +50,7 @@ impl Server {
     }
 
     /// The answer to a request.
-    fn ask(&self, token: &str, method: &str, params: Value) -> Value {
+    pub fn ask(&self, token: &str, method: &str, params: Value) -> Value {
         let mut said = String::new();
         self.send(token, method, params).read_to_string(&mut said).expect("it answers");
         let messages = said.lines().filter_map(|line| {
@@ -60,7 +60,7 @@ impl Server {
         messages.rev().find(|message| message["id"] == 1).unwrap_or_else(|| panic!("an answer: {said}"))
     }
 
-    fn tool(&self, token: &str, name: &str, arguments: Value) -> Value {
+    pub fn tool(&self, token: &str, name: &str, arguments: Value) -> Value {
         self.ask(token, "tools/call", json!({"name": name, "arguments": arguments}))["result"].clone()
     }
 }
@@ -72,11 +72,11 @@ impl Drop for Server {
     }
 }
 
-fn text(result: &Value) -> &str {
+pub fn text(result: &Value) -> &str {
     result["content"][0]["text"].as_str().unwrap_or_default()
 }
 
-fn token(installation: &Installation, user: &str) -> String {
+pub fn token(installation: &Installation, user: &str) -> String {
     let made = installation.run(["tokens", "create", "--principal", user, "--json"]);
     let made: Value = serde_json::from_slice(&made.stdout).expect("a token");
     made["token"].as_str().expect("its text").to_owned()
