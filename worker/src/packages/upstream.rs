@@ -165,6 +165,40 @@ mod tests {
         assert!(Proxy::parse("socks5://proxy.example").is_none());
     }
 
+    #[tokio::test]
+    async fn a_proxy_makes_every_connection_and_resolves_every_name() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = format!("http://us:pw@{}", listener.local_addr().unwrap());
+        let proxying = tokio::spawn(async move {
+            let mut heads = Vec::new();
+            for answer in ["HTTP/1.1 200 Connection established\r\n\r\nhello", "HTTP/1.1 403 Forbidden\r\n\r\n"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                heads.push(String::from_utf8(head).unwrap());
+            }
+            heads
+        });
+        let access = PackageAccess { https_proxy: Some(proxy), ..PackageAccess::default() };
+        // Nobody can resolve this name, and nobody has to.
+        let host = HostPort::parse("index.invalid", 443).unwrap();
+        let mut stream = connect(&access, &host, true, Reach::Public).await.unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "hello", "nothing of what follows the proxy's answer is lost");
+        let refused = connect(&access, &host, true, Reach::Public).await;
+        assert!(matches!(refused, Err(UpstreamError::ProxyRefused)));
+        for head in proxying.await.unwrap() {
+            assert!(
+                head.starts_with("CONNECT index.invalid:443 HTTP/1.1\r\n") && head.contains("Basic dXM6cHc="),
+                "{head}"
+            );
+        }
+    }
+
     #[test]
     fn hosts_that_no_proxy_lists_are_reached_straight() {
         let host = HostPort::parse("pkg.corp.example", 443).unwrap();

@@ -1,18 +1,25 @@
-//! Against an API server of our own that speaks real HTTP, by the real client.
+//! Against an API server of our own that speaks real HTTP, with and without TLS, by the real client.
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, patch};
 use axum::{Json, Router};
+use base64::Engine as _;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::ClusterError;
 use super::cluster::Cluster;
+use crate::config::TlsFiles;
+use crate::tls::{Purpose, Tls};
 
 /// What the API server has of one StatefulSet, and what it does about requests.
 #[derive(Debug, Clone, Default)]
@@ -30,16 +37,18 @@ const PATH: &str = "/apis/apps/v1/namespaces/{namespace}/statefulsets/{name}";
 
 async fn cluster(set: Set, name: &str) -> (Cluster, Shared) {
     let shared = Arc::new(Mutex::new(set));
-    let router = Router::new()
-        .route(PATH, get(show))
-        .route(&format!("{PATH}/scale"), patch(scale))
-        .with_state(Arc::clone(&shared));
+    let router = router(&shared);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move { axum::serve(listener, router).await });
     let mut config = Config::new(format!("http://{address}").parse().expect("a URL"));
     config.default_namespace = "agents".to_owned();
     (Cluster::of(Client::try_from(config).expect("a client"), name), shared)
+}
+
+fn router(shared: &Shared) -> Router {
+    let routes = Router::new().route(PATH, get(show)).route(&format!("{PATH}/scale"), patch(scale));
+    routes.with_state(Arc::clone(shared))
 }
 
 async fn show(State(set): State<Shared>, Path((namespace, name)): Path<(String, String)>) -> Response {
@@ -144,4 +153,49 @@ async fn what_is_missing_is_named_with_the_way_to_get_it() {
 async fn another_name_is_not_found() {
     let (cluster, _) = cluster(Set { replicas: Some(2), version: 7, ..Set::default() }, "other").await;
     assert!(matches!(cluster.look().await, Err(ClusterError::NotFound { name, .. }) if name == "other"));
+}
+
+/// Lets in whoever shows the account's token.
+async fn authenticated(request: Request, next: Next) -> Response {
+    let shown = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+    if shown == Some("Bearer of-the-account") { next.run(request).await } else { refusal(401) }
+}
+
+#[tokio::test]
+async fn the_api_server_is_held_to_its_certificate_and_shown_the_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let files = TlsFiles { certificate: dir.path().join("crt"), key: dir.path().join("key") };
+    std::fs::write(&files.certificate, cert.pem()).unwrap();
+    std::fs::write(&files.key, signing_key.serialize_pem()).unwrap();
+    let tls = Tls::load(files, Purpose::Http).unwrap();
+    let shared: Shared = Arc::new(Mutex::new(Set { replicas: Some(2), version: 7, ..Set::default() }));
+    let router = router(&shared).layer(from_fn(authenticated));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = tls.accept(stream).await else { continue };
+            let service = TowerToHyperService::new(router.clone());
+            let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(serving);
+        }
+    });
+    let asked = async |authority: &str, token: &str| {
+        let authority = base64::engine::general_purpose::STANDARD.encode(authority);
+        let server = json!({"server": format!("https://localhost:{port}"), "certificate-authority-data": authority});
+        let config = json!({
+            "clusters": [{"name": "c", "cluster": server}], "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": "agents"}}],
+            "current-context": "x",
+        });
+        let config = Kubeconfig::from_yaml(&config.to_string()).unwrap();
+        let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
+        Cluster::of(Client::try_from(config).unwrap(), "worker").look().await
+    };
+    assert_eq!(asked(&cert.pem(), "of-the-account").await.unwrap().wanted, 2);
+    assert!(matches!(asked(&cert.pem(), "of-nobody").await, Err(ClusterError::Unauthenticated(_))));
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    assert!(matches!(asked(&other.cert.pem(), "of-the-account").await, Err(ClusterError::Refused(_))));
 }
