@@ -122,7 +122,9 @@ impl Wanted {
 /// What the record of a call's end says that it used; `None` for every other record.
 fn charge_of(record: &Record) -> Option<Charge> {
     match record.kind {
-        EventKind::TaskOutcome | EventKind::TaskUnknown => Charge::of(record.outcome, record.detail.as_ref()),
+        EventKind::TaskOutcome | EventKind::TaskUnknown | EventKind::TaskResolved => {
+            Charge::of(record.outcome, record.detail.as_ref())
+        }
         EventKind::CallServed | EventKind::CallRefused => Some(Charge::default()),
         _ => None,
     }
@@ -150,11 +152,13 @@ impl Row {
         let add = |to: &mut u64, amount: u64| *to = to.saturating_add(amount);
         // Of a flood of refusals some have no record but the number in the next one's.
         let suppressed = record.detail.as_ref().and_then(|detail| detail.get("suppressed")?.as_u64());
-        let calls = suppressed.unwrap_or_default().saturating_add(1);
+        // A late result is of a call that was counted when it was given up.
+        let ended = u64::from(record.kind != EventKind::TaskResolved);
+        let calls = suppressed.unwrap_or_default().saturating_add(ended);
         add(&mut self.calls, calls);
         match record.outcome {
             Some(Outcome::Refused) => add(&mut self.refusals, calls),
-            Some(Outcome::Failed | Outcome::Unknown) => add(&mut self.failures, 1),
+            Some(Outcome::Failed | Outcome::Unknown) => add(&mut self.failures, ended),
             Some(Outcome::Ok) | None => {}
         }
         add(&mut self.cpu_ms, charge.cpu_ms);
@@ -197,7 +201,14 @@ mod tests {
         let unplaced = Entry { detail: Some(json!({"not_started": true})), ..ran("ann") };
         let unknown = Entry { outcome: Some(Outcome::Unknown), ..of("bob", "run_shell", EventKind::TaskUnknown) };
         let attempt = of("ann", "run_python", EventKind::TaskAttempt);
-        for entry in [attempt, ran("ann"), unplaced, ran("ann"), refused("fs_read"), refused("evil\u{1b}"), unknown] {
+        let late = Entry {
+            outcome: Some(Outcome::Failed),
+            detail: Some(json!({"cpu_ms": 9})),
+            ..of("bob", "run_shell", EventKind::TaskResolved)
+        };
+        for entry in
+            [attempt, ran("ann"), unplaced, ran("ann"), refused("fs_read"), refused("evil\u{1b}"), unknown, late]
+        {
             audit.append(entry).await.unwrap();
         }
         audit.close().await;
@@ -221,7 +232,11 @@ mod tests {
             ..Row::default()
         };
         assert_eq!(*ann, expected);
-        assert_eq!((bob.calls, bob.failures, bob.refusals), (3, 1, 2));
+        assert_eq!(
+            (bob.calls, bob.failures, bob.refusals, bob.cpu_ms),
+            (3, 1, 2, 9),
+            "a late result is no call of its own"
+        );
         assert!(report.through > LogSeq(6) && report.damaged_lines == 0);
     }
 

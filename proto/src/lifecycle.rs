@@ -31,6 +31,8 @@ pub struct RegisterWorker {
     pub advertise: Option<String>,
     /// Whether it takes nothing new.
     pub draining: bool,
+    /// The life of it that was joined before this one, and whose disk it has.
+    pub follows: Option<Incarnation>,
 }
 
 /// The answer to a worker that may join.
@@ -109,6 +111,7 @@ impl From<RegisterWorker> for v1::RegisterWorkerRequest {
             held: register.held.into_iter().map(v1::HeldSession::from).collect(),
             advertise: register.advertise.unwrap_or_default(),
             draining: register.draining,
+            follows_incarnation: register.follows.map(String::from).unwrap_or_default(),
         }
     }
 }
@@ -125,6 +128,10 @@ impl TryFrom<v1::RegisterWorkerRequest> for RegisterWorker {
             held: held_sessions(wire.held, "RegisterWorkerRequest.held")?,
             advertise: text_or_none(wire.advertise, TOKEN_BYTES_MAX, "RegisterWorkerRequest.advertise")?,
             draining: wire.draining,
+            follows: match wire.follows_incarnation.as_str() {
+                "" => None,
+                follows => Some(id(follows, "RegisterWorkerRequest.follows_incarnation")?),
+            },
         })
     }
 }

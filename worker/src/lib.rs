@@ -12,6 +12,7 @@ mod args;
 mod executor;
 mod files;
 mod host;
+mod lineage;
 mod link;
 mod packages;
 mod probe;

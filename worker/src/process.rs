@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::host::Host;
+use crate::lineage::Lineage;
 use crate::link::{Address, Door, Membership, Network, Proof, Route};
 use crate::runtimes::Runtimes;
 use crate::runtimes::find::SYSTEM_PATH;
@@ -99,6 +100,8 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage, life: Li
         spare_limits: start.spare_limits.filter(|_| backend.report().level >= start.isolation_minimum),
     });
     let identity = Identity { worker: start.worker_id, incarnation: Incarnation::mint() };
+    // A worker that its coordinator starts is known by its token.
+    let lineage = start.remote.as_ref().map(|_| Lineage::of(&start.base_workspace, identity.incarnation));
     let service = Service::new(identity, pool, tasks);
     let Joining { proof, labels, tls, door, drain } = Joining::of(start.token, start.remote).await?;
     let membership = Membership {
@@ -110,6 +113,7 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage, life: Li
         runtimes: listed,
         sessions_max: start.sessions_max,
         host: Host::new(start.base_workspace),
+        lineage,
         service: service.clone(),
     };
     let (stop, draining) = (CancellationToken::new(), CancellationToken::new());

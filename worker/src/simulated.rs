@@ -92,6 +92,7 @@ impl Simulated {
             runtimes: listed,
             sessions_max: ground.sessions_max,
             host: Host::new(ground.base_workspace),
+            lineage: None,
             service: Service::new(identity, pool, tasks),
         };
         Ok(Self { membership })

@@ -94,7 +94,8 @@ impl Ledger {
                 Err(ReadError::Bad { .. }) => continue,
                 Err(error @ ReadError::Io { .. }) => return Err(error),
             };
-            let ended = matches!(record.kind, EventKind::TaskOutcome | EventKind::TaskUnknown);
+            let ended =
+                matches!(record.kind, EventKind::TaskOutcome | EventKind::TaskUnknown | EventKind::TaskResolved);
             if let Some(principal) = record.principal.as_ref().filter(|_| ended && record.ts >= began)
                 && let Some(charge) = Charge::of(record.outcome, record.detail.as_ref())
             {

@@ -109,6 +109,11 @@ impl Receipt {
     pub(super) fn add(&mut self, charge: &Charge) {
         self.tasks = self.tasks.saturating_add(1);
         self.failed = self.failed.saturating_add(u64::from(charge.failed));
+        self.add_late(charge);
+    }
+
+    /// Adds what a task used that was counted when it was given up, and of which only then nothing was known.
+    pub(super) fn add_late(&mut self, charge: &Charge) {
         self.cpu_ms = self.cpu_ms.saturating_add(charge.cpu_ms);
         self.memory_peak_bytes = self.memory_peak_bytes.max(charge.memory_peak_bytes);
         self.bytes_in = self.bytes_in.saturating_add(charge.bytes_in);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use codegen_types::{ErrorCode, Failure, Principal, Runtime, SessionId, WorkerId};
+use codegen_types::{ErrorCode, Failure, Lease, Principal, Runtime, SessionId, WorkerId};
 use coordinator_core::placement::Requirements;
 use coordinator_core::quota::Standing;
 use coordinator_core::session::{Assignment, Input, Need, Role, SessionState, Shares, Tie, step};
@@ -96,6 +96,8 @@ impl Sessions {
 
     /// Says which workers may have gone on with what the last server had given them.
     fn expect_workers(&self, rows: &[SessionRow], left: &[Left]) {
+        let is_apart = |lease: &&Lease| recovery::tie(&lease.worker) == Tie::Apart;
+        let life = |lease: &Lease| (lease.worker.clone(), lease.incarnation);
         let ready = rows.iter().filter_map(|row| match &row.state {
             SessionState::Ready { lease } => Some(lease),
             SessionState::Opening { .. }
@@ -104,9 +106,16 @@ impl Sessions {
             | SessionState::Closing { .. }
             | SessionState::Closed { .. } => None,
         });
-        let leases = left.iter().map(|task| &task.lease).chain(ready);
-        let apart = leases.filter(|lease| recovery::tie(&lease.worker) == Tie::Apart);
-        let lives: BTreeSet<_> = apart.map(|lease| (lease.worker.clone(), lease.incarnation)).collect();
+        let mut lives: BTreeSet<_> =
+            left.iter().map(|task| &task.lease).chain(ready).filter(is_apart).map(life).collect();
+        let mut at_rest: Vec<_> = rows.iter().filter_map(|row| Some((row.last_used_ms, at_rest(row)?))).collect();
+        // To files at rest any life of their worker will do: the one that was used last stands for all.
+        at_rest.sort_unstable_by_key(|(used_ms, _)| std::cmp::Reverse(*used_ms));
+        for (_, lease) in at_rest.iter().filter(|(_, lease)| is_apart(lease)) {
+            if lives.iter().all(|(worker, _)| *worker != lease.worker) {
+                lives.insert(life(lease));
+            }
+        }
         self.shared.fleet.expect(lives.into_iter().collect());
     }
 
@@ -308,6 +317,17 @@ impl Sessions {
             // An owner that is gone has stopped.
             let _ = is_done.await;
         }
+    }
+}
+
+/// Who has the files of a session that has no processes, or will have none once the server has started.
+const fn at_rest(row: &SessionRow) -> Option<&Lease> {
+    match &row.state {
+        SessionState::Opening { lease, .. } | SessionState::Suspended { lease } => Some(lease),
+        SessionState::Ready { .. }
+        | SessionState::Lost { .. }
+        | SessionState::Closing { .. }
+        | SessionState::Closed { .. } => None,
     }
 }
 

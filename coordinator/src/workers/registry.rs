@@ -98,19 +98,22 @@ impl Registry {
     }
 
     /// Lets a life of a worker in. The same incarnation resumes where it was; another one supersedes, when it proves to
-    /// be that worker: one that shares its token with others takes over only from a worker that is not there, and that
-    /// shared it, too.
+    /// be that worker: by a token or certificate of its own, or by the name of the life before it. Who only shares a
+    /// token with others takes over from a worker that shared it, too, and was away for as long as it may come back as
+    /// if nothing had happened.
     pub(crate) fn register(
         &mut self,
         request: RegisterWorker,
         issued: &Issued,
         now: Duration,
     ) -> Result<Vec<Change>, WorkerRefused> {
-        let RegisterWorker { worker, incarnation, capabilities, held, version, draining, .. } = request;
+        let RegisterWorker { worker, incarnation, capabilities, held, version, draining, follows, .. } = request;
         let mut changes = Vec::new();
         let known = self.workers.get(&worker);
         match known {
-            Some(entry) if !entry.yields_to(incarnation, &issued.credential) => return Err(WorkerRefused::NameTaken),
+            _ if !self.admits(&worker, [Some(incarnation), follows], &issued.credential, now) => {
+                return Err(WorkerRefused::NameTaken);
+            }
             None if !self.has_room(&issued.credential) => return Err(WorkerRefused::TooMany),
             Some(_) | None => {}
         }
@@ -304,6 +307,22 @@ impl Registry {
         }
     }
 
+    /// Whether a registration may go on in this worker's name, which is of one of these lives, or follows it.
+    fn admits(
+        &self,
+        worker: &WorkerId,
+        lives: [Option<Incarnation>; 2],
+        credential: &Credential,
+        now: Duration,
+    ) -> bool {
+        let mut named = lives.into_iter().flatten();
+        credential.names_its_worker()
+            || match self.workers.get(worker) {
+                Some(entry) => entry.yields_to(lives, now, &self.timing),
+                None => !named.all(|life| self.awaited.is_kept_from(worker, life, now)),
+            }
+    }
+
     fn life(&mut self, worker: &WorkerId, incarnation: Incarnation) -> Option<&mut Entry> {
         self.workers.get_mut(worker).filter(|entry| entry.incarnation == incarnation)
     }
@@ -332,12 +351,20 @@ impl Registry {
 }
 
 impl Entry {
-    /// Whether a registration may go on in this worker's name.
-    fn yields_to(&self, incarnation: Incarnation, credential: &Credential) -> bool {
-        let is_away = !self.is_linked() && !self.credential.names_its_worker();
-        credential.names_its_worker()
-            || (self.incarnation == incarnation && !self.credential.names_its_worker())
-            || is_away
+    /// Whether it gives way to who does not prove to be this worker, but says to be one of these lives, or to follow it.
+    fn yields_to(&self, lives: [Option<Incarnation>; 2], now: Duration, timing: &Timing) -> bool {
+        let is_away = || now.saturating_sub(self.last_seen(now)) > timing.reconnect_grace;
+        !self.credential.names_its_worker() && (lives.contains(&Some(self.incarnation)) || is_away())
+    }
+
+    /// Since when there is no link; now, while there is one.
+    fn last_seen(&self, now: Duration) -> Duration {
+        match self.state {
+            _ if self.is_linked() => now,
+            WorkerState::Suspect { since, .. } => since,
+            WorkerState::Joining { .. } | WorkerState::Healthy { .. } | WorkerState::Draining { .. } => self.heard,
+            WorkerState::Gone { at, .. } => at,
+        }
     }
 
     fn is_linked(&self) -> bool {

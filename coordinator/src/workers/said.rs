@@ -33,7 +33,9 @@ impl From<Change> for WorkerEvent {
 pub(crate) enum WorkerRefused {
     #[error("there are as many workers as there may be")]
     TooMany,
-    #[error("a worker of this name has joined and is there; give each worker a name, and a token, of its own")]
+    #[error(
+        "a worker of this name has joined and is there, or may come back; give each worker a name, and a token, of its own"
+    )]
     NameTaken,
     #[error(
         "two workers have this name and the same token: each took over from the other; give each worker a name, and a token, of its own"

@@ -1,18 +1,18 @@
 //! Joining with static tokens, and what becomes of a worker whose token is over.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use codegen_audit::EventKind;
 use codegen_proto::status::stated_code;
-use codegen_types::{ErrorCode, Principal};
+use codegen_types::{ErrorCode, Incarnation, Principal, WorkerId};
 use coordinator::identity::{NewToken, Scopes, TokenId, Tokens};
 use coordinator::store::Memory;
-use coordinator::workers::{WorkerEvent, WorkersOptions};
+use coordinator::workers::{Fleet as _, WorkerEvent, WorkersOptions};
 use coordinator_core::worker::Timing;
 
 use crate::double::{Double, Spec};
-use crate::rig::Rig;
+use crate::rig::{LONG, Rig};
 
 fn me() -> Principal {
     Principal::os_user("operator")
@@ -85,7 +85,7 @@ async fn a_token_needs_the_scope_and_lets_only_its_own_worker_join_where_it_name
 
 #[tokio::test]
 async fn who_shares_a_token_takes_no_name_from_a_worker_that_is_there_or_has_one_of_its_own() {
-    let (mut rig, issuer) = Issuer::with(WorkersOptions::default()).await;
+    let (rig, issuer) = Issuer::with(WorkersOptions::default()).await;
     let (_, shared) = issuer.make("worker", "worker", None).await;
     issuer.make("worker:own", "worker", None).await;
     let mut there = Double::new(rig.unix(), Spec::named("there"));
@@ -96,12 +96,62 @@ async fn who_shares_a_token_takes_no_name_from_a_worker_that_is_there_or_has_one
         let refused = Double::new(rig.unix(), Spec::named(name)).register(&shared).await.unwrap_err();
         assert_eq!(stated_code(&refused), Some(code), "{name}: {refused}");
     }
-    // The same life may join again, and another one once this one is away.
+    // The same life may join again.
     there.register(&shared).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_shares_a_token_takes_the_name_of_a_worker_that_was_away_for_long_or_whose_life_it_follows() {
+    let (mut rig, issuer) = Issuer::with(brisk()).await;
+    let (_, shared) = issuer.make("worker", "worker", None).await;
+    let mut there = Double::new(rig.unix(), Spec::named("a"));
+    let ticket = there.register(&shared).await.unwrap().link_ticket;
+    there.open_link(&ticket).await.unwrap();
+    rig.link_up(&there, true).await;
     there.break_link();
     rig.link_up(&there, false).await;
-    Double::new(rig.unix(), Spec::named("there")).register(&shared).await.unwrap();
-    while let WorkerEvent::Joined { .. } = rig.event().await {}
+    let route = rig.unix();
+    let other = |follows| Double::new(route.clone(), Spec { follows, ..Spec::named("a") });
+    let begun = Instant::now();
+    for follows in [None, Some(Incarnation::mint())] {
+        let refused = other(follows).register(&shared).await.unwrap_err();
+        assert_eq!(stated_code(&refused), Some(ErrorCode::AlreadyExists), "{refused}");
+    }
+    assert!(begun.elapsed() < brisk().timing.reconnect_grace, "the test was too slow to tell");
+    // What knows the life before has its disk.
+    let mut next = other(Some(there.spec.incarnation));
+    next.register(&shared).await.unwrap();
+    let gone = |event: &WorkerEvent| matches!(event, WorkerEvent::Gone { incarnation, .. } if *incarnation == there.spec.incarnation);
+    while !gone(&rig.event().await) {}
+    // Whoever else comes waits, also for one whose link never was up.
+    let mut late = other(None);
+    let begun = Instant::now();
+    while let Err(refused) = late.register(&shared).await {
+        let code = stated_code(&refused);
+        assert!(matches!(code, Some(ErrorCode::AlreadyExists | ErrorCode::RateLimited)), "{refused}");
+        assert!(begun.elapsed() < LONG, "in time");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(begun.elapsed() > brisk().timing.reconnect_grace / 2, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn after_a_restart_a_name_is_kept_for_the_lives_that_may_come_back() {
+    let (mut rig, issuer) = Issuer::with(brisk()).await;
+    let (_, shared) = issuer.make("worker", "worker", None).await;
+    let before = [Incarnation::mint(), Incarnation::mint()];
+    let name: WorkerId = "a".parse().unwrap();
+    rig.workers.expect(before.map(|life| (name.clone(), life)).to_vec());
+    let refused = Double::new(rig.unix(), Spec::named("a")).register(&shared).await.unwrap_err();
+    assert_eq!(stated_code(&refused), Some(ErrorCode::AlreadyExists), "{refused}");
+    let resumed = Spec { incarnation: before[0], ..Spec::named("a") };
+    Double::new(rig.unix(), resumed).register(&shared).await.unwrap();
+    assert!(matches!(rig.event().await, WorkerEvent::Joined { incarnation, .. } if incarnation == before[0]));
+    // One that proves by its token which worker it is waits for nobody.
+    let (_, own) = issuer.make("worker:b", "worker", None).await;
+    rig.workers.expect(vec![("b".parse().unwrap(), before[1])]);
+    Double::new(rig.unix(), Spec::named("b")).register(&own).await.unwrap();
+    assert!(matches!(rig.event().await, WorkerEvent::Gone { incarnation, .. } if incarnation == before[1]));
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ pub struct Spec {
     pub held: Vec<HeldSession>,
     pub draining: bool,
     pub advertise: Option<String>,
+    pub follows: Option<Incarnation>,
 }
 
 impl Spec {
@@ -83,6 +84,7 @@ impl Spec {
             held: Vec::new(),
             draining: false,
             advertise: None,
+            follows: None,
         }
     }
 }
@@ -131,6 +133,7 @@ impl Double {
             held: self.spec.held.clone(),
             advertise: self.spec.advertise.clone(),
             draining: self.spec.draining,
+            follows: self.spec.follows,
         };
         request.into()
     }

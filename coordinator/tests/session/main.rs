@@ -11,5 +11,6 @@ mod quotas;
 mod recovery;
 mod restart;
 mod retention;
+mod returns;
 mod rig;
 mod sharing;

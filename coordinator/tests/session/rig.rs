@@ -8,7 +8,8 @@ use std::time::Duration;
 use codegen_audit::{Audit, EventKind, Record};
 use codegen_types::{
     Epoch, ErrorCode, EventBody, Exec, Exit, Failure, HeldSession, Incarnation, IsolationLevel, IsolationReport, Lease,
-    Limits, Operation, OperationResult, OutputStream, Principal, Program, Runtime, SessionId, TaskId, WorkerId,
+    Limits, Operation, OperationResult, OutputStream, Principal, Program, ResourceUse, Runtime, SessionId, TaskId,
+    WorkerId,
 };
 use coordinator::session::{
     CreateSession, Leave, SessionOptions, SessionSnapshot, Sessions, SessionsDeps, TaskCall, TaskOutcome,
@@ -31,6 +32,10 @@ pub enum Script {
     Say(&'static str),
     /// Ends with this code.
     Exit(i32),
+    /// Ends well, after so many milliseconds of processor time.
+    Cost(u64),
+    /// Ends by a limit, as its worker says.
+    Refused(ErrorCode),
     /// Runs until it is cancelled.
     Hang,
     /// Runs until it is let go, or cancelled.
@@ -270,6 +275,15 @@ async fn perform(script: Script, events: mpsc::Sender<EventBody>, cancel: Cancel
         Script::Refuse(code) => return DispatchEnd::NotStarted(Failure::new(code, "it was refused")),
         Script::Vanish => return DispatchEnd::Unknown(away()),
         Script::Exit(code) => return exit(code),
+        Script::Cost(cpu_ms) => {
+            let used = ResourceUse { cpu_ms, ..ResourceUse::default() };
+            let exit = Exit { code: Some(0), used, ..Exit::default() };
+            return DispatchEnd::Answered(EventBody::Finished(OperationResult::Exec(exit)));
+        }
+        Script::Refused(code) => {
+            let failure = Failure::new(code, "it took too long");
+            return DispatchEnd::Answered(EventBody::Failed { failure, exit: Some(Exit::default()) });
+        }
         Script::Say(text) => events.send(output(text.into())).await.unwrap(),
         Script::Flood(pieces) => {
             for _ in 0..pieces {

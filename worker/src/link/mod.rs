@@ -8,6 +8,7 @@ mod reversed;
 pub(crate) mod tls;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use lifecycle::{CallError, Coordinator};
 use reversed::{Link, LinkError};
 
 use crate::host::Host;
+use crate::lineage::Lineage;
 use crate::remote::token::{self, TokenError};
 use crate::service::{Identity, Service};
 
@@ -77,6 +79,8 @@ pub(crate) struct Membership {
     pub runtimes: Vec<Runtime>,
     pub sessions_max: u32,
     pub host: Host,
+    /// Which life of this worker came before; none of a worker that is known without it.
+    pub lineage: Option<Lineage>,
     pub service: Service,
 }
 
@@ -91,6 +95,8 @@ enum Lost {
     Link(#[from] LinkError),
     #[error("the coordinator gave no ticket for a link")]
     NoTicket,
+    #[error("the workspaces that are here cannot be listed")]
+    Workspaces(#[source] io::Error),
     #[error("there is another token to join with")]
     TokenReplaced,
     #[error("the worker stops")]
@@ -132,7 +138,12 @@ impl Membership {
             Ok(token) => token,
             Err(error) => return error.into(),
         };
-        let joining = async { Coordinator::join(&self.route, token.clone(), self.registration().await).await };
+        // What it cannot list it does not call missing: its sessions would be given up for it.
+        let registration = match self.registration().await {
+            Ok(registration) => registration,
+            Err(error) => return Lost::Workspaces(error),
+        };
+        let joining = Coordinator::join(&self.route, token.clone(), registration);
         let (mut coordinator, registered) = tokio::select! {
             joining = joining => match joining {
                 Ok(joined) => joined,
@@ -141,6 +152,9 @@ impl Membership {
             () = stop.cancelled() => return Lost::Stopped,
         };
         *joined = Some(coordinator.clone());
+        if let Some(lineage) = &self.lineage {
+            lineage.joined();
+        }
         let interval = registered.heartbeat_interval.clamp(HEARTBEAT_INTERVAL_MIN, HEARTBEAT_INTERVAL_MAX);
         let mut ticket = registered.link_ticket;
         loop {
@@ -171,12 +185,13 @@ impl Membership {
             // A ticket that was given before the pause might be too old after it.
             let asking = async {
                 tokio::time::sleep(backoff.after_failure()).await;
-                coordinator.heartbeat(self.heartbeat().await).await
+                let beat = self.heartbeat().await.map_err(Lost::Workspaces)?;
+                coordinator.heartbeat(beat).await.map_err(Lost::from)
             };
             ticket = tokio::select! {
                 answer = asking => match answer {
                     Ok(answer) => answer.link_ticket,
-                    Err(error) => return error.into(),
+                    Err(lost) => return lost,
                 },
                 () = stop.cancelled() => return Lost::Stopped,
             };
@@ -213,7 +228,14 @@ impl Membership {
             if self.proof.was_replaced(token) {
                 return Err(Lost::TokenReplaced);
             }
-            match coordinator.heartbeat(self.heartbeat().await).await {
+            let beat = match self.heartbeat().await {
+                Ok(beat) => beat,
+                Err(error) => {
+                    tracing::error!(%error, "the workspaces cannot be listed; this heartbeat is left out");
+                    continue;
+                }
+            };
+            match coordinator.heartbeat(beat).await {
                 Ok(answer) => {
                     failures = 0;
                     if answer.link_ticket.is_some() {
@@ -231,9 +253,9 @@ impl Membership {
         }
     }
 
-    async fn registration(&self) -> RegisterWorker {
+    async fn registration(&self) -> io::Result<RegisterWorker> {
         let Identity { worker, incarnation } = self.service.identity().clone();
-        RegisterWorker {
+        Ok(RegisterWorker {
             worker,
             incarnation,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -244,24 +266,25 @@ impl Membership {
                 labels: self.labels.clone(),
                 resources: self.host.resources(),
             },
-            held: self.service.pool().held().await,
+            held: self.service.pool().held().await?,
             advertise: self.door.as_ref().map(Door::advertised),
             draining: self.service.is_draining(),
-        }
+            follows: self.lineage.as_ref().and_then(Lineage::follows),
+        })
     }
 
-    async fn heartbeat(&self) -> Heartbeat {
+    async fn heartbeat(&self) -> io::Result<Heartbeat> {
         let Identity { worker, incarnation } = self.service.identity().clone();
-        Heartbeat {
+        Ok(Heartbeat {
             worker,
             incarnation,
             sessions_open: u32::try_from(self.service.pool().len()).unwrap_or(u32::MAX),
             tasks_running: u32::try_from(self.service.tasks().running()).unwrap_or(u32::MAX),
             memory_bytes: resident_bytes(),
-            held: self.service.pool().held().await,
+            held: self.service.pool().held().await?,
             draining: self.service.is_draining(),
             used: self.host.used(),
-        }
+        })
     }
 
     async fn leave(&self, mut coordinator: Coordinator) {

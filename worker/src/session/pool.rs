@@ -217,14 +217,13 @@ impl Pool {
     }
 
     /// Every session whose workspace is here.
-    pub async fn held(&self) -> Vec<HeldSession> {
+    ///
+    /// # Errors
+    /// The workspaces cannot be listed: which there are is not known, and not that there are none.
+    pub async fn held(&self) -> std::io::Result<Vec<HeldSession>> {
         let base = self.base.clone();
-        let on_disk = tokio::task::spawn_blocking(move || base.held()).await;
-        let on_disk = on_disk.map_err(std::io::Error::other).and_then(|held| held).unwrap_or_else(|error| {
-            tracing::error!(%error, "the workspaces cannot be listed");
-            Vec::new()
-        });
-        on_disk.into_iter().map(|session| self.describe(session)).collect()
+        let on_disk = tokio::task::spawn_blocking(move || base.held()).await.map_err(std::io::Error::other)??;
+        Ok(on_disk.into_iter().map(|session| self.describe(session)).collect())
     }
 
     fn describe(&self, session: SessionId) -> HeldSession {

@@ -63,6 +63,9 @@ pub enum SessionState {
         /// Why, and so whether they may yet turn up.
         #[serde(default)]
         why: LostWhy,
+        /// Which life of its worker said that it has no files, when one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        said_by: Option<Incarnation>,
     },
     /// Its end is decided; its worker is yet to delete its files.
     Closing {

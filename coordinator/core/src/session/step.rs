@@ -15,7 +15,7 @@ pub(super) fn step(session: Option<&Session>, input: &Input, now: i64, rules: &R
         SessionState::Opening { lease, purpose } => opening(session, lease, *purpose, input, now),
         SessionState::Ready { lease } => ready(session, lease, input, now, rules),
         SessionState::Suspended { lease } => suspended(session, lease, input, now),
-        SessionState::Lost { lease, why, .. } => lost(session, lease, *why, input, now),
+        SessionState::Lost { lease, why, said_by, .. } => lost(session, lease, (*why, *said_by), input, now),
         SessionState::Closing { lease, reason } => closing(session, lease, *reason, input, now),
         SessionState::Closed { .. } => closed(session, input, now),
     }
@@ -60,7 +60,7 @@ fn opening(session: &Session, lease: &Lease, purpose: Purpose, input: &Input, no
         // Files that were promised and are not there are not replaced by an empty directory in silence.
         Input::Opened { files: Files::Missing, .. } if purpose == Purpose::Again => {
             let effects = vec![Effect::DeleteWorkspace { lease: lease.clone() }];
-            to(session, lost_state(lease, LostWhy::FilesMissing, now), SessionEvent::Lost, effects)
+            to(session, files_missing(lease, lease.incarnation, now), SessionEvent::Lost, effects)
         }
         Input::Opened { .. } => {
             let state = SessionState::Ready { lease: lease.clone() };
@@ -127,14 +127,18 @@ fn ready(session: &Session, lease: &Lease, input: &Input, now: i64, rules: &Rule
         Input::ServerStarted { tie: Tie::Apart } => Err(Refusal::NotDue),
         Input::WorkerJoined { at, files } => match files {
             _ if at.worker != lease.worker => Err(Refusal::NotDue),
-            Files::Missing => lose(session, lease, LostWhy::FilesMissing, now),
-            Files::Kept if at.is_of(lease) => Err(Refusal::NotDue),
+            // What the life that opened it said of its files may be older than the session: it says it again when it is
+            // asked for something.
+            Files::Kept | Files::Missing if at.is_of(lease) => Err(Refusal::NotDue),
+            Files::Missing => to(session, files_missing(lease, at.incarnation, now), SessionEvent::Lost, vec![]),
             Files::Kept => suspend(session, lease, SuspendReason::WorkerRestarted, vec![]),
         },
         Input::WorkerGone { at, tie: Tie::Child } if at.is_of(lease) => {
             suspend(session, lease, SuspendReason::WorkerGone, vec![])
         }
-        Input::WorkerGone { at, tie: Tie::Apart } if at.is_of(lease) => lose(session, lease, LostWhy::WorkerGone, now),
+        Input::WorkerGone { at, tie: Tie::Apart } if at.is_of(lease) => {
+            to(session, worker_gone(lease, now), SessionEvent::Lost, vec![])
+        }
         Input::Misplaced { at } if at.is_of(lease) => suspend(session, lease, SuspendReason::Misplaced, vec![]),
         // They are what it is ready with.
         Input::ProcessesLeft { .. } | Input::WorkerGone { .. } | Input::Misplaced { .. } => Err(Refusal::NotDue),
@@ -160,8 +164,8 @@ fn suspended(session: &Session, lease: &Lease, input: &Input, now: i64) -> Stepp
         Input::Update { ttl_ms } => update(session, *ttl_ms, now),
         Input::Share => shared(session, SessionEvent::Shared, now),
         Input::Unshare => shared(session, SessionEvent::Unshared, now),
-        Input::WorkerJoined { at, files: Files::Missing } if at.worker == lease.worker => {
-            lose(session, lease, LostWhy::FilesMissing, now)
+        Input::WorkerJoined { at, files: Files::Missing } if at.worker == lease.worker && !at.is_of(lease) => {
+            to(session, files_missing(lease, at.incarnation, now), SessionEvent::Lost, vec![])
         }
         // Where a task that outlived its server goes on, they are its own.
         Input::ProcessesLeft { at } if at.is_of(lease) && session.running.is_empty() => {
@@ -170,7 +174,7 @@ fn suspended(session: &Session, lease: &Lease, input: &Input, now: i64) -> Stepp
         }
         // Whichever life of it that was: the files were on its disk.
         Input::WorkerGone { at, tie: Tie::Apart } if at.worker == lease.worker => {
-            lose(session, lease, LostWhy::WorkerGone, now)
+            to(session, worker_gone(lease, now), SessionEvent::Lost, vec![])
         }
         Input::CloseRequested { present } => begin_close(session, lease, CloseReason::Requested, *present),
         Input::RetentionSweep { present } => begin_close(session, lease, CloseReason::Expired, *present),
@@ -187,7 +191,13 @@ fn suspended(session: &Session, lease: &Lease, input: &Input, now: i64) -> Stepp
     }
 }
 
-fn lost(session: &Session, lease: &Lease, why: LostWhy, input: &Input, now: i64) -> Stepped {
+fn lost(
+    session: &Session,
+    lease: &Lease,
+    (why, said_by): (LostWhy, Option<Incarnation>),
+    input: &Input,
+    now: i64,
+) -> Stepped {
     match input {
         Input::Create { .. } => Err(Refusal::Exists),
         Input::Opened { .. } | Input::OpenFailed { .. } => Err(Refusal::Stale),
@@ -200,11 +210,14 @@ fn lost(session: &Session, lease: &Lease, why: LostWhy, input: &Input, now: i64)
         Input::Unshare => shared(session, SessionEvent::Unshared, now),
         Input::WorkerJoined { at, files } if at.worker == lease.worker => match (files, why) {
             (Files::Kept, LostWhy::WorkerGone) => suspend(session, lease, SuspendReason::FilesFound, vec![]),
-            (Files::Kept, LostWhy::FilesMissing) if !at.is_of(lease) => {
+            // What a life has now under that name, after it had nothing, is not what was lost. Whoever else has files may
+            // have been away while another spoke in its name.
+            (Files::Kept, LostWhy::FilesMissing) if said_by.unwrap_or(lease.incarnation) != at.incarnation => {
                 suspend(session, lease, SuspendReason::FilesFound, vec![])
             }
-            (Files::Missing, LostWhy::WorkerGone) => lose(session, lease, LostWhy::FilesMissing, now),
-            // What the same life has now under that name is not what was lost.
+            (Files::Missing, LostWhy::WorkerGone) => {
+                to(session, files_missing(lease, at.incarnation, now), SessionEvent::Lost, vec![])
+            }
             (Files::Kept | Files::Missing, LostWhy::FilesMissing) => Err(Refusal::NotDue),
         },
         // As when it was opened anew, and its worker was not reached to undo that.
@@ -212,7 +225,12 @@ fn lost(session: &Session, lease: &Lease, why: LostWhy, input: &Input, now: i64)
             let effects = vec![Effect::EndProcesses { lease: lease.clone() }];
             Ok(Transition { next: session.clone(), event: None, effects })
         }
-        // There is nothing to delete.
+        // What its worker may have of it all the same is deleted.
+        Input::CloseRequested { present: Some(life) } => {
+            begin_close(session, lease, CloseReason::Requested, Some(*life))
+        }
+        Input::RetentionSweep { present: Some(life) } => begin_close(session, lease, CloseReason::Expired, Some(*life)),
+        // There is nobody to ask. Should the worker come back, it is told then.
         Input::CloseRequested { .. } => close(session, CloseReason::Requested, now, vec![]),
         Input::RetentionSweep { .. } => close(session, CloseReason::Expired, now, vec![]),
         Input::IdleSweep
@@ -245,10 +263,11 @@ fn closing(session: &Session, lease: &Lease, reason: CloseReason, input: &Input,
             Ok(Transition { next: session.clone(), event: None, effects: retry(lease) })
         }
         Input::WorkerJoined { at, .. } if at.worker != lease.worker => Err(Refusal::NotDue),
-        Input::WorkerJoined { files: Files::Missing, .. } | Input::CloseDone => close(session, reason, now, vec![]),
-        Input::WorkerJoined { at, files: Files::Kept } if at.is_of(lease) => {
+        Input::CloseDone => close(session, reason, now, vec![]),
+        Input::WorkerJoined { at, .. } if at.is_of(lease) => {
             Ok(Transition { next: session.clone(), event: None, effects: retry(lease) })
         }
+        Input::WorkerJoined { files: Files::Missing, .. } => close(session, reason, now, vec![]),
         Input::WorkerJoined { at, files: Files::Kept } => begin_close(session, lease, reason, Some(at.incarnation)),
         // Its worker has been away for so long that nobody will hear of it again.
         Input::RetentionSweep { .. } => close(session, reason, now, vec![]),
@@ -301,12 +320,12 @@ fn end_processes(lease: &Lease) -> Vec<Effect> {
     vec![Effect::CancelTasks, Effect::EndProcesses { lease: lease.clone() }]
 }
 
-fn lost_state(lease: &Lease, why: LostWhy, now: i64) -> SessionState {
-    SessionState::Lost { lease: lease.clone(), since: now, why }
+fn worker_gone(lease: &Lease, now: i64) -> SessionState {
+    SessionState::Lost { lease: lease.clone(), since: now, why: LostWhy::WorkerGone, said_by: None }
 }
 
-fn lose(session: &Session, lease: &Lease, why: LostWhy, now: i64) -> Stepped {
-    to(session, lost_state(lease, why, now), SessionEvent::Lost, vec![])
+fn files_missing(lease: &Lease, said_by: Incarnation, now: i64) -> SessionState {
+    SessionState::Lost { lease: lease.clone(), since: now, why: LostWhy::FilesMissing, said_by: Some(said_by) }
 }
 
 /// A worker that began a new life since it held the session gets a new assignment, or it would refuse to listen.

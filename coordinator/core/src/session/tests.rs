@@ -36,8 +36,8 @@ fn session(state: SessionState, running: &[u128]) -> Session {
     }
 }
 
-fn lost(why: LostWhy) -> SessionState {
-    SessionState::Lost { lease: lease(5), since: 9, why }
+fn lost(why: LostWhy, said_by: Option<u128>) -> SessionState {
+    SessionState::Lost { lease: lease(5), since: 9, why, said_by: said_by.map(incarnation) }
 }
 
 fn states() -> Vec<(&'static str, Option<Session>)> {
@@ -49,8 +49,9 @@ fn states() -> Vec<(&'static str, Option<Session>)> {
         ("ready, idle", Some(session(SessionState::Ready { lease: lease(5) }, &[]))),
         ("ready, busy", Some(session(SessionState::Ready { lease: lease(5) }, &[7, 8]))),
         ("suspended", Some(session(SessionState::Suspended { lease: lease(5) }, &[]))),
-        ("lost, files missing", Some(session(lost(LostWhy::FilesMissing), &[]))),
-        ("lost, worker gone", Some(session(lost(LostWhy::WorkerGone), &[]))),
+        ("lost, files missing", Some(session(lost(LostWhy::FilesMissing, Some(1)), &[]))),
+        ("lost, files missing in new life", Some(session(lost(LostWhy::FilesMissing, Some(2)), &[]))),
+        ("lost, worker gone", Some(session(lost(LostWhy::WorkerGone, None), &[]))),
         ("closing", Some(session(SessionState::Closing { lease: lease(5), reason: requested }, &[]))),
         ("expiring", Some(session(SessionState::Closing { lease: lease(5), reason: CloseReason::Expired }, &[]))),
         ("closed", Some(session(SessionState::Closed { reason: requested, at: 9 }, &[]))),

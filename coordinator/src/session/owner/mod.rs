@@ -44,6 +44,8 @@ pub(in crate::session) enum Message {
     Resume { task: TaskId, lease: Lease, by: By, reply: Reply<Begun> },
     /// A task is over, and this is what it used; nothing for one that the log has nothing of.
     Ended { task: TaskId, charge: Option<Charge> },
+    /// What a task used that had been given up is known after all.
+    Charged { charge: Charge },
     /// The description changes.
     Update { update: UpdateSession, reply: Reply<Arc<SessionSnapshot>> },
     /// It is shared with somebody.
@@ -215,6 +217,10 @@ impl Owner {
                 self.happened(&Input::TaskEnded { task }).await;
                 self.running.remove(&task);
                 self.end_left().await;
+            }
+            Message::Charged { charge } => {
+                Arc::make_mut(&mut self.receipt).add_late(&charge);
+                self.shared.table.publish(self.snapshot());
             }
             Message::Update { update, reply } => drop(reply.send(self.update(update).await)),
             Message::Share { with, role, reply } => drop(reply.send(self.share(with, role).await)),

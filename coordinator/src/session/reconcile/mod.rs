@@ -78,7 +78,7 @@ pub(super) async fn run(
     }
     for (session, receipt) in tail.receipts {
         if let Some(row) = rows.remove(&session) {
-            let row = if receipt.tasks == row.receipt.tasks {
+            let row = if receipt == row.receipt {
                 row
             } else {
                 put(sessions, SessionRow { receipt: Receipt { through: tail.last, ..receipt }, ..row }).await?

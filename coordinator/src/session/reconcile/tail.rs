@@ -76,7 +76,10 @@ impl Tail {
         };
         let receipt = self.receipts.entry(session).or_default();
         if record.seq > receipt.through {
-            receipt.add(&charge);
+            match record.kind {
+                EventKind::TaskResolved => receipt.add_late(&charge),
+                _ => receipt.add(&charge),
+            }
         }
     }
 
@@ -115,7 +118,10 @@ pub(super) fn read_tail(
                 tail.charge(&record);
                 tail.close(task, record, seek);
             }
-            (EventKind::TaskResolved, _, Some(task)) => drop(tail.resolved.insert(task, record)),
+            (EventKind::TaskResolved, _, Some(task)) => {
+                tail.charge(&record);
+                tail.resolved.insert(task, record);
+            }
             // What was withdrawn was never acted upon.
             (EventKind::LogWithdrawn, _, _) => {
                 tail.open.retain(|_, attempt| Some(attempt.seq) != record.cites);

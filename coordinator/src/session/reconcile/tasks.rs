@@ -85,7 +85,16 @@ pub(super) async fn settle_resolved(
     for (task, record) in resolved {
         let Some(row) = tasks.task(task).await? else { continue };
         let Ok(state) = row.state.step(&TaskInput::Resolved { code: record.code }) else { continue };
-        tasks.put_task(TaskRow { state, outcome_seq: Some(record.seq), revision: row.revision + 1, ..row }).await?;
+        let how = record.code.map_or_else(|| "finished".to_owned(), |code| format!("ended with {code}"));
+        let text = format!(
+            "{task} {how} after it had been given up, as record {} says; the server ended before its result was kept, and it is \
+             not run again",
+            record.seq.0
+        );
+        let failure = Failure::new(record.code.unwrap_or(ErrorCode::TaskOutcomeUnknown), text);
+        let outcome = Some(StoredOutcome { result: Err(failure), partial: None });
+        let revision = row.revision + 1;
+        tasks.put_task(TaskRow { state, outcome, outcome_seq: Some(record.seq), revision, ..row }).await?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::{EventKind, records};
-use codegen_types::{EventBody, HeldSession, Incarnation, SessionId, TaskId, WorkerId};
+use codegen_types::{EventBody, HeldSession, Incarnation, LogSeq, SessionId, TaskId, WorkerId};
 use coordinator_core::session::Assignment;
 use coordinator_core::task::{TaskInput, TaskState};
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use super::resumed::store;
 use crate::session::Shared;
 use crate::session::outcome::{Traffic, describe, outcome_of};
 use crate::session::owner::Message;
+use crate::session::receipt::Charge;
 use crate::session::task::ended_row;
 use crate::session::transcript::Transcript;
 use crate::store::TaskRow;
@@ -30,6 +31,8 @@ pub(in crate::session) const WAITING_MAX: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(900);
 /// The most tasks of one joining worker that are looked up.
 const OFFERS_MAX: usize = 4_096;
+/// Results that the store did not take and whose records are remembered; of one more there may be two records.
+const UNSTORED_MAX: usize = 4_096;
 /// Events between the link and the transcript.
 const EVENTS: usize = 64;
 
@@ -43,6 +46,8 @@ pub(in crate::session) struct Resolving {
     tasks: Mutex<HashMap<TaskId, SessionId>>,
     /// The places of each worker; those of a worker that none is taken of are not kept.
     shares: Mutex<HashMap<WorkerId, Arc<Semaphore>>>,
+    /// Results that are on record and that the store did not take. A store takes those that come next, or none.
+    unstored: Mutex<HashMap<TaskId, LogSeq>>,
 }
 
 /// A task that is waited for; no longer when dropped.
@@ -66,6 +71,20 @@ impl Resolving {
     /// Whether a task of that session may yet be heard of.
     pub(in crate::session) fn has_of(&self, session: SessionId) -> bool {
         self.tasks.lock().values().any(|of| *of == session)
+    }
+
+    /// The record that there is of a result already.
+    fn recorded(&self, task: TaskId) -> Option<LogSeq> {
+        self.unstored.lock().get(&task).copied()
+    }
+
+    fn note(&self, task: TaskId, seq: LogSeq, stored: bool) {
+        let mut unstored = self.unstored.lock();
+        if stored {
+            unstored.remove(&task);
+        } else if unstored.len() < UNSTORED_MAX {
+            unstored.insert(task, seq);
+        }
     }
 
     fn share(&self, worker: &WorkerId) -> Arc<Semaphore> {
@@ -200,14 +219,33 @@ async fn conclude(shared: &Shared, left: &Left, last: EventBody, mut transcript:
     let mut entry = left.entry();
     describe(&mut entry, &outcome, &input, Traffic { written, ..Traffic::default() });
     entry.kind = EventKind::TaskResolved;
-    match shared.audit.queue(entry).await {
-        Ok(seq) => {
-            let row = ended_row(row, outcome, &TaskInput::Resolved { code }, Some(seq));
-            store(shared, Some(row)).await;
-            tracing::info!(task = %left.task, worker = %left.lease.worker, "a task that was given up ended after all");
+    let recorded = match shared.resolving.recorded(left.task) {
+        Some(seq) => seq,
+        None => {
+            let charge = Charge::of(entry.outcome, entry.detail.as_ref());
+            match shared.audit.queue(entry).await {
+                Ok(seq) => {
+                    charge_late(shared, left, charge).await;
+                    seq
+                }
+                // It stays unknown; the worker offers it again when it joins again.
+                Err(error) => return tracing::warn!(task = %left.task, %error, "a late result is not recorded"),
+            }
         }
-        // It stays unknown; the worker offers it again when it joins again.
-        Err(error) => tracing::warn!(task = %left.task, %error, "a late result is not recorded"),
+    };
+    let row = ended_row(row, outcome, &TaskInput::Resolved { code }, Some(recorded));
+    let stored = store(shared, Some(row)).await;
+    shared.resolving.note(left.task, recorded, stored);
+    tracing::info!(task = %left.task, worker = %left.lease.worker, "a task that was given up ended after all");
+}
+
+/// Counts what it used, of which nothing was known when it was given up.
+async fn charge_late(shared: &Shared, left: &Left, charge: Option<Charge>) {
+    let Some(charge) = charge else { return };
+    shared.ledger.charge(&left.principal, &charge);
+    if let Some(entry) = shared.table.get(left.session) {
+        // An owner that is gone has no receipt any more.
+        let _ = entry.owner.send(Message::Charged { charge }).await;
     }
 }
 

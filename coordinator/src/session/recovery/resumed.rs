@@ -158,11 +158,14 @@ fn captured(registered: &Registered) -> (u64, Completed) {
     (transcript.bytes(), transcript.completed())
 }
 
-pub(super) async fn store(shared: &Shared, row: Option<TaskRow>) {
-    let Some(row) = row else { return };
+/// Whether the store has it then.
+pub(super) async fn store(shared: &Shared, row: Option<TaskRow>) -> bool {
+    let Some(row) = row else { return true };
     let task = row.id;
-    if let Err(error) = shared.tasks.put_task(row).await {
-        let error: &dyn std::error::Error = &error;
+    let stored = shared.tasks.put_task(row).await;
+    if let Err(error) = &stored {
+        let error: &dyn std::error::Error = error;
         tracing::error!(%task, error, "the outcome of a task could not be stored; the log has it");
     }
+    stored.is_ok()
 }

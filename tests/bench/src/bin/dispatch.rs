@@ -163,6 +163,7 @@ async fn join(workers: &Workers, address: SocketAddr, id: &WorkerId, incarnation
         held: Vec::new(),
         advertise: None,
         draining: false,
+        follows: None,
     };
     let request = with_secret(v1::RegisterWorkerRequest::from(request), JOIN_TOKEN_KEY, &workers.issue_token(id))?;
     let answer: Registered = client.register_worker(request).await?.into_inner().try_into()?;

@@ -87,6 +87,7 @@ impl Worker {
             held: Vec::new(),
             advertise: None,
             draining: false,
+            follows: None,
         };
         let request = v1::RegisterWorkerRequest::from(request);
         let request = with_secret(request, JOIN_TOKEN_KEY, &Secret::new(&*plan.token))?;
