@@ -57,6 +57,9 @@ struct Set {
     /// Every number of pods that was asked for.
     asked: Vec<u32>,
     forbids_scaling: bool,
+    /// Whether requests to scale are let wait, and how many do.
+    holds_scaling: bool,
+    held: u32,
     is_over: bool,
 }
 
@@ -132,6 +135,17 @@ impl Cluster {
     /// Whether the account may scale.
     pub fn permit_scaling(&self, is_permitted: bool) {
         self.shared.lock().forbids_scaling = !is_permitted;
+    }
+
+    /// Lets requests to scale wait from now on, or goes on with them.
+    pub fn hold_scaling(&self, holds: bool) {
+        self.shared.lock().holds_scaling = holds;
+        self.shared.changed.notify_all();
+    }
+
+    /// How many requests to scale wait.
+    pub fn held(&self) -> u32 {
+        self.shared.lock().held
     }
 
     /// Where a pod's workspaces are.
@@ -251,6 +265,9 @@ fn shown(set: &Set) -> Value {
 
 fn scaled(shared: &Shared, patch: &Value) -> (u16, Value) {
     let mut set = shared.lock();
+    set.held += 1;
+    set = shared.changed.wait_while(set, |set| set.holds_scaling).expect("no thread panics with the lock");
+    set.held -= 1;
     if set.forbids_scaling {
         return refusal(403, "Forbidden");
     }

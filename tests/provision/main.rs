@@ -156,6 +156,21 @@ fn pods_are_added_for_sessions_and_the_highest_alone_is_given_up_once_it_has_not
 }
 
 #[test]
+fn a_worker_that_is_about_to_go_gets_nothing_new() {
+    let Some(provisioned) = Provisioned::start(&[]) else { return };
+    provisioned.settled(1);
+    provisioned.cluster.hold_scaling(true);
+    provisioned.cluster.scale(2);
+    let mut client = provisioned.installation.client();
+    poll_until("the second is to go", PATIENCE, || (provisioned.cluster.held() > 0).then_some(()));
+    // The emptier of two would be taken otherwise.
+    for _ in 0..2 {
+        assert_eq!(provisioned.session(&mut client).1, "worker-0");
+    }
+    provisioned.cluster.hold_scaling(false);
+}
+
+#[test]
 fn a_worker_that_holds_files_of_a_session_is_not_given_up() {
     let settings = [("SESSION_MAX_AGE", "2s"), ("CLEANUP_INTERVAL", "1s")];
     let Some(provisioned) = Provisioned::start(&settings) else { return };

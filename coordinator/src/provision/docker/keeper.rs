@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use codegen_types::WorkerId;
 use coordinator_core::scaling::{self, Member, Scale, Step};
+use coordinator_core::worker::Admittance;
 use tokio::time::Instant;
 
 use super::engine::{Engine, EngineError, Found};
 use super::identity::{Identities, TokenError};
-use crate::provision::remembered::Remembered;
+use crate::provision::remembered::{Remembered, is_used};
 use crate::session::Sessions;
 use crate::supervisor::{OnEnd, Supervisor};
 use crate::workers::{WorkerSnapshot, Workers};
@@ -127,8 +128,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Lets a worker end without waiting for it.
+    /// Lets a worker end without waiting for it, if it has nothing to do even once it gets nothing new.
     fn end(&mut self, name: String) {
+        self.admit(&name, Admittance::Cordoned);
+        if self.has_something(&name) {
+            self.admit(&name, Admittance::Open);
+            return;
+        }
         tracing::info!(worker = name, "a worker that has nothing to do is ended");
         self.remembered.entry(name.clone()).or_default().is_ending = true;
         let engine = self.engine.clone();
@@ -140,7 +146,20 @@ impl Keeper {
         });
     }
 
+    /// Says what new work a worker gets. Only those are ended of which no operator has said anything.
+    fn admit(&self, name: &str, admittance: Admittance) {
+        if let Ok(worker) = name.parse() {
+            self.workers.admit(worker, admittance);
+        }
+    }
+
+    fn has_something(&self, name: &str) -> bool {
+        let worker = self.workers.snapshot().into_iter().find(|worker| worker.id.as_str() == name);
+        worker.is_some_and(|worker| is_used(&worker) || self.sessions.workers_with_files().contains(&worker.id))
+    }
+
     async fn remove(&mut self, name: &str) -> Result<(), LookError> {
+        self.admit(name, Admittance::Open);
         self.identities.withdraw(name).await;
         self.remembered.remove(name);
         Ok(self.engine.remove(name).await?)
