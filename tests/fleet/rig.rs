@@ -14,6 +14,8 @@ pub const LONG: Duration = Duration::from_secs(30);
 const IMPATIENT: [(&str, &str); 4] = settings("4s", "8s");
 /// A worker that lost its coordinator waits at random, and longer each time, before it tries again.
 const FORBEARING: [(&str, &str); 4] = settings("20s", "40s");
+/// The first of these times.
+pub const GRACE: Duration = Duration::from_secs(20);
 
 const fn settings(grace: &'static str, silence: &'static str) -> [(&'static str, &'static str); 4] {
     [

@@ -1,10 +1,12 @@
 //! Workers are killed, paused and come back.
 
+use std::time::Instant;
+
 use e2e::{Client, poll_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::rig::{LONG, PATIENT, Rig, background, leaves, runs, says, session, state, wait};
+use crate::rig::{GRACE, LONG, PATIENT, Rig, background, leaves, runs, says, session, state, wait};
 
 #[test]
 fn a_killed_worker_s_tasks_end_unknown_its_sessions_say_that_they_are_lost_and_others_take_new_ones() {
@@ -67,7 +69,10 @@ fn a_worker_that_was_given_up_and_comes_back_is_heard_once_more_and_not_as_if_no
     let mut rig = Rig::of(&["a"]);
     let mut client = rig.fleet.client();
     let session = session(&mut client);
-    let task = background(&mut client, "run_shell", json!({"session_id": session, "command": "sleep 1; echo late"}));
+    let command = "echo begun; sleep 1; echo late";
+    let task = background(&mut client, "run_shell", json!({"session_id": session, "command": command}));
+    // What the worker has not read when its link is cut it never gets.
+    says(&mut client, &task, "begun");
     rig.worker("a").signal(Signal::STOP);
     assert_eq!(leaves(&mut client, &task, "running"), "unknown");
     let shell = json!({"session_id": session, "command": "echo again"});
@@ -126,5 +131,22 @@ fn a_worker_that_was_given_up_ends_what_is_at_rest_or_closed_here_and_has_its_pl
     rig.worker("a").signal(Signal::CONT);
     poll_until("its files are deleted", LONG, || (!workspace.exists()).then_some(()));
     poll_until("its place is free", LONG, || (used(&rig) == 0).then_some(()));
+    rig.verify();
+}
+
+#[test]
+fn a_worker_that_begins_again_at_once_is_known_by_its_disk() {
+    let mut rig = Rig::forbearing(&["a"]);
+    let mut client = rig.fleet.client();
+    let session = session(&mut client);
+    client.tool("fs_write", json!({"session_id": session, "path": "kept", "contents": "here"})).ok();
+    rig.worker("a").signal(Signal::KILL);
+    let begun = Instant::now();
+    rig.start_worker("a");
+    poll_until("its session is there", LONG, || {
+        let read = client.tool("fs_read", json!({"session_id": session, "path": "kept"}));
+        read.text.contains("here").then_some(())
+    });
+    assert!(begun.elapsed() < GRACE, "it had to wait like a stranger: {:?}", begun.elapsed());
     rig.verify();
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use codegen_proto::v1::worker_server::Worker;
 use codegen_proto::{ExecuteTask, SessionOpened, status, v1};
@@ -32,6 +32,8 @@ pub struct Tasks {
     pub closed: AtomicU32,
     pub opened: AtomicU32,
     pub cancels: AtomicU32,
+    /// Pieces of a task without end that the link took.
+    pub given: AtomicUsize,
 }
 
 struct Task {
@@ -77,6 +79,7 @@ impl Tasks {
             closed: AtomicU32::new(0),
             opened: AtomicU32::new(0),
             cancels: AtomicU32::new(0),
+            given: AtomicUsize::new(0),
         })
     }
 
@@ -109,6 +112,27 @@ impl Tasks {
                 }
                 news.changed().await.ok()?;
             }
+        }))
+    }
+}
+
+impl Tasks {
+    /// Output that is made only when the link takes it, until the task is cancelled.
+    fn without_end(tasks: Arc<Self>, task: Arc<Task>) -> BoxStream<'static, Result<v1::TaskEvent, Status>> {
+        Box::pin(futures::stream::unfold((tasks, task, 1, false), |(tasks, task, seq, done)| async move {
+            let body = match seq {
+                _ if done => return None,
+                1 => EventBody::Started,
+                _ if task.cancelled.is_cancelled() => {
+                    EventBody::Failed { failure: Failure::new(ErrorCode::TaskCancelled, "as asked"), exit: None }
+                }
+                _ => {
+                    tasks.given.fetch_add(1, Ordering::SeqCst);
+                    EventBody::Output { stream: OutputStream::Stdout, bytes: vec![b'z'; PIECE_BYTES] }
+                }
+            };
+            let last = body.is_last();
+            Some((Ok(Event { seq, body }.into()), (tasks, task, seq + 1, last)))
         }))
     }
 }
@@ -210,6 +234,9 @@ impl Worker for Service {
             mends: command == "gap once",
         });
         self.0.tasks.lock().insert(id, Arc::clone(&task));
+        if command == "without end" {
+            return Ok(Response::new(Tasks::without_end(Arc::clone(&self.0), task)));
+        }
         tokio::spawn(act(Arc::clone(&self.0), Arc::clone(&task), command));
         Ok(Response::new(Tasks::stream(task, 1)))
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use codegen_audit::EventKind;
 use codegen_types::{ErrorCode, Incarnation, Principal, SessionId, TaskId};
@@ -196,11 +197,37 @@ async fn a_late_result_that_the_store_did_not_take_is_taken_with_the_next_offer_
     let asked = || given_up.rig.fleet.attached().len();
     refuses.store(false, Ordering::SeqCst);
     // As long as the first follower is not through, an offer is none.
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while given_up.phase().await != TaskPhase::Finished {
         assert!(tokio::time::Instant::now() < deadline, "in time: it is stored, asked for {} times", asked());
         given_up.offered(Script::Say("late")).await;
         tokio::task::yield_now().await;
     }
     assert_eq!(resolved(), 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_never_tells_what_it_offers_takes_its_share_of_the_places_however_often_it_joins() {
+    const GIVEN_UP: usize = 70;
+    const SHARE: usize = 64;
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with(ground(dir.path(), Double::apart()).await, options()).await;
+    let session = rig.create().await.id;
+    let mut tasks = Vec::new();
+    for _ in 0..GIVEN_UP {
+        let given_up = call(session);
+        tasks.push((session, given_up.task));
+        rig.fleet.script(Script::Vanish);
+        rig.fleet.script(Script::Vanish);
+        rig.run(given_up).await;
+        until("it was waited for once more", || rig.fleet.attached().len() == tasks.len()).await;
+    }
+    (0..GIVEN_UP * 3).for_each(|_| rig.fleet.script(Script::Hang));
+    for _ in 0..3 {
+        rig.news.send(rig.fleet.rejoin(&tasks)).await.unwrap();
+    }
+    until("it is asked for its share", || rig.fleet.attached().len() == GIVEN_UP + SHARE).await;
+    rig.news.send(rig.fleet.rejoin(&tasks)).await.unwrap();
+    let more = until("it is asked for more", || rig.fleet.attached().len() > GIVEN_UP + SHARE);
+    assert!(tokio::time::timeout(Duration::from_millis(300), more).await.is_err(), "beyond its share");
 }
