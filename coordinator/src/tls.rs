@@ -7,7 +7,8 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
@@ -67,6 +68,8 @@ pub struct Tls {
 
 struct Configs {
     server: Arc<ServerConfig>,
+    /// Whose certificates say who a worker is; absent where there is no authority.
+    peers: Option<Arc<dyn ClientCertVerifier>>,
     /// For dialling workers; absent where there is no authority to check them by.
     client: Option<Arc<ClientConfig>>,
 }
@@ -103,6 +106,14 @@ impl Tls {
         tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await?
     }
 
+    /// Whether whoever shows this chain, its own certificate first, is trusted at this moment: it has not expired, and its
+    /// authority is still one.
+    pub fn trusts(&self, chain: &[CertificateDer<'static>]) -> bool {
+        let peers = self.current.read().peers.clone();
+        let (Some(peers), Some((own, others))) = (peers, chain.split_first()) else { return false };
+        peers.verify_client_cert(own, others, UnixTime::now()).is_ok()
+    }
+
     /// Whether workers can be dialled: there is an authority that says who they are.
     pub fn can_dial(&self) -> bool {
         self.current.read().client.is_some()
@@ -131,14 +142,18 @@ fn read(files: &TlsFiles, purpose: &Purpose) -> Result<Arc<Configs>, TlsError> {
         Purpose::Workers { authority: Some(path) } => Some((path, roots(path)?)),
         Purpose::Workers { authority: None } | Purpose::Http => None,
     };
-    let builder = match &authority {
-        None => builder.with_no_client_auth(),
+    let peers = match &authority {
+        None => None,
         Some((path, roots)) => {
             let failed = |source| TlsError::Authority { path: path.to_path_buf(), source };
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(&provider));
             // Who shows no certificate may have a token.
-            builder.with_client_cert_verifier(verifier.allow_unauthenticated().build().map_err(failed)?)
+            Some(verifier.allow_unauthenticated().build().map_err(failed)?)
         }
+    };
+    let builder = match &peers {
+        None => builder.with_no_client_auth(),
+        Some(peers) => builder.with_client_cert_verifier(Arc::clone(peers)),
     };
     let mut server = builder.with_single_cert(chain.clone(), key.clone_key())?;
     server.alpn_protocols = match purpose {
@@ -146,7 +161,7 @@ fn read(files: &TlsFiles, purpose: &Purpose) -> Result<Arc<Configs>, TlsError> {
         Purpose::Workers { .. } => vec![b"h2".to_vec(), LINK_PROTOCOL.to_vec()],
     };
     let client = authority.map(|(_, roots)| dialling(provider, roots, chain, key)).transpose()?;
-    Ok(Arc::new(Configs { server: Arc::new(server), client }))
+    Ok(Arc::new(Configs { server: Arc::new(server), peers, client }))
 }
 
 /// What workers are dialled with: they are held to the authority, and are shown our own certificate.

@@ -27,6 +27,8 @@ pub struct RegisterWorker {
     pub capabilities: Capabilities,
     /// Sessions whose workspaces it keeps.
     pub held: Vec<HeldSession>,
+    /// Whether it keeps more than these.
+    pub held_is_partial: bool,
     /// Where the coordinator can reach it; none: over the link that it opens itself.
     pub advertise: Option<String>,
     /// Whether it takes nothing new.
@@ -109,6 +111,7 @@ impl From<RegisterWorker> for v1::RegisterWorkerRequest {
             version: register.version,
             capabilities: Some(register.capabilities.into()),
             held: register.held.into_iter().map(v1::HeldSession::from).collect(),
+            held_is_partial: register.held_is_partial,
             advertise: register.advertise.unwrap_or_default(),
             draining: register.draining,
             follows_incarnation: register.follows.map(String::from).unwrap_or_default(),
@@ -126,6 +129,7 @@ impl TryFrom<v1::RegisterWorkerRequest> for RegisterWorker {
             version: text(wire.version, NAME_BYTES_MAX, "RegisterWorkerRequest.version")?,
             capabilities: required(wire.capabilities, "RegisterWorkerRequest.capabilities")?.try_into()?,
             held: held_sessions(wire.held, "RegisterWorkerRequest.held")?,
+            held_is_partial: wire.held_is_partial,
             advertise: text_or_none(wire.advertise, TOKEN_BYTES_MAX, "RegisterWorkerRequest.advertise")?,
             draining: wire.draining,
             follows: match wire.follows_incarnation.as_str() {

@@ -63,3 +63,24 @@ fn a_worker_that_comes_too_late_after_a_restart_still_tells_how_its_tasks_ended(
     assert!(wait(&mut client, &task).ok().contains("late"));
     rig.verify();
 }
+
+#[test]
+fn a_worker_that_is_to_stop_while_the_coordinator_is_dead_first_tells_it_how_its_tasks_ended() {
+    let mut rig = Rig::forbearing(&["a"]);
+    let mut client = rig.fleet.client();
+    let session = session(&mut client);
+    let task = background(&mut client, "run_shell", json!({"session_id": session, "command": QUICK}));
+    says(&mut client, &task, "begun");
+    let (_, workspace) = rig.workspace(&session);
+    rig.fleet.kill_server();
+    poll_until("it has ended", LONG, || workspace.join("ended").is_file().then_some(()));
+    rig.worker("a").signal(Signal::TERM);
+    rig.worker("a").says("stopping");
+    let address = rig.address.clone();
+    rig.fleet.start_again(&address);
+    let mut client = rig.fleet.client();
+    let ended = wait(&mut client, &task);
+    assert!(ended.ok().contains("late"), "{ended:?}");
+    assert!(rig.worker("a").wait(LONG).success());
+    rig.verify();
+}

@@ -1,9 +1,10 @@
 //! TLS between worker and coordinator, and certificates that stand for tokens.
 
-use e2e::{Authority, Fleet, Installation, Launched};
+use e2e::{Authority, Fleet, Installation, Launched, poll_until};
+use rustix::process::Signal;
 use std::sync::Arc;
 
-use crate::remote::{python, session};
+use crate::remote::{LONG, python, session};
 
 /// Files of TLS as flags.
 fn flags<'a>(authority: &'a str, pair: Option<(&'a str, &'a str)>) -> Vec<&'a str> {
@@ -56,6 +57,46 @@ fn a_worker_joins_by_tls_with_a_token_or_with_a_certificate_that_names_it() {
         let session = session(&mut client);
         assert!(python(&mut client, &session, "print(6 * 7)").contains("42"));
     }
+}
+
+#[test]
+fn a_worker_whose_certificate_is_not_trusted_any_more_is_sent_away() {
+    let installation = Arc::new(Installation::new());
+    let dir = installation.outside().to_owned();
+    let (authority, next) = (Authority::new(&dir, "ca"), Authority::new(&dir, "next"));
+    let ca = dir.join("ca.pem");
+    let trusted = dir.join("trusted.pem");
+    std::fs::copy(&ca, &trusted).expect("a file");
+    let (certificate, key) = authority.certify("coordinator", &["127.0.0.1"]);
+    let server = flags(text(&trusted), Some((text(&certificate), text(&key))));
+    let impatient = [
+        ("WORKER_KEEP_ALIVE", "1s"),
+        ("WORKER_RECONNECT_GRACE", "4s"),
+        ("WORKER_HEARTBEAT_TIMEOUT", "8s"),
+        ("WORKER_HEARTBEAT_INTERVAL", "1s"),
+    ];
+    let mut fleet = Fleet::of(Arc::clone(&installation), &server, &impatient);
+    fleet.address();
+    let mut near = {
+        let (certificate, key) = authority.certify("near", &["near"]);
+        let flags = flags(text(&ca), Some((text(&certificate), text(&key))));
+        Launched::start(fleet.certified_command("near", flags))
+    };
+    near.says("joined coordinator=");
+    let mut other = {
+        let (certificate, key) = next.certify("other", &["other"]);
+        let flags = flags(text(&ca), Some((text(&certificate), text(&key))));
+        Launched::start(fleet.certified_command("other", flags))
+    };
+    other.says("not joined");
+    std::fs::copy(dir.join("next.pem"), &trusted).expect("a file");
+    fleet.server.signal(Signal::HUP);
+    other.says("joined coordinator=");
+    near.says("has expired or was revoked");
+    poll_until("its life is over", LONG, || {
+        let listed = fleet.installation().run(["workers", "ls", "--json"]);
+        (!String::from_utf8_lossy(&listed.stdout).contains("\"near\"")).then_some(())
+    });
 }
 
 #[test]

@@ -125,14 +125,22 @@ impl Fleet {
 
     /// Starts a server on an installation that is there already.
     pub fn on(installation: Arc<Installation>, arguments: &[&str]) -> Self {
-        let server = serve(&installation, "127.0.0.1:0", arguments, &[]);
-        Self { server, installation, environment: Vec::new() }
+        Self::of(installation, arguments, &[])
     }
 
     /// Starts a server with these settings in its environment.
     pub fn with_settings(environment: &[(&'static str, &'static str)]) -> Self {
-        let installation = Arc::new(Installation::new());
-        let server = serve(&installation, "127.0.0.1:0", &[], environment);
+        Self::of(Arc::new(Installation::new()), &[], environment)
+    }
+
+    /// Starts a server on an installation that is there already, with further arguments and with these settings in its
+    /// environment.
+    pub fn of(
+        installation: Arc<Installation>,
+        arguments: &[&str],
+        environment: &[(&'static str, &'static str)],
+    ) -> Self {
+        let server = serve(&installation, "127.0.0.1:0", arguments, environment);
         Self { server, installation, environment: environment.to_vec() }
     }
 

@@ -12,6 +12,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::files::WorkspaceBase;
 use sandbox::{Backend, ProcessBackend, launcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::host::Host;
@@ -26,6 +27,8 @@ use crate::tasks::Tasks;
 
 /// How long running tasks of the embedded worker may go on after SIGTERM.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a coordinator that is there may take to read what tasks came to.
+const OUTCOMES_READ_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the tasks may take to end whose sandboxes the launcher took with it.
 const LAST_OUTCOMES_DEADLINE: Duration = Duration::from_secs(1);
 /// How long ending every sandbox may take; the launcher ends what is left when this process is gone.
@@ -104,6 +107,7 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage, life: Li
     let lineage = start.remote.as_ref().map(|_| Lineage::of(&start.base_workspace, identity.incarnation));
     let service = Service::new(identity, pool, tasks);
     let Joining { proof, labels, tls, door, drain } = Joining::of(start.token, start.remote).await?;
+    let (linked, is_linked) = watch::channel(false);
     let membership = Membership {
         route: Route { address, tls, network: Network::default() },
         door,
@@ -115,6 +119,7 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage, life: Li
         host: Host::new(start.base_workspace),
         lineage,
         service: service.clone(),
+        linked,
     };
     let (stop, draining) = (CancellationToken::new(), CancellationToken::new());
     let joined = tokio::spawn({
@@ -122,7 +127,7 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage, life: Li
         async move { membership.keep(stop, draining).await }
     });
     tokio::select! {
-        () = wait_for_end(&service, signals, &lifeline, &draining, drain) => {}
+        () = wait_for_end(&service, signals, &lifeline, &draining, Drain { at_most: drain, is_linked, life }) => {}
         () = backend.lost() => {
             // Its sandboxes ended with it, and so do the tasks; their outcomes are still told.
             if tokio::time::timeout(LAST_OUTCOMES_DEADLINE, service.drain()).await.is_err() {
@@ -185,7 +190,7 @@ async fn wait_for_end(
     mut signals: Signals,
     lifeline: &CancellationToken,
     draining: &CancellationToken,
-    drain: Duration,
+    drain: Drain,
 ) {
     tokio::select! {
         () = lifeline.cancelled() => return,
@@ -195,11 +200,51 @@ async fn wait_for_end(
     // Said before the coordinator is told, so that nothing comes in between.
     service.take_nothing_new();
     draining.cancel();
+    let at_most = drain.at_most;
+    let ended = async {
+        service.drain().await;
+        drain.outcomes_read(service).await;
+    };
     tokio::select! {
-        () = service.drain() => {}
-        () = tokio::time::sleep(drain) => {}
+        () = ended => {}
+        () = tokio::time::sleep(at_most) => {}
         () = lifeline.cancelled() => {}
         () = signals.next() => {}
+    }
+}
+
+/// How a worker drains.
+struct Drain {
+    /// How long it may take.
+    at_most: Duration,
+    /// Whether there is a link.
+    is_linked: watch::Receiver<bool>,
+    life: Life,
+}
+
+impl Drain {
+    /// Waits until the outcomes of tasks were read, which a coordinator that is away just now does when it is back. One
+    /// that is there and does not want them is not waited for, nor is any by its own child, which it sees end.
+    async fn outcomes_read(mut self, service: &Service) {
+        if self.life == Life::UntilStdinEnds {
+            return;
+        }
+        let unwanted = async {
+            loop {
+                // The sender is dropped with the membership, which then waits for nobody either.
+                if self.is_linked.wait_for(|linked| *linked).await.is_err() {
+                    return;
+                }
+                let broke = self.is_linked.wait_for(|linked| !*linked);
+                if tokio::time::timeout(OUTCOMES_READ_DEADLINE, broke).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = service.tasks().were_read() => {}
+            () = unwanted => {}
+        }
     }
 }
 

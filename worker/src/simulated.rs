@@ -11,6 +11,7 @@ use codegen_proto::Secret;
 use codegen_types::{Epoch, Incarnation, SessionId, WorkerId};
 use sandbox::Backend;
 use sandbox::files::WorkspaceBase;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::host::Host;
@@ -94,6 +95,7 @@ impl Simulated {
             host: Host::new(ground.base_workspace),
             lineage: None,
             service: Service::new(identity, pool, tasks),
+            linked: watch::Sender::new(false),
         };
         Ok(Self { membership })
     }

@@ -17,20 +17,23 @@ impl Sessions {
         let stopping = self.shared.supervisor.token();
         while let Some(Some(event)) = stopping.run_until_cancelled(events.recv()).await {
             match event {
-                WorkerEvent::Joined { worker, incarnation, held } => self.joined(worker, incarnation, held),
+                WorkerEvent::Joined { worker, incarnation, held, held_is_partial } => {
+                    self.joined(worker, incarnation, held, held_is_partial);
+                }
                 WorkerEvent::Gone { worker, incarnation } => self.gone(worker, incarnation),
             }
         }
     }
 
-    fn joined(&self, worker: WorkerId, incarnation: Incarnation, held: Vec<HeldSession>) {
+    fn joined(&self, worker: WorkerId, incarnation: Incarnation, held: Vec<HeldSession>, held_is_partial: bool) {
         self.shared.workers.write().insert(worker.clone(), incarnation);
         let kept: HashSet<SessionId> = held.iter().map(|held| held.session).collect();
         let at = Assignment { worker, incarnation };
         // Before anything changes by what is told now.
         let strangers = strangers(&self.shared, &held);
         for entry in self.shared.table.of_worker(&at.worker) {
-            let files = if kept.contains(&entry.snapshot.id) { Files::Kept } else { Files::Missing };
+            let may_have = held_is_partial || kept.contains(&entry.snapshot.id);
+            let files = if may_have { Files::Kept } else { Files::Missing };
             entry.news.tell(Input::WorkerJoined { at: at.clone(), files });
         }
         look_at(&self.shared, at, held, strangers);

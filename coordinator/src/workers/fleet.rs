@@ -141,6 +141,8 @@ pub enum WorkerEvent {
         incarnation: Incarnation,
         /// Sessions whose workspaces it has, and the tasks whose events it keeps.
         held: Vec<HeldSession>,
+        /// Whether it has more than these: those that are not named keep their files until opening them shows otherwise.
+        held_is_partial: bool,
     },
     /// A life of a worker is over: it left, was pruned, or was superseded.
     Gone {

@@ -328,7 +328,7 @@ impl Inner {
 
 fn record(change: &Change) -> Entry {
     match change {
-        Change::Joined { worker, incarnation, held } => Entry {
+        Change::Joined { worker, incarnation, held, .. } => Entry {
             kind: EventKind::WorkerJoined,
             detail: Some(json!({ "worker": worker, "incarnation": incarnation, "sessions_held": held.len() })),
             ..Entry::default()

@@ -2,14 +2,14 @@
 
 use codegen_types::{ErrorCode, Failure, Incarnation, WorkerId};
 use coordinator_core::release::Release;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
 
 use super::dialling::AdvertiseRefused;
 use super::handle::{EMBEDDED_WORKER, Inner};
 use super::said::WorkerRefused;
 use super::secrets::TokenRefused;
-use super::socket::Peer;
+use super::socket::{Certificate, Peer};
 use crate::identity::{Identity, Scope, Unauthenticated, Validity};
 
 /// What the principal of a token begins with that is for one worker alone; the worker's name follows.
@@ -28,16 +28,17 @@ pub(crate) enum Credential {
         /// Whether it is for this one worker, so that nobody else has it.
         bound: bool,
     },
-    /// A certificate that names the worker.
-    Certificate,
+    /// A certificate that names the worker, good as long as it is trusted.
+    Certificate(Certificate),
 }
 
 impl Credential {
     /// Whether a worker that was let in by it may stay no longer.
     pub(crate) fn is_over(&self) -> bool {
         match self {
-            Self::Once | Self::Certificate => false,
+            Self::Once => false,
             Self::Token { validity, .. } => validity.is_over(),
+            Self::Certificate(certificate) => !certificate.is_trusted(),
         }
     }
 
@@ -45,14 +46,14 @@ impl Credential {
     pub(crate) fn shared_by(&self) -> Option<&str> {
         match self {
             Self::Token { principal, bound: false, .. } => Some(principal),
-            Self::Token { bound: true, .. } | Self::Once | Self::Certificate => None,
+            Self::Token { bound: true, .. } | Self::Once | Self::Certificate(_) => None,
         }
     }
 
     /// Whether it proves which worker it is, and not only that it is one: what shares a token with others does not.
     pub(crate) const fn names_its_worker(&self) -> bool {
         match self {
-            Self::Once | Self::Certificate => true,
+            Self::Once | Self::Certificate(_) => true,
             Self::Token { bound, .. } => *bound,
         }
     }
@@ -109,7 +110,7 @@ impl Inner {
     /// Whether what a registration shows is known at all, before anything else in its message is read.
     pub(crate) fn check_token(&self, text: &str, peer: &Peer) -> Result<(), TokenRefused> {
         match peer.certificate() {
-            Some(_) if text.is_empty() => Ok(()),
+            Some(certificate) if text.is_empty() => check_certificate(certificate),
             Some(_) | None if self.is_static(text) => self.static_token(text).map(drop),
             Some(_) | None => self.tokens.lock().check(text),
         }
@@ -167,11 +168,17 @@ impl Inner {
     }
 }
 
-/// The handshake has checked the certificate; here it must name the worker, among its DNS names.
-fn by_certificate(certificate: &CertificateDer<'static>, worker: &WorkerId) -> Result<Credential, TokenRefused> {
-    let parsed = ParsedCertificate::try_from(certificate).map_err(|_| TokenRefused::OtherCertificate)?;
+/// The handshake has checked the certificate, perhaps long ago.
+fn check_certificate(certificate: &Certificate) -> Result<(), TokenRefused> {
+    if certificate.is_trusted() { Ok(()) } else { Err(TokenRefused::UntrustedCertificate) }
+}
+
+/// A certificate must name the worker, among its DNS names.
+fn by_certificate(certificate: &Certificate, worker: &WorkerId) -> Result<Credential, TokenRefused> {
+    check_certificate(certificate)?;
+    let parsed = ParsedCertificate::try_from(certificate.own()).map_err(|_| TokenRefused::OtherCertificate)?;
     let name = ServerName::try_from(worker.as_str()).ok().filter(|name| matches!(name, ServerName::DnsName(_)));
     let name = name.filter(|_| worker.as_str() != EMBEDDED_WORKER).ok_or(TokenRefused::OtherCertificate)?;
     let named = rustls::client::verify_server_name(&parsed, &name);
-    named.map(|()| Credential::Certificate).map_err(|_| TokenRefused::OtherCertificate)
+    named.map(|()| Credential::Certificate(certificate.clone())).map_err(|_| TokenRefused::OtherCertificate)
 }

@@ -107,7 +107,9 @@ impl Registry {
         issued: &Issued,
         now: Duration,
     ) -> Result<Vec<Change>, WorkerRefused> {
-        let RegisterWorker { worker, incarnation, capabilities, held, version, draining, follows, .. } = request;
+        let RegisterWorker {
+            worker, incarnation, capabilities, held, held_is_partial, version, draining, follows, ..
+        } = request;
         let mut changes = Vec::new();
         let known = self.workers.get(&worker);
         match known {
@@ -157,7 +159,7 @@ impl Registry {
         if draining {
             entry.state = entry.state.step(WorkerInput::Drain, now, &self.timing);
         }
-        changes.push(Change::Joined { worker, incarnation, held });
+        changes.push(Change::Joined { worker, incarnation, held, held_is_partial });
         Ok(changes)
     }
 

@@ -14,7 +14,7 @@ use super::joining::Credential;
 #[derive(Debug)]
 pub(crate) enum Change {
     /// A life of a worker joined, or joined again.
-    Joined { worker: WorkerId, incarnation: Incarnation, held: Vec<HeldSession> },
+    Joined { worker: WorkerId, incarnation: Incarnation, held: Vec<HeldSession>, held_is_partial: bool },
     /// A life of a worker is over.
     Gone { worker: WorkerId, incarnation: Incarnation, why: GoneWhy },
 }
@@ -22,7 +22,9 @@ pub(crate) enum Change {
 impl From<Change> for WorkerEvent {
     fn from(change: Change) -> Self {
         match change {
-            Change::Joined { worker, incarnation, held } => Self::Joined { worker, incarnation, held },
+            Change::Joined { worker, incarnation, held, held_is_partial } => {
+                Self::Joined { worker, incarnation, held, held_is_partial }
+            }
             Change::Gone { worker, incarnation, why: _ } => Self::Gone { worker, incarnation },
         }
     }

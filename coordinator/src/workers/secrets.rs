@@ -66,6 +66,8 @@ pub(crate) enum TokenRefused {
     OwnToken,
     #[error("the certificate does not name the worker")]
     OtherCertificate,
+    #[error("the certificate has expired, or its authority is none any more")]
+    UntrustedCertificate,
 }
 
 impl Tokens {

@@ -88,21 +88,48 @@ pub(crate) async fn secured(tls: Option<&Tls>, socket: Socket, peer: Peer) -> io
     match (tls, socket, peer) {
         (Some(tls), Socket::Tcp(stream), Peer::Tcp { address, .. }) => {
             let stream = tls.accept(stream).await?;
-            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-            let certificate = shown.map(|certificate| Arc::new(certificate.clone().into_owned()));
+            let shown = stream.get_ref().1.peer_certificates().filter(|chain| !chain.is_empty());
+            let chain = shown.map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
+            let certificate = chain.map(|chain| Certificate { chain, tls: tls.clone() });
             Ok((Socket::Tls(Box::new(stream.into())), Peer::Tcp { address, certificate }))
         }
         (_, socket, peer) => Ok((socket, peer)),
     }
 }
 
+/// A certificate that was shown, with what else came with it.
+#[derive(Clone)]
+pub(crate) struct Certificate {
+    /// Its own first; never empty.
+    chain: Arc<[CertificateDer<'static>]>,
+    /// Who says whom to trust.
+    tls: Tls,
+}
+
+impl Certificate {
+    pub(crate) fn own(&self) -> &CertificateDer<'static> {
+        &self.chain[0]
+    }
+
+    /// Whether it is still trusted, as it was in the handshake.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.tls.trusts(&self.chain)
+    }
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificate").finish_non_exhaustive()
+    }
+}
+
 /// Who is at the other end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Peer {
     Tcp {
         address: SocketAddr,
         /// Of an authority that the operator trusts to say who a worker is.
-        certificate: Option<Arc<CertificateDer<'static>>>,
+        certificate: Option<Certificate>,
     },
     Unix {
         pid: Option<i32>,
@@ -119,9 +146,9 @@ impl Peer {
     }
 
     /// The certificate that it showed.
-    pub(crate) fn certificate(&self) -> Option<&CertificateDer<'static>> {
+    pub(crate) fn certificate(&self) -> Option<&Certificate> {
         match self {
-            Self::Tcp { certificate, .. } => certificate.as_deref(),
+            Self::Tcp { certificate, .. } => certificate.as_ref(),
             Self::Unix { .. } => None,
         }
     }

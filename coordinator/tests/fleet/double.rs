@@ -131,6 +131,7 @@ impl Double {
                 resources: Default::default(),
             },
             held: self.spec.held.clone(),
+            held_is_partial: false,
             advertise: self.spec.advertise.clone(),
             draining: self.spec.draining,
             follows: self.spec.follows,

@@ -81,7 +81,10 @@ async fn a_new_life_supersedes_the_old_one_in_this_order() {
     let (worker, incarnation) = (old.spec.id.clone(), old.spec.incarnation);
     assert_eq!(rig.event().await, WorkerEvent::Gone { worker: worker.clone(), incarnation });
     let incarnation = new.spec.incarnation;
-    assert_eq!(rig.event().await, WorkerEvent::Joined { worker, incarnation, held: vec![held] });
+    assert_eq!(
+        rig.event().await,
+        WorkerEvent::Joined { worker, incarnation, held: vec![held], held_is_partial: false }
+    );
     let kinds: Vec<EventKind> = rig.audit.memory_records().iter().map(|record| record.kind).collect();
     assert_eq!(kinds[kinds.len() - 3..], [EventKind::WorkerJoined, EventKind::WorkerGone, EventKind::WorkerJoined]);
 }

@@ -177,6 +177,8 @@ async fn act(tasks: Arc<Tasks>, task: Arc<Task>, word: String) {
             }
             task.finish();
         }
+        // Larger than anything that a link carries.
+        "too large" => task.push(EventBody::Output { stream: OutputStream::Stdout, bytes: vec![b'z'; 81 << 20] }),
         "gap" | "gap once" => task.push_raw(3, EventBody::Progress { message: "out of order".to_owned() }),
         "again" => task.push_raw(1, EventBody::Started),
         "another answer" => task.push(EventBody::Finished(OperationResult::Remove { removed: 1 })),

@@ -139,6 +139,20 @@ async fn events_out_of_order_are_asked_for_again_once() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_larger_than_any_may_be_ends_its_own_task_and_nothing_else() {
+    let mut rig = Rig::new(hasty()).await;
+    let double = rig.joined(Spec::named("a")).await;
+    let mut other = rig.start(&double, "gated");
+    assert_eq!(other.output().await, "before");
+    let (end, events) = rig.start(&double, "too large").end().await;
+    assert!(is_unknown(&end), "{end:?}");
+    assert_eq!(bytes_of(&events), 0, "nothing of it was taken");
+    double.tasks.gate.notify_one();
+    let (end, _) = other.end().await;
+    assert!(is_finished(&end), "{end:?}");
+}
+
+#[tokio::test]
 async fn output_is_bounded_whatever_the_worker_lets_through() {
     let mut rig = Rig::new(WorkersOptions::default()).await;
     let double = rig.joined(Spec::named("a")).await;

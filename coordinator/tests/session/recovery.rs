@@ -288,3 +288,18 @@ async fn the_embedded_worker_ends_with_its_server_and_what_it_ran_is_unknown_at_
     assert!(matches!(tasks.task(task).await.unwrap().unwrap().state, TaskState::Unknown { .. }));
     assert_eq!((second.fleet.attached().len(), second.fleet.expected().len()), (0, 0));
 }
+
+#[tokio::test]
+async fn no_session_is_lost_of_a_worker_that_has_more_than_it_may_name() {
+    let rig = Rig::with(Ground { fleet: Double::apart(), ..Ground::in_memory() }, options()).await;
+    let (session, emptied) = (rig.create().await.id, rig.create().await.id);
+    let WorkerEvent::Joined { worker, incarnation, .. } = rig.fleet.join() else { panic!("it joined") };
+    let life = WorkerEvent::Joined { worker, incarnation, held: Vec::new(), held_is_partial: true };
+    rig.news.send(life).await.unwrap();
+    rig.reaches(session, "suspended").await;
+    assert_eq!(stdout(&rig.run(call(session)).await), "ok");
+    rig.reaches(emptied, "suspended").await;
+    rig.fleet.lose_files();
+    let refused = rig.run(call(emptied)).await;
+    assert_eq!(code(&refused), Some(ErrorCode::SessionLost), "opening it shows that its files are gone");
+}

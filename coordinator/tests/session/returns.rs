@@ -23,7 +23,7 @@ async fn apart() -> Rig {
 /// The event of a life of the same worker that has nothing.
 fn with_nothing(joined: &WorkerEvent, incarnation: Incarnation) -> WorkerEvent {
     let WorkerEvent::Joined { worker, .. } = joined else { panic!("it joined") };
-    WorkerEvent::Joined { worker: worker.clone(), incarnation, held: Vec::new() }
+    WorkerEvent::Joined { worker: worker.clone(), incarnation, held: Vec::new(), held_is_partial: false }
 }
 
 fn over(joined: &WorkerEvent) -> WorkerEvent {

@@ -135,7 +135,12 @@ impl Double {
         let (worker, incarnation) = inner.worker.clone().unwrap();
         let of = |session: SessionId| offered.iter().filter(move |(of, _)| *of == session).map(|(_, task)| *task);
         let held = |session: &SessionId| HeldSession { tasks: of(*session).collect(), ..held(*session) };
-        WorkerEvent::Joined { worker, incarnation, held: inner.files.iter().map(held).collect() }
+        WorkerEvent::Joined {
+            worker,
+            incarnation,
+            held: inner.files.iter().map(held).collect(),
+            held_is_partial: false,
+        }
     }
     /// The present life of the worker ends; gives its event.
     pub fn leave(&self) -> WorkerEvent {
@@ -149,7 +154,12 @@ impl Double {
         let (worker, incarnation): (WorkerId, _) = (name.parse().unwrap(), Incarnation::mint());
         inner.worker = Some((worker.clone(), incarnation));
         self.changed.send_replace(());
-        WorkerEvent::Joined { worker, incarnation, held: inner.files.iter().copied().map(held).collect() }
+        WorkerEvent::Joined {
+            worker,
+            incarnation,
+            held: inner.files.iter().copied().map(held).collect(),
+            held_is_partial: false,
+        }
     }
     /// Whether the lease is of the worker's present life.
     fn is_present(&self, lease: &Lease) -> bool {

@@ -3,8 +3,9 @@
 //! Whoever connects learns nothing and is served nothing until it shows the ticket that the coordinator gave when the
 //! worker joined; each ticket is good once.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::either::Either;
 
 use super::address::Socket;
@@ -24,8 +25,10 @@ use crate::start::TlsStart;
 
 /// How long a caller may take from connecting until it has shown its ticket.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// Callers that have not shown a ticket yet; when full, further ones wait to be accepted.
-const HANDSHAKES_MAX: usize = 16;
+/// Callers that have not shown a ticket yet; further ones are turned away at once.
+const CALLERS_MAX: usize = 64;
+/// As many of them may call from one address.
+const CALLERS_PER_ADDRESS_MAX: usize = 4;
 /// How long accepting rests after it failed, as it does when descriptors run out.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -50,7 +53,7 @@ impl Door {
         let listener = TcpListener::bind(listen).await?;
         let (opened, receiver) = mpsc::channel(1);
         let expected = Arc::<Mutex<Option<Expected>>>::default();
-        let keeper = Keeper { tls, expected: Arc::clone(&expected), opened };
+        let keeper = Keeper { tls, expected: Arc::clone(&expected), opened, callers: Arc::default() };
         tokio::spawn(Arc::new(keeper).accept(listener));
         Ok(Self { advertised, expected, opened: tokio::sync::Mutex::new(receiver) })
     }
@@ -78,14 +81,47 @@ struct Keeper {
     tls: Option<TlsStart>,
     expected: Arc<Mutex<Option<Expected>>>,
     opened: mpsc::Sender<Socket>,
+    callers: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// A caller that has not shown a ticket yet.
+struct Caller {
+    address: IpAddr,
+    all: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let mut all = self.all.lock();
+        if let Some(count) = all.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.address);
+            }
+        }
+    }
 }
 
 impl Keeper {
+    /// Lets a caller show its ticket, if one is waited for and there are not too many. Whoever else comes costs nothing,
+    /// no handshake either.
+    fn hear(&self, peer: SocketAddr) -> Option<Caller> {
+        if self.expected.lock().is_none() {
+            return None;
+        }
+        let address = peer.ip().to_canonical();
+        let mut all = self.callers.lock();
+        let of_one = all.get(&address).copied().unwrap_or(0);
+        if of_one >= CALLERS_PER_ADDRESS_MAX || all.values().sum::<usize>() >= CALLERS_MAX {
+            return None;
+        }
+        all.insert(address, of_one + 1);
+        Some(Caller { address, all: Arc::clone(&self.callers) })
+    }
+
     async fn accept(self: Arc<Self>, listener: TcpListener) {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         // Ends when the door is dropped.
         while !self.opened.is_closed() {
-            let place = Arc::clone(&handshakes).acquire_owned().await.expect("it is never closed");
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.opened.closed() => return,
@@ -98,13 +134,17 @@ impl Keeper {
                     continue;
                 }
             };
+            let Some(caller) = self.hear(peer) else {
+                tracing::debug!(%peer, "a caller is turned away: nobody is waited for, or too many call");
+                continue;
+            };
             let keeper = Arc::clone(&self);
             tokio::spawn(async move {
                 let shaken = tokio::time::timeout(HANDSHAKE_LIMIT, keeper.shake(stream)).await;
                 if let Err(error) = shaken.unwrap_or_else(|elapsed| Err(elapsed.into())) {
                     tracing::info!(%peer, %error, "a caller is not let in");
                 }
-                drop(place);
+                drop(caller);
             });
         }
     }
@@ -161,7 +201,7 @@ mod tests {
         let door = Door::open(address, address.to_string(), None).await.unwrap();
         let me = Incarnation::mint();
         let right = format!("codegen-link/1 ticket {me}\n");
-        assert!(knock(address, &right).await.starts_with("no "), "nobody is expected yet");
+        assert_eq!(knock(address, &right).await, "", "nobody is expected yet");
         let ticket = Secret::new("ticket");
         let entering = door.enter(&ticket, me, Duration::from_secs(10));
         let knocking = async {
@@ -171,9 +211,28 @@ mod tests {
                 assert!(knock(address, &wrong).await.starts_with("no "), "{wrong}");
             }
             assert_eq!(knock(address, &right).await, "ok\n");
-            assert!(knock(address, &right).await.starts_with("no "), "the ticket was used");
+            assert_eq!(knock(address, &right).await, "", "the ticket was used");
         };
         let (entered, ()) = tokio::join!(entering, knocking);
         assert!(entered.is_ok());
+    }
+
+    #[tokio::test]
+    async fn callers_that_say_nothing_keep_the_coordinator_from_nothing() {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let door = Door::open(address, address.to_string(), None).await.unwrap();
+        let (me, ticket) = (Incarnation::mint(), Secret::new("ticket"));
+        let entering = door.enter(&ticket, me, HANDSHAKE_LIMIT);
+        let knocking = async {
+            let mut silent = Vec::new();
+            for _ in 0..CALLERS_MAX {
+                let socket = tokio::net::TcpSocket::new_v4().unwrap();
+                socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+                silent.push(socket.connect(address).await.unwrap());
+            }
+            knock(address, &format!("codegen-link/1 ticket {me}\n")).await
+        };
+        let (entered, said) = tokio::join!(entering, knocking);
+        assert!(entered.is_ok() && said == "ok\n", "{said}");
     }
 }

@@ -3,6 +3,7 @@
 mod address;
 mod backoff;
 mod door;
+mod held;
 mod lifecycle;
 mod reversed;
 pub(crate) mod tls;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use codegen_proto::{DeregisterWorker, Heartbeat, RegisterWorker, Secret};
 use codegen_types::{Capabilities, IsolationReport, Runtime};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +23,7 @@ pub(crate) use address::{Address, Network, Route};
 pub use address::{Dial, InvalidAddress, Stream};
 use backoff::Backoff;
 pub(crate) use door::Door;
+use held::{Named, named};
 use lifecycle::{CallError, Coordinator};
 use reversed::{Link, LinkError};
 
@@ -82,6 +85,8 @@ pub(crate) struct Membership {
     /// Which life of this worker came before; none of a worker that is known without it.
     pub lineage: Option<Lineage>,
     pub service: Service,
+    /// Told whether there is a link.
+    pub linked: watch::Sender<bool>,
 }
 
 /// Why the worker is not joined any more.
@@ -169,6 +174,7 @@ impl Membership {
             };
             tracing::info!(coordinator = %self.route.address, "joined");
             let since = Instant::now();
+            self.linked.send_replace(true);
             let over = tokio::select! {
                 () = stop.cancelled() => {
                     link.finish().await;
@@ -177,6 +183,7 @@ impl Membership {
                 () = link.closed() => Ok(()),
                 over = self.beat(&mut coordinator, interval, token.as_ref(), draining) => over,
             };
+            self.linked.send_replace(false);
             backoff.after_link(since.elapsed());
             if let Err(lost) = over {
                 return lost;
@@ -255,6 +262,7 @@ impl Membership {
 
     async fn registration(&self) -> io::Result<RegisterWorker> {
         let Identity { worker, incarnation } = self.service.identity().clone();
+        let Named { sessions: held, is_partial: held_is_partial } = named(self.service.pool().held().await?);
         Ok(RegisterWorker {
             worker,
             incarnation,
@@ -266,7 +274,8 @@ impl Membership {
                 labels: self.labels.clone(),
                 resources: self.host.resources(),
             },
-            held: self.service.pool().held().await?,
+            held,
+            held_is_partial,
             advertise: self.door.as_ref().map(Door::advertised),
             draining: self.service.is_draining(),
             follows: self.lineage.as_ref().and_then(Lineage::follows),
@@ -281,7 +290,7 @@ impl Membership {
             sessions_open: u32::try_from(self.service.pool().len()).unwrap_or(u32::MAX),
             tasks_running: u32::try_from(self.service.tasks().running()).unwrap_or(u32::MAX),
             memory_bytes: resident_bytes(),
-            held: self.service.pool().held().await?,
+            held: named(self.service.pool().held().await?).sessions,
             draining: self.service.is_draining(),
             used: self.host.used(),
         })

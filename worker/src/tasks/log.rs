@@ -25,6 +25,8 @@ pub(crate) struct EventLog {
     state: Mutex<State>,
     /// The number of the newest event.
     newest: watch::Sender<u64>,
+    /// Whether somebody read it to its end.
+    read_out: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +39,12 @@ struct State {
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self { arrived: Instant::now(), state: Mutex::default(), newest: watch::Sender::new(0) }
+        Self {
+            arrived: Instant::now(),
+            state: Mutex::default(),
+            newest: watch::Sender::new(0),
+            read_out: watch::Sender::new(false),
+        }
     }
 }
 
@@ -80,6 +87,12 @@ impl EventLog {
     /// it takes the next event when it asks for it.
     pub fn read(self: &Arc<Self>, from_seq: u64) -> EventStream {
         EventStream { next: from_seq.max(1), news: WatchStream::new(self.newest.subscribe()), log: self.clone() }
+    }
+
+    /// Waits until somebody has read it to its end.
+    pub async fn was_read(&self) {
+        // The sender lives as long as this.
+        self.read_out.subscribe().wait_for(|read| *read).await.map(drop).unwrap_or_default();
     }
 
     /// The event of that number, or whether there will be none.
@@ -132,7 +145,10 @@ impl Stream for EventStream {
                     self.next += 1;
                     return Poll::Ready(Some(Ok(event)));
                 }
-                Err(true) => return Poll::Ready(None),
+                Err(true) => {
+                    self.log.read_out.send_replace(true);
+                    return Poll::Ready(None);
+                }
                 Err(false) => match Pin::new(&mut self.news).poll_next(context) {
                     Poll::Ready(Some(_)) => {}
                     Poll::Ready(None) => return Poll::Ready(None),
@@ -169,5 +185,18 @@ mod tests {
         let tail: Vec<TaskEvent> = late.await.unwrap().into_iter().map(Result::unwrap).collect();
         assert_eq!(tail, all[2..]);
         assert_eq!(log.read(9).count().await, 0, "a place behind the end has no events");
+    }
+
+    #[tokio::test]
+    async fn it_is_known_whether_the_end_was_read() {
+        let log = Arc::new(EventLog::default());
+        log.push(EventBody::Started);
+        let mut reading = log.read(1);
+        assert!(reading.next().await.is_some());
+        log.push(EventBody::Finished(OperationResult::Exec(Exit::default())));
+        assert!(reading.next().await.is_some());
+        assert!(futures::FutureExt::now_or_never(log.was_read()).is_none(), "the last event may yet be lost");
+        assert!(reading.next().await.is_none());
+        log.was_read().await;
     }
 }

@@ -166,6 +166,17 @@ impl Tasks {
         table.forget_old(&self.retention);
     }
 
+    /// Waits until every task that ended and is kept was read to its end.
+    pub async fn were_read(&self) {
+        let ended: Vec<Arc<Task>> = {
+            let table = self.table.lock();
+            table.ended.iter().filter_map(|ended| table.kept.get(&ended.task).cloned()).collect()
+        };
+        for task in ended {
+            task.log.was_read().await;
+        }
+    }
+
     /// Forgets tasks that ended too long ago.
     pub fn sweep(&self) {
         self.table.lock().forget_old(&self.retention);

@@ -161,6 +161,7 @@ async fn join(workers: &Workers, address: SocketAddr, id: &WorkerId, incarnation
             resources: Resources::default(),
         },
         held: Vec::new(),
+        held_is_partial: false,
         advertise: None,
         draining: false,
         follows: None,

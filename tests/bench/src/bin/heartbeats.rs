@@ -85,6 +85,7 @@ impl Worker {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             capabilities,
             held: Vec::new(),
+            held_is_partial: false,
             advertise: None,
             draining: false,
             follows: None,
