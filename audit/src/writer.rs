@@ -17,6 +17,9 @@ use crate::sink::CheckpointPlace;
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_LAST: Duration = Duration::from_secs(2);
 
+/// So many callers of one batch are a crowd, most of whom come again at once.
+const MANY: usize = 9;
+
 /// What was written at once.
 struct Batch {
     last_ticket: u64,
@@ -56,10 +59,12 @@ impl Writer {
             && let Some(batch) = self.commit_batch()
         {
             self.queue.done(batch.last_ticket, self.health());
-            if batch.requests > 1 {
+            match batch.requests {
+                ..=1 => {}
                 // Several callers shared it. Those who come next do so as well when whoever wants the processor has it
                 // first; where nobody does, this costs nothing.
-                std::thread::yield_now();
+                2..MANY => std::thread::yield_now(),
+                _ => self.queue.gather(MANY),
             }
         }
     }

@@ -46,6 +46,28 @@ impl Authentication {
         self.authenticator.authenticate_from(shown(headers), peer).await
     }
 
+    /// Hands a request to `next` with its identity, and without its credentials: nothing further in needs them.
+    pub(super) async fn let_in<F>(&self, request: Request, next: impl FnOnce(Request) -> F) -> Response
+    where
+        F: Future<Output = Response>,
+    {
+        let (mut parts, body) = request.into_parts();
+        match self.identify(&parts.headers, peer_in(&parts.extensions)).await {
+            Ok(identity) => {
+                parts.headers.remove(header::AUTHORIZATION);
+                let validity = listens(&parts).then(|| identity.validity.clone());
+                parts.extensions.insert(ResourceMetadata(self.metadata.address()));
+                parts.extensions.insert(identity);
+                let response = next(Request::from_parts(parts, body)).await;
+                match validity {
+                    Some(validity) if is_stream(&response) => while_valid(response, validity),
+                    _ => response,
+                }
+            }
+            Err(why) => self.refuse(why),
+        }
+    }
+
     fn refuse(&self, why: Unauthenticated) -> Response {
         tracing::info!(why = why.as_str(), "a request is not let in");
         if why == Unauthenticated::KeysUnavailable {
@@ -92,23 +114,9 @@ fn shown(headers: &HeaderMap) -> Credentials<'_> {
     }
 }
 
-/// Lets a request through with its identity, and without its credentials: nothing further in needs them.
+/// [`Authentication::let_in`] as a layer.
 pub(super) async fn authenticate(State(by): State<Authentication>, request: Request, next: Next) -> Response {
-    let (mut parts, body) = request.into_parts();
-    match by.identify(&parts.headers, peer_in(&parts.extensions)).await {
-        Ok(identity) => {
-            parts.headers.remove(header::AUTHORIZATION);
-            let validity = listens(&parts).then(|| identity.validity.clone());
-            parts.extensions.insert(ResourceMetadata(by.metadata.address()));
-            parts.extensions.insert(identity);
-            let response = next.run(Request::from_parts(parts, body)).await;
-            match validity {
-                Some(validity) if is_stream(&response) => while_valid(response, validity),
-                _ => response,
-            }
-        }
-        Err(why) => by.refuse(why),
-    }
+    by.let_in(request, |request| next.run(request)).await
 }
 
 /// Whether a request asks for what comes from now on, for as long as there is something. An answer that takes its time

@@ -112,15 +112,26 @@ fn too_slow() -> ApiError {
     ApiError::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::InvalidArgument, "the body came too slowly")
 }
 
-/// Reads the body and hands the request on with all of it. Its room is taken until the call that it brings is over.
+impl Bodies {
+    /// The request with all of its body. Its room is taken until the call that it brings is over.
+    ///
+    /// # Errors
+    /// It is too large, too slow, or there is no room for it.
+    pub(super) async fn gather(&self, principal: &Principal, request: Request) -> Result<Request, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let Whole { bytes, room } = self.read(principal, body).await?;
+        parts.extensions.insert(Arc::new(room));
+        Ok(Request::from_parts(parts, Body::from(bytes)))
+    }
+}
+
+/// [`Bodies::gather`] as a layer.
 pub(super) async fn read(
     State(bodies): State<Bodies>,
     Extension(identity): Extension<Identity>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let (mut parts, body) = request.into_parts();
-    let Whole { bytes, room } = bodies.read(&identity.principal, body).await?;
-    parts.extensions.insert(Arc::new(room));
-    Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await)
+    let whole = bodies.gather(&identity.principal, request).await?;
+    Ok(next.run(whole).await)
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Extension, Request, State};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::extract::{Request, State};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 
@@ -42,14 +42,19 @@ pub(super) fn router<H: Handlers>(
     let guard = Guard::new(config);
     let metadata = Metadata::new(authenticator.clone());
     let authentication = Authentication::new(authenticator, metadata.clone());
-    let streamable = any(streamable::<H>).layer(map_response(error::in_one_shape));
-    let mut for_clients = Router::new().route("/mcp", streamable).with_state(mcp);
     let bodies = Bodies::new(config.patience.body, &config.bounds);
+    let door = Door { authentication: authentication.clone(), bodies: bodies.clone(), mcp };
+    let mut for_clients = Router::new().route("/mcp", any(streamable::<H>)).with_state(Arc::new(door));
     let (mut for_operators, mut for_programs, mut for_anybody) = (Router::new(), Router::new(), Router::new());
     if let Some(Rest { sse, readiness, metrics, api }) = rest {
         for_programs = rest::router(api, authentication.clone(), &bodies);
         let legacy = Router::new().route("/sse", get(legacy::events)).route("/messages", post(legacy::message));
-        for_clients = for_clients.merge(legacy.with_state(sse));
+        let legacy = legacy
+            .with_state(sse)
+            .layer(from_fn_with_state(authentication.clone(), step_up::step_up))
+            .layer(from_fn_with_state(bodies, bodies::read))
+            .layer(from_fn_with_state(authentication.clone(), authentication::authenticate));
+        for_clients = for_clients.merge(legacy);
         for_operators = Router::new()
             .route("/metrics", get(metrics::show))
             .with_state(metrics)
@@ -59,10 +64,6 @@ pub(super) fn router<H: Handlers>(
         let probes = Router::new().route("/healthz", get(health::live)).route("/readyz", get(health::ready));
         for_anybody = probes.with_state(readiness);
     }
-    let for_clients = for_clients
-        .layer(from_fn_with_state(authentication.clone(), step_up::step_up))
-        .layer(from_fn_with_state(bodies, bodies::read))
-        .layer(from_fn_with_state(authentication, authentication::authenticate));
     let of_issuer = Router::new()
         .route(WELL_KNOWN, get(metadata::metadata))
         .route(&format!("{WELL_KNOWN}/{{*path}}"), get(metadata::metadata))
@@ -78,10 +79,33 @@ pub(super) fn router<H: Handlers>(
         .merge(for_anybody)
 }
 
-async fn streamable<H: Handlers>(
-    State(mcp): State<StreamableHttp<H>>,
-    Extension(identity): Extension<Identity>,
-    request: Request,
-) -> Response {
-    mcp.serve(identity, request).await.unwrap_or_else(|failure| ApiError::from(failure).into_response())
+/// What stands between a request at `/mcp` and the protocol. Not layers: each of those clones all that are further in, for
+/// every request.
+struct Door<H> {
+    authentication: Authentication,
+    bodies: Bodies,
+    mcp: StreamableHttp<H>,
+}
+
+async fn streamable<H: Handlers>(State(door): State<Arc<Door<H>>>, request: Request) -> Response {
+    door.authentication.let_in(request, |request| door.pass(request)).await
+}
+
+impl<H: Handlers> Door<H> {
+    async fn pass(&self, request: Request) -> Response {
+        // Nobody comes here without one.
+        let Some(identity) = request.extensions().get::<Identity>().cloned() else {
+            return ApiError::forbidden("nobody asks").into_response();
+        };
+        let whole = match self.bodies.gather(&identity.principal, request).await {
+            Ok(whole) => whole,
+            Err(refusal) => return refusal.into_response(),
+        };
+        let permitted = match step_up::permitted(&self.authentication, &identity, whole).await {
+            Ok(permitted) => permitted,
+            Err(refusal) => return refusal,
+        };
+        let served = self.mcp.serve(identity, permitted).await;
+        error::in_one_shape(served.unwrap_or_else(|failure| ApiError::from(failure).into_response())).await
+    }
 }

@@ -47,21 +47,33 @@ fn check(identity: &Identity, message: &[u8]) -> Result<(), InsufficientScope> {
     called(message).map_or(Ok(()), |tool| permit(identity.scopes, needed_scopes(tool)))
 }
 
-/// Lets a message through whose credentials permit what it asks for.
+/// The request with a message whose credentials permit what it asks for; else the refusal.
+pub(super) async fn permitted(
+    authentication: &Authentication,
+    identity: &Identity,
+    request: Request,
+) -> Result<Request, Response> {
+    let (parts, body) = request.into_parts();
+    // It is whole already, so that this neither waits nor copies.
+    let Ok(message): Result<Bytes, _> = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
+        return Err(ApiError::bad_request("the body cannot be read").into_response());
+    };
+    match check(identity, &message) {
+        Ok(()) => Ok(Request::from_parts(parts, Body::from(message))),
+        Err(insufficient) => Err(authentication.step_up(insufficient, called(&message), &parts.extensions).await),
+    }
+}
+
+/// [`permitted`] as a layer.
 pub(super) async fn step_up(
     State(authentication): State<Authentication>,
     Extension(identity): Extension<Identity>,
     request: Request,
     next: Next,
 ) -> Response {
-    let (parts, body) = request.into_parts();
-    // It is whole already, so that this neither waits nor copies.
-    let Ok(message): Result<Bytes, _> = axum::body::to_bytes(body, BODY_BYTES_MAX).await else {
-        return ApiError::bad_request("the body cannot be read").into_response();
-    };
-    match check(&identity, &message) {
-        Ok(()) => next.run(Request::from_parts(parts, Body::from(message))).await,
-        Err(insufficient) => authentication.step_up(insufficient, called(&message), &parts.extensions).await,
+    match permitted(&authentication, &identity, request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => refusal,
     }
 }
 

@@ -26,10 +26,11 @@ const STATE_BYTES_MAX: usize = 1 << 10;
 #[derive(Clone)]
 pub(super) struct States(Arc<RequestStateCodec>);
 
-/// How the user can be asked about one call, and what a state of it is bound to: principal, tool and arguments.
+/// How the user can be asked about one call, and what a state of it is bound to where there are states: principal, tool
+/// and arguments.
 pub(super) struct Approval {
     pub(super) asking: Asking,
-    binding: [u8; 32],
+    binding: Option<[u8; 32]>,
 }
 
 impl States {
@@ -51,44 +52,45 @@ impl States {
 
     /// What a call is answered with instead of its result, when its user is to be asked.
     pub(super) fn input_required(&self, approval: &Approval) -> Option<CallToolResponse> {
-        let Asking::Again(round) = &approval.asking else { return None };
+        let (Asking::Again(round), Some(binding)) = (&approval.asking, &approval.binding) else { return None };
         let question = round.take()?;
         let request: InputRequest = serde_json::from_value(elicitation(&question)).ok()?;
         let requests = InputRequests::from([(KEY.to_owned(), request)]);
-        Some(InputRequiredResult::new(Some(requests), Some(self.seal(&question, &approval.binding))).into())
+        Some(InputRequiredResult::new(Some(requests), Some(self.seal(&question, binding))).into())
     }
 }
 
 impl Handler {
     /// How the user can be asked about a call.
     pub(super) fn approval(&self, params: &CallToolRequestParams, context: &RequestContext<RoleServer>) -> Approval {
-        let tool = crate::tools::find(&params.name).map_or(&*params.name, |tool| tool.name);
-        let args = Value::Object(params.arguments.clone().unwrap_or_default());
-        let binding = digest(self.principal(), tool, &args);
-        Approval { asking: self.asking(params, context, &binding), binding }
-    }
-
-    fn asking(&self, params: &CallToolRequestParams, context: &RequestContext<RoleServer>, binding: &[u8]) -> Asking {
         let since = |version: ProtocolVersion| {
             context.protocol_version().is_some_and(|revision| revision.as_str() >= version.as_str())
         };
-        if !context.client_capabilities().is_some_and(|capabilities| shows_forms(&capabilities)) {
-            return Asking::Nobody;
-        }
-        if since(ProtocolVersion::V_2026_07_28) {
-            let given = match &params.request_state {
-                None => Given::Nothing,
-                Some(state) => self.states().open(state, binding).map_or(Given::Forged, |id| {
-                    let response = params.input_responses.as_ref().and_then(|responses| responses.get(KEY));
-                    Given::Answer(id, response.and_then(said))
-                }),
-            };
-            return Asking::Again(Arc::new(Round::new(given)));
-        }
-        if since(ProtocolVersion::V_2025_06_18) {
-            return Asking::Meanwhile(Arc::new(Elicitation(context.peer.clone())));
-        }
-        Asking::Nobody
+        let asking = if !context.client_capabilities().is_some_and(|capabilities| shows_forms(&capabilities)) {
+            Asking::Nobody
+        } else if since(ProtocolVersion::V_2026_07_28) {
+            return self.again(params);
+        } else if since(ProtocolVersion::V_2025_06_18) {
+            Asking::Meanwhile(Arc::new(Elicitation(context.peer.clone())))
+        } else {
+            Asking::Nobody
+        };
+        Approval { asking, binding: None }
+    }
+
+    /// The call is made again with the answer, and perhaps this is that call.
+    fn again(&self, params: &CallToolRequestParams) -> Approval {
+        let tool = crate::tools::find(&params.name).map_or(&*params.name, |tool| tool.name);
+        let args = Value::Object(params.arguments.clone().unwrap_or_default());
+        let binding = digest(self.principal(), tool, &args);
+        let given = match &params.request_state {
+            None => Given::Nothing,
+            Some(state) => self.states().open(state, &binding).map_or(Given::Forged, |id| {
+                let response = params.input_responses.as_ref().and_then(|responses| responses.get(KEY));
+                Given::Answer(id, response.and_then(said))
+            }),
+        };
+        Approval { asking: Asking::Again(Arc::new(Round::new(given))), binding: Some(binding) }
     }
 }
 

