@@ -179,6 +179,7 @@ impl From<FileStat> for v1::FileStat {
             modified_ms: stat.modified_ms,
             etag: stat.etag,
             mode: stat.mode,
+            target: stat.target,
         }
     }
 }
@@ -194,6 +195,7 @@ impl TryFrom<v1::FileStat> for FileStat {
             modified_ms: wire.modified_ms,
             etag: optional_text(wire.etag, TOKEN_BYTES_MAX, "FileStat.etag")?,
             mode: wire.mode,
+            target: optional_text(wire.target, SHOWN_PATH_BYTES_MAX, "FileStat.target")?,
         })
     }
 }

@@ -144,8 +144,18 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 fn stat() -> impl Strategy<Value = FileStat> {
     let kind = select(vec![FileKind::File, FileKind::Directory, FileKind::Symlink, FileKind::Other]);
-    (".{0,40}", kind, any::<u64>(), any::<i64>(), option::of("[0-9a-f-]{1,40}"), any::<u32>())
-        .prop_map(|(path, kind, size, modified_ms, etag, mode)| FileStat { path, kind, size, modified_ms, etag, mode })
+    let texts = (".{0,40}", option::of("[0-9a-f-]{1,40}"), option::of(".{0,40}"));
+    (texts, kind, any::<u64>(), any::<i64>(), any::<u32>()).prop_map(
+        |((path, etag, target), kind, size, modified_ms, mode)| FileStat {
+            path,
+            kind,
+            size,
+            modified_ms,
+            etag,
+            mode,
+            target,
+        },
+    )
 }
 
 fn change() -> impl Strategy<Value = FileChange> {

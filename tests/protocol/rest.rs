@@ -129,15 +129,16 @@ os.symlink("/etc/passwd", "out"); os.symlink("/etc", "etc"); os.symlink(".", "lo
 os.makedirs("d/e"); open("d/e/é漢.txt", "w").write("deep")
 open("n" * 200, "w").write("long"); open(b"\xff", "w").write("no text"); open("a\nb", "w").write("line")
 open("big", "wb").write(bytes(range(256)) * 20000)
-os.symlink("d", "to_d")
+os.symlink("d", "to_d"); os.symlink("../a\nb", "d/up")
+os.symlink("../../x", "d/far"); os.symlink("to_d/../../x", "through")
 "#;
 /// Says what a tar has: names with sizes, or what they are.
 const UNPACK: &str = "import sys, tarfile, io, json\n\
 t = tarfile.open(fileobj=io.BytesIO(sys.stdin.buffer.read()))\n\
-print(json.dumps({m.name: len(t.extractfile(m).read()) if m.isfile() else ('dir' if m.isdir() else 'other') for m in t}))";
+print(json.dumps({m.name: len(t.extractfile(m).read()) if m.isfile() else ('dir' if m.isdir() else m.linkname) for m in t}))";
 
 #[test]
-fn an_archive_has_nothing_but_files_and_directories_of_the_workspace() {
+fn an_archive_has_nothing_but_what_is_in_the_workspace_and_leads_there() {
     let server = Server::start();
     let session = server.post("/api/v1/sessions", &json!({}))["session_id"].as_str().expect("a handle").to_owned();
     let run = |code: &str| {
@@ -153,7 +154,10 @@ fn an_archive_has_nothing_but_files_and_directories_of_the_workspace() {
     let tar = std::fs::File::open(&file).expect("the file");
     let unpacked = Command::new(python).args(["-c", UNPACK]).stdin(tar).output().expect("Python starts");
     let unpacked: Value = serde_json::from_slice(&unpacked.stdout).unwrap_or_else(|_| panic!("{unpacked:?}"));
-    let wanted = json!({"d": "dir", "d/e": "dir", "d/e/é漢.txt": 4, "n".repeat(200): 4, "a\nb": 4, "big": 5_120_000});
+    let wanted = json!({
+        "d": "dir", "d/e": "dir", "d/e/é漢.txt": 4, "n".repeat(200): 4, "a\nb": 4, "big": 5_120_000, "loop": ".",
+        "to_d": "d", "d/up": "../a\nb",
+    });
     assert_eq!(unpacked, wanted);
     run("for n in range(65):\n    open(f'sparse{n}', 'wb').truncate(16 << 20)");
     let url = format!("{}{at}", server.url);

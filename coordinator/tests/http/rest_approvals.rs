@@ -53,6 +53,7 @@ async fn a_download_that_is_read_in_pieces_needs_one_approval_and_every_piece_na
         modified_ms: 0,
         etag: Some("v".to_owned()),
         mode: 0o644,
+        target: None,
     };
     let contents: Vec<u8> = (0..LARGE).map(|n| n as u8).collect();
     rig.double.files.lock().push((stat, contents.clone()));

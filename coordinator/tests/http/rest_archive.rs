@@ -25,11 +25,23 @@ fn archive(rig: &Rig, session: &str, query: &str) -> Asked {
 }
 
 fn stat(path: &str, kind: FileKind, size: u64) -> FileStat {
-    FileStat { path: path.to_owned(), kind, size, modified_ms: 1_700_000_000_000, etag: None, mode: 0o640 }
+    FileStat {
+        path: path.to_owned(),
+        kind,
+        size,
+        modified_ms: 1_700_000_000_000,
+        etag: None,
+        mode: 0o640,
+        target: None,
+    }
 }
 
 fn file(path: &str, contents: &[u8]) -> (FileStat, Vec<u8>) {
     (stat(path, FileKind::File, contents.len() as u64), contents.to_vec())
+}
+
+fn link(path: &str, target: &str) -> (FileStat, Vec<u8>) {
+    (FileStat { target: Some(target.to_owned()), ..stat(path, FileKind::Symlink, 0) }, Vec::new())
 }
 
 fn thing(path: &str, kind: FileKind) -> (FileStat, Vec<u8>) {
@@ -85,11 +97,15 @@ async fn an_archive_has_the_files_and_directories_as_they_are() {
 }
 
 #[tokio::test]
-async fn links_and_devices_are_left_out_and_so_are_our_own_files_unless_they_are_asked_for() {
+async fn links_that_lead_out_and_devices_are_left_out_and_so_are_our_own_files_unless_they_are_asked_for() {
     let rig = Rig::new().await;
     let id = session(&rig, None).await;
     rig.double.files.lock().extend([
-        thing("out", FileKind::Symlink),
+        thing("nowhere", FileKind::Symlink),
+        link("out", "../../etc/passwd"),
+        link("absolute", "/etc/passwd"),
+        link("through", "a/../../b"),
+        link("in", "a"),
         thing("fifo", FileKind::Other),
         thing(".codegen", FileKind::Directory),
         file(".codegen/x", b"x"),
@@ -97,8 +113,10 @@ async fn links_and_devices_are_left_out_and_so_are_our_own_files_unless_they_are
         file("a", b"a"),
     ]);
     let reply = archive(&rig, &id, "").send().await;
-    assert_eq!(reply.headers["x-left-out"], "1");
-    assert_eq!(unpack(reply).await.into_keys().collect::<Vec<_>>(), ["a"]);
+    assert_eq!(reply.headers["x-left-out"], "5");
+    assert_eq!(unpack(reply).await.into_keys().collect::<Vec<_>>(), ["a", "in"]);
+    let read = |path: &str| rig.double.calls.lock().iter().any(|call| call.path.as_deref() == Some(path));
+    assert!(read("a") && !read("in"), "no link is followed");
     let own = unpack(archive(&rig, &id, "?path=.codegen").send().await).await;
     assert_eq!(own.into_keys().collect::<Vec<_>>(), [".codegen/x"]);
 }
@@ -108,7 +126,7 @@ async fn more_than_an_archive_holds_is_refused_before_anything_is_read() {
     let rig = Rig::new().await;
     let id = session(&rig, None).await;
     let sparse = (stat("sparse", FileKind::File, (1 << 30) + 1), Vec::new());
-    let many = |count: usize| (0..count).map(|n| thing(&format!("d{n}"), FileKind::Symlink)).collect::<Vec<_>>();
+    let many = |count: usize| (0..count).map(|n| thing(&format!("d{n}"), FileKind::Other)).collect::<Vec<_>>();
     for files in [vec![sparse], many(10_001)] {
         *rig.double.files.lock() = files;
         let refused = archive(&rig, &id, "").send().await;

@@ -148,6 +148,7 @@ impl Double {
             modified_ms: 0,
             etag: Some("v1".to_owned()),
             mode: 0o644,
+            target: None,
         };
         match &call.operation {
             Operation::Exec(exec) => match &exec.program {

@@ -330,4 +330,7 @@ pub struct FileStat {
     pub etag: Option<String>,
     /// Permission bits.
     pub mode: u32,
+    /// Where a symbolic link leads, in its own words, when a listing could read it; only text is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
 }

@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::api::{Api, nothing_given};
 use super::archive_body::Pieces;
+use super::archive_links as links;
 use super::asked::Asked;
 use super::extract::{InPath, InQuery};
 use super::files::FOREIGN;
@@ -59,8 +60,9 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 
 /// Download a directory
 ///
-/// A tar of its regular files and directories, with paths relative to the workspace, at most 10000 entries and 1 GiB.
-/// Symbolic links, FIFOs, sockets and devices are left out, and so is `.codegen` unless `path` leads there. Every file
+/// A tar of its files, directories and symbolic links, with paths relative to the workspace, at most 10000 entries and 1
+/// GiB. A link is never followed; one that may lead out of the workspace is left out and counted in `x-left-out`. FIFOs,
+/// sockets and devices are left out, and so is `.codegen` unless `path` leads there. Every file
 /// is read by the way of `fs_read`: what the policy denies or wants approved is left out and counted in `x-left-out`,
 /// as is what has a name that is not UTF-8. A file that goes before its turn is left out, too; one that shrinks
 /// meanwhile ends in zeros, and one that grows is cut. An answer that breaks off is no whole archive.
@@ -81,6 +83,7 @@ async fn archive(
     let place = source.api.place_for_archive(&source.asked.identity.principal)?;
     source.find(top, &mut found).await?;
     found.entries.sort_by(|a, b| a.path.cmp(&b.path));
+    found.left_out += links::drop_what_is_below(&mut found.entries);
     let mut response = Pieces::new(source, found.entries, place).into_body().into_response();
     let headers = response.headers_mut();
     headers.extend(FOREIGN);
@@ -130,7 +133,12 @@ impl Source {
             let is_directory = match entry.kind {
                 FileKind::File => false,
                 FileKind::Directory => true,
-                FileKind::Symlink | FileKind::Other => continue,
+                FileKind::Symlink if links::stays_inside(&entry) => false,
+                FileKind::Symlink => {
+                    found.left_out += 1;
+                    continue;
+                }
+                FileKind::Other => continue,
             };
             if !self.may_take(&entry.path, is_directory) {
                 found.left_out += 1;
@@ -138,7 +146,7 @@ impl Source {
             }
             if is_directory {
                 pending.push(entry.path.clone());
-            } else {
+            } else if entry.kind == FileKind::File {
                 found.bytes = found.bytes.saturating_add(entry.size);
             }
             found.entries.push(entry);

@@ -68,7 +68,7 @@ impl Pieces {
             return self.go_on(reading).await.map(Some);
         }
         while let Some(entry) = self.left.next() {
-            if entry.kind == FileKind::Directory {
+            if entry.kind != FileKind::File {
                 return Ok(Some(describe(&entry.path, &entry)?));
             }
             if let Some(piece) = self.begin(entry.path).await? {
@@ -125,28 +125,42 @@ fn zeros(count: u64) -> Vec<u8> {
     vec![0; usize::try_from(count).unwrap_or_default()]
 }
 
-/// The header of a file or directory. A name that does not fit stands in a pax record before it.
+/// The header of a file, directory or link. A name that does not fit stands in a pax record before it.
 fn describe(path: &str, stat: &FileStat) -> io::Result<Vec<u8>> {
-    let is_directory = stat.kind == FileKind::Directory;
-    let name = if is_directory { format!("{path}/") } else { path.to_owned() };
+    let (name, kind, size) = match stat.kind {
+        FileKind::Directory => (format!("{path}/"), EntryType::Directory, 0),
+        FileKind::Symlink => (path.to_owned(), EntryType::Symlink, 0),
+        FileKind::File | FileKind::Other => (path.to_owned(), EntryType::Regular, stat.size),
+    };
+    let target = stat.target.as_deref().filter(|_| kind == EntryType::Symlink).unwrap_or_default();
     let mut header = Header::new_ustar();
-    header.set_entry_type(if is_directory { EntryType::Directory } else { EntryType::Regular });
-    header.set_size(if is_directory { 0 } else { stat.size });
+    header.set_entry_type(kind);
+    header.set_size(size);
     // Nobody who unpacks it gets a program that runs as somebody else.
     header.set_mode(stat.mode & 0o777);
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(u64::try_from(stat.modified_ms / 1_000).unwrap_or_default().min(SECONDS_MAX));
     let mut builder = Builder::new(Vec::new());
-    if name.len() > NAME_BYTES_MAX || !name.is_ascii() {
-        builder.append_pax_extensions([("path", name.as_bytes())])?;
+    let fits = |text: &str| text.len() <= NAME_BYTES_MAX && text.is_ascii();
+    let long = [("path", name.as_str()), ("linkpath", target)].into_iter().filter(|(_, text)| !fits(text));
+    let long: Vec<(&str, &[u8])> = long.map(|(key, text)| (key, text.as_bytes())).collect();
+    if !long.is_empty() {
+        builder.append_pax_extensions(long)?;
     }
-    let short = name.bytes().map(|byte| if byte.is_ascii() { byte } else { b'_' }).take(NAME_BYTES_MAX);
-    header.as_old_mut().name.iter_mut().zip(short).for_each(|(place, byte)| *place = byte);
+    let fields = header.as_old_mut();
+    put(&mut fields.name, &name);
+    put(&mut fields.linkname, target);
     header.set_cksum();
     // Only whole archives get an end, which `finish` would write.
     builder.get_mut().extend_from_slice(header.as_bytes());
     Ok(std::mem::take(builder.get_mut()))
+}
+
+/// What of a text fits into a field, which others show who do not know pax.
+fn put(field: &mut [u8; NAME_BYTES_MAX], text: &str) {
+    let short = text.bytes().map(|byte| if byte.is_ascii() { byte } else { b'_' });
+    field.iter_mut().zip(short).for_each(|(place, byte)| *place = byte);
 }
 
 #[cfg(test)]
@@ -156,7 +170,23 @@ mod tests {
     use super::*;
 
     fn stat(kind: FileKind, size: u64, modified_ms: i64) -> FileStat {
-        FileStat { path: String::new(), kind, size, modified_ms, etag: None, mode: 0o104_755 }
+        FileStat { path: String::new(), kind, size, modified_ms, etag: None, mode: 0o104_755, target: None }
+    }
+
+    #[test]
+    fn any_link_comes_back_and_holds_nothing() {
+        let long = vec!["d".repeat(255); 4].join("/");
+        for target in ["a", "../a b", "new\nline", "漢字/é", &"e".repeat(100), &long] {
+            let link = FileStat { target: Some(target.to_owned()), ..stat(FileKind::Symlink, 9, 0) };
+            let written = [describe("d/link", &link).expect("a header"), zeros(1024)].concat();
+            let mut archive = tar::Archive::new(written.as_slice());
+            let mut entries = archive.entries().expect("entries");
+            let entry = entries.next().expect("one").expect("it is whole");
+            assert_eq!((entry.header().entry_type(), entry.size()), (EntryType::Symlink, 0));
+            assert_eq!(entry.path_bytes().as_ref(), b"d/link");
+            assert_eq!(entry.link_name_bytes().expect("a target").as_ref(), target.as_bytes());
+            assert!(entries.next().is_none());
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod api;
 mod approvals;
 mod archive;
 mod archive_body;
+mod archive_links;
 mod asked;
 mod description;
 mod docs;

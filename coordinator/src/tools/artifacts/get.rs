@@ -118,7 +118,15 @@ mod tests {
 
     fn got(name: &str, contents: &[u8], size: u64) -> Vec<Content> {
         let path = WorkspacePath::parse(name).expect("a legal path");
-        let stat = FileStat { path: name.into(), kind: FileKind::File, size, modified_ms: 0, etag: None, mode: 0o644 };
+        let stat = FileStat {
+            path: name.into(),
+            kind: FileKind::File,
+            size,
+            modified_ms: 0,
+            etag: None,
+            mode: 0o644,
+            target: None,
+        };
         render(SessionId::mint(), &path, contents, &stat, None).content
     }
 
@@ -131,6 +139,7 @@ mod tests {
             modified_ms: 0,
             etag: None,
             mode: 0o644,
+            target: None,
         };
         let path = WorkspacePath::parse("artifacts/a.txt").expect("a legal path");
         let drawn = Display { mime: "image/png".to_owned(), path: None, data: vec![1, 2] };

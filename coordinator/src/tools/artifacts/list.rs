@@ -126,7 +126,15 @@ mod tests {
     use super::*;
 
     fn file(path: String) -> FileStat {
-        FileStat { path, kind: FileKind::File, size: 3, modified_ms: 0, etag: Some("v".into()), mode: 0o644 }
+        FileStat {
+            path,
+            kind: FileKind::File,
+            size: 3,
+            modified_ms: 0,
+            etag: Some("v".into()),
+            mode: 0o644,
+            target: None,
+        }
     }
 
     #[test]

@@ -135,7 +135,7 @@ mod tests {
 
     fn stat(size: u64) -> FileStat {
         let (path, etag) = ("f.txt".to_owned(), Some("v1".to_owned()));
-        FileStat { path, kind: FileKind::File, size, modified_ms: 0, etag, mode: 0o644 }
+        FileStat { path, kind: FileKind::File, size, modified_ms: 0, etag, mode: 0o644, target: None }
     }
 
     fn asked(offset: u64, limited: bool) -> Asked {

@@ -106,6 +106,7 @@ mod tests {
             modified_ms: 0,
             etag: None,
             mode: 0o755,
+            target: None,
         };
         let directory = |name| stat(name, FileKind::Directory);
         let entries = [

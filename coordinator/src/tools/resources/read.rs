@@ -129,8 +129,15 @@ mod tests {
 
     fn read(name: &str, contents: &[u8], size: u64) -> Result<ResourceContents, Failure> {
         let path = WorkspacePath::parse(name).unwrap();
-        let stat =
-            FileStat { path: name.to_owned(), kind: FileKind::File, size, modified_ms: 0, etag: None, mode: 0o644 };
+        let stat = FileStat {
+            path: name.to_owned(),
+            kind: FileKind::File,
+            size,
+            modified_ms: 0,
+            etag: None,
+            mode: 0o644,
+            target: None,
+        };
         whole(WorkspaceUri { session: SessionId::mint(), path }, contents.to_vec(), &stat)
     }
 

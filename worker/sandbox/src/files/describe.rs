@@ -66,6 +66,7 @@ impl Node {
             modified_ms: i64::try_from(self.mtime_ns.div_euclid(1_000_000)).unwrap_or(i64::MAX),
             etag: self.etag(),
             mode: self.mode & 0o7777,
+            target: None,
         }
     }
 }

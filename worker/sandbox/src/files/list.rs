@@ -14,6 +14,8 @@ use super::{fault, resolve};
 
 /// Things that one listing looks at, whether or not they match.
 const VISITED_MAX: usize = 50_000;
+/// What one listing reads of where links lead, all together, in bytes; of further links it is not said.
+const TARGETS_BYTES_MAX: usize = 4 << 20;
 /// The longest pattern, in bytes.
 const PATTERN_BYTES_MAX: usize = 1_024;
 
@@ -29,6 +31,7 @@ impl Workspace {
         let start = resolve::directory(self.root(), &list.path).map_err(fault)?;
         let reach = if list.recursive { Reach::Tree { components_max: COMPONENTS_MAX } } else { Reach::Entries };
         let mut entries: Vec<FileStat> = Vec::new();
+        let mut targets_left = TARGETS_BYTES_MAX;
         let complete = walk(start.as_fd(), reach, VISITED_MAX, |met| {
             let below = String::from_utf8_lossy(met.path);
             if matcher.as_ref().is_some_and(|matcher| !matcher.is_match(below.as_ref())) {
@@ -36,7 +39,9 @@ impl Workspace {
             }
             if let Some(node) = met.node() {
                 let path = if list.path.is_root() { below.into_owned() } else { format!("{}/{below}", list.path) };
-                entries.push(node.stat(path));
+                let target = met.target().filter(|target| target.len() <= targets_left);
+                targets_left -= target.as_ref().map_or(0, String::len);
+                entries.push(FileStat { target, ..node.stat(path) });
             }
         });
         let complete = complete.map_err(fault)?;

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use codegen_types::event::FileKind;
-use rustix::fs::{FileType, RawDir};
+use rustix::fs::{FileType, RawDir, readlinkat};
 use rustix::io::Errno;
 
 use super::describe::{Node, kind_of};
@@ -50,6 +50,12 @@ impl Met<'_> {
     /// What it is now, or nothing when it is gone.
     pub(super) fn node(&self) -> Option<Node> {
         Node::at(self.directory, self.name).ok()
+    }
+
+    /// Where a link leads, in its own words; only text is given.
+    pub(super) fn target(&self) -> Option<String> {
+        let read = || readlinkat(self.directory, self.name, Vec::new()).ok()?.into_string().ok();
+        (self.kind == FileKind::Symlink).then(read).flatten()
     }
 }
 

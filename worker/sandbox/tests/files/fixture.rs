@@ -121,11 +121,19 @@ impl Fixture {
     }
 
     pub fn list(&self, name: &str, recursive: bool, pattern: Option<&str>) -> Result<(Vec<String>, bool), Failure> {
+        let (entries, truncated) = self.entries(name, recursive, pattern)?;
+        Ok((entries.into_iter().map(|entry| entry.path).collect(), truncated))
+    }
+
+    pub fn entries(
+        &self,
+        name: &str,
+        recursive: bool,
+        pattern: Option<&str>,
+    ) -> Result<(Vec<FileStat>, bool), Failure> {
         let pattern = pattern.map(str::to_owned);
-        match self.workspace.list(&List { path: path(name), recursive, pattern, entries_max: 1_000 })? {
-            OperationResult::List { entries, truncated } => {
-                Ok((entries.into_iter().map(|entry| entry.path).collect(), truncated))
-            }
+        match self.workspace.list(&List { path: path(name), recursive, pattern, entries_max: 2_000 })? {
+            OperationResult::List { entries, truncated } => Ok((entries, truncated)),
             other => panic!("not a listing: {other:?}"),
         }
     }

@@ -220,3 +220,26 @@ fn a_pattern_cannot_burn_the_processor() {
     f.list("", true, Some(&"*a".repeat(400))).expect("linear");
     assert_eq!(code(f.list("", true, Some(&"{a,".repeat(2_000)))), ErrorCode::InvalidArgument);
 }
+
+#[test]
+fn a_listing_says_where_links_lead_in_their_own_words_and_not_without_bound() {
+    let f = Fixture::new();
+    let long = "x".repeat(4_000);
+    f.as_session(|inside| {
+        symlink("/etc/passwd", inside.join("absolute")).expect("link");
+        symlink("../../up", inside.join("up")).expect("link");
+        symlink(OsStr::from_bytes(b"\xff"), inside.join("no text")).expect("link");
+        fs::create_dir(inside.join("many")).expect("a directory");
+        for number in 0..1_100 {
+            symlink(&long, inside.join(format!("many/{number}"))).expect("link");
+        }
+    });
+    let (entries, _) = f.entries("", false, None).expect("a listing");
+    let target = |name: &str| entries.iter().find(|entry| entry.path == name).expect("it is listed").target.clone();
+    assert_eq!(target("absolute").as_deref(), Some("/etc/passwd"));
+    assert_eq!(target("up").as_deref(), Some("../../up"));
+    assert_eq!((target("no text"), target("many")), (None, None));
+    let (entries, truncated) = f.entries("many", false, None).expect("a listing");
+    let said: usize = entries.iter().filter_map(|entry| entry.target.as_ref()).map(String::len).sum();
+    assert!(!truncated && entries.len() == 1_100 && said <= 4 << 20 && said > 3 << 20, "{said}");
+}
