@@ -1,14 +1,37 @@
 //! What becomes of the workers, told to the sessions.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use codegen_types::{HeldSession, Incarnation, SessionId, WorkerId};
 use coordinator_core::session::{Assignment, Files, Input};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::call::SessionSnapshot;
 use super::recovery::{look_at, strangers, tie};
 use super::service::Sessions;
 use crate::workers::WorkerEvent;
+
+/// Lives that are remembered after their end. Making a session takes no longer than so many workers take to end.
+const ENDED_MAX: usize = 1_024;
+
+/// Lives of workers that ended lately: a session that was being made there just then has not heard of it.
+#[derive(Default)]
+pub(super) struct EndedLives(Mutex<VecDeque<Incarnation>>);
+
+impl EndedLives {
+    fn note(&self, life: Incarnation) {
+        let mut lives = self.0.lock();
+        if lives.len() == ENDED_MAX {
+            lives.pop_front();
+        }
+        lives.push_back(life);
+    }
+
+    fn has(&self, life: Incarnation) -> bool {
+        self.0.lock().contains(&life)
+    }
+}
 
 impl Sessions {
     /// Follows what becomes of the workers, until the process stops. No session holds it up: each hears what concerns it
@@ -41,10 +64,20 @@ impl Sessions {
 
     fn gone(&self, worker: WorkerId, incarnation: Incarnation) {
         self.shared.workers.write().retain(|id, life| *id != worker || *life != incarnation);
+        // Before the table is looked at: a session that comes into it afterwards looks here.
+        self.shared.ended.note(incarnation);
         let tie = tie(&worker);
         let at = Assignment { worker, incarnation };
         for entry in self.shared.table.of_worker(&at.worker) {
             entry.news.tell(Input::WorkerGone { at: at.clone(), tie });
+        }
+    }
+    /// Lets a session that has just come into the table know that its worker's life ended while it was made.
+    pub(super) fn tell_if_over(&self, made: &SessionSnapshot) {
+        let Some(lease) = made.lease.as_ref().filter(|lease| self.shared.ended.has(lease.incarnation)) else { return };
+        if let Some(entry) = self.shared.table.get(made.id) {
+            let at = Assignment { worker: lease.worker.clone(), incarnation: lease.incarnation };
+            entry.news.tell(Input::WorkerGone { at, tie: tie(&lease.worker) });
         }
     }
 }

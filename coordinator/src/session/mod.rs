@@ -70,6 +70,8 @@ struct Shared {
     table: Arc<table::Table>,
     /// The present life of each worker that has joined.
     workers: RwLock<HashMap<WorkerId, Incarnation>>,
+    /// Lives that are over.
+    ended: following::EndedLives,
     /// Calls that wait for a slot.
     waiting: waiting::Waiting,
     /// Calls under idempotency keys that run at present.

@@ -55,7 +55,7 @@ impl Sessions {
             reading.await.map_err(|_| ReconcileError::CutOff)?.map_err(ReconcileError::Read)?;
         }
         let (table, workers, waiting, repeats, running, changes, live) = Default::default();
-        let (resolving, joining) = Default::default();
+        let (resolving, joining, ended) = Default::default();
         let shared = Arc::new(Shared {
             audit,
             audit_dir,
@@ -75,6 +75,7 @@ impl Sessions {
             late: Arc::new(Semaphore::new(WAITING_MAX)),
             resolving,
             joining,
+            ended,
         });
         let this = Self { shared };
         this.expect_workers(&rows, &left);
@@ -170,6 +171,7 @@ impl Sessions {
             let made = making.await.map(|owner| {
                 let snapshot = owner.snapshot();
                 this.adopt(owner, OwnerNews::default());
+                this.tell_if_over(&snapshot);
                 snapshot
             });
             drop((slot, admission));

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use codegen_types::ErrorCode;
 use coordinator::session::SessionOptions;
+use coordinator::workers::WorkerEvent;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::rig::{Double, Ground, Rig, call, code, options, until};
+use super::rig::{Double, Ground, Rig, ann, call, code, options, until};
 
 /// Calls on one session: more than wait in its owner's mailbox.
 const CALLS: usize = 128;
@@ -62,4 +63,26 @@ async fn calls_that_came_while_a_worker_was_waited_for_get_the_answer_of_the_fir
     // Whoever comes afterwards is not answered with what was true then.
     drop(rig.fleet.join());
     assert_eq!(code(&rig.run(call(session)).await), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_made_while_its_worker_s_life_ends_hears_of_it() {
+    let rig = Rig::with(Ground { fleet: Double::apart(), ..Ground::in_memory() }, options()).await;
+    let first = rig.create().await.id;
+    let life = rig.fleet.rejoin(&[]);
+    let WorkerEvent::Joined { worker, incarnation, .. } = life else { panic!("it joined") };
+    let (news, sessions) = (rig.news.clone(), rig.sessions.clone());
+    *rig.fleet.on_open.lock() = Some(Box::new(move || {
+        let gone = WorkerEvent::Gone { worker: worker.clone(), incarnation };
+        news.try_send(gone).unwrap();
+        let begun = Instant::now();
+        tokio::task::block_in_place(|| {
+            while sessions.get(&ann(), first).unwrap().state != "lost" {
+                assert!(begun.elapsed() < Duration::from_secs(10), "in time: the other session heard of it");
+                std::thread::yield_now();
+            }
+        });
+    }));
+    let made = rig.create().await.id;
+    rig.reaches(made, "lost").await;
 }
