@@ -279,6 +279,14 @@ impl World {
     }
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        // A worker holds its programs, these the ground, and that the worker: nothing of it would go by itself.
+        let held = self.ground.with(|truth| (truth.present.take(), std::mem::take(&mut truth.lives)));
+        drop(held);
+    }
+}
+
 fn copy_all(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
