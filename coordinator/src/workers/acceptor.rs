@@ -36,6 +36,8 @@ const LIFECYCLE_STREAM_WINDOW_BYTES: u32 = 64 << 10;
 const LIFECYCLE_WINDOW_BYTES: u32 = LIFECYCLE_STREAM_WINDOW_BYTES * LIFECYCLE_STREAMS_MAX;
 /// The largest registration, in bytes: all sessions that one may name fit. What is decoded takes many times as much.
 const LIFECYCLE_MESSAGE_BYTES_MAX: usize = 2 << 20;
+/// The largest message of those who ask how the services are and what there is, which anybody may.
+const PROBE_BYTES_MAX: usize = 4 << 10;
 /// The headers of one lifecycle call, in bytes.
 const LIFECYCLE_HEADER_BYTES_MAX: u32 = 16 << 10;
 /// One lifecycle call may take so long; a worker waits no longer either.
@@ -90,6 +92,7 @@ async fn serve_grpc(inner: Arc<Inner>, incoming: mpsc::Receiver<GrpcIo>) {
     let service = InterceptedService::new(service, gate);
     // Open to whoever connects, as a probe has no token: it says that registrations are taken, and nothing more.
     let (reporter, health) = tonic_health::server::health_reporter();
+    let health = health.max_decoding_message_size(PROBE_BYTES_MAX);
     reporter.set_serving::<WorkerLifecycleServer<Lifecycle>>().await;
     let connections = ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>);
     let served = Server::builder()
@@ -118,7 +121,8 @@ fn reflected() -> Option<ServerReflectionServer<impl ServerReflection>> {
         .with_service_name("codegen.v1.WorkerLifecycle")
         .with_service_name("grpc.health.v1.Health");
     let built = builder.build_v1();
-    built.inspect_err(|error| tracing::error!(%error, "the services cannot be described")).ok()
+    let built = built.inspect_err(|error| tracing::error!(%error, "the services cannot be described")).ok()?;
+    Some(built.max_decoding_message_size(PROBE_BYTES_MAX))
 }
 
 struct Acceptor {

@@ -31,9 +31,9 @@ pub(crate) struct Gate {
     joining: Room,
 }
 
-/// The place of a registration, as long as its request lives.
+/// The place of a registration, until it is answered.
 #[derive(Clone)]
-struct Joining {
+pub(crate) struct Joining {
     _place: Arc<Place>,
 }
 
@@ -67,18 +67,24 @@ impl Interceptor for Gate {
         let standing = request.extensions().get::<Arc<Standing>>().cloned();
         let standing = standing.ok_or_else(|| Status::internal("a call came by no connection of ours"))?;
         match secret_of(request.metadata(), WORKER_SESSION_KEY) {
-            Some(session) => self.lives(session, &standing.peer)?,
+            Some(session) => {
+                self.lives(session, &standing.peer)?;
+                make_member(&standing)?;
+            }
             None => {
                 let token = secret_of(request.metadata(), JOIN_TOKEN_KEY).unwrap_or_default();
                 let joining = self.may_join(token, &standing.peer)?;
                 request.extensions_mut().insert(joining);
             }
         }
-        if !standing.let_in() {
-            return Err(busy("there are as many connections of workers as there may be"));
-        }
         Ok(request)
     }
+}
+
+/// Gives a connection one of the places of workers: who has one has joined, and not only a token.
+pub(crate) fn make_member(standing: &Standing) -> Result<(), Status> {
+    let has_place = standing.let_in();
+    has_place.then_some(()).ok_or_else(|| busy("there are as many connections of workers as there may be"))
 }
 
 fn busy(why: &str) -> Status {

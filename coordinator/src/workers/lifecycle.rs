@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::dialling::{self, AdvertiseRefused, Dialler, Errand, Target};
+use super::gate::{Joining, make_member};
 use super::handle::Inner;
 use super::joining::{JoinRefused, check_release};
 use super::link::LinkState;
@@ -152,7 +153,11 @@ impl WorkerLifecycle for Lifecycle {
         let standing = request.extensions().get::<Arc<Standing>>().cloned();
         let standing = standing.ok_or_else(|| Status::internal("a call came by no connection of ours"))?;
         let token = secret_of(request.metadata(), JOIN_TOKEN_KEY).unwrap_or_default().to_owned();
-        Ok(Response::new(self.register(&standing.peer, &token, request.into_inner()).await?.into()))
+        let place = request.extensions().get::<Joining>().cloned();
+        let registered = self.register(&standing.peer, &token, request.into_inner()).await?;
+        drop(place);
+        make_member(&standing)?;
+        Ok(Response::new(registered.into()))
     }
 
     async fn heartbeat(

@@ -12,6 +12,10 @@ use super::said::WorkerRefused;
 const JOINS_BURST: u32 = 5;
 /// After so long, one more may come.
 const JOIN_EVERY: Duration = Duration::from_secs(1);
+/// Registrations in a row by all who share one token: as many as they may be, by default.
+const SHARED_BURST: u32 = 1_024;
+/// After so long, one more may come of them.
+const SHARED_EVERY: Duration = Duration::from_millis(250);
 /// A life that is linked gives way to another one only so often.
 const TAKEOVER_EVERY: Duration = Duration::from_secs(60);
 
@@ -37,6 +41,8 @@ impl Pace {
 /// The registrations of every name of the last minute.
 pub(crate) struct Joins {
     of_each: HashMap<WorkerId, Joined>,
+    /// Of those who share a token, by its principal: names are theirs to invent.
+    of_shared: HashMap<String, Pace>,
     names_max: usize,
 }
 
@@ -60,14 +66,21 @@ impl Joined {
 impl Joins {
     /// Remembers so many names; those that came long ago are forgotten first.
     pub(crate) fn new(names_max: usize) -> Self {
-        Self { of_each: HashMap::new(), names_max }
+        Self { of_each: HashMap::new(), of_shared: HashMap::new(), names_max }
     }
 
-    /// Counts a registration, which `takes_over` from another life that is linked.
+    /// Counts a registration with a credential that is `shared_by` some, which `takes_over` from another life that is
+    /// linked.
     ///
     /// # Errors
     /// [`WorkerRefused::TooOften`] and [`WorkerRefused::Doubled`]; what is refused is not counted.
-    pub(crate) fn count(&mut self, worker: &WorkerId, takes_over: bool, now: Duration) -> Result<(), WorkerRefused> {
+    pub(crate) fn count(
+        &mut self,
+        worker: &WorkerId,
+        shared_by: Option<&str>,
+        takes_over: bool,
+        now: Duration,
+    ) -> Result<(), WorkerRefused> {
         if self.of_each.len() >= self.names_max && !self.of_each.contains_key(worker) {
             self.of_each.retain(|_, joined| !joined.is_over(now));
             if self.of_each.len() >= self.names_max {
@@ -80,6 +93,12 @@ impl Joins {
         }
         if !joined.pace.take(JOINS_BURST, JOIN_EVERY, now) {
             return Err(WorkerRefused::TooOften);
+        }
+        if let Some(principal) = shared_by {
+            self.of_shared.retain(|of, pace| of == principal || pace.paid > now);
+            if !self.of_shared.entry(principal.to_owned()).or_default().take(SHARED_BURST, SHARED_EVERY, now) {
+                return Err(WorkerRefused::TooOften);
+            }
         }
         if takes_over {
             joined.took_over = Some(now);
@@ -99,29 +118,39 @@ mod tests {
     }
 
     #[test]
+    fn invented_names_help_nobody_who_shares_a_token() {
+        let mut joins = Joins::new(100_000);
+        let came = (0..10_000).filter(|at| joins.count(&name(&format!("w{at}")), Some("all"), false, NOW).is_ok());
+        assert_eq!(came.count(), SHARED_BURST as usize);
+        assert_eq!(joins.count(&name("x"), Some("others"), false, NOW), Ok(()));
+        assert_eq!(joins.count(&name("y"), None, false, NOW), Ok(()));
+        assert_eq!(joins.count(&name("z"), Some("all"), false, NOW + SHARED_EVERY), Ok(()));
+    }
+
+    #[test]
     fn a_name_registers_so_often_and_no_other_name_is_held_up() {
         let mut joins = Joins::new(8);
-        let came = (0..100).filter(|_| joins.count(&name("a"), false, NOW).is_ok()).count();
+        let came = (0..100).filter(|_| joins.count(&name("a"), None, false, NOW).is_ok()).count();
         assert_eq!(came, JOINS_BURST as usize);
-        assert_eq!(joins.count(&name("b"), false, NOW), Ok(()));
-        assert_eq!(joins.count(&name("a"), false, NOW + JOIN_EVERY), Ok(()));
-        assert_eq!(joins.count(&name("a"), false, NOW + JOIN_EVERY), Err(WorkerRefused::TooOften));
+        assert_eq!(joins.count(&name("b"), None, false, NOW), Ok(()));
+        assert_eq!(joins.count(&name("a"), None, false, NOW + JOIN_EVERY), Ok(()));
+        assert_eq!(joins.count(&name("a"), None, false, NOW + JOIN_EVERY), Err(WorkerRefused::TooOften));
     }
 
     #[test]
     fn a_linked_life_gives_way_once_a_minute() {
         let mut joins = Joins::new(8);
-        assert_eq!(joins.count(&name("a"), true, NOW), Ok(()));
+        assert_eq!(joins.count(&name("a"), None, true, NOW), Ok(()));
         let soon = NOW + TAKEOVER_EVERY / 2;
-        assert_eq!(joins.count(&name("a"), true, soon), Err(WorkerRefused::Doubled));
-        assert_eq!(joins.count(&name("a"), false, soon), Ok(()), "who resumes takes nothing");
-        assert_eq!(joins.count(&name("a"), true, NOW + TAKEOVER_EVERY), Ok(()));
+        assert_eq!(joins.count(&name("a"), None, true, soon), Err(WorkerRefused::Doubled));
+        assert_eq!(joins.count(&name("a"), None, false, soon), Ok(()), "who resumes takes nothing");
+        assert_eq!(joins.count(&name("a"), None, true, NOW + TAKEOVER_EVERY), Ok(()));
     }
 
     #[test]
     fn names_are_forgotten_when_they_are_quiet() {
         let mut joins = Joins::new(2);
-        let count = |joins: &mut Joins, text: &str, now| joins.count(&name(text), false, now);
+        let count = |joins: &mut Joins, text: &str, now| joins.count(&name(text), None, false, now);
         assert!(count(&mut joins, "a", NOW).is_ok() && count(&mut joins, "b", NOW).is_ok());
         assert_eq!(count(&mut joins, "c", NOW), Err(WorkerRefused::TooOften));
         assert_eq!(count(&mut joins, "c", NOW + JOIN_EVERY), Ok(()));

@@ -121,7 +121,7 @@ impl Registry {
         }
         let other_life = known.filter(|entry| entry.incarnation != incarnation);
         let (supersedes, takes_over) = (other_life.is_some(), other_life.is_some_and(Entry::is_linked));
-        self.joins.count(&worker, takes_over, now)?;
+        self.joins.count(&worker, issued.credential.shared_by(), takes_over, now)?;
         if supersedes {
             changes.extend(self.end(&worker, WorkerInput::Supersede, now));
         }

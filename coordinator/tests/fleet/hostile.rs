@@ -7,11 +7,16 @@ use codegen_proto::metadata::{JOIN_TOKEN_KEY, WORKER_SESSION_KEY, with_secret};
 use codegen_proto::status::stated_code;
 use codegen_proto::{Secret, v1};
 use codegen_types::{Epoch, ErrorCode, HeldSession, SessionId};
+use coordinator::config::Reflection;
 use coordinator::workers::WorkersOptions;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
 use crate::double::{Double, Spec};
 use crate::rig::{Rig, until, within};
@@ -202,6 +207,22 @@ async fn no_message_of_a_stranger_is_read() {
     }
     assert_eq!(rig.records(EventKind::WorkerRefused).len(), 9, "each is in the log");
     assert!(rig.workers.snapshot().iter().any(|row| row.id == worker.spec.id && row.link_up));
+}
+
+#[tokio::test]
+async fn a_probe_says_little() {
+    let rig = Rig::new(WorkersOptions { reflection: Reflection::On, ..WorkersOptions::default() }).await;
+    let channel = Endpoint::from_shared(format!("http://{}", rig.tcp)).unwrap().connect().await.unwrap();
+    let long = HealthCheckRequest { service: "x".repeat(8 << 10) };
+    let refused = HealthClient::new(channel.clone()).check(long).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    let long = ServerReflectionRequest { host: "x".repeat(8 << 10), message_request: None };
+    let mut asked = ServerReflectionClient::new(channel).server_reflection_info(futures::stream::iter([long])).await;
+    // The stream of questions breaks, and that of answers ends with it.
+    if let Ok(answers) = &mut asked {
+        let told = answers.get_mut().message().await;
+        assert!(!matches!(told, Ok(Some(_))), "{told:?}");
+    }
 }
 
 #[tokio::test]
