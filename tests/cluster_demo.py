@@ -46,6 +46,8 @@ class Session:
     def __init__(self, token):
         self.token = token
         self.id, self.done, self.unknown, self.refused, self.lost, self.breaks = None, [], [], [], False, 0
+        # Why its client ended before it had all answers.
+        self.failure = None
 
 
 def say(began, text):
@@ -78,6 +80,16 @@ def call(cluster, seen, tool, **arguments):
 
 
 def work(cluster, seen, number, gate):
+    """A session's client. What it cannot go on after is kept, since a thread ends in silence."""
+    try:
+        ask(cluster, seen, number, gate)
+    except Exception as failure:
+        seen.failure = failure
+        # Nobody waits for a session that will not come.
+        gate.abort()
+
+
+def ask(cluster, seen, number, gate):
     result = None
     while result is None:
         result, _ = call(cluster, seen, "session_create")
@@ -105,6 +117,9 @@ def judge(cluster, number, seen):
     wrong = [f"{key} ran {count} times" for key, count in counts.items() if count > 1]
     wrong += [f"{key} was told and did not run" for key in seen.done if counts[key] != 1]
     wrong += [f"{key} ran and is said not to have" for key in seen.refused if counts[key]]
+    wrong += [f"its client ended: {seen.failure!r}"] if seen.failure else []
+    answers = len(seen.done) + len(seen.unknown)
+    wrong += [f"{answers} of {STEPS} calls were answered"] if answers != STEPS and not seen.lost else []
     fate = "lost" if seen.lost else "whole"
     print(
         f"  s{number:<3} on {worker}: {len(seen.done)} results, {len(seen.unknown)} unknown, "
@@ -129,7 +144,10 @@ def main():
                    f"{CLIENTS} clients make {SESSIONS} sessions each")
         for thread in threads:
             thread.start()
-        gate.wait(timeout=PATIENCE)
+        try:
+            gate.wait(timeout=PATIENCE)
+        except threading.BrokenBarrierError:
+            raise SystemExit(f"cluster-demo: not all sessions came: {[seen.failure for seen in sessions if seen.failure]}")
         say(began, "all sessions work")
         time.sleep(2)
         say(began, "worker b is killed")
@@ -142,7 +160,7 @@ def main():
             thread.join(timeout=PATIENCE)
         if any(thread.is_alive() for thread in threads):
             raise SystemExit("cluster-demo: a session is not answered")
-        say(began, "every session has its answers")
+        say(began, "every session's client is done")
         wrong = [line for number, seen in enumerate(sessions) for line in judge(cluster, number, seen)]
         told = sum(len(seen.done) for seen in sessions)
         unknown = sum(len(seen.unknown) for seen in sessions)

@@ -1,5 +1,6 @@
-//! TLS: certificate, key and authorities from files, read again when the operator says so (SIGHUP).
+//! TLS: certificate, key and authorities from files, read again when the operator says so (SIGHUP), or once they are others.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use crate::reload::Reloads;
 
 /// How long a handshake may take.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often the files are looked at: who renews a certificate cannot always send a signal, as in a pod.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// What is spoken inside TLS on a connection on which a worker is called.
 pub const LINK_PROTOCOL: &[u8] = b"codegen-link/1";
 
@@ -67,6 +70,8 @@ pub struct Tls {
 }
 
 struct Configs {
+    /// Which files these were.
+    marks: Marks,
     server: Arc<ServerConfig>,
     /// Whose certificates say who a worker is; absent where there is no authority.
     peers: Option<Arc<dyn ClientCertVerifier>>,
@@ -81,10 +86,16 @@ impl Tls {
         Ok(Self { files, purpose, current })
     }
 
-    /// Reads the files again whenever told, for ever. Those that cannot be used change nothing.
+    /// Reads the files again whenever told, and once they are others, for ever. Those that cannot be used change nothing.
     pub async fn follow(self, mut reloads: Reloads) {
+        let mut seen = self.current.read().marks;
         loop {
-            reloads.next().await;
+            let is_told = tokio::time::timeout(LOOK_INTERVAL, reloads.next()).await.is_ok();
+            let marks = marks(&self.files, &self.purpose);
+            if !is_told && marks == seen {
+                continue;
+            }
+            seen = marks;
             let (files, purpose) = (self.files.clone(), self.purpose.clone());
             match tokio::task::spawn_blocking(move || read(&files, &purpose)).await {
                 Ok(Ok(configs)) => {
@@ -132,7 +143,26 @@ impl Tls {
     }
 }
 
+/// What tells a file from the one that is put in its place, and from itself once it was written to; nothing while there is none.
+type Mark = Option<(u64, u64, i64, i64)>;
+/// Those of certificate, key and authority.
+type Marks = [Mark; 3];
+
+fn marks(files: &TlsFiles, purpose: &Purpose) -> Marks {
+    let authority = match purpose {
+        Purpose::Workers { authority } => authority.as_deref(),
+        Purpose::Http => None,
+    };
+    let mark = |path: &Path| {
+        let file = std::fs::metadata(path).ok()?;
+        Some((file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+    };
+    [mark(&files.certificate), mark(&files.key), authority.and_then(mark)]
+}
+
 fn read(files: &TlsFiles, purpose: &Purpose) -> Result<Arc<Configs>, TlsError> {
+    // Looked at first: what changes while it is read is read once more.
+    let marks = marks(files, purpose);
     let chain = certificates(&files.certificate)?;
     let failed = |source| TlsError::File { path: files.key.clone(), source };
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(failed)?;
@@ -161,7 +191,7 @@ fn read(files: &TlsFiles, purpose: &Purpose) -> Result<Arc<Configs>, TlsError> {
         Purpose::Workers { .. } => vec![b"h2".to_vec(), LINK_PROTOCOL.to_vec()],
     };
     let client = authority.map(|(_, roots)| dialling(provider, roots, chain, key)).transpose()?;
-    Ok(Arc::new(Configs { server: Arc::new(server), peers, client }))
+    Ok(Arc::new(Configs { marks, server: Arc::new(server), peers, client }))
 }
 
 /// What workers are dialled with: they are held to the authority, and are shown our own certificate.
@@ -188,4 +218,38 @@ fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
         roots.add(certificate)?;
     }
     Ok(Arc::new(roots))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reload::Reload;
+
+    fn write(files: &TlsFiles) {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewed_certificate_is_read_without_a_signal_and_one_that_cannot_be_used_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TlsFiles { certificate: dir.path().join("crt"), key: dir.path().join("key") };
+        write(&files);
+        let tls = Tls::load(files.clone(), Purpose::Http).unwrap();
+        let reload = Reload::default();
+        tokio::spawn(tls.clone().follow(reload.follow()));
+        let current = || Arc::clone(&tls.current.read());
+        // Time stands still but for these, and goes on only when nothing else is to be done.
+        let looks = async || tokio::time::sleep(LOOK_INTERVAL * 3).await;
+        let first = current();
+        looks().await;
+        assert!(Arc::ptr_eq(&first, &current()), "the same files are not read again");
+        std::fs::write(&files.certificate, "half of it").unwrap();
+        looks().await;
+        assert!(Arc::ptr_eq(&first, &current()));
+        write(&files);
+        looks().await;
+        assert!(!Arc::ptr_eq(&first, &current()));
+    }
 }

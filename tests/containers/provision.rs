@@ -116,6 +116,15 @@ impl Drop for Provisioned {
     }
 }
 
+/// Certifies the server by a new authority, whose files take the place of an earlier one's. The arguments that name them.
+fn encrypted(installation: &Installation) -> Vec<String> {
+    let authority = Authority::new(installation.outside(), "ca");
+    let (certificate, key) = authority.certify("server", &["127.0.0.1"]);
+    let ca = installation.outside().join("ca.pem");
+    let files = [("--tls-cert", certificate), ("--tls-key", key), ("--tls-ca", ca)];
+    files.into_iter().flat_map(|(flag, path)| [flag.to_owned(), path.display().to_string()]).collect()
+}
+
 fn new_session(client: &mut Client) -> String {
     let created = client.tool("session_create", json!({}));
     created.structured["session_id"].as_str().expect("a session").to_owned()
@@ -162,13 +171,7 @@ fn a_coordinator_that_starts_again_takes_up_its_workers_with_their_sessions() {
 #[test]
 fn workers_are_given_what_they_check_a_server_with_tls_by() {
     let Some(engine) = Engine::at_hand() else { return };
-    let provisioned = Provisioned::start_with(&engine, |installation| {
-        let authority = Authority::new(installation.outside(), "ca");
-        let (certificate, key) = authority.certify("server", &["127.0.0.1"]);
-        let ca = installation.outside().join("ca.pem");
-        let files = [("--tls-cert", certificate), ("--tls-key", key), ("--tls-ca", ca)];
-        files.into_iter().flat_map(|(flag, path)| [flag.to_owned(), path.display().to_string()]).collect()
-    });
+    let provisioned = Provisioned::start_with(&engine, encrypted);
     let worker = provisioned.settled(1).into_iter().next().expect("a worker");
     let told = engine.said(["inspect", "--format", "{{json .Args}}", &worker]);
     assert!(told.contains("--tls-ca") && !told.contains("plaintext"), "{told}");
@@ -176,6 +179,23 @@ fn workers_are_given_what_they_check_a_server_with_tls_by() {
     let session = new_session(&mut client);
     let answer = client.tool("run_python", json!({ "session_id": session, "code": "print(6 * 7)" }));
     assert!(answer.ok().contains("42"));
+}
+
+#[test]
+fn containers_that_run_join_a_server_with_another_authority_and_keep_their_files() {
+    let Some(engine) = Engine::at_hand() else { return };
+    let mut provisioned = Provisioned::start_with(&engine, encrypted);
+    let before = provisioned.settled(1);
+    let mut client = provisioned.client();
+    let session = new_session(&mut client);
+    let write = "open('kept', 'w').write('here')";
+    client.tool("run_python", json!({ "session_id": session, "code": write })).ok();
+    encrypted(&provisioned.installation);
+    provisioned.restart();
+    assert_eq!(provisioned.settled(1), before);
+    let mut client = provisioned.client();
+    let kept = client.tool("run_python", json!({ "session_id": session, "code": "print(open('kept').read())" }));
+    assert!(kept.ok().contains("here"));
 }
 
 #[test]

@@ -161,6 +161,8 @@ def test_ports_agree_with_what_the_binaries_are_told():
     to_coordinator, names = leaves["egress"]
     assert [port["port"] for port in to_coordinator["ports"]] == [told["workers"]]
     assert {port["port"] for port in names["ports"]} == {53}
+    # A cache on each node is asked at its address, and nothing else that has one of these (as clouds' metadata do).
+    assert [to["ipBlock"] for to in names["to"] if "ipBlock" in to] == [{"cidr": "169.254.20.10/32"}]
     assert [[port["port"] for port in rule["ports"]] for rule in comes["ingress"]] == [[told["workers"]], [told["https"]]]
 
 
@@ -198,6 +200,22 @@ def test_secrets_volumes_and_mounts_belong_together_and_are_documented():
     for path, workload in ((state, coordinator), (workspaces, worker)):
         # Not the volume itself, whose directory the group may write to.
         assert str(Path(path).parent) in [mount["mountPath"] for mount in container(workload)["volumeMounts"]]
+
+
+def test_the_readme_s_token_is_made_once_the_pod_runs_and_no_secret_without_it():
+    readme = (K8S / "README.md").read_text()
+    (block,) = [block for block in re.findall(r"```sh\n(.*?)```", readme, re.DOTALL) if "kubectl apply -k" in block]
+    commands = re.sub(r"\\\n\s*", "", block).splitlines()
+    waits = [line for line in commands if line.startswith("kubectl wait") and "--timeout" in line]
+    (makes,) = [at for at, line in enumerate(commands) if "tokens create" in line]
+    assert commands[1 : len(waits) + 1] == waits and len(waits) < makes
+    # Ready it is only with a worker; a command that comes before the server has started would be in its way.
+    assert [re.search(r"--for=(\S+)", line)[1] for line in waits] == [
+        "create", "jsonpath='{.status.phase}'=Running", "jsonpath='{.status.containerStatuses[0].started}'=true",
+    ]
+    assert "startupProbe" in container(WORKLOADS[0]) and all("pod -l app=coordinator" in line for line in waits)
+    made, kept, *_ = commands[makes].split("&&")
+    assert "tokens create" in made and "create secret generic worker-token" in kept
 
 
 def test_the_coordinator_may_do_what_its_provisioner_does_and_no_more():

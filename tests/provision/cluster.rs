@@ -60,6 +60,8 @@ struct Set {
     /// Whether requests to scale are let wait, and how many do.
     holds_scaling: bool,
     held: u32,
+    /// Whether requests to scale are carried out and not answered; nor does the controller end pods meanwhile.
+    is_stalled: bool,
     is_over: bool,
 }
 
@@ -143,6 +145,12 @@ impl Cluster {
         self.shared.changed.notify_all();
     }
 
+    /// Has requests to scale carried out and not answered from now on, and no pod ended; or goes on with both.
+    pub fn stall(&self, is_stalled: bool) {
+        self.shared.lock().is_stalled = is_stalled;
+        self.shared.changed.notify_all();
+    }
+
     /// How many requests to scale wait.
     pub fn held(&self) -> u32 {
         self.shared.lock().held
@@ -184,7 +192,8 @@ fn control(shared: &Shared, root: &Path, template: &Template) {
             set.version += 1;
         }
         let replicas = set.replicas;
-        for (_, pod) in set.pods.range_mut(replicas..).filter(|(_, pod)| !pod.is_ending) {
+        let first_to_end = if set.is_stalled { u32::MAX } else { replicas };
+        for (_, pod) in set.pods.range_mut(first_to_end..).filter(|(_, pod)| !pod.is_ending) {
             pod.is_ending = true;
             signal(pod.process.id(), Signal::TERM);
         }
@@ -281,6 +290,7 @@ fn scaled(shared: &Shared, patch: &Value) -> (u16, Value) {
     (set.replicas, set.version) = (replicas, set.version + 1);
     set.asked.push(replicas);
     shared.changed.notify_all();
+    drop(shared.changed.wait_while(set, |set| set.is_stalled).expect("no thread panics with the lock"));
     let scale = json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "worker"}, "spec": {"replicas": replicas},
     });

@@ -171,6 +171,39 @@ fn a_worker_that_is_about_to_go_gets_nothing_new() {
 }
 
 #[test]
+fn a_worker_whose_end_was_ordered_and_not_confirmed_gets_nothing_new() {
+    let Some(provisioned) = Provisioned::start(&[]) else { return };
+    provisioned.settled(1);
+    provisioned.cluster.stall(true);
+    provisioned.cluster.scale(2);
+    let mut client = provisioned.installation.client();
+    poll_until("no answer came in time", PATIENCE, || {
+        provisioned.diagnostics().contains("does not answer within").then_some(())
+    });
+    assert_eq!(provisioned.cluster.asked(), [1], "it was done all the same");
+    // The emptier of two would be taken otherwise.
+    for _ in 0..2 {
+        assert_eq!(provisioned.session(&mut client).1, "worker-0");
+    }
+    provisioned.cluster.stall(false);
+}
+
+#[test]
+fn a_worker_that_an_operator_closed_is_given_up_once_it_has_nothing() {
+    let Some(provisioned) = Provisioned::start(&[]) else { return };
+    provisioned.cluster.scale(2);
+    provisioned.settled(2);
+    let mut client = provisioned.installation.client();
+    let sessions: Vec<(String, String)> = (0..2).map(|_| provisioned.session(&mut client)).collect();
+    assert!(sessions.iter().any(|(_, on)| on == "worker-1"), "they are spread");
+    let told = provisioned.installation.run(["workers", "cordon", "worker-1"]);
+    assert!(told.status.success(), "{told:?}");
+    sessions.iter().for_each(|(session, _)| close(&mut client, session));
+    poll_until("the highest goes", PATIENCE, || (provisioned.cluster.pods() == [0]).then_some(()));
+    assert_eq!(provisioned.cluster.replicas(), 1);
+}
+
+#[test]
 fn a_worker_that_holds_files_of_a_session_is_not_given_up() {
     let settings = [("SESSION_MAX_AGE", "2s"), ("CLEANUP_INTERVAL", "1s")];
     let Some(provisioned) = Provisioned::start(&settings) else { return };

@@ -33,7 +33,7 @@ pub enum Phase {
         /// Since when it has had nothing to do; `None` while it has, or holds anything that would be lost with it.
         idle_since: Option<Duration>,
     },
-    /// It takes no more sessions, or cannot be reached just now.
+    /// It takes no more sessions while it still has some, or cannot be reached just now.
     Away,
     /// It was told to end.
     Ending,
@@ -81,15 +81,9 @@ pub fn decide<T: Clone>(scale: &Scale, members: &[Member<T>], now: Duration) -> 
     if ending > 0 || starting > 0 || alive <= scale.workers_min {
         return Step::Rest;
     }
-    let idle = members.iter().rev().find(|member| is_idle(&member.phase, scale.idle_for, now));
-    match idle {
-        Some(Member { name, phase: Phase::Serving { slots, .. } })
-            if free.saturating_sub(*slots) >= scale.free_slots_low.saturating_add(slots.div_ceil(2)) =>
-        {
-            Step::End(name.clone())
-        }
-        Some(_) | None => Step::Rest,
-    }
+    let idle = members.iter().rev().filter(|member| is_idle(&member.phase, scale.idle_for, now));
+    let can_go = |member: &&Member<T>| can_go(&member.phase, free, scale.free_slots_low);
+    idle.into_iter().find(can_go).map_or(Step::Rest, |member| Step::End(member.name.clone()))
 }
 
 fn start<T>(workers: u32) -> Step<T> {
@@ -100,6 +94,13 @@ fn free_slots(phase: &Phase) -> u32 {
     match phase {
         Phase::Serving { free, .. } => *free,
         Phase::Starting | Phase::Away | Phase::Ending => 0,
+    }
+}
+
+fn can_go(phase: &Phase, free: u32, low: u32) -> bool {
+    match phase {
+        Phase::Serving { slots, .. } => free.saturating_sub(*slots) >= low.saturating_add(slots.div_ceil(2)),
+        Phase::Starting | Phase::Away | Phase::Ending => false,
     }
 }
 
@@ -163,6 +164,17 @@ mod tests {
         assert_eq!(decided(&members), Step::End(1));
         assert_eq!(decided(&[serving(0, 0, Some(90)), serving(1, 1, None)]), Step::Rest);
         assert_eq!(decided(&[serving(0, 0, Some(0))]), Step::Rest, "the least that there must be");
+    }
+
+    #[test]
+    fn one_that_takes_nothing_is_ended_even_where_no_other_may_go() {
+        let idle = |slots| Phase::Serving { slots, free: slots, idle_since: Some(Duration::ZERO) };
+        let members = [serving(0, 0, None), at(1, idle(0)), at(2, idle(4))];
+        assert_eq!(decided(&members), Step::End(2));
+        let members = [serving(0, 4, None), at(1, idle(0)), at(2, idle(4))];
+        assert_eq!(decided(&members), Step::End(1), "the last one's slots are needed");
+        assert_eq!(decided(&[serving(0, 3, None), at(1, idle(0))]), Step::Start(1), "it brings none");
+        assert_eq!(decided(&[at(0, idle(4)), at(1, idle(0))]), Step::End(1));
     }
 
     #[test]

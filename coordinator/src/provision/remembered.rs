@@ -12,6 +12,8 @@ use crate::workers::WorkerSnapshot;
 pub(super) struct Remembered {
     absent_since: Option<Duration>,
     idle_since: Option<Duration>,
+    /// Of which absence its operator was told.
+    pub(super) warned_of: Option<Duration>,
     /// Whether it was told to end.
     pub(super) is_ending: bool,
 }
@@ -37,6 +39,10 @@ impl Remembered {
             WorkerStatus::Healthy if worker.admittance == Admittance::Open => {
                 let slots = worker.slots;
                 Phase::Serving { slots: slots.total, free: slots.free(), idle_since: self.idle_since }
+            }
+            // An operator said that it gets nothing new. With nothing left on it, it is in nobody's way when it ends.
+            WorkerStatus::Healthy if self.idle_since.is_some() => {
+                Phase::Serving { slots: 0, free: 0, idle_since: self.idle_since }
             }
             WorkerStatus::Joining => Phase::Starting,
             WorkerStatus::Healthy | WorkerStatus::Suspect | WorkerStatus::Draining | WorkerStatus::Gone => Phase::Away,

@@ -10,6 +10,7 @@ use bollard::query_parameters::{
     StopContainerOptionsBuilder,
 };
 
+use super::authority;
 use super::identity::WorkerFiles;
 use super::options::{DockerOptions, Spoken};
 
@@ -17,8 +18,9 @@ use super::options::{DockerOptions, Spoken};
 const OWNER_LABEL: &str = "codegen-mcp.owner";
 /// Where a worker finds its token.
 const TOKEN_IN_CONTAINER: &str = "/run/secrets/worker-token";
-/// Where a worker finds the certificates by which it checks the coordinator.
-const AUTHORITY_IN_CONTAINER: &str = "/run/secrets/coordinator-ca.pem";
+/// Where a worker finds the certificates by which it checks the coordinator. The directory is mounted, since a file that is
+/// replaced would stay what it was.
+const AUTHORITY_IN_CONTAINER: &str = "/run/secrets/coordinator";
 /// What a worker's container may do, and no more.
 const SECCOMP: &str = include_str!("../../../../docker/seccomp-worker.json");
 /// Processes and threads of a worker with all of its sessions.
@@ -108,7 +110,9 @@ impl Engine {
         match spoken {
             Spoken::PlaintextLocal => {}
             Spoken::PlaintextAnywhere => arguments.push("--insecure-plaintext".to_owned()),
-            Spoken::Tls { .. } => arguments.extend(["--tls-ca".to_owned(), AUTHORITY_IN_CONTAINER.to_owned()]),
+            Spoken::Tls { .. } => {
+                arguments.extend(["--tls-ca".to_owned(), format!("{AUTHORITY_IN_CONTAINER}/{}", authority::FILE)]);
+            }
         }
         let environment = vec![
             format!("WORKER_ID={name}"),

@@ -1,12 +1,13 @@
 //! What a worker container joins with: a name of its own, and a token for that name alone, in a file that is mounted.
 
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use codegen_types::{Failure, Incarnation};
 
+use super::authority::{Authority, AuthorityError};
 use super::options::Spoken;
 use crate::caller;
 use crate::identity::{NewToken, Scope, TokenState, Tokens};
@@ -19,10 +20,18 @@ const NAME_LETTERS: usize = 12;
 
 /// What workers join with cannot be kept.
 #[derive(Debug, thiserror::Error)]
-#[error("{path} cannot be used")]
-pub struct OwnerError {
-    path: PathBuf,
-    source: io::Error,
+pub enum OwnerError {
+    /// A file of the coordinator's own.
+    #[error("{path} cannot be used")]
+    Directory {
+        /// The file, or the directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What they check the coordinator by.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
 }
 
 /// Why a worker has nothing to join with.
@@ -32,15 +41,15 @@ pub(super) enum TokenError {
     Refused(Failure),
     #[error("its token cannot be written")]
     Write(#[from] io::Error),
-    #[error("the certificates by which it checks this server cannot be copied from {path}")]
-    Authority { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
 }
 
 /// The files that a worker's container is given.
 pub(super) struct WorkerFiles {
     /// Its token.
     pub(super) token: PathBuf,
-    /// The certificates by which it checks the coordinator, where TLS is spoken.
+    /// The directory with the certificates by which it checks the coordinator, where TLS is spoken.
     pub(super) authority: Option<PathBuf>,
 }
 
@@ -48,14 +57,14 @@ pub(super) struct WorkerFiles {
 pub(super) struct Identities {
     directory: PathBuf,
     owner: String,
-    authority: Option<PathBuf>,
+    authority: Option<Authority>,
     tokens: Tokens,
 }
 
 impl Identities {
     /// Of the coordinator to which this directory belongs. It is known by a random name that is kept there.
     pub(super) fn open(directory: &Path, spoken: &Spoken, tokens: Tokens) -> Result<Self, OwnerError> {
-        let failed = |source| OwnerError { path: directory.to_owned(), source };
+        let failed = |source| OwnerError::Directory { path: directory.to_owned(), source };
         // Its files are mounted by the engine, as root, whatever the mode of the directory is.
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         let path = directory.join("owner");
@@ -71,7 +80,7 @@ impl Identities {
         };
         let authority = match spoken {
             Spoken::PlaintextLocal | Spoken::PlaintextAnywhere => None,
-            Spoken::Tls { authority } => Some(authority.clone()),
+            Spoken::Tls { authority } => Some(Authority::open(authority, directory.join("authority"))?),
         };
         Ok(Self { directory: directory.to_owned(), owner, authority, tokens })
     }
@@ -101,19 +110,14 @@ impl Identities {
         if rustix::process::geteuid().is_root() {
             fchown(&file, Some(IMAGE_UID), Some(IMAGE_UID))?;
         }
-        Ok(WorkerFiles { token: path, authority: self.copied_authority()? })
+        self.follow_authority()?;
+        let authority = self.authority.as_ref().map(|authority| authority.directory().to_owned());
+        Ok(WorkerFiles { token: path, authority })
     }
 
-    /// A copy of the authority's certificates that the image's user can read; anew each time, since they are replaced.
-    fn copied_authority(&self) -> Result<Option<PathBuf>, TokenError> {
-        let Some(path) = &self.authority else { return Ok(None) };
-        let failed = |source| TokenError::Authority { path: path.clone(), source };
-        let (copy, aside) = (self.directory.join("coordinator-ca.pem"), self.directory.join("coordinator-ca.pem.new"));
-        let certificates = fs::read(path).map_err(failed)?;
-        fs::write(&aside, certificates).map_err(failed)?;
-        fs::set_permissions(&aside, Permissions::from_mode(0o444)).map_err(failed)?;
-        fs::rename(&aside, &copy).map_err(failed)?;
-        Ok(Some(copy))
+    /// Has workers find the authority's certificates as they are by now.
+    pub(super) fn follow_authority(&self) -> Result<(), AuthorityError> {
+        self.authority.as_ref().map_or(Ok(()), Authority::follow)
     }
 
     /// Withdraws the token of a worker that is gone.

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use codegen_types::WorkerId;
-use coordinator_core::scaling::{self, Member, Scale, Step};
+use coordinator_core::scaling::{self, Member, Phase, Scale, Step};
 use coordinator_core::worker::Admittance;
 use tokio::time::Instant;
 
+use super::authority::AuthorityError;
 use super::engine::{Engine, EngineError, Found};
 use super::identity::{Identities, TokenError};
 use crate::provision::remembered::{Remembered, is_used};
@@ -66,6 +67,12 @@ impl Keeper {
     }
 
     async fn look(&mut self) -> Result<(), LookError> {
+        let followed = self.identities.follow_authority();
+        self.look_at_containers().await?;
+        Ok(followed?)
+    }
+
+    async fn look_at_containers(&mut self) -> Result<(), LookError> {
         let found = self.engine.list().await?;
         let (alive, dead): (Vec<Found>, Vec<Found>) = found.into_iter().partition(|container| container.is_alive);
         for container in &dead {
@@ -78,8 +85,9 @@ impl Keeper {
             self.identities.withdraw(&orphan).await;
         }
         let now = self.began.elapsed();
-        let members = self.members(&alive, now);
-        for lost in self.absent_for_too_long(now) {
+        let holding = self.sessions.workers_with_files();
+        let members = self.members(&alive, &holding, now);
+        for lost in given_up(&mut self.remembered, &holding, now) {
             tracing::warn!(worker = lost, "a worker's container runs and its worker does not join; it is removed");
             self.remove(&lost).await?;
         }
@@ -93,23 +101,22 @@ impl Keeper {
         }
     }
 
-    fn members(&mut self, alive: &[Found], now: Duration) -> Vec<Member<String>> {
+    fn members(&mut self, alive: &[Found], holding: &BTreeSet<WorkerId>, now: Duration) -> Vec<Member<String>> {
         let workers: BTreeMap<WorkerId, WorkerSnapshot> =
             self.workers.snapshot().into_iter().map(|worker| (worker.id.clone(), worker)).collect();
-        let holding = self.sessions.workers_with_files();
         let mut members = Vec::new();
         for Found { name, .. } in alive {
             let known = name.parse::<WorkerId>().ok().and_then(|id| workers.get(&id));
             let holds = known.is_some_and(|worker| holding.contains(&worker.id));
             let remembered = self.remembered.entry(name.clone()).or_default();
-            members.push(Member { name: name.clone(), phase: remembered.phase(known, holds, now) });
+            let phase = match remembered.phase(known, holds, now) {
+                // It is not counted on any more, so that another may be started.
+                Phase::Starting if remembered.absent_beyond(ABSENCE_MAX, now).is_some() => Phase::Away,
+                phase => phase,
+            };
+            members.push(Member { name: name.clone(), phase });
         }
         members
-    }
-
-    fn absent_for_too_long(&self, now: Duration) -> Vec<String> {
-        let absent = |remembered: &Remembered| remembered.absent_beyond(ABSENCE_MAX, now).is_some();
-        self.remembered.iter().filter(|(_, remembered)| absent(remembered)).map(|(name, _)| name.clone()).collect()
     }
 
     async fn start(&mut self, workers: u32) -> Result<(), LookError> {
@@ -130,9 +137,10 @@ impl Keeper {
 
     /// Lets a worker end without waiting for it, if it has nothing to do even once it gets nothing new.
     fn end(&mut self, name: String) {
+        let said = self.worker(&name).map(|worker| worker.admittance).unwrap_or_default();
         self.admit(&name, Admittance::Cordoned);
         if self.has_something(&name) {
-            self.admit(&name, Admittance::Open);
+            self.admit(&name, said);
             return;
         }
         tracing::info!(worker = name, "a worker that has nothing to do is ended");
@@ -146,16 +154,20 @@ impl Keeper {
         });
     }
 
-    /// Says what new work a worker gets. Only those are ended of which no operator has said anything.
+    /// Says what new work a worker gets.
     fn admit(&self, name: &str, admittance: Admittance) {
         if let Ok(worker) = name.parse() {
             self.workers.admit(worker, admittance);
         }
     }
 
+    fn worker(&self, name: &str) -> Option<WorkerSnapshot> {
+        self.workers.snapshot().into_iter().find(|worker| worker.id.as_str() == name)
+    }
+
     fn has_something(&self, name: &str) -> bool {
-        let worker = self.workers.snapshot().into_iter().find(|worker| worker.id.as_str() == name);
-        worker.is_some_and(|worker| is_used(&worker) || self.sessions.workers_with_files().contains(&worker.id))
+        self.worker(name)
+            .is_some_and(|worker| is_used(&worker) || self.sessions.workers_with_files().contains(&worker.id))
     }
 
     async fn remove(&mut self, name: &str) -> Result<(), LookError> {
@@ -173,4 +185,47 @@ enum LookError {
     Engine(#[from] EngineError),
     #[error("a worker has nothing to join with")]
     Token(#[source] TokenError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+}
+
+/// Those that are removed since their workers do not join. One that holds files of sessions stays, since they are nowhere else:
+/// what keeps its worker away may yet be mended. That is said once.
+fn given_up(remembered: &mut BTreeMap<String, Remembered>, holding: &BTreeSet<WorkerId>, now: Duration) -> Vec<String> {
+    let mut given_up = Vec::new();
+    for (name, remembered) in remembered {
+        let Some(since) = remembered.absent_beyond(ABSENCE_MAX, now) else { continue };
+        if !holding.iter().any(|worker| worker.as_str() == name) {
+            given_up.push(name.clone());
+        } else if remembered.warned_of != Some(since) {
+            remembered.warned_of = Some(since);
+            tracing::warn!(
+                worker = name,
+                "a worker's container runs and its worker does not join; it is kept for the files of sessions in it"
+            );
+        }
+    }
+    given_up
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_whose_worker_does_not_join_is_removed_only_when_no_files_of_sessions_are_in_it() {
+        let absent = || {
+            let mut remembered = Remembered::default();
+            assert_eq!(remembered.phase(None, false, Duration::ZERO), Phase::Starting);
+            remembered
+        };
+        let names = ["with-files", "without"];
+        let mut remembered: BTreeMap<_, _> = names.map(|name| (name.to_owned(), absent())).into();
+        let holding = BTreeSet::from(["with-files".parse().unwrap(), "elsewhere".parse().unwrap()]);
+        assert!(given_up(&mut remembered, &holding, ABSENCE_MAX).is_empty());
+        let late = ABSENCE_MAX + Duration::from_secs(1);
+        assert_eq!(given_up(&mut remembered, &holding, late), ["without"]);
+        assert!(remembered["with-files"].warned_of.is_some());
+        assert_eq!(given_up(&mut remembered, &BTreeSet::new(), late), names);
+    }
 }

@@ -1,9 +1,10 @@
 //! Workers as containers of a Docker engine: started and ended by how many slots are free.
 //!
-//! `options` says within what bounds, `engine` speaks with the engine, `identity` keeps what a worker joins with, and
-//! `keeper` looks at everything now and then and does what `coordinator-core::scaling` decides. What is ours has our label, so
+//! `options` says within what bounds, `engine` speaks with the engine, `identity` and `authority` keep what a worker joins
+//! with, and `keeper` looks at everything now and then and does what `coordinator-core::scaling` decides. What is ours has our label, so
 //! that a coordinator that starts again takes up what it finds.
 
+mod authority;
 mod engine;
 mod identity;
 mod keeper;
@@ -11,6 +12,7 @@ mod options;
 
 use std::net::SocketAddr;
 
+pub use authority::AuthorityError;
 pub use engine::EngineError;
 pub use identity::OwnerError;
 pub use options::{DockerOptions, Spoken};
@@ -40,7 +42,7 @@ pub enum ProvisionError {
 /// Starts keeping workers. They are left to themselves when the coordinator ends, and taken up when it starts again.
 ///
 /// # Errors
-/// [`ProvisionError`] when the engine does not answer, or does not have the image.
+/// [`ProvisionError`] when the engine does not answer, or does not have the image, or workers cannot be given what they join with.
 pub async fn start(
     options: DockerOptions,
     listens_at: Option<SocketAddr>,

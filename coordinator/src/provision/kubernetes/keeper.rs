@@ -132,13 +132,13 @@ impl Keeper {
             let holds = worker.is_some_and(|id| holding.contains(&id));
             let remembered = self.remembered.entry(ordinal).or_default();
             let phase = remembered.phase(known, holds, now);
-            let absent_since = remembered.absent_beyond(ABSENCE_MAX, now).filter(|_| !holds);
+            let absent_since = remembered.absent_beyond(ABSENCE_MAX, now);
             let phase = match (phase, absent_since) {
                 (Phase::Serving { slots, free, .. }, _) if ordinal + 1 < end => {
                     Phase::Serving { slots, free, idle_since: None }
                 }
-                // It brings nothing and holds nothing: in its place another is started, and it may go.
-                (Phase::Starting, Some(_)) if ordinal + 1 < end => Phase::Away,
+                // It brings nothing: in its place another is started. It may go if it holds nothing, either.
+                (Phase::Starting, Some(_)) if holds || ordinal + 1 < end => Phase::Away,
                 (Phase::Starting, idle_since @ Some(_)) => Phase::Serving { slots: 0, free: 0, idle_since },
                 (phase, _) => phase,
             };
@@ -165,6 +165,8 @@ impl Keeper {
             Ok(()) => {
                 tracing::info!(worker = self.cluster.worker(ordinal), "a worker that has nothing to do is ended");
             }
+            // It may have been done all the same. The next look says, and opens it if it is still wanted.
+            Err(ClusterError::Late | ClusterError::Refused(_)) => {}
             Err(_) => self.reopen(ordinal),
         }
         done
