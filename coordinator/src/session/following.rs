@@ -28,6 +28,11 @@ impl EndedLives {
         lives.push_back(life);
     }
 
+    /// It has joined again: a life that was ended since nothing was heard of it, or since its token was revoked.
+    fn forget(&self, life: Incarnation) {
+        self.0.lock().retain(|ended| *ended != life);
+    }
+
     fn has(&self, life: Incarnation) -> bool {
         self.0.lock().contains(&life)
     }
@@ -49,6 +54,7 @@ impl Sessions {
     }
 
     fn joined(&self, worker: WorkerId, incarnation: Incarnation, held: Vec<HeldSession>, held_is_partial: bool) {
+        self.shared.ended.forget(incarnation);
         self.shared.workers.write().insert(worker.clone(), incarnation);
         let kept: HashSet<SessionId> = held.iter().map(|held| held.session).collect();
         let at = Assignment { worker, incarnation };
@@ -72,6 +78,7 @@ impl Sessions {
             entry.news.tell(Input::WorkerGone { at: at.clone(), tie });
         }
     }
+
     /// Lets a session that has just come into the table know that its worker's life ended while it was made.
     pub(super) fn tell_if_over(&self, made: &SessionSnapshot) {
         let Some(lease) = made.lease.as_ref().filter(|lease| self.shared.ended.has(lease.incarnation)) else { return };

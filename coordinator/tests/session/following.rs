@@ -86,3 +86,18 @@ async fn a_session_that_is_made_while_its_worker_s_life_ends_hears_of_it() {
     let made = rig.create().await.id;
     rig.reaches(made, "lost").await;
 }
+
+#[tokio::test]
+async fn a_life_that_was_ended_and_comes_back_takes_sessions_again() {
+    let rig = Rig::with(Ground { fleet: Double::apart(), ..Ground::in_memory() }, options()).await;
+    let first = rig.create().await.id;
+    let again = rig.fleet.rejoin(&[]);
+    let WorkerEvent::Joined { worker, incarnation, .. } = again.clone() else { panic!("it joined") };
+    rig.news.send(WorkerEvent::Gone { worker, incarnation }).await.unwrap();
+    rig.reaches(first, "lost").await;
+    rig.news.send(again).await.unwrap();
+    rig.reaches(first, "suspended").await;
+    let made = rig.create().await.id;
+    assert_eq!(code(&rig.run(call(made)).await), None);
+    assert_eq!(rig.state(made), "ready");
+}
