@@ -187,7 +187,9 @@ async fn join(workers: &Workers, address: SocketAddr, id: &WorkerId, incarnation
 /// Serves [`ThreeEvents`] on one connection.
 async fn serve(stream: TcpStream) -> Result<(), tonic::transport::Error> {
     let connection = once(async move { Ok::<_, std::io::Error>(stream) }).chain(pending());
-    Server::builder().add_service(WorkerServer::new(ThreeEvents)).serve_with_incoming(connection).await
+    // As a worker has it: who has read the last event does not wait for the stream's end.
+    let mut server = Server::builder().http2_max_pending_accept_reset_streams(Some(1_024));
+    server.add_service(WorkerServer::new(ThreeEvents)).serve_with_incoming(connection).await
 }
 
 /// A tonic client of a tonic server with nothing around either.
