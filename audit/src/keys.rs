@@ -132,8 +132,11 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
 }
 
 fn read(log_dir: &Path, file: &'static str) -> Result<Option<String>, KeyError> {
-    match std::fs::read_to_string(log_dir.join(KEY_DIR).join(file)) {
-        Ok(text) => Ok(Some(text.trim_end().to_owned())),
+    match std::fs::read(log_dir.join(KEY_DIR).join(file)) {
+        Ok(text) => {
+            let text = String::from_utf8(text).map_err(|_| KeyError::Damaged(file))?;
+            Ok(Some(text.trim_end().to_owned()))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(KeyError::Io { file, source }),
     }

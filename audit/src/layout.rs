@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -110,26 +110,74 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Becomes the log's one writer, for as long as the file lives; `None` when there is one already.
-pub(crate) fn lock(dir: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join(LOCK_FILE))?;
+/// Held by the one who writes a log. The directory is locked as well as the file in it, which somebody may take away.
+#[derive(Debug)]
+pub(crate) struct WriterLock {
+    _file: File,
+    /// `None` where the file system locks no directories.
+    _dir: Option<File>,
+}
+
+/// Becomes the log's one writer, for as long as the lock lives, or says who is.
+pub(crate) fn lock(dir: &Path) -> io::Result<Result<WriterLock, String>> {
+    let path = dir.join(LOCK_FILE);
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let directory = File::open(dir)?;
     let give_up = Instant::now() + LOCK_PATIENCE;
+    let _dir = match lock_until(&directory, give_up)? {
+        Locking::Done => Some(directory),
+        Locking::Impossible => None,
+        Locking::Taken => return Ok(Err(holder_of(&directory)?)),
+    };
+    match lock_until(&file, give_up)? {
+        Locking::Done => Ok(Ok(WriterLock { _file: file, _dir })),
+        Locking::Impossible => Err(rustix::io::Errno::OPNOTSUPP.into()),
+        Locking::Taken => Ok(Err(holder_of(&file)?)),
+    }
+}
+
+enum Locking {
+    Done,
+    Taken,
+    Impossible,
+}
+
+fn lock_until(file: &File, give_up: Instant) -> io::Result<Locking> {
     loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Some(file)),
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Locking::Done),
             Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < give_up => {
                 std::thread::park_timeout(Duration::from_millis(5));
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Locking::Taken),
+            Err(rustix::io::Errno::BADF | rustix::io::Errno::OPNOTSUPP) => return Ok(Locking::Impossible),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
+/// Who holds a lock, by the kernel's list.
+fn holder_of(locked: &File) -> io::Result<String> {
+    let inode = format!(":{}", locked.metadata()?.ino());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let holder = |line: &str| -> Option<u32> {
+        // 1: FLOCK ADVISORY WRITE 4711 08:02:1234567 0 EOF
+        let mut fields = line.split_whitespace().skip(1);
+        (fields.next()? == "FLOCK").then_some(())?;
+        let pid = fields.nth(2)?.parse().ok().filter(|pid| *pid > 0)?;
+        fields.next()?.ends_with(&inode).then_some(pid)
+    };
+    let process = locks.lines().find_map(holder);
+    Ok(process.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")))
+}
+
 /// Whether a writer has the log.
 pub(crate) fn is_live(dir: &Path) -> bool {
-    let Ok(file) = File::open(dir.join(LOCK_FILE)) else { return false };
-    flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    let is_locked = |path: &Path| {
+        File::open(path)
+            .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK))
+    };
+    is_locked(dir) || is_locked(&dir.join(LOCK_FILE))
 }
 
 /// A name below the directory of things set aside that nothing has yet; the directory is made.
@@ -205,7 +253,11 @@ mod tests {
         assert!(!is_live(dir.path()));
         let held = lock(dir.path()).unwrap().unwrap();
         assert!(is_live(dir.path()));
-        assert!(lock(dir.path()).unwrap().is_none());
+        let refused = lock(dir.path()).unwrap().unwrap_err();
+        assert_eq!(refused, format!("process {}", std::process::id()));
+        std::fs::remove_file(dir.path().join(LOCK_FILE)).unwrap();
+        assert!(is_live(dir.path()), "also when somebody took the file away");
+        assert_eq!(lock(dir.path()).unwrap().unwrap_err(), refused);
         drop(held);
         assert!(!is_live(dir.path()));
     }

@@ -27,6 +27,7 @@ mod redact;
 mod repair;
 mod scan;
 mod sink;
+mod times;
 mod verify;
 mod writer;
 

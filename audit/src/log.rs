@@ -11,7 +11,9 @@ use crate::hash::Hash;
 use crate::lines::{Lines, Next};
 use crate::merkle::Frontier;
 use crate::record::{self, EncodedEvent, Place};
+use crate::redact::Redactor;
 use crate::sink::{CheckpointPlace, Sink};
+use crate::times::{self, Moment, Times};
 
 /// Where a chain stands: its last hash, and the tree over all its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +61,7 @@ pub(crate) struct Cadence {
 pub(crate) struct Log {
     sink: Box<dyn Sink>,
     log_id: String,
-    boot_id: String,
+    pub(crate) times: Times,
     signer: Option<StandardSigner>,
     cadence: Cadence,
     tip: Tip,
@@ -85,7 +87,7 @@ impl Log {
         Self {
             sink,
             log_id,
-            boot_id: boot_id(),
+            times: Times::new(),
             signer,
             cadence,
             tip,
@@ -107,30 +109,35 @@ impl Log {
     /// Makes the events durable as the next records and gives the place of the first. After an error nothing more is
     /// accepted until [`Log::recover`].
     pub(crate) fn append<'a>(&mut self, events: impl Iterator<Item = &'a EncodedEvent>) -> io::Result<LogSeq> {
-        let first = self.tip.next_seq();
+        let turn = self.times.look();
+        let note = turn.set_by.map(|by| {
+            // It holds no text, so that nothing of it is shortened by a key.
+            EncodedEvent::new(&times::clock_set(by, LogSeq(self.tip.frontier.size())), &Redactor::new([0; 32]))
+        });
+        let first = LogSeq(self.tip.next_seq().0 + u64::from(note.is_some()));
+        let mut last = self.times.last.filter(|_| !turn.is_back);
         let mut tip = self.tip.clone();
         self.buffer.clear();
-        for event in events {
+        let mut add = |event: &EncodedEvent| {
             let start = self.buffer.len();
-            let place = Place {
-                log_id: &self.log_id,
-                seq: tip.next_seq(),
-                boot_id: &self.boot_id,
-                ts: jiff::Timestamp::now(),
-                mono_ns: since_boot_ns(),
-            };
+            let Moment { ts, mono_ns } = self.times.next(&mut last);
+            let place = Place { log_id: &self.log_id, seq: tip.next_seq(), boot_id: self.times.boot_id(), ts, mono_ns };
             tip.head = record::write_line(&mut self.buffer, &place, event, &tip.head);
             tip.frontier.push(&self.buffer[start..]);
             self.buffer.push(b'\n');
-        }
+        };
+        note.iter().for_each(&mut add);
+        events.for_each(add);
         let batch_bytes = self.buffer.len() as u64;
-        if self.segment.durable_bytes > 0 && self.segment.durable_bytes + batch_bytes > self.cadence.segment_bytes_max {
+        let is_full = self.segment.durable_bytes + batch_bytes > self.cadence.segment_bytes_max;
+        if self.segment.durable_bytes > 0 && (is_full || turn.is_back) {
             self.rotate()?;
         }
         self.sink.write(&self.buffer)?;
         self.sink.sync()?;
         self.segment.durable_bytes += batch_bytes;
         self.tip = tip;
+        self.times.last = last;
         Ok(first)
     }
 
@@ -209,15 +216,4 @@ impl Log {
         self.checkpoint(CheckpointPlace::Within)?;
         self.sink.finish_segment()
     }
-}
-
-fn boot_id() -> String {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.trim().chars().filter(|c| c.is_ascii_hexdigit() || *c == '-').take(36).collect()
-}
-
-/// Nanoseconds since the machine booted, sleep included.
-fn since_boot_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }

@@ -1,6 +1,5 @@
 //! Opening a log: one writer, keys, the tail verified, what a crash left set aside and put on record.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -12,8 +11,9 @@ use crate::entry::{Entry, EventKind};
 use crate::handle::Options;
 use crate::hash::Hash;
 use crate::keys::{KeyError, Keys};
-use crate::layout::{self, REPAIR_MARK};
+use crate::layout::{self, REPAIR_MARK, WriterLock};
 use crate::log::{Cadence, Log, Segment, Tip};
+use crate::reader;
 use crate::record::EncodedEvent;
 use crate::redact::Redactor;
 use crate::scan::{self, Checkpoints, End, Fault, Position, Scan};
@@ -47,8 +47,11 @@ pub struct Recovered {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process, or another handle in this one, writes it.
-    #[error("another writer has this audit log")]
-    Locked,
+    #[error("another writer has this audit log: {holder}")]
+    Locked {
+        /// Who.
+        holder: String,
+    },
     /// A record is not what was written. Nothing was touched.
     #[error("the audit log is damaged at record {} ({}, line {}, byte {}): {fault}; `audit verify` tells more, `audit repair` sets the damaged part aside", at.seq, at.file, at.line, at.offset)]
     Corrupt {
@@ -114,6 +117,11 @@ pub(crate) fn open(options: &Options) -> Result<Prepared, OpenError> {
     let redactor = Redactor::new(keys.redaction());
     let opened = Opened { log_id: log_id.clone(), last_seq: LogSeq(found.tip.frontier.size()), recovered };
     let mut log = Log::new(Box::new(sink), log_id, Some(keys.into_signer()), cadence, found.tip, segment);
+    if let Some((file, _)) = &found.segment
+        && let Some(last) = reader::last_record(&file.path).map_err(io_error("read the last record"))?
+    {
+        log.times.resume(&last);
+    }
     put_on_record(&mut log, &redactor, opened.recovered.as_ref())
         .map_err(io_error("write the audit log's first record"))?;
     if opened.recovered.as_ref().is_some_and(|recovered| recovered.repair.is_some()) {
@@ -123,10 +131,10 @@ pub(crate) fn open(options: &Options) -> Result<Prepared, OpenError> {
 }
 
 /// Makes the directories and becomes the one writer.
-pub(crate) fn claim(dir: &Path) -> Result<File, OpenError> {
+pub(crate) fn claim(dir: &Path) -> Result<WriterLock, OpenError> {
     layout::make_dir(dir).map_err(io_error("make the audit log's directory"))?;
     layout::make_dir(&dir.join(layout::CHECKPOINT_DIR)).map_err(io_error("make the checkpoint directory"))?;
-    layout::lock(dir).map_err(io_error("lock the audit log"))?.ok_or(OpenError::Locked)
+    layout::lock(dir).map_err(io_error("lock the audit log"))?.map_err(|holder| OpenError::Locked { holder })
 }
 
 fn keys_of(dir: &Path) -> Result<Keys, OpenError> {

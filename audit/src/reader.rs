@@ -1,7 +1,7 @@
 //! Reading the log back, record by record, while it is being written or long after.
 
 use std::fs::File;
-use std::io::{self, BufReader, Seek as _};
+use std::io::{self, BufReader, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
 use codegen_types::LogSeq;
@@ -206,21 +206,36 @@ impl Records {
     }
 }
 
-/// The first record of the segment in which the first record of this time or later stands: where to begin when only what
-/// came since is wanted. `None`: at the beginning.
+/// The first record of a segment before which no record of this time or later stands: where to begin when only what came
+/// since is wanted. `None`: at the beginning.
+///
+/// Times go back where the clock was set back, which begins a segment: so each segment's last record is its latest.
 ///
 /// # Errors
 ///
 /// [`ReadError::Io`] when the directory cannot be listed.
 pub fn first_record_of_segment_at(dir: &Path, since: jiff::Timestamp) -> Result<Option<LogSeq>, ReadError> {
-    let segments = layout::segments(dir).map_err(|source| ReadError::Io { path: dir.to_owned(), source })?;
-    // A segment whose beginning cannot be read is taken for a late one, so that too much is read and nothing left out.
-    let is_earlier = |segment: &SegmentFile| {
-        let first = records(dir, Some(segment.first)).next();
-        first.and_then(Result::ok).is_some_and(|record| record.ts < since)
+    let mut segments = layout::segments(dir).map_err(|source| ReadError::Io { path: dir.to_owned(), source })?;
+    // The last one may be growing.
+    let Some(growing) = segments.pop() else { return Ok(None) };
+    // What cannot be read is taken for late, so that too much is read and nothing left out.
+    let is_late = |segment: &SegmentFile| {
+        let last = last_record(&segment.path).ok().flatten();
+        last.is_none_or(|record| record.ts >= since)
     };
-    let behind = segments.partition_point(is_earlier);
-    Ok(behind.checked_sub(1).and_then(|index| segments.get(index)).map(|segment| segment.first))
+    Ok(Some(segments.into_iter().find(is_late).unwrap_or(growing).first))
+}
+
+/// The last record of a segment, when it ends behind a whole one.
+pub(crate) fn last_record(segment: &Path) -> io::Result<Option<Record>> {
+    let mut file = File::open(segment)?;
+    let tail = file.metadata()?.len().min(RECORD_BYTES_MAX as u64 + 2);
+    file.seek(io::SeekFrom::End(-i64::try_from(tail).unwrap_or(0)))?;
+    let mut bytes = Vec::new();
+    file.take(tail).read_to_end(&mut bytes)?;
+    let Some(whole) = bytes.strip_suffix(b"\n") else { return Ok(None) };
+    let begin = whole.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    Ok(std::str::from_utf8(&whole[begin..]).ok().and_then(|line| Record::parse(line).ok()))
 }
 
 /// The first record of the last segment: where to begin when only the log's end is wanted.

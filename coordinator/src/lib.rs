@@ -25,6 +25,7 @@ pub mod provision;
 mod refusals;
 pub mod reload;
 mod room;
+pub mod secrets;
 pub mod server;
 pub mod session;
 pub mod store;

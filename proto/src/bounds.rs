@@ -46,6 +46,8 @@ pub const NOTES_MAX: usize = 32;
 pub const HOSTS_MAX: usize = 256;
 /// Packages installed by one task, or requirements of one.
 pub const PACKAGES_MAX: usize = 1_000;
+/// The value of a secret that a worker puts into requests. Bytes.
+pub const SECRET_BYTES_MAX: usize = 8 << 10;
 /// Sessions that one worker holds.
 pub const HELD_SESSIONS_MAX: usize = 16_384;
 /// Tasks of one held session.

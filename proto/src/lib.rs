@@ -23,6 +23,7 @@ pub mod v1 {
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 pub mod bounds;
+mod egress;
 mod event;
 mod field;
 mod found;
@@ -38,6 +39,7 @@ mod session;
 pub mod status;
 mod task;
 
+pub use egress::{Egress, EgressHost, EgressSecret};
 pub use invalid::InvalidMessage;
 pub use lifecycle::{DeregisterWorker, Heartbeat, HeartbeatAnswer, RegisterWorker, Registered};
 pub use secret::Secret;

@@ -1,7 +1,8 @@
 //! What operations gave.
 
+use codegen_types::egress::CONTACTS_MAX;
 use codegen_types::event::{ChangeKind, Edited, FileChange, FileKind, FileStat, KernelInfo};
-use codegen_types::{Exit, OperationResult, Package, ResourceUse};
+use codegen_types::{Contact, Exit, OperationResult, Package, ResourceUse};
 
 use crate::bounds::{
     CONTENTS_BYTES_MAX, DIFF_BYTES_MAX, ENTRIES_MAX, FILE_CHANGES_MAX, HOSTS_MAX, KERNELS_MAX, MESSAGE_BYTES_MAX,
@@ -104,6 +105,7 @@ impl From<Exit> for v1::Exit {
                 .into_iter()
                 .map(|Package { name, version }| v1::Package { name, version })
                 .collect(),
+            contacts: exit.contacts.into_iter().map(v1::Contact::from).collect(),
         }
     }
 }
@@ -125,6 +127,7 @@ impl TryFrom<v1::Exit> for Exit {
             output_file: wire.output_file.map(|file| path(&file, "Exit.output_file")).transpose()?,
             hosts: list(wire.hosts, HOSTS_MAX, "Exit.hosts", |host| text(host, TOKEN_BYTES_MAX, "Exit.hosts"))?,
             packages: list(wire.packages, PACKAGES_MAX, "Exit.packages", package)?,
+            contacts: list(wire.contacts, CONTACTS_MAX, "Exit.contacts", Contact::try_from)?,
         })
     }
 }

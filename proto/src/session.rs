@@ -1,8 +1,10 @@
 //! Opening and closing a session on its worker; the lease and the limits that it is given.
 
-use codegen_types::{Epoch, IsolationLevel, IsolationReport, Lease, Limits, SessionId};
+use codegen_types::egress::CONTACTS_MAX;
+use codegen_types::{Contact, Epoch, IsolationLevel, IsolationReport, Lease, Limits, SessionId};
 
-use crate::field::{id, required};
+use crate::egress::Egress;
+use crate::field::{id, list, required};
 use crate::invalid::InvalidMessage;
 use crate::isolation::{level, report};
 use crate::v1;
@@ -18,6 +20,8 @@ pub struct OpenSession {
     pub limits: Limits,
     /// The weakest isolation under which it may run.
     pub isolation_minimum: IsolationLevel,
+    /// What it reaches outside its sandbox, if anything.
+    pub egress: Option<Egress>,
 }
 
 /// A session is open.
@@ -41,12 +45,14 @@ pub struct CloseSession {
 }
 
 /// A session has no processes any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionClosed {
     /// How many it had.
     pub processes_killed: u32,
     /// Bytes allocated in a workspace that was kept, [`u64::MAX`] when they cannot be counted; 0 when it is deleted.
     pub workspace_bytes: u64,
+    /// Whom it asked to reach since its last program ended.
+    pub contacts: Vec<Contact>,
 }
 
 /// The lease of a message that must carry one.
@@ -82,6 +88,7 @@ impl From<Limits> for v1::Limits {
             cpu_millicores,
             output_bytes,
             workspace_bytes,
+            workspace_files,
             file_bytes,
             scratch_bytes,
             open_files,
@@ -94,6 +101,7 @@ impl From<Limits> for v1::Limits {
             cpu_millicores,
             output_bytes,
             workspace_bytes,
+            workspace_files,
             file_bytes,
             scratch_bytes,
             open_files,
@@ -118,6 +126,7 @@ impl TryFrom<v1::Limits> for Limits {
             cpu_millicores: limit(wire.cpu_millicores, "Limits.cpu_millicores")?,
             output_bytes: limit(wire.output_bytes, "Limits.output_bytes")?,
             workspace_bytes: limit(wire.workspace_bytes, "Limits.workspace_bytes")?,
+            workspace_files: limit(wire.workspace_files, "Limits.workspace_files")?,
             file_bytes: limit(wire.file_bytes, "Limits.file_bytes")?,
             scratch_bytes: limit(wire.scratch_bytes, "Limits.scratch_bytes")?,
             open_files: limit(wire.open_files, "Limits.open_files")?,
@@ -132,6 +141,7 @@ impl From<OpenSession> for v1::OpenSessionRequest {
             lease: Some(open.lease.into()),
             limits: Some(open.limits.into()),
             isolation_minimum: open.isolation_minimum.as_str().to_owned(),
+            egress: open.egress.map(v1::Egress::from),
         }
     }
 }
@@ -145,6 +155,7 @@ impl TryFrom<v1::OpenSessionRequest> for OpenSession {
             lease: lease(wire.lease, "OpenSessionRequest.lease")?,
             limits: required(wire.limits, "OpenSessionRequest.limits")?.try_into()?,
             isolation_minimum: level(&wire.isolation_minimum, "OpenSessionRequest.isolation_minimum")?,
+            egress: wire.egress.map(Egress::try_from).transpose()?,
         })
     }
 }
@@ -190,12 +201,22 @@ impl TryFrom<v1::CloseSessionRequest> for CloseSession {
 
 impl From<SessionClosed> for v1::CloseSessionResponse {
     fn from(closed: SessionClosed) -> Self {
-        Self { processes_killed: closed.processes_killed, workspace_bytes: closed.workspace_bytes }
+        Self {
+            processes_killed: closed.processes_killed,
+            workspace_bytes: closed.workspace_bytes,
+            contacts: closed.contacts.into_iter().map(v1::Contact::from).collect(),
+        }
     }
 }
 
-impl From<v1::CloseSessionResponse> for SessionClosed {
-    fn from(wire: v1::CloseSessionResponse) -> Self {
-        Self { processes_killed: wire.processes_killed, workspace_bytes: wire.workspace_bytes }
+impl TryFrom<v1::CloseSessionResponse> for SessionClosed {
+    type Error = InvalidMessage;
+
+    fn try_from(wire: v1::CloseSessionResponse) -> Result<Self, InvalidMessage> {
+        Ok(Self {
+            processes_killed: wire.processes_killed,
+            workspace_bytes: wire.workspace_bytes,
+            contacts: list(wire.contacts, CONTACTS_MAX, "CloseSessionResponse.contacts", Contact::try_from)?,
+        })
     }
 }

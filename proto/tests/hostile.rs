@@ -117,6 +117,7 @@ fn a_limit_that_was_not_sent_is_not_no_limit() {
         lease: Some(lease()),
         limits: Some(v1::Limits { memory_bytes: 0, ..Limits::default().into() }),
         isolation_minimum: "full".into(),
+        egress: None,
     };
     assert_eq!(OpenSession::try_from(open), Err(InvalidMessage::Missing { field: "Limits.memory_bytes" }));
 }

@@ -14,9 +14,10 @@ use codegen_types::operation::{
     Edit, Kernels, List, Move, Pictures, Read, Remove, ScriptSource, Search, Stat, Write, WriteMode,
 };
 use codegen_types::{
-    Capabilities, Display, Epoch, ErrorCode, Event, EventBody, Exec, Exit, Failure, HeldSession, HostUse, Incarnation,
-    IsolationLevel, IsolationReport, KernelName, Layer, LayerReport, LayerState, Lease, Limits, Network, Operation,
-    OperationResult, OutputStream, Package, Program, ResourceUse, Resources, Runtime, SessionId, TaskId, WorkspacePath,
+    Capabilities, Contact, ContactOutcome, Display, Epoch, ErrorCode, Event, EventBody, Exec, Exit, Failure,
+    HeldSession, HostUse, Incarnation, IsolationLevel, IsolationReport, KernelName, Layer, LayerReport, LayerState,
+    Lease, Limits, Network, Operation, OperationResult, OutputStream, Package, Program, ResourceUse, Resources,
+    Runtime, SessionId, TaskId, WorkspacePath,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -163,10 +164,25 @@ fn change() -> impl Strategy<Value = FileChange> {
     (path(), kind, any::<u64>()).prop_map(|(path, change, size)| FileChange { path, change, size })
 }
 
+fn contact() -> impl Strategy<Value = Contact> {
+    let outcome = select(vec![ContactOutcome::Reached, ContactOutcome::Refused, ContactOutcome::Failed]);
+    ("[a-z.:0-9]{1,20}", outcome, any::<(u32, u64, u64)>()).prop_map(
+        |(host, outcome, (connections, sent_bytes, received_bytes))| Contact {
+            host,
+            outcome,
+            connections,
+            sent_bytes,
+            received_bytes,
+        },
+    )
+}
+
 fn exit() -> impl Strategy<Value = Exit> {
     let ends = (option::of(any::<i32>()), option::of(any::<i32>()), any::<[u64; 3]>());
     let package = ("[a-z]{1,8}", "[0-9.]{1,8}").prop_map(|(name, version)| Package { name, version });
-    let said = (vec(".{0,40}", 0..3), option::of(path()), vec("[a-z.:0-9]{1,20}", 0..3), vec(package, 0..3));
+    let texts = (vec(".{0,40}", 0..3), option::of(path()), vec("[a-z.:0-9]{1,20}", 0..3));
+    let said = (texts, vec(package, 0..3), vec(contact(), 0..3))
+        .prop_map(|((notes, file, hosts), packages, contacts)| (notes, file, hosts, packages, contacts));
     (ends, vec(change(), 0..4), any::<bool>(), any::<u32>(), said).prop_map(
         |((code, signal, [wall_ms, cpu_ms, memory_peak_bytes]), files_changed, truncated, killed, said)| Exit {
             code,
@@ -179,6 +195,7 @@ fn exit() -> impl Strategy<Value = Exit> {
             output_file: said.1,
             hosts: said.2,
             packages: said.3,
+            contacts: said.4,
         },
     )
 }
@@ -288,6 +305,7 @@ fn limits() -> impl Strategy<Value = Limits> {
         1..u64::MAX,
         1..u64::MAX,
         1..u64::MAX,
+        1..u64::MAX,
     ]
     .prop_map(|n| Limits {
         task_ms: n[0],
@@ -300,6 +318,7 @@ fn limits() -> impl Strategy<Value = Limits> {
         file_bytes: n[7],
         scratch_bytes: n[8],
         open_files: n[9],
+        workspace_files: n[10],
     })
 }
 
@@ -326,16 +345,16 @@ proptest! {
     #[test]
     fn opening_and_closing_a_session(
         session in session(), lease in lease(), limits in limits(), isolation in isolation(), flag in any::<bool>(),
-        processes_killed in any::<u32>(), workspace_bytes in any::<u64>(),
+        processes_killed in any::<u32>(), workspace_bytes in any::<u64>(), contacts in vec(contact(), 0..4),
     ) {
-        let open = OpenSession { session, lease: lease.clone(), limits, isolation_minimum: isolation.level };
+        let open = OpenSession { session, lease: lease.clone(), limits, isolation_minimum: isolation.level, egress: None };
         prop_assert_eq!(through::<v1::OpenSessionRequest, _>(open.clone()), open);
         let opened = SessionOpened { isolation, workspace_created: flag };
         prop_assert_eq!(through::<v1::OpenSessionResponse, _>(opened.clone()), opened);
         let close = CloseSession { session, lease, delete_workspace: flag };
         prop_assert_eq!(through::<v1::CloseSessionRequest, _>(close.clone()), close);
-        let closed = SessionClosed { processes_killed, workspace_bytes };
-        prop_assert_eq!(SessionClosed::from(v1::CloseSessionResponse::from(closed)), closed);
+        let closed = SessionClosed { processes_killed, workspace_bytes, contacts };
+        prop_assert_eq!(through::<v1::CloseSessionResponse, _>(closed.clone()), closed);
     }
 
     #[test]

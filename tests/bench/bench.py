@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -52,6 +53,7 @@ class Bench:
         self.cache = target_dir / "bench"
         self.rounds = max(1, round(ROUNDS * float(os.environ.get("BENCH_SCALE", "1"))))
         self.samples = {}
+        self.broken = []
 
     def product(self, name):
         directory = self.scratch / name
@@ -292,8 +294,17 @@ class Bench:
         for name in (part for part in ("starts", "memory", "http", "fleet") if part in wanted):
             signal.alarm(STUCK_SECONDS)
             say(name)
-            getattr(self, name)()
+            try:
+                getattr(self, name)()
+            except (Broken, subprocess.SubprocessError, OSError) as failure:
+                # What the others found is not lost with it.
+                self.broken.append(f"{name}: {failure}{said_by(failure)}")
         signal.alarm(0)
+
+
+def said_by(failure):
+    """What a program that failed said last."""
+    return f" ({failure.stderr.strip()[-500:]})" if getattr(failure, "stderr", None) else ""
 
 
 def mib(size):
@@ -331,7 +342,9 @@ def main():
     kept["load"] = load
     (target_dir / "bench/results.json").write_text(json.dumps({"verdicts": report.verdicts(results), **kept}, indent=1))
     print(report.markdown(results, load))
-    return 0
+    for failure in bench.broken:
+        say(f"broken: {failure}")
+    return 1 if bench.broken else 0
 
 
 if __name__ == "__main__":

@@ -2,14 +2,21 @@
 
 import json
 import os
+import select
 import subprocess
 
 REVISION = "2025-11-25"
 END_SECONDS = 10
+# Longer than any answer takes.
+ANSWER_SECONDS = 120
 
 
 class Broken(Exception):
     """Something did not work that must work for the figures to mean anything."""
+
+
+class Hung(Broken):
+    """A process gave no answer, and did not go away."""
 
 
 class LineServer:
@@ -22,6 +29,8 @@ class LineServer:
         )
         self.stdin = self.process.stdin.fileno()
         self.stdout = self.process.stdout.fileno()
+        self.readable = select.poll()
+        self.readable.register(self.stdout, select.POLLIN)
         self.pending = b""
         self.last_id = 0
 
@@ -42,10 +51,16 @@ class LineServer:
             if end >= 0:
                 line, self.pending = self.pending[:end], self.pending[end + 1 :]
                 return line
+            self.wait_readable()
             more = os.read(self.stdout, 1 << 20)
             if not more:
                 raise Broken(f"{self.name} went away")
             self.pending += more
+
+    def wait_readable(self):
+        # A second at a time: a machine that stood still meanwhile took no time of anybody's.
+        if not any(self.readable.poll(1_000) for _ in range(ANSWER_SECONDS)):
+            raise Hung(f"{self.name} did not answer within {ANSWER_SECONDS} s")
 
     def answer(self):
         """The next line that answers a request; notifications are passed over."""

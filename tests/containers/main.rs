@@ -7,6 +7,7 @@ mod compose;
 mod engine;
 mod http;
 mod images;
+mod levels;
 mod pods;
 mod provision;
 mod seccomp;

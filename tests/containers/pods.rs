@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs, process};
 
-use e2e::{Authority, poll_until};
+use e2e::{Authority, poll_until, python};
 use serde_json::{Value, json};
 
 use crate::engine::{COORDINATOR, Container, Engine, WORKER, docker_file};
@@ -20,10 +20,9 @@ const FS_GROUP: u32 = 1000;
 
 /// The manifest of a workload.
 fn manifest(file: &str, kind: &str) -> Value {
-    let python = env::var("CODEGEN_TEST_PYTHON").expect("CODEGEN_TEST_PYTHON names a Python; `make test` sets it");
     let code = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
     let path = format!("{}/../k8s/{file}", env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(python).args(["-c", code, &path]).output().expect("Python starts");
+    let output = Command::new(python()).args(["-c", code, &path]).output().expect("Python starts");
     let documents: Vec<Value> = serde_json::from_slice(&output.stdout).expect("JSON");
     documents.into_iter().find(|document| document["kind"] == kind).expect("it is there")
 }

@@ -1,5 +1,8 @@
 //! The promises of SECURITY.md, attacked from inside a session through the whole product, as root and as UID 1000.
 
+mod levels;
+mod matrix;
+
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 

@@ -56,6 +56,27 @@ fn a_fork_bomb_is_bounded_and_leaves_nothing() {
 }
 
 #[test]
+fn a_program_that_was_refused_a_process_hears_of_the_limit() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    let info = client.tool("session_info", json!({}));
+    let layers = info.structured["isolation"]["layers"].as_array().expect("layers").clone();
+    let counted = |layer: &Value| {
+        layer["layer"] == "process_limit" && layer["detail"].as_str().is_some_and(|how| how.starts_with("cgroup"))
+    };
+    if !layers.iter().any(counted) {
+        println!("SKIPPED: without control groups nobody counts what the limit refuses");
+        return;
+    }
+    let forks = "import os, time\nwhile True:\n    if os.fork() == 0: time.sleep(100)";
+    client.tool("run_python", json!({"code": forks})).code("PROCESS_LIMIT");
+    let stops =
+        "import os, time\ntry:\n    while os.fork(): pass\n    time.sleep(100)\nexcept OSError: print('no more')";
+    let answer = client.tool("run_python", json!({"code": stops}));
+    assert!(answer.ok().contains("as many processes and threads as it may"), "{}", answer.text);
+}
+
+#[test]
 fn code_that_writes_for_ever_is_ended() {
     let (_client, _installation, answer) = attack(User::Myself, "while True: print('x' * 8191)", 60.0);
     answer.code("OUTPUT_LIMIT");

@@ -2,6 +2,10 @@
 
 mod audit;
 mod devtools;
+mod disk;
+mod faults;
+mod full_disk;
+mod injection;
 mod kills;
 mod limits;
 mod long;
@@ -10,4 +14,6 @@ mod pip;
 mod processes;
 mod scripts;
 mod sessions;
+mod stalled_disk;
 mod tasks;
+mod two_writers;

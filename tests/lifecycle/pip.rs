@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use e2e::{Client, Index, Installation};
+use e2e::{Client, Index, Installation, python};
 use serde_json::json;
 
 const FILE: &str = "pip-26.0.1-py3-none-any.whl";
@@ -16,7 +16,7 @@ struct BarePython {
 
 impl BarePython {
     fn new() -> Self {
-        let python = test_python();
+        let python = python();
         // What lies below the system's temporary directory is never shown in a sandbox.
         let tools = python.ancestors().nth(3).expect("it lies in an environment of its own");
         let directory = tempfile::Builder::new().prefix("bare-python-").tempdir_in(tools).expect("a directory");
@@ -46,14 +46,10 @@ impl BarePython {
     }
 }
 
-fn test_python() -> PathBuf {
-    env::var_os("CODEGEN_TEST_PYTHON").expect("CODEGEN_TEST_PYTHON names a prepared Python; `make test` sets it").into()
-}
-
 /// The wheel itself, as another tool of the tests' Python brings it.
 fn pip_wheel() -> Vec<u8> {
     let question = "import os, virtualenv; print(os.path.dirname(virtualenv.__file__))";
-    let output = Command::new(test_python()).args(["-c", question]).output().expect("the tests' Python starts");
+    let output = Command::new(python()).args(["-c", question]).output().expect("the tests' Python starts");
     let package = String::from_utf8(output.stdout).expect("a path");
     let wheel = Path::new(package.trim()).join("seed/wheels/embed").join(FILE);
     fs::read(&wheel).unwrap_or_else(|error| panic!("{}: {error}", wheel.display()))

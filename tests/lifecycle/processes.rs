@@ -18,6 +18,15 @@ fn the_front_ends_when_its_client_closes_stdin() {
 }
 
 #[test]
+fn programs_may_have_huge_pages_where_the_host_gives_them() {
+    let may = |status: &str| status.lines().find(|line| line.starts_with("THP_enabled")).map(str::to_owned);
+    let host = may(&std::fs::read_to_string("/proc/self/status").expect("a file"));
+    let installation = Installation::new();
+    let answer = installation.client().tool("run_shell", json!({"command": "grep THP_enabled /proc/self/status"}));
+    assert_eq!(may(answer.ok()), host, "the server's own allocator does without them");
+}
+
+#[test]
 fn the_front_ends_at_sigterm_and_sigint() {
     let installation = Installation::new();
     for stop in [Signal::TERM, Signal::INT] {
@@ -121,6 +130,52 @@ fn killing_the_launcher_costs_the_running_task_and_nothing_else() {
     });
     assert!(read.text.contains("kept"));
     assert_eq!(installation.server_pid(), Some(server));
+}
+
+#[test]
+fn killing_prepared_interpreters_costs_nothing() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    // The one that ran it, and those that wait for other sessions.
+    client.tool("run_python", json!({"code": "open('kept.txt', 'w').write('kept')"})).ok();
+    let server = installation.server_pid().expect("a server runs");
+    let name = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let is_python = |pid: u32| name(pid).starts_with("python");
+    let lanes = poll_until("interpreters are prepared", SOON, || {
+        // Each has a program waiting in it.
+        let has_one = |pid: &u32| is_python(*pid) && descendants(*pid).into_iter().any(is_python);
+        let found: Vec<u32> = descendants(server).into_iter().filter(has_one).collect();
+        (found.len() > 1).then_some(found)
+    });
+    lanes.iter().for_each(|lane| signal(*lane, Signal::KILL));
+    poll_until("they are gone", SOON, || (!lanes.iter().any(|lane| is_running(*lane))).then_some(()));
+    let answer = client.tool("run_python", json!({"code": "print(open('kept.txt').read())"}));
+    assert!(answer.ok().contains("kept") && !answer.text.contains("restarted"), "{}", answer.text);
+    for _ in 0..lanes.len() {
+        let answer = installation.client().tool("run_python", json!({"code": "print('in another')"}));
+        assert!(answer.ok().contains("in another"), "{}", answer.text);
+    }
+}
+
+#[test]
+fn an_idle_kernel_ends_with_the_interpreter_that_it_was_forked_from_and_nothing_that_it_started_is_left() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    let code = "import subprocess\nchild = subprocess.Popen(['sleep', '1000'])\nx = 1";
+    client.tool("run_python", json!({"code": code, "kernel": "k"})).ok();
+    let server = installation.server_pid().expect("a server runs");
+    let name = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let sleeps = |pid: &u32| name(*pid).trim() == "sleep";
+    let has_it = |pid: &u32| name(*pid).starts_with("python") && descendants(*pid).iter().any(sleeps);
+    // From the top: the interpreter, then the kernel below it.
+    let those: Vec<u32> = descendants(server).into_iter().filter(has_it).collect();
+    let child = descendants(server).into_iter().find(sleeps).expect("the kernel has a child");
+    assert_eq!(those.len(), 2);
+    signal(those[0], Signal::KILL);
+    poll_until("the kernel ends", SOON, || (!is_running(those[1])).then_some(()));
+    let answer = client.tool("run_python", json!({"code": "print('x' in globals())", "kernel": "k"}));
+    assert!(answer.ok().contains("its processes were killed") && answer.text.contains("False"), "{}", answer.text);
+    assert!(!is_running(child));
 }
 
 #[test]

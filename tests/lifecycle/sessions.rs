@@ -152,7 +152,7 @@ fn where_isolation_is_not_to_be_had_nothing_runs_and_the_remedy_is_named() {
     let doctor = without_user_namespaces(&installation, &["doctor"]).output().expect("unshare starts");
     assert_eq!(doctor.status.code(), Some(1));
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    assert!(said.contains("PROBLEM") && said.matches("max_user_namespaces").count() == 1, "{said}");
+    assert!(said.contains("PROBLEM") && said.matches("-> raise `user.max_user_namespaces`").count() == 7, "{said}");
 }
 
 #[test]
@@ -170,4 +170,45 @@ fn sessions_and_their_files_outlive_a_damaged_store() {
     let mut second = installation.client();
     assert!(second.tool("fs_read", json!({"session_id": session, "path": "x"})).ok().contains("kept"));
     assert_eq!(second.tool("session_info", json!({"session_id": session})).structured["name"], "kept");
+}
+
+/// Makes a session under a key of which the server may be killed meanwhile; its handle, if that was told.
+fn create_unless_gone(client: &mut Client, key: &str) -> Option<serde_json::Value> {
+    let made = client.tool_unless_gone("session_create", json!({"name": key, "idempotency_key": key}))?;
+    Some(made.structured["session_id"].clone()).filter(|id| id.is_string())
+}
+
+#[test]
+fn a_session_that_is_asked_for_again_after_its_server_was_killed_is_made_once() {
+    let installation = Installation::new();
+    let (mut told, mut lost) = (0, 0);
+    for round in 0..16_u64 {
+        let key = format!("k{round}");
+        let mut client = installation.silent_client::<&str>([]);
+        let greeting = json!({"name": "e2e", "version": "1"});
+        let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": greeting});
+        client.request_unless_gone("initialize", hello).expect("nothing was killed yet");
+        let answered = std::thread::scope(|scope| {
+            let asking = scope.spawn(|| create_unless_gone(&mut client, &key));
+            // Making a session takes some ten milliseconds.
+            std::thread::park_timeout(Duration::from_micros(700 * round));
+            installation.kill_server();
+            asking.join().expect("no panic")
+        });
+        let mut again = installation.client();
+        let made = again.tool("session_create", json!({"name": key, "idempotency_key": key}));
+        let made = made.structured["session_id"].as_str().map(str::to_owned).expect("a session");
+        match answered {
+            Some(first) => assert_eq!((first, told += 1).0, made.as_str(), "{key}"),
+            None => lost += 1,
+        }
+        let text = again.tool("run_shell", json!({"session_id": made, "command": "echo it works"}));
+        assert!(text.ok().contains("it works"), "{key}: {}", text.text);
+        let listed = again.tool("session_list", json!({})).structured;
+        let open = listed["sessions"].as_array().expect("sessions").iter();
+        let named: Vec<_> = open.filter(|s| s["name"] == key.as_str() && s["state"] != "closing").collect();
+        assert_eq!(named.len(), 1, "{key}: {named:?}");
+        again.tool("session_close", json!({"session_id": made})).ok();
+    }
+    assert!(lost > 0, "some answers were lost: {told} were told, {lost} were lost");
 }

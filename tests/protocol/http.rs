@@ -2,10 +2,9 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use e2e::Installation;
+use e2e::{Installation, all_passes, suite};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -52,31 +51,14 @@ impl Drop for Server {
     }
 }
 
-/// Runs one of the suites of an independent client, and wants all of it to pass.
-fn suite(name: &str) {
-    let installation = Installation::new();
-    let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("protocol").join(name);
-    let python = std::env::var("CODEGEN_TEST_PYTHON").expect("`make test` names a Python with `mcp` and `pytest`");
-    let output = Command::new(python)
-        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-        .arg(suite)
-        .env("COORDINATOR", installation.binary())
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .output()
-        .expect("Python starts");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains(" passed") && !said.contains("skipped"), "{said}");
-}
-
 #[test]
 fn the_flows_work_through_an_independent_client_over_http() {
-    suite("test_http.py");
+    all_passes(&mut suite(&Installation::new(), "protocol/test_http.py"));
 }
 
 #[test]
 fn an_independent_client_finds_the_issuer_and_gets_in_with_its_token() {
-    suite("test_oauth.py");
+    all_passes(&mut suite(&Installation::new(), "protocol/test_oauth.py"));
 }
 
 #[test]

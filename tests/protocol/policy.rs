@@ -1,9 +1,8 @@
 //! The policy through an independent client and the operator's commands.
 
 use std::path::Path;
-use std::process::Command;
 
-use e2e::Installation;
+use e2e::{Installation, all_passes, suite};
 use serde_json::{Value, json};
 
 /// The README's example of a policy.
@@ -24,19 +23,7 @@ fn with_policy(text: &str) -> (Installation, String) {
 
 #[test]
 fn calls_are_approved_and_declined_through_an_independent_client_and_the_operator_s_command() {
-    let installation = Installation::new();
-    let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("protocol/test_policy.py");
-    let python = std::env::var("CODEGEN_TEST_PYTHON").expect("`make test` names a Python with `mcp` and `pytest`");
-    let output = Command::new(python)
-        .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
-        .arg(suite)
-        .env("COORDINATOR", installation.binary())
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .output()
-        .expect("Python starts");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains(" passed") && !said.contains("skipped"), "{said}");
+    all_passes(&mut suite(&Installation::new(), "protocol/test_policy.py"));
 }
 
 #[test]

@@ -107,6 +107,8 @@ fn its_flags_and_commands_are_in_help() {
         help(&["tokens", "create", "--help"]),
         help(&["workers", "--help"]),
         help(&["workers", "drain", "--help"]),
+        help(&["secrets", "--help"]),
+        help(&["secrets", "set", "--help"]),
         help(&["sessions", "--help"]),
         help(&["sessions", "ls", "--help"]),
         help(&["tasks", "--help"]),

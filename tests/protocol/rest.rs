@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use e2e::Installation;
+use e2e::{Installation, python};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -69,10 +69,9 @@ fn token(installation: &Installation) -> String {
 fn schemathesis(server: &Server, parameters: &str, arguments: &[&str]) -> (u64, u64) {
     let config: PathBuf = server.installation.outside().join("schemathesis.toml");
     std::fs::write(&config, parameters).expect("a file");
-    let python = std::env::var("CODEGEN_TEST_PYTHON").expect("`make test` names a Python with `schemathesis`");
     let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,\
                   response_headers_conformance";
-    let output = Command::new(python)
+    let output = Command::new(python())
         .args(["-m", "schemathesis.cli", "--config-file"])
         .arg(&config)
         .args(["run", &format!("{}/api/openapi.json", server.url)])
@@ -150,9 +149,8 @@ fn an_archive_has_nothing_but_what_is_in_the_workspace_and_leads_there() {
     let at = format!("/api/v1/sessions/{session}/archive");
     let file = server.installation.outside().join("a.tar");
     std::fs::write(&file, server.curl(&at, &[])).expect("a file");
-    let python = std::env::var("CODEGEN_TEST_PYTHON").expect("`make test` names a Python");
     let tar = std::fs::File::open(&file).expect("the file");
-    let unpacked = Command::new(python).args(["-c", UNPACK]).stdin(tar).output().expect("Python starts");
+    let unpacked = Command::new(python()).args(["-c", UNPACK]).stdin(tar).output().expect("Python starts");
     let unpacked: Value = serde_json::from_slice(&unpacked.stdout).unwrap_or_else(|_| panic!("{unpacked:?}"));
     let wanted = json!({
         "d": "dir", "d/e": "dir", "d/e/é漢.txt": 4, "n".repeat(200): 4, "a\nb": 4, "big": 5_120_000, "loop": ".",

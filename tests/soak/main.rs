@@ -1,5 +1,5 @@
 //! The soak, shortened: what works on the server for twenty seconds over every transport leaves nothing behind.
-//! `make soak` runs the same for ten minutes and looks at memory more closely.
+//! `make soak` runs the same for half an hour and looks at memory more closely.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

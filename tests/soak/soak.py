@@ -3,7 +3,8 @@
 
     soak.py BINARY SECONDS
 
-Clients of each kind come, work and go, with calls cancelled, connections dropped and interpreters killed. What is held in
+Clients of each kind come, work and go, with calls cancelled, connections dropped and interpreters killed; beside them others
+use up what they may, send what is no message, and read no answer. What is held in
 the last third of the time, after a warm-up, is compared with the first; and at the end, with everybody gone, no session,
 no task and no process of one may be left. Exits with 1 when something grows or was answered wrongly.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
 
 import actors
+import hostile
 import processes
 import watch
 import wire
@@ -28,6 +30,8 @@ WARM_UP_SHARE, WARM_UP_SECONDS_MAX = 0.25, 120
 SAMPLES = 60
 SHORT_SECONDS = 120
 END_SECONDS = 45
+# Those of default sessions of fronts that were killed, and of spares that were prepared since.
+PROCESSES_MORE = 24
 SETTINGS = {
     "GRPC_PORT": "0",
     "MAX_SESSIONS": "64",
@@ -82,6 +86,7 @@ class Server:
             "requests": lambda: actors.over_http(wire.Requests, self.address),
             "sse": lambda: actors.over_http(wire.Stream, self.address),
         }
+        plays |= hostile.plays(self.address)
         if self.has("/api/openapi.json"):
             plays["rest"] = lambda: actors.over_rest(self.address)
         return plays
@@ -126,6 +131,12 @@ def settled(server, before):
             grown = now["server", key] - before["server", key]
             if grown > most:
                 wrong.append(f"the server holds {grown} more {key} than before")
+        forking = now["hostile", "processes that fork on"]
+        if forking:
+            wrong.append(f"{forking} processes still fork")
+        more = now["all", "processes"] - before["all", "processes"]
+        if more > PROCESSES_MORE:
+            wrong.append(f"{more} more processes run than before")
         if not wrong or time.monotonic() > deadline:
             return wrong
         time.sleep(0.2)

@@ -88,9 +88,13 @@ class Sessions:
             raise Refused(f"{method} was answered with {answer.status}")
 
     def tool(self, name, **arguments):
+        return result_of(self.answer(name, arguments))
+
+    def answer(self, name, arguments):
+        """What a call is answered with, whatever it is."""
         message = self.message("tools/call", {"name": name, "arguments": arguments})
         answer, body = self.http.exchange("POST", "/mcp", message, self.headers)
-        return result_of(answer_in(body, answer.headers["content-type"]))
+        return answer_in(body, answer.headers["content-type"])
 
     def abandon(self, name, **arguments):
         """A call whose connection is lost, and that is cancelled afterwards, since that alone ends it in this era."""
@@ -124,9 +128,13 @@ class Requests:
         return {"jsonrpc": "2.0", "id": self.last, "method": "tools/call", "params": params}, headers
 
     def tool(self, name, **arguments):
+        return result_of(self.answer(name, arguments))
+
+    def answer(self, name, arguments):
+        """What a call is answered with, whatever it is."""
         message, headers = self.call(name, arguments)
         answer, body = self.http.exchange("POST", "/mcp", message, headers)
-        return result_of(answer_in(body, answer.headers["content-type"]))
+        return answer_in(body, answer.headers["content-type"])
 
     def abandon(self, name, **arguments):
         """A call whose connection is lost, which cancels it."""

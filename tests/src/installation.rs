@@ -20,12 +20,40 @@ pub enum User {
     Myself,
     /// As user id 1000; the tests must run as root.
     Uid1000,
+    /// As root in what is like an engine's default container with four capabilities, where isolation is portable.
+    Portable,
+    /// As user id 1000 in what is like an engine's default container, where isolation is reduced; an ordinary user who
+    /// runs the tests stands for it.
+    Reduced,
 }
 
 impl User {
     /// Every user as whom this test run can start the product.
     pub fn all() -> Vec<Self> {
         if rustix::process::geteuid().is_root() { vec![Self::Myself, Self::Uid1000] } else { vec![Self::Myself] }
+    }
+
+    /// Every user as whom this test run can start the product so that isolation is below full.
+    pub fn below_full() -> Vec<Self> {
+        if rustix::process::geteuid().is_root() { vec![Self::Portable, Self::Reduced] } else { vec![Self::Reduced] }
+    }
+
+    /// The level of isolation that this user's sessions have.
+    pub fn level(self) -> &'static str {
+        match self {
+            Self::Myself | Self::Uid1000 => "full",
+            Self::Portable => "portable",
+            Self::Reduced => "reduced",
+        }
+    }
+
+    /// Whether the product is started under user id 1000 by root.
+    fn is_another(self) -> bool {
+        match self {
+            Self::Uid1000 => true,
+            Self::Reduced => rustix::process::geteuid().is_root(),
+            Self::Myself | Self::Portable => false,
+        }
     }
 }
 
@@ -51,9 +79,12 @@ impl Installation {
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
         let installation = Self { root, user };
         link_or_copy(&built_binary(), &installation.binary());
+        if user.level() != "full" {
+            link_or_copy(&built_binary().with_file_name("confined"), &installation.confined());
+        }
         fs::create_dir(installation.state_dir()).expect("a state directory");
         fs::set_permissions(installation.state_dir(), fs::Permissions::from_mode(0o700)).expect("permissions");
-        if user == User::Uid1000 {
+        if user.is_another() {
             std::os::unix::fs::chown(installation.state_dir(), Some(1000), Some(1000)).expect("chown");
         }
         installation
@@ -62,6 +93,11 @@ impl Installation {
     /// The binary of this installation.
     pub fn binary(&self) -> PathBuf {
         self.root.path().join("coordinator")
+    }
+
+    /// What confines the product where isolation is to be below full.
+    fn confined(&self) -> PathBuf {
+        self.root.path().join("confined")
     }
 
     /// A directory beside the state directory, outside every workspace.
@@ -74,15 +110,43 @@ impl Installation {
         self.root.path().join("state")
     }
 
-    /// A command that runs the binary as this installation's user, with a small environment.
+    /// A command that runs the binary with the state directory, as this installation's user, with a small environment.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(self.binary());
+        let mut command = self.bare_command(["--state-dir"]);
+        command.arg(self.state_dir()).args(arguments);
+        command
+    }
+
+    /// The same with these arguments alone.
+    pub fn bare_command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let below_full = matches!(self.user, User::Portable | User::Reduced);
+        let mut command = Command::new(if below_full { self.confined() } else { self.binary() });
         command.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default()).env("HOME", self.root.path());
-        command.arg("--state-dir").arg(self.state_dir()).args(arguments);
-        if self.user == User::Uid1000 {
-            command.env("PATH", "/usr/local/bin:/usr/bin:/bin").uid(1000).gid(1000);
+        if below_full {
+            command.arg(self.binary()).env("ISOLATION_MINIMUM", self.user.level());
+        }
+        command.args(arguments);
+        if below_full || self.user.is_another() {
+            command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        }
+        if self.user.is_another() {
+            command.uid(1000).gid(1000);
         }
         command
+    }
+
+    /// Runs a program of the system's Python as the product would run, with what is taken from it below level full.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn python_as_product(&self, code: &str) -> Output {
+        let below_full = matches!(self.user, User::Portable | User::Reduced);
+        let mut command = Command::new(if below_full { self.confined() } else { "/usr/bin/env".into() });
+        command.args(["/usr/bin/python3", "-I", "-c", code]);
+        if self.user.is_another() {
+            command.uid(1000).gid(1000);
+        }
+        command.output().expect("python3 of the system")
     }
 
     /// Runs one of the operator's commands to its end.

@@ -9,6 +9,7 @@ mod fleet;
 mod index;
 mod installation;
 mod processes;
+mod python;
 mod wheel;
 
 pub use certificates::Authority;
@@ -17,4 +18,5 @@ pub use fleet::{Fleet, Launched};
 pub use index::Index;
 pub use installation::{Installation, User, signal};
 pub use processes::{descendants, is_running, poll_until, processes_of};
+pub use python::{all_passes, python, suite};
 pub use wheel::wheel;

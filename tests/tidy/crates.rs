@@ -24,6 +24,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &["codegen-types", "codegen-proto", "codegen-audit", "coordinator-core", "sandbox", "worker", "coordinator"],
     ),
     ("bench-peers", &["codegen-types", "codegen-proto", "codegen-audit", "coordinator-core", "coordinator"]),
+    (
+        "codegen-fuzz-targets",
+        &["codegen-types", "codegen-proto", "codegen-audit", "coordinator-core", "sandbox", "coordinator"],
+    ),
     ("conformance", &["codegen-audit", "coordinator"]),
     ("virtual", &[]),
 ];

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::ground::{Call, Ground, Told, Truth, output_of};
+use crate::settled::says_that_its_output_is_lost;
 
 /// Sessions that are used at once.
 const SESSIONS_MAX: usize = 8;
@@ -140,6 +141,8 @@ async fn run(ground: &Ground, sessions: &Sessions, number: u64, call: &Call) {
 
 fn told(outcome: &TaskOutcome) -> Told {
     match &outcome.result {
+        // It has run, and nothing else is known.
+        Ok(completed) if says_that_its_output_is_lost(completed) => Told::Failed(ErrorCode::TaskOutcomeUnknown),
         Ok(completed) => Told::Result(completed.stdout.head.clone()),
         Err(failure) => Told::Failed(failure.code),
     }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use codegen_types::{
-    ErrorCode, EventBody, Failure, Incarnation, IsolationLevel, Lease, Limits, Runtime, SessionId, WorkerId,
-};
-use coordinator::workers::{DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, Workers};
+use codegen_proto::OpenSession;
+use codegen_types::{ErrorCode, EventBody, Failure, Incarnation, Lease, Runtime, SessionId, WorkerId};
+use coordinator::workers::{Closed, DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, Workers};
 use coordinator_core::placement::Requirements;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
@@ -53,11 +52,12 @@ impl Reservation for Hollow {
 
 impl Flawed {
     /// Opens the session on some other worker, too.
-    async fn open_elsewhere(&self, session: SessionId, lease: &Lease, limits: Limits, minimum: IsolationLevel) {
-        let other = self.workers.snapshot().into_iter().find(|other| other.id != lease.worker && other.link_up);
+    async fn open_elsewhere(&self, open: OpenSession) {
+        let holder = &open.lease.worker;
+        let other = self.workers.snapshot().into_iter().find(|other| other.id != *holder && other.link_up);
         if let Some(other) = other {
-            let lease = Lease { worker: other.id, incarnation: other.incarnation, epoch: lease.epoch };
-            let _opened = self.workers.open(session, lease, limits, minimum).await;
+            let lease = Lease { worker: other.id, incarnation: other.incarnation, epoch: open.lease.epoch };
+            let _opened = self.workers.open(OpenSession { lease, ..open }).await;
         }
     }
 }
@@ -84,22 +84,21 @@ impl Fleet for Flawed {
         self.workers.runtimes(worker)
     }
 
-    fn open(
-        &self,
-        session: SessionId,
-        lease: Lease,
-        limits: Limits,
-        isolation_minimum: IsolationLevel,
-    ) -> BoxFuture<'_, Result<Opened, Failure>> {
+    fn open(&self, open: OpenSession) -> BoxFuture<'_, Result<Opened, Failure>> {
         Box::pin(async move {
             if self.flaw == Some(Flaw::OpensTwice) {
-                self.open_elsewhere(session, &lease, limits, isolation_minimum).await;
+                self.open_elsewhere(open.clone()).await;
             }
-            self.workers.open(session, lease, limits, isolation_minimum).await
+            self.workers.open(open).await
         })
     }
 
-    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<u64, Failure>> {
+    fn close(
+        &self,
+        session: SessionId,
+        lease: Lease,
+        delete_workspace: bool,
+    ) -> BoxFuture<'_, Result<Closed, Failure>> {
         self.workers.close(session, lease, delete_workspace)
     }
 

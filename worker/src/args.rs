@@ -3,19 +3,23 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser};
+use clap::{Args as ClapArgs, Parser, Subcommand};
 
 /// A worker of CodeGen-MCP: runs the code of sessions in sandboxes.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(
     name = "worker",
     version,
+    args_conflicts_with_subcommands = true,
     after_help = "With --coordinator it joins a coordinator on another host and serves it until SIGTERM, which lets running \
         tasks end first; a second SIGTERM ends them. A coordinator starts its embedded worker by itself.\n\n\
         pip is told of package indexes by PACKAGE_INDEXES, PACKAGE_HOSTS, PIP_INDEX_URL, HTTPS_PROXY, HTTP_PROXY, NO_PROXY \
         and PIP_CERT. No variable of this process reaches a sandbox."
 )]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     #[command(flatten)]
     pub remote: RemoteArgs,
 
@@ -41,6 +45,17 @@ pub(crate) struct Args {
     pub search_path: Option<OsString>,
 }
 
+/// What it can be asked to do instead of serving.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub(crate) enum Command {
+    /// Say how sessions would be isolated here, layer by layer, as `coordinator doctor` does, and with what programs run
+    Doctor {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 /// How a worker joins a coordinator on another host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, ClapArgs)]
 pub(crate) struct RemoteArgs {
@@ -60,6 +75,10 @@ pub(crate) struct RemoteArgs {
     /// How many sessions may be open at once [default: 64] [env: MAX_SESSIONS]
     #[arg(long, value_name = "COUNT")]
     pub max_sessions: Option<String>,
+
+    /// How many of them where isolation is reduced, so that they share one user id [default: 1] [env: REDUCED_SESSIONS]
+    #[arg(long, value_name = "COUNT")]
+    pub reduced_sessions: Option<String>,
 
     /// Where workspaces are kept [default: $XDG_STATE_HOME/codegen-mcp/worker or ~/.local/state/codegen-mcp/worker]
     /// [env: BASE_WORKSPACE]

@@ -9,12 +9,14 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod egress;
 mod executor;
 mod files;
 mod host;
 mod lineage;
 mod link;
 mod packages;
+mod passage;
 mod probe;
 mod process;
 mod remote;
@@ -25,11 +27,13 @@ mod session;
 pub mod simulated;
 mod start;
 mod tasks;
+mod upstream;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use codegen_types::IsolationLevel;
 use process::Life;
 
 pub use link::InvalidAddress;
@@ -51,6 +55,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let ended = match args {
         args::Args { render: Some(mime), .. } => return drawn(render::run(&mime)),
+        args::Args { command: Some(args::Command::Doctor { json }), .. } => return doctor(probe::doctor(json)),
         args::Args { probe: true, search_path, .. } => probe::run(search_path),
         args::Args { embedded: true, .. } => process::run(Life::UntilStdinEnds),
         args::Args { joined: true, .. } => process::run(Life::UntilSignal),
@@ -58,6 +63,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The end of a look at this machine: a failure where no session could be run.
+fn doctor(ended: anyhow::Result<IsolationLevel>) -> ExitCode {
+    match ended {
+        Ok(level) if level > IsolationLevel::None => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("worker: {error:#}");
             ExitCode::FAILURE

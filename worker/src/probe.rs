@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use anyhow::Context;
-use codegen_types::{IsolationReport, Runtime};
+use codegen_types::{IsolationLevel, IsolationReport, Runtime};
 use sandbox::{Backend, ProcessBackend, launcher};
 use serde::{Deserialize, Serialize};
 
@@ -22,15 +22,44 @@ pub struct Probe {
 
 /// Probes, prints and ends.
 pub(crate) fn run(search_path: Option<OsString>) -> anyhow::Result<()> {
+    print_json(&probe(search_path)?)
+}
+
+/// Says to the operator what was found, and gives the level.
+pub(crate) fn doctor(json: bool) -> anyhow::Result<IsolationLevel> {
+    let found = probe(std::env::var_os("PATH"))?;
+    let level = found.isolation.level;
+    if json {
+        print_json(&found)?;
+        return Ok(level);
+    }
+    let mut text = format!("worker {}\n\n{}\n", env!("CARGO_PKG_VERSION"), found.isolation.matrix());
+    for Runtime { name, version, path } in &found.runtimes {
+        text.push_str(&format!("  {name} {version} at {path}\n"));
+    }
+    let verdict = match level {
+        IsolationLevel::Full => "Sessions can run.".to_owned(),
+        IsolationLevel::None => "No session can run here.".to_owned(),
+        level => format!("Sessions can run where the operator permits less: ISOLATION_MINIMUM={level}."),
+    };
+    text.push_str(&format!("\n{verdict}\n"));
+    Ok(std::io::stdout().lock().write_all(text.as_bytes()).map(|()| level)?)
+}
+
+fn print_json(found: &Probe) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut stdout, found)?;
+    Ok(writeln!(stdout)?)
+}
+
+fn probe(search_path: Option<OsString>) -> anyhow::Result<Probe> {
     let socket = launcher::fork().context("the launcher cannot be started")?;
     let search_path = search_path.unwrap_or_else(|| SYSTEM_PATH.into());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let probe = runtime.block_on(async {
+    runtime.block_on(async {
         let backend = ProcessBackend::start(socket).await.context("no sandbox can be made")?;
-        let runtimes = Runtimes::find(&search_path).await;
-        anyhow::Ok(Probe { isolation: backend.report().clone(), runtimes: runtimes.listed() })
-    })?;
-    let mut stdout = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut stdout, &probe)?;
-    Ok(writeln!(stdout)?)
+        let level = backend.report().level;
+        let runtimes = Runtimes::find(&search_path).await.for_sessions_at(level, &search_path).await;
+        Ok(Probe { isolation: backend.report().clone(), runtimes: runtimes.listed() })
+    })
 }

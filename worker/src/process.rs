@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use codegen_proto::Secret;
-use codegen_types::Incarnation;
+use codegen_types::{Incarnation, IsolationLevel};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use sandbox::files::WorkspaceBase;
 use sandbox::{Backend, ProcessBackend, launcher};
@@ -18,12 +18,14 @@ use tokio_util::sync::CancellationToken;
 use crate::host::Host;
 use crate::lineage::Lineage;
 use crate::link::{Address, Door, Membership, Network, Proof, Route};
+use crate::passage;
 use crate::runtimes::Runtimes;
 use crate::runtimes::find::SYSTEM_PATH;
 use crate::service::{Identity, Service};
 use crate::session::{Owners, Pool, PoolOptions};
 use crate::start::{AdvertiseStart, RemoteStart, StartMessage, TlsStart};
 use crate::tasks::Tasks;
+use crate::upstream::WayOut;
 
 /// How long running tasks of the embedded worker may go on after SIGTERM.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -85,22 +87,33 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage, life: Li
     let search_path = start.search_path.unwrap_or_else(|| SYSTEM_PATH.to_owned());
     let (backend, runtimes) = tokio::join!(ProcessBackend::start(launcher), Runtimes::find(search_path.as_ref()));
     let backend = backend.context("no sandbox can be made")?;
+    let level = backend.report().level;
+    let runtimes = runtimes.for_sessions_at(level, search_path.as_ref()).await;
+    let way_out = WayOut::from(&start.packages);
     let runtimes = runtimes.with_packages(start.packages, search_path.as_ref(), &start.base_workspace);
     let (isolation, listed) = (backend.report().clone(), runtimes.listed());
     tracing::info!(level = %isolation.level, runtimes = ?listed, "probed");
     let backend: Arc<dyn Backend> = Arc::new(backend);
     let tasks = Arc::new(Tasks::default());
     let base = WorkspaceBase::open(&start.base_workspace).context("`base_workspace` in the start message")?;
+    let passed = level == IsolationLevel::Portable && start.isolation_minimum <= level;
+    passage::arrange(&base, &start.closed_above, passed).context("the way to the workspaces cannot be arranged")?;
+    let sessions_max = match level {
+        IsolationLevel::Reduced => start.sessions_max.min(start.reduced_sessions),
+        IsolationLevel::None | IsolationLevel::Portable | IsolationLevel::Full => start.sessions_max,
+    };
     let pool = Pool::new(PoolOptions {
         owners: Owners::of(&base).context("no user ids for sessions can be reserved")?,
         base,
         backend: Arc::clone(&backend),
         runtimes,
         tasks: tasks.clone(),
-        sessions_max: start.sessions_max,
+        way_out,
+        sessions_max,
         isolation_minimum: start.isolation_minimum,
-        // Where no session is opened, no sandbox is made for one.
-        spare_limits: start.spare_limits.filter(|_| backend.report().level >= start.isolation_minimum),
+        // Where no session is opened, no sandbox is made for one; nor where a workspace's name is a path inside, since a
+        // spare's changes when a session gets it.
+        spare_limits: start.spare_limits.filter(|_| level == IsolationLevel::Full),
     });
     let identity = Identity { worker: start.worker_id, incarnation: Incarnation::mint() };
     // A worker that its coordinator starts is known by its token.
@@ -115,7 +128,7 @@ async fn serve(launcher: launcher::LauncherSocket, start: StartMessage, life: Li
         labels,
         isolation,
         runtimes: listed,
-        sessions_max: start.sessions_max,
+        sessions_max,
         host: Host::new(start.base_workspace),
         lineage,
         service: service.clone(),

@@ -78,6 +78,7 @@ impl Simulated {
             backend: ground.backend,
             runtimes,
             tasks: Arc::clone(&tasks),
+            way_out: crate::upstream::WayOut::default(),
             sessions_max: ground.sessions_max,
             isolation_minimum: isolation.level,
             spare_limits: None,

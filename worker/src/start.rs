@@ -25,10 +25,16 @@ pub struct StartMessage {
     pub worker_id: WorkerId,
     /// The directory that holds one workspace for each session.
     pub base_workspace: PathBuf,
+    /// Directories above it, closed to everybody else but where sessions with user ids of their own must pass them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed_above: Vec<PathBuf>,
     /// How many sessions may be open at once.
     pub sessions_max: u32,
     /// Sessions are refused when less than this isolation is to be had.
     pub isolation_minimum: IsolationLevel,
+    /// How many of them where sessions share the worker's user id, which is so at level reduced.
+    #[serde(default = "one")]
+    pub reduced_sessions: u32,
     /// What is logged to standard error: `error`, `warn`, `info`, `debug`, `trace`.
     pub log_level: String,
     /// Directories to search for interpreters, separated by colons; the system's own when absent.
@@ -43,6 +49,10 @@ pub struct StartMessage {
     /// How it joins a coordinator on another host; absent in the embedded worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteStart>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// What only a remote worker is told.

@@ -3,6 +3,16 @@
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod cuts;
+#[cfg(test)]
+mod exhaustive;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod forger;
+#[cfg(test)]
+mod generated;
+#[cfg(test)]
 mod independent;
 #[cfg(test)]
 mod reading;

@@ -9,6 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 /// A directory with the files of a log.
+#[derive(Debug)]
 pub struct Stored {
     dir: TempDir,
     files: Vec<(PathBuf, Vec<u8>)>,
@@ -19,11 +20,42 @@ impl Stored {
     pub fn copy_of(source: &Path) -> Self {
         let mut files = Vec::new();
         collect(source, Path::new(""), &mut files);
+        files.sort();
         // In memory where that is possible: some tests put a log back a thousand times.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let stored = Self { dir, files };
         stored.restore();
         stored
+    }
+
+    /// No log at all.
+    pub fn empty() -> Self {
+        Self::copy_of(tempfile::tempdir().unwrap().path())
+    }
+
+    /// Takes the last record's end away, as a crash in the middle of a write does.
+    pub fn tear(&mut self) {
+        let (name, mut contents) = self.segments().pop().unwrap();
+        contents.truncate(contents.len() - 7);
+        let last = self.files.iter_mut().find(|(path, _)| *path == name).unwrap();
+        last.1 = contents;
+        self.restore();
+    }
+
+    /// All records that are whole, without their newlines.
+    pub fn whole_lines(&self) -> Vec<Vec<u8>> {
+        let contents: Vec<u8> = self.segments().into_iter().flat_map(|(_, contents)| contents).collect();
+        let lines = contents.split_inclusive(|byte| *byte == b'\n');
+        lines.filter_map(|line| line.strip_suffix(b"\n")).map(<[u8]>::to_vec).collect()
+    }
+
+    /// Puts the same files into a directory that is made.
+    pub fn copy_to(&self, dir: &Path) {
+        for (path, contents) in &self.files {
+            let path = dir.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, contents).unwrap();
+        }
     }
 
     pub fn dir(&self) -> &Path {
@@ -36,11 +68,7 @@ impl Stored {
             let path = entry.unwrap().path();
             if path.is_dir() { std::fs::remove_dir_all(path).unwrap() } else { std::fs::remove_file(path).unwrap() }
         }
-        for (path, contents) in &self.files {
-            let path = self.dir().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, contents).unwrap();
-        }
+        self.copy_to(self.dir());
     }
 
     /// The segments, oldest first: name and contents without padding.
@@ -59,13 +87,25 @@ impl Stored {
     }
 }
 
+/// What is in them counts, not where they are.
+impl PartialEq for Stored {
+    fn eq(&self, other: &Self) -> bool {
+        self.files == other.files
+    }
+}
+
 fn collect(root: &Path, below: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
     for entry in std::fs::read_dir(root.join(below)).unwrap() {
         let path = below.join(entry.unwrap().file_name());
         if root.join(&path).is_dir() {
             collect(root, &path, files);
         } else {
-            files.push((path.clone(), std::fs::read(root.join(&path)).unwrap()));
+            match std::fs::read(root.join(&path)) {
+                Ok(contents) => files.push((path, contents)),
+                // A writer takes its old checkpoints away.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => panic!("{path:?}: {error}"),
+            }
         }
     }
 }

@@ -81,6 +81,33 @@ async fn segments_rotate_and_each_begins_with_the_last_ones_hash() {
     assert_eq!(from_the_middle, (17..=32).collect::<Vec<u64>>());
 }
 
+/// What is in the way of the next segment, as a full disk or a spent table of files would be.
+#[tokio::test]
+async fn a_segment_that_cannot_be_made_fails_closed_and_the_log_recovers_when_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let (audit, _) = stored::open(dir.path(), 1_500).await;
+    let obstacles: Vec<_> = (2..20).map(|n| dir.path().join(format!("segment-{n:020}.jsonl"))).collect();
+    obstacles.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+    let mut acknowledged = 0;
+    let refused = loop {
+        match audit.append(stored::attempt(acknowledged)).await {
+            Ok(_) => acknowledged += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert!(acknowledged > 0 && matches!(refused, AuditUnavailable::Failing(_)), "{acknowledged} {refused}");
+    obstacles.iter().for_each(|path| std::fs::remove_dir(path).unwrap());
+    let mut health = audit.health();
+    let writable = health.wait_for(|health| *health == codegen_audit::Health::Writable);
+    tokio::time::timeout(Duration::from_secs(20), writable).await.expect("it recovers").unwrap();
+    audit.append(stored::attempt(99)).await.unwrap();
+    audit.close().await;
+    let kept: Vec<u64> = stored::all(dir.path()).iter().filter_map(|record| record.bytes).collect();
+    let attempts: Vec<u64> = (0..acknowledged).chain([99]).collect();
+    assert_eq!(kept, attempts);
+    assert_eq!(verify(dir.path(), None).verdict, Verdict::Whole);
+}
+
 fn records_from(dir: &Path, from: u64) -> Vec<u64> {
     records(dir, Some(LogSeq(from))).map(|record| record.unwrap().seq.0).collect()
 }
@@ -107,7 +134,7 @@ async fn a_second_writer_is_refused_until_the_first_lets_go() {
     let dir = tempfile::tempdir().unwrap();
     let (audit, _) = stored::open(dir.path(), 1 << 20).await;
     let error = Audit::open(Options::new(dir.path())).await.err().unwrap();
-    assert!(matches!(error, OpenError::Locked), "{error}");
+    assert!(matches!(error, OpenError::Locked { .. }), "{error}");
     audit.close().await;
     assert_eq!(audit.append(stored::attempt(1)).await, Err(AuditUnavailable::Closed));
     assert!(matches!(*audit.health().borrow(), codegen_audit::Health::Unavailable { .. }), "closed for good");

@@ -5,6 +5,7 @@
 //!
 //! *Invariant*: functions of (state, input, now) that return data. No tokio, no clock, no I/O, no locks.
 
+pub mod egress;
 pub mod idempotency;
 pub mod network;
 pub mod placement;

@@ -4,8 +4,10 @@
 //! coordinator knock on doors that only it can reach.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
+
+use codegen_types::address::is_off_limits;
 
 /// A range of addresses, as `10.0.0.0/8` or `fd00:1::/64`; without `/` one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,30 +32,7 @@ impl Network {
 
 /// Whether an address may be dialled: it lies in one of the operator's ranges, and is none that never is a worker's.
 pub fn may_dial(allowed: &[Network], address: IpAddr) -> bool {
-    !is_never_a_workers(address.to_canonical()) && allowed.iter().any(|network| network.contains(address))
-}
-
-/// Addresses of no host, of many, and of the link, where clouds keep the secrets of a machine.
-fn is_never_a_workers(address: IpAddr) -> bool {
-    /// Where one cloud has the same service for IPv6.
-    const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-    match address {
-        IpAddr::V4(address) => {
-            let [first, ..] = address.octets();
-            address.is_link_local()
-                || address.is_multicast()
-                || address == Ipv4Addr::BROADCAST
-                || first == 0
-                || first >= 240
-        }
-        IpAddr::V6(address) => {
-            // What is translated to IPv4 elsewhere (`::a.b.c.d`, NAT64, 6to4) would reach what its IPv4 form may not.
-            let segments = address.segments();
-            let translated = segments[..6] == [0x64, 0xff9b, 0, 0, 0, 0] || segments[0] == 0x2002;
-            let compatible = segments[..6] == [0; 6] && address != Ipv6Addr::LOCALHOST;
-            address.is_unicast_link_local() || address.is_multicast() || address == METADATA || translated || compatible
-        }
-    }
+    !is_off_limits(address.to_canonical()) && allowed.iter().any(|network| network.contains(address))
 }
 
 fn bits(address: IpAddr) -> (u128, u8) {

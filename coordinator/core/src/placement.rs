@@ -17,6 +17,18 @@ pub struct Requirements {
     pub runtimes: Vec<String>,
     /// Labels that the worker must carry.
     pub labels: BTreeMap<String, String>,
+    /// What the worker must be trusted with.
+    pub trust: Trust,
+}
+
+/// What a worker is trusted with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trust {
+    /// Sessions, and all that is theirs.
+    #[default]
+    Sessions,
+    /// Secrets of the operator, too.
+    Secrets,
 }
 
 /// What a worker can do, as it said when it registered.
@@ -28,6 +40,8 @@ pub struct Capabilities {
     pub runtimes: BTreeSet<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// What it is trusted with: not its own word, but by what it joined with.
+    pub trust: Trust,
 }
 
 /// How many sessions a worker can have open, and has.
@@ -95,6 +109,8 @@ pub enum Unfit {
     Runtime(String),
     /// A label is missing or has another value.
     Label(String),
+    /// It is told no secrets of the operator.
+    Untrusted,
     /// It has no free slot.
     Full,
 }
@@ -110,6 +126,7 @@ impl Unfit {
             Self::Isolation { has, wanted } => format!("isolate{verb_end} at level {has}, {wanted} is required"),
             Self::Runtime(name) => format!("{has} no runtime `{name}`"),
             Self::Label(label) => format!("lack{verb_end} the label {label}"),
+            Self::Untrusted => format!("{is} not told secrets (SECRETS_WORKERS)"),
             Self::Full => format!("{has} all slots taken"),
         }
     }
@@ -223,6 +240,9 @@ fn unfit(requirements: &Requirements, worker: &WorkerView<'_>) -> Option<Unfit> 
     if let Some((key, value)) = requirements.labels.iter().find(|(key, value)| has.labels.get(*key) != Some(value)) {
         return Some(Unfit::Label(format!("{key}={value}")));
     }
+    if has.trust < requirements.trust {
+        return Some(Unfit::Untrusted);
+    }
     (worker.slots.free() == 0).then_some(Unfit::Full)
 }
 
@@ -250,6 +270,7 @@ mod tests {
                 isolation: IsolationLevel::Full,
                 runtimes: ["python".to_owned()].into(),
                 labels: [("zone".to_owned(), "a".to_owned())].into(),
+                trust: Trust::Sessions,
             },
             slots: Slots { total, used, reserved },
         }
@@ -270,6 +291,7 @@ mod tests {
             isolation_minimum: IsolationLevel::Full,
             runtimes: vec!["python".to_owned()],
             labels: BTreeMap::new(),
+            trust: Trust::Sessions,
         }
     }
 
@@ -307,6 +329,19 @@ mod tests {
         let refused = placed(&elsewhere, &[full.clone(), full]).unwrap_err();
         assert_eq!(refused.to_string(), "no worker fits: of 2, 2 lack the label zone=b");
         assert_eq!(placed(&requirements(), &[]).unwrap_err().to_string(), "no worker has joined");
+    }
+
+    #[test]
+    fn what_gets_secrets_is_placed_on_a_worker_that_is_told_them_however_loaded() {
+        let (idle, mut trusted) = (worker("a", 100, 0, 0), worker("b", 10, 9, 0));
+        trusted.capabilities.trust = Trust::Secrets;
+        let wanted = Requirements { trust: Trust::Secrets, ..requirements() };
+        assert_eq!(placed(&wanted, &[idle.clone(), trusted.clone()]).unwrap(), "b");
+        assert_eq!(placed(&requirements(), &[idle.clone(), trusted]).unwrap(), "a");
+        let refused = placed(&wanted, std::slice::from_ref(&idle)).unwrap_err();
+        assert_eq!(refused.to_string(), "no worker fits: the only one is not told secrets (SECRETS_WORKERS)");
+        assert_eq!(refused.missing(), Missing::Capability);
+        assert_eq!(reopen(&wanted, &view(&idle)), Err(Unfit::Untrusted));
     }
 
     #[test]

@@ -139,18 +139,22 @@ impl Usage {
         Standing { quotas: *quotas, sessions, tasks, cpu_ms, bytes, renewed_ms }
     }
 
-    /// Begins a new day. A clock that was set back begins none, or whoever sets it would get the day's quota again.
+    /// Begins a new day. A clock that was set back begins none, or whoever sets it would get the day's quota again; but what
+    /// was used on a day that is not near was used today, or nobody would get anything until then.
     fn turn(&mut self, now_ms: i64) {
         let today = day_of(now_ms);
         if today > self.day {
             *self = Self { day: today, tasks: self.tasks, cpu_ms: 0, bytes: 0 };
+        } else if today < self.day.saturating_sub(1) {
+            self.day = today;
         }
     }
 }
 
-/// When the day of `now_ms` began, in milliseconds since the Unix epoch.
-pub const fn day_began_ms(now_ms: i64) -> i64 {
-    day_of(now_ms).saturating_mul(DAY_MS)
+/// When the day of `now_ms` began and when the next one does, in milliseconds since the Unix epoch.
+pub const fn day_ms(now_ms: i64) -> (i64, i64) {
+    let day = day_of(now_ms);
+    (day.saturating_mul(DAY_MS), day.saturating_add(1).saturating_mul(DAY_MS))
 }
 
 const fn day_of(ms: i64) -> i64 {
@@ -193,6 +197,17 @@ mod tests {
         usage.charge(NOON, 500, 500);
         assert_eq!(usage.standing(&quotas, 3, MIDNIGHT).cpu_ms, 1_000);
         assert!(usage.is_idle(MIDNIGHT + DAY_MS));
+    }
+
+    #[test]
+    fn a_year_that_the_clock_was_ahead_takes_no_quota_away_for_a_year_and_gives_none() {
+        let (mut usage, quotas, year) = (Usage::default(), quotas(), 365 * DAY_MS);
+        usage.charge(NOON, 400, 0);
+        usage.charge(NOON + year, 600, 0);
+        usage.charge(NOON + 1, 500, 0);
+        assert_eq!(usage.begin(&quotas, NOON + 2), Err(OverQuota::Cpu { max_ms: 1_000, until_ms: MIDNIGHT }));
+        assert_eq!(usage.begin(&quotas, MIDNIGHT), Ok(()));
+        assert_eq!(day_ms(NOON), (MIDNIGHT - DAY_MS, MIDNIGHT));
     }
 
     #[test]

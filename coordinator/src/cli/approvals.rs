@@ -9,9 +9,9 @@ use codegen_audit::for_terminal;
 use codegen_types::ApprovalId;
 use serde_json::Value;
 
-use super::{complain, print};
+use super::asked::{self, Form};
 use crate::approvals::{ApprovalView, ApprovalWhole, Rest};
-use crate::control::{self, Ask, AskError};
+use crate::control::Ask;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ApprovalsCommand {
@@ -49,11 +49,6 @@ pub(super) struct DecideArgs {
     json: bool,
 }
 
-/// What the server answered is not what was asked for.
-#[derive(Debug, thiserror::Error)]
-#[error("the answer cannot be read")]
-struct Unreadable(#[source] serde_json::Error);
-
 pub(super) fn run(command: &ApprovalsCommand, state_dir: &Path) -> ExitCode {
     let (ask, json) = match command {
         ApprovalsCommand::Ls { json } => (Ask::ApprovalsList, *json),
@@ -61,16 +56,7 @@ pub(super) fn run(command: &ApprovalsCommand, state_dir: &Path) -> ExitCode {
         ApprovalsCommand::Approve(args) => (Ask::ApprovalsApprove { id: args.id, why: args.why.clone() }, args.json),
         ApprovalsCommand::Deny(args) => (Ask::ApprovalsDeny { id: args.id, why: args.why.clone() }, args.json),
     };
-    let asked = super::roles::run_on(tokio::runtime::Builder::new_current_thread(), control::ask(state_dir, ask));
-    let answer = match asked.unwrap_or_else(|error| Err(AskError::Talk(error))) {
-        Ok(answer) => answer,
-        Err(error) => return complain(&error, 1),
-    };
-    let text = if json { Ok(format!("{answer:#}\n")) } else { as_text(command, answer) };
-    match text {
-        Ok(text) => print(&text, ExitCode::SUCCESS),
-        Err(error) => complain(&Unreadable(error), 1),
-    }
+    asked::show_value(state_dir, ask, Form::of(json), |answer| as_text(command, answer))
 }
 
 fn as_text(command: &ApprovalsCommand, answer: Value) -> Result<String, serde_json::Error> {

@@ -52,9 +52,19 @@ pub(super) fn show<T: DeserializeOwned>(
     form: Form,
     text: impl FnOnce(T) -> String,
 ) -> ExitCode {
+    show_value(state_dir, question, form, |answer| serde_json::from_value(answer).map(text))
+}
+
+/// The same where what is answered depends on what was asked.
+pub(super) fn show_value(
+    state_dir: &Path,
+    question: Ask,
+    form: Form,
+    text: impl FnOnce(Value) -> Result<String, serde_json::Error>,
+) -> ExitCode {
     let shown = ask(state_dir, question).and_then(|answer| match form {
         Form::Json => Ok(format!("{answer:#}\n")),
-        Form::Text => Ok(text(serde_json::from_value(answer)?)),
+        Form::Text => Ok(text(answer)?),
     });
     match shown {
         Ok(text) => print(&text, ExitCode::SUCCESS),

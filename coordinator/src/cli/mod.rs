@@ -14,6 +14,8 @@ mod policy;
 mod provision;
 mod requests;
 mod roles;
+mod secrets;
+mod session_flags;
 mod sessions;
 mod tasks;
 mod tokens;
@@ -72,14 +74,6 @@ struct SettingFlags {
     #[arg(long, value_name = "FILE", global = true, help_heading = "Settings")]
     config: Option<PathBuf>,
 
-    /// Below this isolation no session is run: reduced, portable or full [default: full] [env: ISOLATION_MINIMUM]
-    #[arg(long, value_name = "LEVEL", global = true, help_heading = "Settings")]
-    isolation_minimum: Option<String>,
-
-    /// How tools are listed: underscored or dotted; both are accepted in calls [default: underscored] [env: TOOL_NAMES]
-    #[arg(long, value_name = "STYLE", global = true, help_heading = "Settings")]
-    tool_names: Option<String>,
-
     /// Where workers register [default: 127.0.0.1:50050, or nowhere when it is taken] [env: GRPC_LISTEN]
     #[arg(long, value_name = "ADDRESS:PORT", global = true, help_heading = "Settings")]
     grpc: Option<String>,
@@ -96,6 +90,9 @@ struct SettingFlags {
     /// Start no worker on this host: sessions are placed on those that join [env: EMBEDDED_WORKER=off]
     #[arg(long, global = true, help_heading = "Settings")]
     no_embedded_worker: bool,
+
+    #[command(flatten)]
+    session: session_flags::SessionFlags,
 
     #[command(flatten)]
     provision: provision::ProvisionFlags,
@@ -197,6 +194,11 @@ enum Command {
         #[command(subcommand)]
         command: tokens::TokensCommand,
     },
+    /// Keep, list and forget what workers put into requests of sessions, unseen by their code
+    Secrets {
+        #[command(subcommand)]
+        command: secrets::SecretsCommand,
+    },
     /// Check the policy's rules, and explain what they say
     Policy {
         #[command(subcommand)]
@@ -291,6 +293,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Audit { command }) => with(&|given| audit::run(command, &given.config.state_dir.join(AUDIT_DIR))),
         Some(Command::Requests(args)) => with(&|given| requests::run(args, &given.config.state_dir.join(AUDIT_DIR))),
         Some(Command::Usage(args)) => with(&|given| usage::run(args, &given.config.state_dir.join(AUDIT_DIR))),
+        Some(Command::Secrets { command }) => with(&|given| secrets::run(command, &given.config.state_dir)),
         Some(Command::Tokens { command }) => with(&|given| tokens::run(command, &given.config.state_dir)),
         Some(Command::Policy { command }) => {
             with(&|given| policy::run(command, given.config.policy.as_deref(), &(&given.config.packages).into()))
@@ -334,8 +337,6 @@ impl SettingFlags {
     fn flags(&self) -> Flags {
         let given = [
             ("--state-dir", self.state_dir.as_deref().map(|path| absolute(path).display().to_string())),
-            ("--isolation-minimum", self.isolation_minimum.clone()),
-            ("--tool-names", self.tool_names.clone()),
             ("--grpc", self.grpc.clone()),
             ("--grpc-port", self.grpc_port.clone()),
             ("--insecure-plaintext", self.insecure_plaintext.then(|| "on".to_owned())),
@@ -357,7 +358,7 @@ impl SettingFlags {
             ("--oauth-principal-claim", self.oauth_principal_claim.clone()),
             ("--otlp-endpoint", self.otlp_endpoint.clone()),
         ];
-        let given = given.into_iter().chain(self.provision.given());
+        let given = given.into_iter().chain(self.provision.given()).chain(self.session.given());
         let values: BTreeMap<_, _> = given.filter_map(|(flag, value)| Some((flag, value?))).collect();
         Flags { values, file: self.config.as_deref().map(absolute) }
     }

@@ -18,6 +18,8 @@ use crate::tools::{TOOLS, Tool, find};
 const INVALID: u8 = 1;
 /// The tool that packages and hosts are about.
 const PACKAGE_TOOL: &str = "pkg_install";
+/// The tool that takes hosts alone.
+const NETWORK_TOOL: &str = "session_create";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
@@ -133,6 +135,9 @@ fn subjects(args: &ExplainArgs, tool: &str, hosts: &Hosts) -> Result<Vec<Subject
         let packages: Vec<&String> = args.package.iter().chain(&args.path).collect();
         let hosts = if args.host.is_empty() { hosts } else { &named };
         return of_call(tool, &json!({ "packages": packages }), hosts);
+    }
+    if tool == NETWORK_TOOL {
+        return of_call(tool, &json!({"network": {"allow": args.host}}), hosts);
     }
     match args.path.as_slice() {
         [from, to] if tool == "fs_move" => of_call(tool, &json!({"from": from, "to": to}), hosts),

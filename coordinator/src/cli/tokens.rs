@@ -11,8 +11,8 @@ use codegen_types::WorkerId;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{complain, print};
-use crate::control::{self, Ask, AskError};
+use super::asked::{self, Form};
+use crate::control::Ask;
 use crate::identity::{NewToken, Scope, Scopes, TokenId, TokenView};
 use crate::workers::BOUND_PREFIX;
 
@@ -82,27 +82,13 @@ struct Made {
     view: TokenView,
 }
 
-/// What the server answered is not what was asked for.
-#[derive(Debug, thiserror::Error)]
-#[error("the answer cannot be read")]
-struct Unreadable(#[source] serde_json::Error);
-
 pub(super) fn run(command: &TokensCommand, state_dir: &Path) -> ExitCode {
     let (ask, json) = match command {
         TokensCommand::Create(args) => (Ask::TokensCreate(args.token()), args.json),
         TokensCommand::Ls { json } => (Ask::TokensList, *json),
         TokensCommand::Revoke { id, json } => (Ask::TokensRevoke { id: id.clone() }, *json),
     };
-    let asked = super::roles::run_on(tokio::runtime::Builder::new_current_thread(), control::ask(state_dir, ask));
-    let answer = match asked.unwrap_or_else(|error| Err(AskError::Talk(error))) {
-        Ok(answer) => answer,
-        Err(error) => return complain(&error, 1),
-    };
-    let text = if json { Ok(format!("{answer:#}\n")) } else { as_text(command, answer) };
-    match text {
-        Ok(text) => print(&text, ExitCode::SUCCESS),
-        Err(error) => complain(&Unreadable(error), 1),
-    }
+    asked::show_value(state_dir, ask, Form::of(json), |answer| as_text(command, answer))
 }
 
 impl CreateArgs {

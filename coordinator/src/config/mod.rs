@@ -1,6 +1,7 @@
 //! Configuration: flags, environment and a TOML file, in that order of precedence, with the source of each value.
 
 mod admission;
+mod egress;
 mod grpc;
 mod http;
 mod layers;
@@ -15,12 +16,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use codegen_types::{IsolationLevel, Limits, PackageAccess};
+use coordinator_core::egress::PermittedHosts;
 use coordinator_core::quota::Quotas;
 
 use crate::admission::Rates;
 use crate::identity::{IssuerConfig, Requirement};
 use crate::telemetry::traces::TraceOptions;
 
+pub use egress::SecretsWorkers;
 pub use grpc::{GrpcConfig, GrpcListen, Plaintext, Reflection};
 pub use http::{AllowedHost, AllowedOrigin, HttpBounds, HttpConfig, Patience, TlsFiles};
 pub use layers::{ConfigError, Environment, Flags, Source};
@@ -69,10 +72,16 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     /// Sessions that may be open at once.
     pub max_sessions: u32,
+    /// How many of them where isolation is reduced, so that they share one user id.
+    pub reduced_sessions: u32,
     /// Below this isolation no session is run.
     pub isolation_minimum: IsolationLevel,
     /// How package indexes are reached.
     pub packages: PackageAccess,
+    /// Which hosts sessions may reach.
+    pub egress: PermittedHosts,
+    /// Which workers are told the operator's secrets.
+    pub secrets_workers: SecretsWorkers,
     /// Where traces go, if they are made.
     pub traces: Option<TraceOptions>,
     /// How tools are listed.
@@ -124,6 +133,7 @@ impl Config {
             worker_times: workers::read(&mut layers)?,
             linger: layers.require(&settings::LINGER, values::seconds(0, DAY))?,
             yield_after: layers.require(&settings::YIELD_AFTER, values::seconds(1, 3600))?,
+            secrets_workers: egress::secrets_workers(&mut layers, grpc.plaintext)?,
             grpc,
             embedded_worker: layers.require(&settings::EMBEDDED_WORKER, values::embedded_worker)?,
             provision,
@@ -132,8 +142,10 @@ impl Config {
             oauth: oauth::read(&mut layers)?,
             policy: layers.get(&settings::POLICY, values::directory)?,
             max_sessions: layers.require(&settings::MAX_SESSIONS, values::count(1, 4096))?,
+            reduced_sessions: layers.require(&settings::REDUCED_SESSIONS, values::count(1, 4096))?,
             isolation_minimum: layers.require(&settings::ISOLATION_MINIMUM, values::isolation)?,
             packages: packages::access(&mut layers, environment)?,
+            egress: egress::read(&mut layers)?,
             traces: traces(&mut layers)?,
             tool_names: layers.require(&settings::TOOL_NAMES, values::tool_names)?,
             rates: admission::rates(&mut layers)?,

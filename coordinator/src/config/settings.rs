@@ -118,11 +118,18 @@ settings! {
         "a number of bytes or one with its unit such as `20GiB`, from 1KiB to 1024TiB, or none" }
     POLICY { "policy", "POLICY_FILE", Some("--policy"), None, "the absolute path of a file with rules (TOML)" }
     MAX_SESSIONS { "max_sessions", "MAX_SESSIONS", None, Some("256"), "a number from 1 to 4096" }
+    REDUCED_SESSIONS { "reduced_sessions", "REDUCED_SESSIONS", None, Some("1"), "a number from 1 to 4096" }
     ISOLATION_MINIMUM { "isolation_minimum", "ISOLATION_MINIMUM", Some("--isolation-minimum"), Some("full"),
         "reduced, portable or full" }
     PACKAGE_INDEXES { "package_indexes", "PACKAGE_INDEXES", None, None,
         "URLs of package indexes, separated by commas, the default first; or none" }
     PACKAGE_HOSTS { "package_hosts", "PACKAGE_HOSTS", None, None,
         "hosts of the files that indexes point to, separated by commas, such as `files.example` or `files.example:8443`; or none" }
+    EGRESS_HOSTS { "egress_hosts", "EGRESS_HOSTS", Some("--egress-hosts"), Some("none"),
+        "hosts that sessions may reach when they ask for it, separated by commas, such as `api.example.com`, `api.example.com:8443` or `*.example.com`; or none" }
+    EGRESS_PRIVATE_HOSTS { "egress_private_hosts", "EGRESS_PRIVATE_HOSTS", None, Some("none"),
+        "further such hosts whose names may lead to private addresses, separated by commas, such as `git.corp.example`; or none" }
+    SECRETS_WORKERS { "secrets_workers", "SECRETS_WORKERS", None, Some("named"),
+        "embedded (secrets are told to this server's own worker alone), named (also to workers with a token or certificate of their own) or all (also to those that share a token)" }
     TOOL_NAMES { "tool_names", "TOOL_NAMES", Some("--tool-names"), Some("underscored"), "underscored or dotted" }
 }

@@ -16,6 +16,7 @@ use crate::approvals::Approvals;
 use crate::caller;
 use crate::front::handover::VERSION;
 use crate::identity::Tokens;
+use crate::secrets::Secrets;
 use crate::server::state_dir::{LockedStateDir, StateDir, StateDirError};
 use crate::store::{Sqlite, StoreError};
 
@@ -101,16 +102,20 @@ async fn alone(state: &LockedStateDir, ask: Ask) -> Result<Value, AskError> {
     let audit = match &ask {
         // No call waits where no server runs.
         Ask::TokensList
+        | Ask::SecretsList
         | Ask::Operate(_)
         | Ask::ApprovalsList
         | Ask::ApprovalsShow { .. }
         | Ask::ApprovalsApprove { .. }
         | Ask::ApprovalsDeny { .. } => Audit::in_memory(),
-        Ask::TokensCreate(_) | Ask::TokensRevoke { .. } => Audit::open(AuditOptions::new(state.audit_dir())).await?.0,
+        Ask::TokensCreate(_) | Ask::TokensRevoke { .. } | Ask::SecretsSet(_) | Ask::SecretsRemove { .. } => {
+            Audit::open(AuditOptions::new(state.audit_dir())).await?.0
+        }
     };
     let store = Sqlite::open(&state.database()).await?;
     let tokens = Tokens::load(Arc::new(store.clone()), audit.clone()).await?;
-    let answer = Control::new(tokens, Approvals::new(audit.clone()), caller::this_user()).answer(ask).await;
+    let control = Control::new(tokens, Approvals::new(audit.clone()), caller::this_user());
+    let answer = control.keeping(Secrets::new(state.path(), audit.clone())).answer(ask).await;
     store.close().await;
     audit.close().await;
     answer.map_err(AskError::Refused)

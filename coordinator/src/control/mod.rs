@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::identity::{NewToken, TokenId};
+use crate::secrets::NewSecret;
 
 pub use asking::{AskError, ask};
 pub use running::OperateAsk;
@@ -35,6 +36,15 @@ pub enum Ask {
     TokensRevoke {
         /// Which.
         id: TokenId,
+    },
+    /// To keep a secret.
+    SecretsSet(NewSecret),
+    /// To list the secrets.
+    SecretsList,
+    /// To forget a secret.
+    SecretsRemove {
+        /// Which.
+        name: String,
     },
     /// Something about the workers, sessions and tasks of a running server.
     Operate(OperateAsk),

@@ -16,6 +16,7 @@ use crate::approvals::{Approvals, Decider, Way};
 use crate::front::handover::VERSION;
 use crate::identity::{TokenView, Tokens};
 use crate::operators::{Actor, Operators};
+use crate::secrets::Secrets;
 use crate::supervisor::{OnEnd, Supervisor};
 
 /// Questions that are answered at once; whoever comes then waits to be accepted.
@@ -31,6 +32,7 @@ pub struct Control {
     tokens: Tokens,
     approvals: Approvals,
     operator: Principal,
+    secrets: Secrets,
     /// What there is to see while a server runs.
     operators: Option<Operators>,
     places: Arc<Semaphore>,
@@ -47,7 +49,20 @@ struct MadeToken<'a> {
 impl Control {
     /// Answers about these tokens and approvals. `operator` is on whose behalf changes are recorded.
     pub fn new(tokens: Tokens, approvals: Approvals, operator: Principal) -> Self {
-        Self { tokens, approvals, operator, operators: None, places: Arc::new(Semaphore::new(PLACES)) }
+        Self {
+            tokens,
+            approvals,
+            operator,
+            secrets: Secrets::default(),
+            operators: None,
+            places: Arc::new(Semaphore::new(PLACES)),
+        }
+    }
+
+    /// Answers also about these secrets.
+    #[must_use]
+    pub fn keeping(self, secrets: Secrets) -> Self {
+        Self { secrets, ..self }
     }
 
     /// Answers also what only a running server can.
@@ -119,6 +134,9 @@ impl Control {
                 Ok(json(&MadeToken { view, token: text.expose() }))
             }
             Ask::TokensList => Ok(json(&self.tokens.list())),
+            Ask::SecretsSet(new) => Ok(json(&self.secrets.set(new, &self.operator).await?)),
+            Ask::SecretsList => Ok(json(&self.secrets.list().await?)),
+            Ask::SecretsRemove { name } => Ok(json(&self.secrets.remove(&name, &self.operator).await?)),
             Ask::Operate(ask) => {
                 let actor = Actor { principal: self.operator.clone(), way: Way::Command };
                 running::answer(self.running()?, ask, actor).await

@@ -16,6 +16,7 @@ use super::outcome;
 use super::{Dispatch, Ending, EndingWhy};
 
 /// How one stream ended.
+#[expect(clippy::large_enum_variant, reason = "most streams end with a task, and each is looked at once")]
 pub(super) enum Attempt {
     /// And the task with it, as far as it can be known.
     Ended(DispatchEnd),

@@ -46,8 +46,9 @@ impl Authentication {
         self.authenticator.authenticate_from(shown(headers), peer).await
     }
 
-    /// Hands a request to `next` with its identity, and without its credentials: nothing further in needs them.
-    pub(super) async fn let_in<F>(&self, request: Request, next: impl FnOnce(Request) -> F) -> Response
+    /// Hands a request to `next` with its identity, which its extensions have as well, and without its credentials: nothing
+    /// further in needs them.
+    pub(super) async fn let_in<F>(&self, request: Request, next: impl FnOnce(Identity, Request) -> F) -> Response
     where
         F: Future<Output = Response>,
     {
@@ -57,8 +58,8 @@ impl Authentication {
                 parts.headers.remove(header::AUTHORIZATION);
                 let validity = listens(&parts).then(|| identity.validity.clone());
                 parts.extensions.insert(ResourceMetadata(self.metadata.address()));
-                parts.extensions.insert(identity);
-                let response = next(Request::from_parts(parts, body)).await;
+                parts.extensions.insert(identity.clone());
+                let response = next(identity, Request::from_parts(parts, body)).await;
                 match validity {
                     Some(validity) if is_stream(&response) => while_valid(response, validity),
                     _ => response,
@@ -116,7 +117,7 @@ fn shown(headers: &HeaderMap) -> Credentials<'_> {
 
 /// [`Authentication::let_in`] as a layer.
 pub(super) async fn authenticate(State(by): State<Authentication>, request: Request, next: Next) -> Response {
-    by.let_in(request, |request| next.run(request)).await
+    by.let_in(request, |_, request| next.run(request)).await
 }
 
 /// Whether a request asks for what comes from now on, for as long as there is something. An answer that takes its time

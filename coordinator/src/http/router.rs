@@ -88,15 +88,11 @@ struct Door<H> {
 }
 
 async fn streamable<H: Handlers>(State(door): State<Arc<Door<H>>>, request: Request) -> Response {
-    door.authentication.let_in(request, |request| door.pass(request)).await
+    door.authentication.let_in(request, |identity, request| door.pass(identity, request)).await
 }
 
 impl<H: Handlers> Door<H> {
-    async fn pass(&self, request: Request) -> Response {
-        // Nobody comes here without one.
-        let Some(identity) = request.extensions().get::<Identity>().cloned() else {
-            return ApiError::forbidden("nobody asks").into_response();
-        };
+    async fn pass(&self, identity: Identity, request: Request) -> Response {
         let whole = match self.bodies.gather(&identity.principal, request).await {
             Ok(whole) => whole,
             Err(refusal) => return refusal.into_response(),

@@ -74,22 +74,33 @@ impl Operators {
 
 impl Inner {
     /// Puts on record that somebody is about to do something.
-    async fn record(&self, actor: &Actor, what: &str, about: About, mut detail: Value) -> Result<(), Failure> {
-        detail["way"] = Value::from(actor.way.as_str());
-        let entry = Entry {
-            kind: EventKind::OperatorActed,
-            principal: Some(actor.principal.clone()),
-            session: about.session,
-            task: about.task,
-            tool: Some(what.to_owned()),
-            detail: Some(detail),
-            ..Entry::default()
-        };
-        self.audit.append(entry).await.map(drop).map_err(|error| {
+    async fn record(&self, actor: &Actor, what: &str, about: About, detail: Value) -> Result<(), Failure> {
+        self.audit.append(entry(actor, what, about, detail)).await.map(drop).map_err(|error| {
             let message =
                 format!("the audit log cannot be written ({error}), so nothing was done; it recovers by itself");
             Failure::new(ErrorCode::AuditUnavailable, message)
         })
+    }
+
+    /// Puts on record that somebody is about to end something, which is never refused: a log that cannot be written keeps
+    /// the record until it can.
+    async fn record_end(&self, actor: &Actor, what: &str, about: About, detail: Value) {
+        if let Err(error) = self.audit.queue(entry(actor, what, about, detail)).await {
+            tracing::error!(%error, what, "an operator ends something before that is in the log");
+        }
+    }
+}
+
+fn entry(actor: &Actor, what: &str, about: About, mut detail: Value) -> Entry {
+    detail["way"] = Value::from(actor.way.as_str());
+    Entry {
+        kind: EventKind::OperatorActed,
+        principal: Some(actor.principal.clone()),
+        session: about.session,
+        task: about.task,
+        tool: Some(what.to_owned()),
+        detail: Some(detail),
+        ..Entry::default()
     }
 }
 

@@ -122,14 +122,14 @@ impl Operators {
         self.0.sessions.anybodys(session).map(|snapshot| SessionDetail::of(&snapshot))
     }
 
-    /// Ends a session for good. That is in the log before it begins.
+    /// Ends a session for good. That is in the log before it begins, where that can be written.
     ///
     /// # Errors
-    /// `SESSION_NOT_FOUND`, `SESSION_CLOSED`, `AUDIT_UNAVAILABLE`.
+    /// `SESSION_NOT_FOUND`, `SESSION_CLOSED`.
     pub async fn close_session(&self, session: SessionId, actor: &Actor) -> Result<SessionDetail, Failure> {
         let owner = self.0.sessions.anybodys(session)?.principal.clone();
         let about = About { session: Some(session), task: None };
-        self.0.record(actor, "sessions/close", about, json!({"of": owner})).await?;
+        self.0.record_end(actor, "sessions/close", about, json!({"of": owner})).await;
         self.0.sessions.close_anybodys(session).await.map(|snapshot| SessionDetail::of(&snapshot))
     }
 

@@ -155,7 +155,8 @@ impl Operators {
         Ok(self.detail(&seen))
     }
 
-    /// Asks a running task to end; one that has ended stays as it is. That is in the log before it is done.
+    /// Asks a running task to end; one that has ended stays as it is. That is in the log before it is done, where that can
+    /// be written.
     ///
     /// # Errors
     /// `NOT_FOUND`, `AUDIT_UNAVAILABLE`.
@@ -163,7 +164,7 @@ impl Operators {
         let seen = self.0.sessions.anybodys_task(task).await?;
         if seen.outcome.is_none() {
             let about = About { session: Some(seen.info.session), task: Some(task) };
-            self.0.record(actor, "tasks/cancel", about, json!({"of": seen.info.principal})).await?;
+            self.0.record_end(actor, "tasks/cancel", about, json!({"of": seen.info.principal})).await;
             self.0.sessions.cancel_anybodys(task).await?;
         }
         Ok(self.detail(&seen))

@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::Signal;
+use tokio::sync::watch;
 
 /// Why a policy cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,12 +43,19 @@ pub struct Policies(Arc<Inner>);
 struct Inner {
     file: Option<PathBuf>,
     current: RwLock<Arc<Policy>>,
+    changed: watch::Sender<()>,
+}
+
+impl std::fmt::Debug for Policies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policies").field("file", &self.0.file).finish_non_exhaustive()
+    }
 }
 
 impl Policies {
     /// A policy that stays as it is.
     pub fn fixed(policy: Policy) -> Self {
-        Self(Arc::new(Inner { file: None, current: RwLock::new(Arc::new(policy)) }))
+        Self::of(None, policy)
     }
 
     /// The policy of a file, or one that allows everything when there is none. That it was read is in the log.
@@ -58,12 +66,22 @@ impl Policies {
         let Some(path) = file else { return Ok(Self::fixed(Policy::default())) };
         let (policy, sha256) = read(&path)?;
         record(&path, &policy, &sha256, audit).await?;
-        Ok(Self(Arc::new(Inner { file: Some(path), current: RwLock::new(Arc::new(policy)) })))
+        Ok(Self::of(Some(path), policy))
+    }
+
+    fn of(file: Option<PathBuf>, policy: Policy) -> Self {
+        let (current, changed) = (RwLock::new(Arc::new(policy)), watch::Sender::new(()));
+        Self(Arc::new(Inner { file, current, changed }))
     }
 
     /// The policy that holds now. A call holds it from its beginning on.
     pub fn current(&self) -> Arc<Policy> {
         Arc::clone(&self.0.current.read())
+    }
+
+    /// Changes whenever another policy holds.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
     }
 
     /// Whether there is a file that can be read again.
@@ -81,6 +99,7 @@ impl Policies {
             Ok((policy, sha256)) => {
                 record(&path, &policy, &sha256, audit).await?;
                 *self.0.current.write() = Arc::new(policy);
+                self.0.changed.send_replace(());
                 Ok(())
             }
             Err(error) => {

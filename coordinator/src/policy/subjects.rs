@@ -1,5 +1,6 @@
 //! What a call is about, from its arguments: paths, packages and hosts.
 
+use codegen_types::packages::HostPort;
 use codegen_types::{ErrorCode, Failure, IndexUrl, Requirement, WorkspacePath};
 use coordinator_core::policy::{Subject, Touch};
 use serde_json::Value;
@@ -15,6 +16,8 @@ const ARTIFACTS: &str = "artifacts";
 const PATHS: [&str; 5] = ["file", "from", "packages", "path", "to"];
 /// The tool that packages and hosts are about.
 const PACKAGE_TOOL: &str = "pkg_install";
+/// The tool that says what a session may reach.
+const NETWORK_TOOL: &str = "session_create";
 
 /// What a call of a tool is about. An argument that is missing where there must be one, or of the wrong type, is nothing
 /// here: the tool refuses it.
@@ -25,6 +28,9 @@ const PACKAGE_TOOL: &str = "pkg_install";
 pub fn of_call(tool: &str, args: &Value, hosts: &Hosts) -> Result<Vec<Subject>, Failure> {
     if tool == PACKAGE_TOOL {
         return packages(args, hosts);
+    }
+    if tool == NETWORK_TOOL {
+        return reached(args);
     }
     let path =
         |name: &str| args.get(name).and_then(Value::as_str).map(|text| parse(name, file_of(tool, text))).transpose();
@@ -80,6 +86,17 @@ fn artifact(path: WorkspacePath) -> WorkspacePath {
     WorkspacePath::parse(&format!("{ARTIFACTS}/{}", path.as_str())).unwrap_or(path)
 }
 
+/// Each host that a session is to reach.
+fn reached(args: &Value) -> Result<Vec<Subject>, Failure> {
+    let named = args.get("network").and_then(|network| network.get("allow")).and_then(Value::as_array);
+    let subject = |text: &str| {
+        let host = HostPort::parse(text, 443)
+            .map_err(|error| Failure::new(ErrorCode::InvalidArgument, format!("`network`: {error}")))?;
+        Ok(Subject { host: Some(host.name), ..Subject::default() })
+    };
+    named.into_iter().flatten().filter_map(Value::as_str).map(subject).collect()
+}
+
 fn packages(args: &Value, hosts: &Hosts) -> Result<Vec<Subject>, Failure> {
     let invalid = |message: String| Failure::new(ErrorCode::InvalidArgument, message);
     let texts = args.get("packages").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
@@ -114,7 +131,7 @@ mod tests {
     use serde_json::json;
 
     /// The arguments that are looked at here.
-    const LOOKED_AT: [&str; 7] = ["file", "from", "index_url", "packages", "path", "recursive", "to"];
+    const LOOKED_AT: [&str; 8] = ["file", "from", "index_url", "network", "packages", "path", "recursive", "to"];
     /// Those that name nothing that a rule could be about.
     const OTHERS: [&str; 45] = [
         "args",
@@ -213,6 +230,17 @@ mod tests {
             assert_eq!(touches(tool, args.clone()), expected, "{tool} {args}");
         }
         assert!(of_call("fs_read", &json!({"path": "a/../b"}), &Hosts::default()).is_err());
+    }
+
+    #[test]
+    fn each_host_that_a_session_is_to_reach_is_a_subject() {
+        let hosts: Vec<_> = of("session_create", json!({"network": {"allow": ["A.example:8443", "b.example"]}}))
+            .into_iter()
+            .filter_map(|subject| subject.host)
+            .collect();
+        assert_eq!(hosts, ["a.example", "b.example"]);
+        assert!(of("session_create", json!({})).is_empty());
+        assert!(of_call("session_create", &json!({"network": {"allow": ["a b"]}}), &Hosts::default()).is_err());
     }
 
     #[test]

@@ -41,8 +41,12 @@ pub struct EmbeddedOptions {
     pub socket: PathBuf,
     /// The directory of its workspaces.
     pub base_workspace: PathBuf,
+    /// Directories above it that are closed to others, but where sessions must pass them.
+    pub closed_above: Vec<PathBuf>,
     /// Sessions that it may have open at once.
     pub sessions_max: u32,
+    /// How many of them where isolation is reduced.
+    pub reduced_sessions: u32,
     /// Sessions with less isolation are refused.
     pub isolation_minimum: IsolationLevel,
     /// What it logs: `error`, `warn`, `info`, `debug`, `trace`.
@@ -71,7 +75,9 @@ impl EmbeddedOptions {
             args: vec!["worker".into(), "--embedded".into()],
             socket: socket.into(),
             base_workspace: base_workspace.into(),
+            closed_above: Vec::new(),
             sessions_max: 64,
+            reduced_sessions: 1,
             isolation_minimum: IsolationLevel::Full,
             log_level: "info".to_owned(),
             search_path: None,
@@ -132,7 +138,9 @@ struct StartMessage<'a> {
     coordinator: String,
     worker_id: &'a str,
     base_workspace: &'a PathBuf,
+    closed_above: &'a [PathBuf],
     sessions_max: u32,
+    reduced_sessions: u32,
     isolation_minimum: IsolationLevel,
     log_level: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -266,7 +274,9 @@ impl Keeper {
             coordinator: format!("unix:{}", options.socket.display()),
             worker_id: EMBEDDED_WORKER,
             base_workspace: &options.base_workspace,
+            closed_above: &options.closed_above,
             sessions_max: options.sessions_max,
+            reduced_sessions: options.reduced_sessions,
             isolation_minimum: options.isolation_minimum,
             log_level: &options.log_level,
             search_path: options.search_path.as_deref(),

@@ -1,7 +1,6 @@
 //! All parts of a serving process, put together in the order in which they need each other.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +13,16 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::chosen::{embedded_options, session_options};
 use super::client::McpClients;
 use super::fronts::ServeClient;
 use super::listeners::{ListenError, Listeners};
 use super::readiness::Parts;
-use super::state_dir::LockedStateDir;
+use super::state_dir::{LockedStateDir, StateDirError};
 use crate::admission::Admission;
 use crate::approvals::{Approvals, BY_END};
 use crate::caller;
-use crate::config::{Config, EmbeddedWorker, Provision};
+use crate::config::{Config, Provision};
 use crate::control::Control;
 use crate::diagnostics::{Diagnostics, DiagnosticsError};
 use crate::front::handover::VERSION;
@@ -34,6 +34,7 @@ use crate::policy::{Gate, Hosts, Policies, PolicyError};
 use crate::provision::embedded::{Embedded, EmbeddedOptions};
 use crate::provision::{self, ProvisionError};
 use crate::reload::Reload;
+use crate::secrets::Secrets;
 use crate::session::{SessionOptions, Sessions, SessionsDeps, StartError};
 use crate::store::sqlite::Sqlite;
 use crate::store::{SessionStore, StoreError};
@@ -55,6 +56,9 @@ pub enum AssemblyError {
     /// There would be nowhere to write what goes wrong.
     #[error(transparent)]
     Diagnostics(#[from] DiagnosticsError),
+    /// The state directory could not be closed to others.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
     /// No worker could join.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -133,6 +137,7 @@ struct Rest {
     package_indexes: Arc<[IndexUrl]>,
     traces: Option<Exporting>,
     admission: Admission,
+    secrets: Secrets,
     diagnostics: Diagnostics,
     state: LockedStateDir,
 }
@@ -172,6 +177,7 @@ impl Bound {
             heartbeat_interval: times.heartbeat_interval,
             keep_alive_interval: times.keep_alive,
             reflection: config.grpc.reflection,
+            secrets: config.secrets_workers,
             ..WorkersOptions::default()
         };
         let (workers, events) = Workers::new(options, audit.clone(), core.clone())?;
@@ -183,8 +189,14 @@ impl Bound {
         );
         let workers = workers.joined_by(authenticator.tokens().clone()).dialling(dialler);
         let embedded = embedded_options(config, &state);
+        // The embedded worker knows whether sessions must pass; without one in here, none do.
+        if embedded.as_ref().is_none_or(|embedded| embedded.closed_above.is_empty()) {
+            state.close()?;
+        }
         let provision = config.provision.clone();
-        let sessions = session_options(config);
+        let secrets = Secrets::new(state.path(), audit.clone());
+        let sessions =
+            SessionOptions { secrets: secrets.clone(), policies: policies.clone(), ..session_options(config) };
         let package_indexes = config.packages.indexes.clone().into();
         let gate = Gate::new(policies.clone(), approvals.clone(), Hosts::from(&config.packages));
         let admission = Admission::new(config.rates.clone()).behind(gate);
@@ -198,6 +210,7 @@ impl Bound {
             limits: config.limits,
             package_indexes,
             admission,
+            secrets,
             traces,
             diagnostics,
             state,
@@ -246,6 +259,7 @@ impl Bound {
         rest.deny_orphans().await;
         rest.watch_policy()?;
         let control = Control::new(rest.authenticator.tokens().clone(), approvals, caller::this_user())
+            .keeping(rest.secrets.clone())
             .of_running(operators.clone());
         rest.clients.spawn("commands", OnEnd::Ignore, control.accept(listeners.control, rest.clients.clone()));
         let embedded = embedded.map(|options| Embedded::start(options, workers.clone(), &rest.core));
@@ -364,35 +378,4 @@ impl Running {
         drop(state);
         drop(diagnostics);
     }
-}
-
-fn session_options(config: &Config) -> SessionOptions {
-    SessionOptions {
-        ttl_default: config.session_max_age,
-        cleanup_interval: config.cleanup_interval,
-        retention: config.workspace_retention,
-        retention_bytes: config.workspace_retention_bytes,
-        limits: config.limits,
-        quotas: config.quotas,
-        isolation_minimum: config.isolation_minimum,
-        reconnect_grace: config.worker_times.reconnect_grace,
-        ..SessionOptions::default()
-    }
-}
-
-fn embedded_options(config: &Config, state: &LockedStateDir) -> Option<EmbeddedOptions> {
-    match config.embedded_worker {
-        EmbeddedWorker::On => {}
-        EmbeddedWorker::Off => return None,
-    }
-    let workspaces: PathBuf = config.base_workspace.clone().unwrap_or_else(|| state.workspaces_dir());
-    Some(EmbeddedOptions {
-        sessions_max: config.max_sessions,
-        isolation_minimum: config.isolation_minimum,
-        log_level: config.log_level.as_str().to_owned(),
-        search_path: config.search_path.clone(),
-        spare_limits: Some(config.limits),
-        packages: config.packages.clone(),
-        ..EmbeddedOptions::new(state.worker_socket_for_child(), workspaces)
-    })
 }

@@ -4,6 +4,7 @@
 //! nobody has needed it for a while; then it drains under a deadline. A second signal ends it at once.
 
 mod assembly;
+mod chosen;
 mod client;
 pub mod client_io;
 pub mod fronts;

@@ -17,8 +17,14 @@ pub const AUDIT_DIR: &str = "audit";
 /// The longest path of a Unix socket, in bytes, its final NUL not counted.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
+/// How the names of private directories of standalone processes begin.
+const STANDALONE: &str = "standalone-";
+
 /// How many private directories a standalone process tries, one after the other.
 const STANDALONE_DIRS_MAX: u32 = 64;
+
+/// What lets every user pass a directory, to what is theirs below it.
+const PASSABLE: Mode = Mode::XGRP.union(Mode::XOTH);
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +68,10 @@ impl StateDir {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|source| StateDirError::Unusable { path: path.to_owned(), source })?;
         let dir = Self::open(path)?;
-        // Readable by others is harmless with every file 0600, but the promise is 0700.
-        let tightened = rustix::fs::fchmod(&dir.fd, Mode::RWXU);
+        // Readable by others is harmless with every file 0600, but the promise is 0700: 0711 where root's worker lets sessions pass.
+        let mode = fs::metadata(path).map_or(0, |found| found.permissions().mode());
+        let passed = rustix::process::geteuid().is_root() && mode & 0o777 == 0o711;
+        let tightened = rustix::fs::fchmod(&dir.fd, if passed { Mode::RWXU | PASSABLE } else { Mode::RWXU });
         tightened.map_err(|errno| StateDirError::Unusable { path: path.to_owned(), source: errno.into() })?;
         Ok(dir)
     }
@@ -209,6 +217,23 @@ pub struct LockedStateDir {
 }
 
 impl LockedStateDir {
+    /// The closed directories on the way to the workspaces, where these are below: this one, and the one that a process
+    /// which serves alone has it in.
+    pub fn above(&self, workspaces: &Path) -> Vec<PathBuf> {
+        if !workspaces.starts_with(self.path()) {
+            return Vec::new();
+        }
+        let is_private = self.path().file_name().is_some_and(|name| name.to_string_lossy().starts_with(STANDALONE));
+        let above = self.path().parent().filter(|_| is_private);
+        [Some(self.path()), above].into_iter().flatten().map(Path::to_owned).collect()
+    }
+
+    /// Closes the directory to everybody else, which an earlier life may have let sessions pass.
+    pub fn close(&self) -> Result<(), StateDirError> {
+        rustix::fs::fchmod(&self.dir.fd, Mode::RWXU)
+            .map_err(|errno| StateDirError::Unusable { path: self.path().to_owned(), source: errno.into() })
+    }
+
     /// A state directory for a process that serves alone: the one asked for when it is free, else the first free one
     /// of `standalone-1`, `standalone-2` … below it. The second value tells which it was.
     pub async fn standalone(path: &Path) -> Result<(Self, StandaloneAs), StateDirError> {
@@ -217,7 +242,7 @@ impl LockedStateDir {
             locked => return Ok((locked?, StandaloneAs::Asked)),
         };
         for number in 1..=STANDALONE_DIRS_MAX {
-            let private = path.join(format!("standalone-{number}"));
+            let private = path.join(format!("{STANDALONE}{number}"));
             match StateDir::open_or_create(&private)?.lock(Duration::ZERO).await {
                 Err(StateDirError::InUse { .. }) => {}
                 locked => return Ok((locked?, StandaloneAs::Private { why: taken.to_string() })),

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use codegen_types::{
     ApprovalId, Display, Failure, IsolationReport, Lease, LogSeq, Operation, OperationResult, Principal, SessionId,
-    TaskId, TraceContext,
+    SessionNetwork, TaskId, TraceContext,
 };
 use coordinator_core::session::{Shares, Writing};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::creation::CreationKey;
 use super::receipt::Receipt;
 
 /// A new session.
@@ -25,8 +26,14 @@ pub struct CreateSession {
     pub ttl: Option<Duration>,
     /// Labels that its worker must carry.
     pub labels: BTreeMap<String, String>,
+    /// What it reaches outside its sandbox.
+    pub network: SessionNetwork,
     /// How long it waits for a slot when there is none.
     pub wait: Duration,
+    /// The same key and arguments give the same session.
+    pub key: Option<CreationKey>,
+    /// On what ground the call was let in.
+    pub leave: Leave,
 }
 
 /// A change of a session's description.
@@ -57,6 +64,10 @@ pub struct SessionSnapshot {
     pub name: Option<String>,
     /// The caller's own notes.
     pub metadata: BTreeMap<String, Value>,
+    /// What it may reach outside its sandbox.
+    pub network: SessionNetwork,
+    /// Under which idempotency key it was made; none of one that never was ready.
+    pub key: Option<CreationKey>,
     /// `opening`, `ready`, `suspended`, `lost`, `closing`, `closed`.
     pub state: &'static str,
     /// Who holds it, or held it last.
@@ -153,7 +164,7 @@ pub struct TaskOutcome {
 }
 
 /// What a task gave, bounded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Completed {
     /// The operation's result; absent only in a partial one of a program that was ended.
     pub result: Option<OperationResult>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use codegen_audit::{EventKind, ReadError, first_record_of_segment_at, records};
 use codegen_types::{ErrorCode, Failure, Principal};
-use coordinator_core::quota::{OverQuota, Quotas, Standing, Usage, day_began_ms};
+use coordinator_core::quota::{OverQuota, Quotas, Standing, Usage, day_ms};
 use parking_lot::Mutex;
 
 use super::receipt::Charge;
@@ -84,10 +84,12 @@ impl Ledger {
         usage.standing(&self.quotas, u32::try_from(sessions).unwrap_or(u32::MAX), super::now_ms())
     }
 
-    /// Adds what the log in `dir` has of today. A line that is none is passed over: the log's own check tells of it.
+    /// Adds what the log in `dir` has of today, and nothing of days that the clock was ahead. A line that is none is passed
+    /// over: the log's own check tells of it.
     pub(super) fn restore(&self, dir: &Path) -> Result<(), ReadError> {
-        let began_ms = day_began_ms(super::now_ms());
-        let began = jiff::Timestamp::from_millisecond(began_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let (began_ms, ends_ms) = day_ms(super::now_ms());
+        let time = |ms| jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let (began, ends) = (time(began_ms), time(ends_ms));
         for record in records(dir, first_record_of_segment_at(dir, began)?) {
             let record = match record {
                 Ok(record) => record,
@@ -96,7 +98,7 @@ impl Ledger {
             };
             let ended =
                 matches!(record.kind, EventKind::TaskOutcome | EventKind::TaskUnknown | EventKind::TaskResolved);
-            if let Some(principal) = record.principal.as_ref().filter(|_| ended && record.ts >= began)
+            if let Some(principal) = record.principal.as_ref().filter(|_| ended && (began..ends).contains(&record.ts))
                 && let Some(charge) = Charge::of(record.outcome, record.detail.as_ref())
             {
                 self.charge_at(principal, &charge, record.ts.as_millisecond());

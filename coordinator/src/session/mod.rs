@@ -7,6 +7,7 @@ mod access;
 mod call;
 mod capture;
 mod changes;
+mod creation;
 mod everybody;
 mod following;
 mod ledger;
@@ -45,10 +46,12 @@ use crate::store::{SessionStore, TaskStore};
 use crate::supervisor::Supervisor;
 use crate::workers::Fleet;
 
+pub use coordinator_core::egress::InForce;
 pub use coordinator_core::session::{Access, Role, Shares, Writing};
 
 pub use call::{Captured, Completed, CreateSession, Leave, SessionSnapshot, TaskCall, TaskOutcome, UpdateSession};
 pub use changes::{Changed, Changes, ChangesFollower, News};
+pub use creation::CreationKey;
 pub use live::{Live, SessionFollower, SessionNews};
 pub use options::{OUTCOME_KEPT, SessionOptions, SessionsDeps};
 pub(crate) use receipt::Charge;
@@ -76,6 +79,8 @@ struct Shared {
     waiting: waiting::Waiting,
     /// Calls under idempotency keys that run at present.
     repeats: repeat::Repeats,
+    /// Sessions that are being made under idempotency keys.
+    creations: creation::Creations,
     /// Tasks that run at present.
     running: Arc<running::RunningTasks>,
     /// What changes in workspaces.

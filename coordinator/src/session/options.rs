@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::Audit;
-use codegen_types::{IsolationLevel, Limits};
-use coordinator_core::placement::Requirements;
+use codegen_types::{IsolationLevel, Limits, Principal, SessionNetwork};
+use coordinator_core::egress::{InForce, PermittedHosts};
+use coordinator_core::placement::{Requirements, Trust};
+use coordinator_core::policy::Policy;
 use coordinator_core::quota::Quotas;
 use coordinator_core::session::Rules;
 
+use crate::policy::Policies;
+use crate::secrets::Secrets;
 use crate::store::{SessionStore, TaskStore};
 use crate::supervisor::Supervisor;
 use crate::workers::Fleet;
@@ -48,6 +52,12 @@ pub struct SessionOptions {
     pub quotas: Quotas,
     /// Below this isolation no session is run.
     pub isolation_minimum: IsolationLevel,
+    /// Which hosts sessions may reach.
+    pub egress: PermittedHosts,
+    /// What workers put into requests of sessions.
+    pub secrets: Secrets,
+    /// The rules of the operator, which may be other ones later.
+    pub policies: Policies,
 }
 
 impl Default for SessionOptions {
@@ -66,6 +76,9 @@ impl Default for SessionOptions {
             limits: Limits::default(),
             quotas: Quotas::default(),
             isolation_minimum: IsolationLevel::Full,
+            egress: PermittedHosts::default(),
+            secrets: Secrets::default(),
+            policies: Policies::fixed(Policy::default()),
         }
     }
 }
@@ -79,8 +92,16 @@ impl SessionOptions {
         i64::try_from(self.writer_lease.as_millis()).unwrap_or(i64::MAX)
     }
 
-    pub(super) fn requirements(&self) -> Requirements {
-        Requirements { isolation_minimum: self.isolation_minimum, runtimes: Vec::new(), labels: [].into() }
+    /// What the worker of a session must have. What a session reaches is bounded by a network of its own alone.
+    pub(super) fn requirements(&self, network: &SessionNetwork) -> Requirements {
+        let isolation_minimum = if network.is_none() { self.isolation_minimum } else { IsolationLevel::Full };
+        let trust = if network.secrets.is_empty() { Trust::Sessions } else { Trust::Secrets };
+        Requirements { isolation_minimum, runtimes: Vec::new(), labels: [].into(), trust }
+    }
+
+    /// What a session of somebody reaches today of what it asked for.
+    pub(super) fn in_force(&self, owner: &Principal, network: &SessionNetwork) -> InForce {
+        self.egress.of(&self.policies.current(), owner, network)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use codegen_audit::{Entry, EventKind, Outcome as Verdict};
 use codegen_types::event::Edited;
-use codegen_types::{ErrorCode, EventBody, Failure, OperationResult};
+use codegen_types::{Contact, ErrorCode, EventBody, Failure, OperationResult};
 use coordinator_core::task::TaskInput;
 use serde_json::{Map, Value, json};
 
@@ -12,6 +12,8 @@ use crate::workers::DispatchEnd;
 
 /// The most packages, and hosts, that a record names.
 const NAMES_MAX: usize = 100;
+/// The most bytes of contacts that a record names: a record that is too long would name none.
+const CONTACTS_BYTES_MAX: usize = 40 << 10;
 /// The longest name of either, in characters.
 const NAME_CHARS_MAX: usize = 200;
 
@@ -101,7 +103,8 @@ const fn bytes_of(result: Option<&OperationResult>) -> Option<u64> {
     }
 }
 
-fn detail_of(result: &OperationResult) -> Map<String, Value> {
+/// What a record says of a result, beside its verdict.
+pub(super) fn detail_of(result: &OperationResult) -> Map<String, Value> {
     let OperationResult::Exec(exit) = result else { return Map::new() };
     let mut detail = Map::new();
     let mut say = |name: &str, value: Value| drop(detail.insert(name.to_owned(), value));
@@ -120,7 +123,24 @@ fn detail_of(result: &OperationResult) -> Map<String, Value> {
     if !hosts.is_empty() {
         say("hosts", json!(hosts));
     }
+    if !exit.contacts.is_empty() {
+        say("contacts", contacts_of(&exit.contacts));
+    }
     detail
+}
+
+/// As many contacts as a record has room for, those first that were reached.
+pub(super) fn contacts_of(contacts: &[Contact]) -> Value {
+    let mut ordered: Vec<&Contact> = contacts.iter().collect();
+    ordered.sort_by_key(|contact| contact.outcome);
+    let mut room = CONTACTS_BYTES_MAX;
+    let told = ordered.into_iter().map(|contact| json!(Contact { host: cut(&contact.host), ..contact.clone() }));
+    told.take_while(|told| {
+        let left = room.checked_sub(told.to_string().len());
+        room = left.unwrap_or(0);
+        left.is_some()
+    })
+    .collect()
 }
 
 /// A worker's word, as far as a record repeats it.

@@ -1,8 +1,11 @@
 //! Gives up what is kept for too long: sessions that nobody uses, outcomes that nobody asks for.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use coordinator_core::retention::{Kept, Retention, due};
+use codegen_types::SessionId;
+use coordinator_core::retention::{Ages, Kept, Retention, due};
 use coordinator_core::session::Input;
 
 use super::owner::Message;
@@ -20,19 +23,24 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let token = shared.supervisor.token();
     let mut ticks = tokio::time::interval(shared.options.cleanup_interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut ages, began) = (Ages::default(), Instant::now());
     while token.run_until_cancelled(ticks.tick()).await.is_some() {
-        sweep(&shared).await;
+        sweep(&shared, &mut ages, began).await;
     }
 }
 
-async fn sweep(shared: &Shared) {
-    let now = now_ms();
+async fn sweep(shared: &Shared, ages: &mut Ages, began: Instant) {
+    let entries = shared.table.all();
+    let used: Vec<(SessionId, i64)> =
+        entries.iter().map(|entry| (entry.snapshot.id, entry.snapshot.last_used_ms)).collect();
+    let passed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (ages, now) = ages.at(&used, now_ms(), passed_ms);
+    let ages: HashMap<SessionId, u64> = used.into_iter().map(|(session, _)| session).zip(ages).collect();
     let outcome_age = i64::try_from(shared.options.outcome_retention.as_millis()).unwrap_or(i64::MAX);
     if let Err(error) = shared.tasks.prune_tasks(now.saturating_sub(outcome_age), OUTCOMES_BYTES_MAX).await {
         let error: &dyn std::error::Error = &error;
         tracing::error!(error, "old outcomes could not be given up");
     }
-    let entries = shared.table.all();
     for entry in entries.iter().filter(|entry| entry.snapshot.state == "closing") {
         // What its worker could not delete, it is asked to delete again.
         let _ = entry.owner.try_send(Message::Happened { input: Input::IdleSweep });
@@ -49,20 +57,20 @@ async fn sweep(shared: &Shared) {
         .partition(|entry| entry.snapshot.state == "closed");
     let bytes_max = shared.options.retention_bytes;
     for (entries, sessions_max) in [(closed, CLOSED_SESSIONS_MAX), (at_rest, usize::MAX)] {
-        give_up(shared, &entries, &Retention { age_ms, bytes_max, sessions_max }, now);
+        give_up(shared, &entries, &ages, &Retention { age_ms, bytes_max, sessions_max });
     }
 }
 
-fn give_up(shared: &Shared, entries: &[&Entry], retention: &Retention, now: i64) {
+fn give_up(shared: &Shared, entries: &[&Entry], ages: &HashMap<SessionId, u64>, retention: &Retention) {
     let kept: Vec<Kept> = entries
         .iter()
         .map(|entry| Kept {
             session: entry.snapshot.id,
-            last_used_ms: entry.snapshot.last_used_ms,
+            age_ms: ages.get(&entry.snapshot.id).copied().unwrap_or_default(),
             bytes: bytes_to_gain(&entry.snapshot),
         })
         .collect();
-    for session in due(&kept, retention, now) {
+    for session in due(&kept, retention) {
         let Some(entry) = entries.iter().find(|entry| entry.snapshot.id == session) else { continue };
         let worker = entry.snapshot.lease.as_ref().map(|lease| lease.worker.clone());
         let present = worker.and_then(|worker| shared.present(&worker));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use codegen_audit::Outcome as Verdict;
 use codegen_types::operation::ScriptSource;
-use codegen_types::{LogSeq, Operation, Package, Program};
+use codegen_types::{Contact, ContactOutcome, LogSeq, Operation, Package, Program};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -35,6 +35,8 @@ pub struct Receipt {
     pub packages: BTreeMap<String, String>,
     /// Hosts that were reached, as `name:port`.
     pub hosts: BTreeSet<String>,
+    /// Hosts that were asked for and refused.
+    pub hosts_refused: BTreeSet<String>,
     /// The record up to which a stored receipt counts; what came later is added from the log at the next start.
     pub through: LogSeq,
 }
@@ -49,6 +51,7 @@ pub(crate) struct Charge {
     pub(crate) bytes_out: u64,
     pub(crate) packages: Vec<Package>,
     pub(crate) hosts: Vec<String>,
+    pub(crate) hosts_refused: Vec<String>,
 }
 
 impl Charge {
@@ -61,6 +64,15 @@ impl Charge {
         }
         let packages = field("packages").and_then(Value::as_array).into_iter().flatten();
         let hosts = field("hosts").and_then(Value::as_array).into_iter().flatten();
+        let mut hosts: Vec<String> = hosts.filter_map(|host| host.as_str().map(str::to_owned)).collect();
+        let mut hosts_refused = Vec::new();
+        for Contact { host, outcome, .. } in contacts(field("contacts")) {
+            match outcome {
+                ContactOutcome::Reached => hosts.push(host),
+                ContactOutcome::Refused => hosts_refused.push(host),
+                ContactOutcome::Failed => {}
+            }
+        }
         Some(Self {
             failed: outcome != Some(Verdict::Ok),
             cpu_ms: number("cpu_ms"),
@@ -71,9 +83,16 @@ impl Charge {
                 .filter_map(|package| package.as_str()?.rsplit_once(' '))
                 .map(|(name, version)| Package { name: name.to_owned(), version: version.to_owned() })
                 .collect(),
-            hosts: hosts.filter_map(|host| host.as_str().map(str::to_owned)).collect(),
+            hosts,
+            hosts_refused,
         })
     }
+}
+
+/// The contacts that a record tells of; what is none is left out.
+fn contacts(field: Option<&Value>) -> impl Iterator<Item = Contact> {
+    let listed = field.and_then(Value::as_array).into_iter().flatten();
+    listed.filter_map(|contact| Contact::deserialize(contact).ok())
 }
 
 /// Bytes of code, input and contents that an operation carries in.
@@ -124,9 +143,11 @@ impl Receipt {
                 self.packages.insert(name.clone(), version.clone());
             }
         }
-        for host in charge.hosts.iter().filter(|host| host.len() <= NAME_BYTES_MAX) {
-            if self.hosts.len() < HOSTS_MAX {
-                self.hosts.insert(host.clone());
+        for (kept, more) in [(&mut self.hosts, &charge.hosts), (&mut self.hosts_refused, &charge.hosts_refused)] {
+            for host in more.iter().filter(|host| host.len() <= NAME_BYTES_MAX) {
+                if kept.len() < HOSTS_MAX {
+                    kept.insert(host.clone());
+                }
             }
         }
     }
@@ -142,7 +163,11 @@ mod tests {
     fn a_receipt_adds_up_and_is_bounded() {
         let detail = json!({
             "cpu_ms": 5, "memory_peak_bytes": 100, "bytes_in": 1, "bytes_out": 2,
-            "packages": ["numpy 2.0", format!("{} 1", "x".repeat(1_000))], "hosts": ["a:443", "y".repeat(1_000)],
+            "packages": ["numpy 2.0", format!("{} 1", "x".repeat(1_000))], "hosts": ["a:443", "y".repeat(1_000)], "contacts": [
+                {"host": "b:443", "outcome": "reached", "connections": 1, "sent_bytes": 1, "received_bytes": 1},
+                {"host": "c:443", "outcome": "refused", "connections": 9, "sent_bytes": 0, "received_bytes": 0},
+                {"host": "d:443"},
+            ],
         });
         let mut receipt = Receipt::default();
         receipt.add(&Charge::of(Some(Verdict::Ok), Some(&detail)).expect("it ended"));
@@ -156,7 +181,8 @@ mod tests {
             bytes_in: 1,
             bytes_out: 2,
             packages: [("numpy".to_owned(), "2.0".to_owned())].into(),
-            hosts: ["a:443".to_owned()].into(),
+            hosts: ["a:443".to_owned(), "b:443".to_owned()].into(),
+            hosts_refused: ["c:443".to_owned()].into(),
             through: LogSeq(0),
         };
         assert_eq!(receipt, expected);

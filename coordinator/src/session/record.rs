@@ -35,7 +35,11 @@ pub(super) fn of_step(row: &SessionRow, event: SessionEvent, sharing: Option<&Sh
     });
     let description = match event {
         SessionEvent::Created | SessionEvent::Updated => {
-            Some(json!({"name": row.name, "metadata": row.metadata, "ttl_ms": row.ttl_ms}))
+            let mut described = json!({"name": row.name, "metadata": row.metadata, "ttl_ms": row.ttl_ms});
+            if !row.network.is_none() {
+                described["network"] = json!(row.network);
+            }
+            Some(described)
         }
         SessionEvent::Shared | SessionEvent::Unshared => {
             sharing.map(|sharing| json!({"principal": sharing.with, "role": sharing.role}))
@@ -51,6 +55,9 @@ pub(super) fn of_step(row: &SessionRow, event: SessionEvent, sharing: Option<&Sh
     if sharing.is_some() {
         detail["shares"] = json!(row.shares);
     }
+    if let (SessionEvent::Created, Some(key)) = (event, &row.key) {
+        detail[KEY] = json!(key.key);
+    }
     Entry {
         kind,
         principal: Some(row.principal.clone()),
@@ -63,9 +70,12 @@ pub(super) fn of_step(row: &SessionRow, event: SessionEvent, sharing: Option<&Sh
     }
 }
 
-/// The idempotency key of the call whose attempt this is.
-pub(super) fn key_of(attempt: &Record) -> Option<String> {
-    attempt.detail.as_ref()?.get("idempotency_key")?.as_str().map(str::to_owned)
+/// Under which name a record has the idempotency key of its call.
+const KEY: &str = "idempotency_key";
+
+/// The idempotency key of the call whose attempt this is, or that made the session whose creation it is.
+pub(super) fn key_of(record: &Record) -> Option<String> {
+    record.detail.as_ref()?.get(KEY)?.as_str().map(str::to_owned)
 }
 
 /// Whether the call whose attempt this is changes nothing.

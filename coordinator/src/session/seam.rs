@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::{EventBody, Failure, Principal, Runtime, SessionId, TaskId};
+use coordinator_core::egress::InForce;
 use coordinator_core::quota::Standing;
 use coordinator_core::session::Role;
 use futures::future::BoxFuture;
@@ -26,12 +27,20 @@ impl SessionCalls for Sessions {
         Box::pin(async move { Self::create(self, &principal, create).await })
     }
 
+    fn knows_creation(&self, principal: &Principal, key: &str) -> bool {
+        Self::knows_creation(self, principal, key)
+    }
+
     fn get(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure> {
         Self::get(self, principal, session)
     }
 
     fn runtimes(&self, session: &SessionSnapshot) -> Vec<Runtime> {
         Self::runtimes(self, session)
+    }
+
+    fn in_force(&self, session: &SessionSnapshot) -> InForce {
+        Self::in_force(self, session)
     }
 
     fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>> {

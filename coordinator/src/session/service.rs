@@ -4,23 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use codegen_types::{ErrorCode, Failure, Lease, Principal, Runtime, SessionId, WorkerId};
-use coordinator_core::placement::Requirements;
+use coordinator_core::egress::InForce;
 use coordinator_core::quota::Standing;
-use coordinator_core::session::{Assignment, Input, Need, Role, SessionState, Shares, Tie, step};
+use coordinator_core::session::{Input, Need, Role, SessionState, Tie};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::call::{CreateSession, SessionSnapshot, UpdateSession};
+use super::call::{SessionSnapshot, UpdateSession};
 use super::changes::ChangesFollower;
 use super::ledger::Ledger;
 use super::news::OwnerNews;
 use super::options::SessionsDeps;
 use super::owner::{MAILBOX, Message, Owner};
-use super::receipt::Receipt;
 use super::reconcile::{self, ReconcileError, Reconciled};
 use super::recovery::{self, Left, WAITING_MAX};
 use super::table::Entry;
-use super::waiting::Wants;
-use super::{Shared, now_ms, reaper, update};
+use super::{Shared, reaper};
 use crate::store::SessionRow;
 use crate::supervisor::OnEnd;
 
@@ -55,7 +53,7 @@ impl Sessions {
             reading.await.map_err(|_| ReconcileError::CutOff)?.map_err(ReconcileError::Read)?;
         }
         let (table, workers, waiting, repeats, running, changes, live) = Default::default();
-        let (resolving, joining, ended) = Default::default();
+        let (resolving, joining, ended, creations) = Default::default();
         let shared = Arc::new(Shared {
             audit,
             audit_dir,
@@ -68,6 +66,7 @@ impl Sessions {
             workers,
             waiting,
             repeats,
+            creations,
             running,
             changes,
             live,
@@ -120,65 +119,11 @@ impl Sessions {
         self.shared.fleet.expect(lives.into_iter().collect());
     }
 
-    fn adopt(&self, owner: Owner, news: OwnerNews) {
+    pub(super) fn adopt(&self, owner: Owner, news: OwnerNews) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let news = Arc::new(news);
         self.shared.table.insert(Entry { snapshot: owner.snapshot(), owner: sender, news: Arc::clone(&news) });
         self.shared.supervisor.spawn("session owner", OnEnd::Ignore, owner.run(mailbox, news));
-    }
-
-    /// Makes a session and opens it.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT`, `SESSION_LIMIT`, `NO_CAPACITY`, `WORKER_UNAVAILABLE`, `ISOLATION_UNAVAILABLE`,
-    /// `AUDIT_UNAVAILABLE`.
-    pub async fn create(&self, principal: &Principal, create: CreateSession) -> Result<Arc<SessionSnapshot>, Failure> {
-        let shared = &self.shared;
-        update::check(create.name.as_deref(), &create.metadata)?;
-        let ttl = create.ttl.unwrap_or(shared.options.ttl_default);
-        let ttl_ms = update::ttl_ms(Some(ttl))?.unwrap_or_default();
-        let options = &shared.options;
-        let admission = shared.table.admit(principal, options.sessions_max, options.quotas.sessions as usize)?;
-        let requirements = Requirements { labels: create.labels, ..options.requirements() };
-        let slot = shared.reserve(principal, Wants { requirements, prefer: None }, create.wait).await?;
-        let (worker, incarnation) = slot.worker();
-        let at = Assignment { worker: worker.clone(), incarnation };
-        let now = now_ms();
-        let first = step(None, &Input::Create { at, ttl_ms }, now, &options.rules());
-        let first = first.map_err(|refusal| Failure::new(ErrorCode::Internal, refusal.to_string()))?;
-        let row = SessionRow {
-            id: SessionId::mint(),
-            principal: principal.clone(),
-            shares: Shares::default(),
-            name: create.name,
-            metadata: create.metadata,
-            ttl_ms,
-            created_ms: now,
-            last_used_ms: now,
-            isolation: None,
-            tasks: 0,
-            workspace_bytes: None,
-            receipt: Receipt::default(),
-            state: first.next.state.clone(),
-            revision: 0,
-            audit_seq: codegen_types::LogSeq::default(),
-        };
-        // In a task of its own: a client that vanishes must not leave a session half made.
-        let (reply, made) = oneshot::channel();
-        let this = self.clone();
-        let making = Owner::create(Arc::clone(shared), row, first);
-        shared.supervisor.spawn("session creation", OnEnd::Ignore, async move {
-            let made = making.await.map(|owner| {
-                let snapshot = owner.snapshot();
-                this.adopt(owner, OwnerNews::default());
-                this.tell_if_over(&snapshot);
-                snapshot
-            });
-            drop((slot, admission));
-            // A caller that is gone finds the session in its list.
-            let _ = reply.send(made);
-        });
-        made.await.unwrap_or_else(|_| Err(stopping()))
     }
 
     /// The session as it was last published.
@@ -193,6 +138,11 @@ impl Sessions {
     pub fn runtimes(&self, session: &SessionSnapshot) -> Vec<Runtime> {
         let lease = session.lease.as_ref();
         lease.map(|lease| self.shared.fleet.runtimes(&lease.worker)).unwrap_or_default()
+    }
+
+    /// What a session reaches today of what it asked for.
+    pub fn in_force(&self, session: &SessionSnapshot) -> InForce {
+        self.shared.options.in_force(&session.principal, &session.network)
     }
 
     /// The sessions that a principal may see, oldest first.

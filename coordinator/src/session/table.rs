@@ -121,6 +121,16 @@ impl Table {
         rows
     }
 
+    /// The session that a principal made under this key since then, in milliseconds since the Unix epoch; the last one.
+    pub(super) fn made_under(&self, principal: &Principal, key: &str, since_ms: i64) -> Option<Arc<SessionSnapshot>> {
+        let inner = self.inner.read();
+        let made = inner.entries.values().map(|entry| &entry.snapshot).filter(|made| {
+            let its_key = made.key.as_ref().map(|made_under| made_under.key.as_str());
+            its_key == Some(key) && made.principal == *principal && made.created_ms >= since_ms
+        });
+        made.max_by_key(|made| made.created_ms).cloned()
+    }
+
     /// The entry of a session, whosever it is.
     pub(super) fn get(&self, session: SessionId) -> Option<Entry> {
         self.inner.read().entries.get(&session).cloned()

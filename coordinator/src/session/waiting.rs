@@ -146,6 +146,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use codegen_types::IsolationLevel;
+    use coordinator_core::placement::Trust;
 
     use super::*;
 
@@ -155,7 +156,8 @@ mod tests {
 
     fn wants(zone: &str) -> Wants {
         let labels = [("zone".to_owned(), zone.to_owned())].into();
-        let requirements = Requirements { isolation_minimum: IsolationLevel::Full, runtimes: vec![], labels };
+        let requirements =
+            Requirements { isolation_minimum: IsolationLevel::Full, runtimes: vec![], labels, trust: Trust::Sessions };
         Wants { requirements, prefer: None }
     }
 

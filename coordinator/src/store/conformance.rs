@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use codegen_types::packages::HostPort;
 use codegen_types::{
     Display, Epoch, ErrorCode, Exit, Failure, Incarnation, IsolationLevel, IsolationReport, Lease, LogSeq,
-    OperationResult, Principal, SessionId, TaskId,
+    OperationResult, Principal, SessionId, SessionNetwork, TaskId,
 };
 use coordinator_core::session::{Role, SessionState, Shares};
 use coordinator_core::task::TaskState;
@@ -14,7 +15,7 @@ use serde_json::json;
 
 use super::*;
 use crate::identity::{Scope, Scopes, TokenDigest, TokenId};
-use crate::session::{Captured, Completed, Receipt};
+use crate::session::{Captured, Completed, CreationKey, Receipt};
 
 trait Store: SessionStore + TaskStore + TokenStore + CordonStore {}
 impl<T: SessionStore + TaskStore + TokenStore + CordonStore> Store for T {}
@@ -42,6 +43,12 @@ fn session(created_ms: i64) -> SessionRow {
         shares: Shares::default().with(&Principal::os_user("ann"), &Principal::os_user("bob"), Role::Writer).unwrap(),
         name: Some("a name".to_owned()),
         metadata: BTreeMap::from([("key".to_owned(), json!({"nested": [1, "two", null]}))]),
+        network: SessionNetwork {
+            allow: vec![HostPort::new("api.example", 443).unwrap()],
+            secrets: vec!["token".to_owned()],
+            approved: true,
+        },
+        key: Some(CreationKey { key: "k".to_owned(), digest: [9; 32] }),
         state: SessionState::Ready { lease: lease() },
         isolation: Some(IsolationReport { level: IsolationLevel::Full, layers: vec![] }),
         ttl_ms: 1_800_000,
@@ -63,8 +70,8 @@ fn session(created_ms: i64) -> SessionRow {
 
 /// A row with nothing in it that may be absent.
 fn bare(row: SessionRow) -> SessionRow {
-    let (shares, receipt) = Default::default();
-    SessionRow { name: None, shares, isolation: None, workspace_bytes: None, receipt, ..row }
+    let (shares, receipt, network) = Default::default();
+    SessionRow { name: None, shares, network, key: None, isolation: None, workspace_bytes: None, receipt, ..row }
 }
 
 fn task(session: SessionId, key: Option<&str>) -> TaskRow {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use codegen_types::{Display, Failure, IsolationReport, LogSeq, Principal, SessionId, TaskId};
+use codegen_types::{Display, Failure, IsolationReport, LogSeq, Principal, SessionId, SessionNetwork, TaskId};
 use coordinator_core::idempotency::ArgumentDigest;
 use coordinator_core::session::{SessionState, Shares};
 use coordinator_core::task::TaskState;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::session::{Captured, Completed, Receipt};
+use crate::session::{Captured, Completed, CreationKey, Receipt};
 
 /// The most bytes of output and shown things that a task's row keeps.
 pub const OUTCOME_BYTES_MAX: usize = 1 << 20;
@@ -30,6 +30,10 @@ pub struct SessionRow {
     pub name: Option<String>,
     /// The caller's own notes.
     pub metadata: BTreeMap<String, Value>,
+    /// What it may reach outside its sandbox.
+    pub network: SessionNetwork,
+    /// Under which idempotency key it was made.
+    pub key: Option<CreationKey>,
     /// Where it stands.
     pub state: SessionState,
     /// What its sandbox had last.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use codegen_types::{ErrorCode, Failure, Limits, WorkspacePath};
+use codegen_types::egress::{SESSION_HOSTS_MAX, SESSION_SECRETS_MAX};
+use codegen_types::packages::HostPort;
+use codegen_types::{ErrorCode, Failure, Limits, SessionNetwork, WorkspacePath};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -152,6 +154,39 @@ pub(super) fn labels(labels: Option<BTreeMap<String, String>>) -> Result<BTreeMa
         return Err(invalid("labels", fault));
     }
     Ok(labels)
+}
+
+/// What a new session is to reach.
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NetworkInput {
+    /// Hosts, `name` or `name:port`.
+    allow: Vec<String>,
+    /// Names of the operator's secrets.
+    secrets: Option<Vec<String>>,
+}
+
+/// What a new session is to reach.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`.
+pub(super) fn network(input: Option<NetworkInput>) -> Result<SessionNetwork, Failure> {
+    let Some(NetworkInput { allow, secrets }) = input else { return Ok(SessionNetwork::default()) };
+    let mut secrets = secrets.unwrap_or_default();
+    if allow.len() > SESSION_HOSTS_MAX || secrets.len() > SESSION_SECRETS_MAX {
+        let fault = format!("has at most {SESSION_HOSTS_MAX} hosts and {SESSION_SECRETS_MAX} secrets");
+        return Err(invalid("network", fault));
+    }
+    let host = |text: &String| {
+        let name: String = text.chars().take(300).collect();
+        HostPort::parse(text, 443).map_err(|error| invalid("network", format!("{name:?}: {error}")))
+    };
+    let mut allow = allow.iter().map(host).collect::<Result<Vec<_>, _>>()?;
+    allow.sort();
+    allow.dedup();
+    secrets.sort();
+    secrets.dedup();
+    Ok(SessionNetwork { allow, secrets, ..SessionNetwork::default() })
 }
 
 /// How long a new session waits for a slot.

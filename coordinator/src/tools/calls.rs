@@ -10,26 +10,32 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::session::{
-    ChangesFollower, CreateSession, Launched, Role, SessionFollower, SessionSnapshot, TaskCall, TaskInfo, TaskSeen,
-    UpdateSession,
+    ChangesFollower, CreateSession, InForce, Launched, Role, SessionFollower, SessionSnapshot, TaskCall, TaskInfo,
+    TaskSeen, UpdateSession,
 };
 
 /// The session layer as the tools see it: the real one in the product, a double in tests of the protocol.
 ///
 /// Every change and every task is audited below this seam, before it is answered.
 pub trait SessionCalls: Send + Sync + 'static {
-    /// Makes a session and waits until it is ready.
+    /// Makes a session and waits until it is ready, unless its key says that it was made already.
     fn create(
         &self,
         principal: Principal,
         create: CreateSession,
     ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>>;
 
+    /// Whether a principal used an idempotency key for a session that is being made or was.
+    fn knows_creation(&self, principal: &Principal, key: &str) -> bool;
+
     /// The session as it was last published.
     fn get(&self, principal: &Principal, session: SessionId) -> Result<Arc<SessionSnapshot>, Failure>;
 
     /// What a session's worker runs programs with; nothing while it is not known.
     fn runtimes(&self, session: &SessionSnapshot) -> Vec<Runtime>;
+
+    /// What a session reaches today of what it asked for.
+    fn in_force(&self, session: &SessionSnapshot) -> InForce;
 
     /// The sessions that a principal may see, oldest first.
     fn list(&self, principal: &Principal, include_closed: bool) -> Vec<Arc<SessionSnapshot>>;

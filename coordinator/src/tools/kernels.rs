@@ -17,18 +17,18 @@ use super::{args, words};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KernelListInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KernelRestartInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// The kernel's name.
     kernel: String,
-    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result and runs nothing.
+    /// At most 128 bytes. The same key and arguments again get the first result; nothing runs.
     idempotency_key: Option<String>,
 }
 

@@ -8,7 +8,7 @@ macro_rules! run_input {
         #[derive(Debug, ::serde::Deserialize, ::schemars::JsonSchema)]
         #[serde(deny_unknown_fields)]
         $scope struct $name {
-            /// Session handle; left out: the connection's default session.
+            /// Session handle; left out: the default one.
             session_id: Option<String>,
             $($own)*
             /// Wall time after which the program is ended; fractions are allowed. Default 60.
@@ -20,8 +20,7 @@ macro_rules! run_input {
             background: Option<bool>,
             /// Characters of output shown, 200 to 100000. Default 20000.
             max_output_chars: Option<u64>,
-            /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result and runs
-            /// nothing.
+            /// At most 128 bytes. The same key and arguments again get the first result; nothing runs.
             idempotency_key: Option<String>,
         }
 

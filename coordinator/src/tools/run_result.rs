@@ -162,7 +162,8 @@ fn changes(text: &mut String, completed: &Completed) {
     }
     let more = exit.files_changed.len().saturating_sub(FILES_NAMED_MAX);
     if exit.files_changed_truncated {
-        text.push_str("\n  and more; fs_list shows all files");
+        let some = if exit.files_changed.is_empty() { "some" } else { "and more" };
+        let _ = write!(text, "\n  {some}; fs_list shows all files");
     } else if more > 0 {
         let _ = write!(text, "\n  and {more} more; fs_list shows all files");
     }

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use codegen_audit::{Entry, EventKind, Outcome};
+use codegen_audit::{AuditUnavailable, Entry, EventKind, Outcome};
 use codegen_types::{ApprovalId, ErrorCode, Failure, LogSeq, SessionId};
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, Refusal, Reply, Request};
 use super::connection::Connection;
 use super::result::ToolResult;
-use super::session_keys::{SESSION_CREATE, SessionKeys};
+use super::session_keys::SessionKeys;
 use super::{Tool, find};
 use crate::admission::Asked;
 use crate::policy::Whole;
@@ -19,6 +19,10 @@ use crate::{identity, telemetry};
 const NAME_CHARS_MAX: usize = 128;
 /// A tool that takes an idempotency key like every tool that acts, and keeps none: done twice, it is done once.
 const TASK_CANCEL: &str = "task_cancel";
+/// What ends something, by the names of tools and methods.
+const STOPPING: &[&str] = &[TASK_CANCEL, "tasks/cancel", "session_close", "session_unshare"];
+/// The tool whose keys belong to no session.
+const SESSION_CREATE: &str = "session_create";
 /// The method by which tools are called.
 const TOOLS_CALL: &str = "tools/call";
 /// The code of a call that succeeded.
@@ -99,13 +103,11 @@ impl Connection {
                 Ok(session) => Some(session),
                 Err(_) => return false,
             },
-            None if tool.name == SESSION_CREATE => None,
+            None if tool.name == SESSION_CREATE => return self.sessions.knows_creation(&self.principal, key),
             None => self.default_session_made().await,
         };
-        if SessionKeys::keeps(tool.name) {
-            return self.session_keys.knows(&self.principal, session, key);
-        }
         match session {
+            Some(session) if SessionKeys::keeps(tool.name) => self.session_keys.knows(&self.principal, session, key),
             Some(session) => self.sessions.knows_key(&self.principal, session, key).await,
             None => false,
         }
@@ -216,12 +218,23 @@ impl Connection {
             detail: detail(request, &record),
             ..Entry::default()
         };
-        self.audit.append(entry).await.map_err(|error| {
-            tracing::error!(%error, "a call could not be recorded and is refused");
-            Failure::new(
-                ErrorCode::AuditUnavailable,
-                "the audit log cannot be written just now, so the answer is withheld",
-            )
+        let name = tool.map_or(request.tool.as_str(), |tool| tool.name);
+        let stopped = entry.kind == EventKind::CallServed && STOPPING.contains(&name);
+        // Stopping is never refused. What has been stopped is kept for the log until that can be written.
+        let recorded = if stopped { self.audit.queue(entry).await } else { self.audit.append(entry).await };
+        recorded.map_err(|error| {
+            tracing::error!(%error, "the record of a call is not durable, so its answer is withheld");
+            let withheld = "the audit log cannot be written just now, so the answer is withheld";
+            let message = match (stopped, &error) {
+                (false, _) => withheld.to_owned(),
+                (true, AuditUnavailable::Failing(_) | AuditUnavailable::Deadline) => {
+                    format!("it was done; {withheld}, and its record follows once the log can be written")
+                }
+                (true, AuditUnavailable::QueueFull | AuditUnavailable::Closed) => {
+                    format!("it was done; {withheld}, and the log will not have its record")
+                }
+            };
+            Failure::new(ErrorCode::AuditUnavailable, message)
         })
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use codegen_types::SessionId;
+use codegen_types::{SessionId, SessionNetwork};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
@@ -18,7 +18,7 @@ use super::result::ToolResult;
 use super::session_keys::{self, Keyed};
 use super::session_view::{Detail, SessionView};
 use super::standing_view::StandingView;
-use crate::session::{CreateSession, Leave, UpdateSession};
+use crate::session::{CreateSession, CreationKey, Leave, UpdateSession};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +31,8 @@ pub(super) struct SessionCreateInput {
     ttl_seconds: Option<u64>,
     /// Labels its worker must carry.
     labels: Option<BTreeMap<String, String>>,
+    /// What it may reach; left out: nothing.
+    network: Option<args::NetworkInput>,
     /// Waits for a slot, at most 300.
     wait_seconds: Option<u64>,
     /// At most 128 bytes. A call repeated with the same key and arguments gets the same session.
@@ -40,7 +42,7 @@ pub(super) struct SessionCreateInput {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SessionInfoInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
 }
 
@@ -54,7 +56,7 @@ pub(super) struct SessionListInput {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SessionUpdateInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// A new name.
     name: Option<String>,
@@ -105,12 +107,14 @@ pub(super) fn create<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let key = args::key(input.idempotency_key)?;
         let ttl = args::ttl(input.ttl_seconds)?;
         let (labels, wait) = (args::labels(input.labels)?, args::wait_for_slot(input.wait_seconds)?);
-        let create =
-            CreateSession { name: input.name, metadata: input.metadata.unwrap_or_default(), ttl, labels, wait };
+        let approved = call.leave.approval().is_some();
+        let network = SessionNetwork { approved, ..args::network(input.network)? };
+        let metadata = input.metadata.unwrap_or_default();
+        let key = key.map(|key| CreationKey { key, digest: session_keys::digest(call.tool.name, &call.request.args) });
+        let (name, leave) = (input.name, call.leave);
+        let create = CreateSession { name, metadata, ttl, labels, network, wait, key, leave };
         let connection = call.connection;
-        let principal = &connection.principal;
-        let make = || async { Ok(connection.sessions.create(principal.clone(), create).await?.id) };
-        let session = once(call, None, key.as_deref(), make).await?;
+        let session = connection.sessions.create(connection.principal.clone(), create).await?.id;
         connection.note(session);
         Ok(Reply::Unrecorded(described(call, session, Detail::Full).await?, Some(session)))
     }
@@ -141,7 +145,8 @@ pub(super) fn list<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let mut sessions = Vec::with_capacity(listed.len());
         for snapshot in listed {
             let is_default = connection.is_default(snapshot.id).await;
-            sessions.push(SessionView::of(&snapshot, &connection.principal, is_default, Detail::Brief));
+            let in_force = connection.sessions.in_force(&snapshot);
+            sessions.push(SessionView::of(&snapshot, &in_force, &connection.principal, is_default, Detail::Brief));
         }
         let mut lines: Vec<String> = sessions.iter().map(SessionView::line).collect();
         if lines.is_empty() {
@@ -170,7 +175,7 @@ pub(super) fn update<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             updated.map_err(|failure| Refusal::of_session(failure, session))?;
             Ok(session)
         };
-        once(call, Some(session), key.as_deref(), act).await?;
+        once(call, session, key.as_deref(), act).await?;
         Ok(Reply::Unrecorded(described(call, session, Detail::Brief).await?, Some(session)))
     }
     .boxed()
@@ -187,7 +192,7 @@ pub(super) fn close<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             connection.sessions.close(connection.principal.clone(), session).await.map_err(of_session)?;
             Ok(session)
         };
-        once(call, Some(session), key.as_deref(), act).await?;
+        once(call, session, key.as_deref(), act).await?;
         let snapshot = connection.sessions.get(&connection.principal, session).map_err(of_session)?;
         let view = SessionCloseOutput { session_id: session.to_string(), state: snapshot.state.to_owned() };
         let text = format!("session {session} is closed for good; its processes are ended and its files deleted");
@@ -199,7 +204,7 @@ pub(super) fn close<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
 /// Acts, unless the key says that it was done already.
 pub(super) async fn once<F>(
     call: &Call<'_>,
-    session: Option<SessionId>,
+    session: SessionId,
     key: Option<&str>,
     act: impl FnOnce() -> F,
 ) -> Result<SessionId, Refusal>
@@ -227,7 +232,8 @@ async fn view(call: &Call<'_>, session: SessionId, detail: Detail) -> Result<Ses
     let connection = call.connection;
     let snapshot = connection.sessions.get(&connection.principal, session);
     let snapshot = snapshot.map_err(|failure| Refusal::of_session(failure, session))?;
-    let view = SessionView::of(&snapshot, &connection.principal, connection.is_default(session).await, detail);
+    let (in_force, is_default) = (connection.sessions.in_force(&snapshot), connection.is_default(session).await);
+    let view = SessionView::of(&snapshot, &in_force, &connection.principal, is_default, detail);
     Ok(match detail {
         Detail::Brief => view,
         Detail::Full => view.with_limits(&connection.limits).with_runtimes(connection.sessions.runtimes(&snapshot)),

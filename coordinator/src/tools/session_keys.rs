@@ -1,4 +1,5 @@
-//! Idempotency keys of the tools that act on sessions themselves: the same key acts once and gives the same session.
+//! Idempotency keys of the tools that act on sessions that there are: the same key acts once. Each of them, done twice, comes
+//! to the same, so that they are kept for as long as the server lives; the key of a session's making is kept with it.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,12 +19,10 @@ const OF_ONE_MAX: usize = 1_000;
 /// How many keys of all principals are remembered. When they are that many, a call with a new key is refused.
 const OF_ALL_MAX: usize = 10_000;
 
-/// The tool whose keys belong to no session.
-pub(super) const SESSION_CREATE: &str = "session_create";
 /// The tools whose keys are kept here.
-const TOOLS: [&str; 5] = [SESSION_CREATE, "session_update", "session_close", "session_share", "session_unshare"];
+const TOOLS: [&str; 4] = ["session_update", "session_close", "session_share", "session_unshare"];
 
-/// The keys under which sessions were made, updated and closed, for as long as the server lives.
+/// The keys under which sessions were updated, shared and closed, for as long as the server lives.
 #[derive(Default)]
 pub struct SessionKeys {
     keys: Mutex<Keys>,
@@ -35,8 +34,8 @@ struct Keys {
     count: usize,
 }
 
-/// Where a key counts: for one of a principal's sessions, unless it is to make one.
-type Place = (Option<SessionId>, String);
+/// Where a key counts: for one session.
+type Place = (SessionId, String);
 
 /// What a key was used for: SHA-256 over the tool and its arguments, which may be long.
 type CallDigest = [u8; 32];
@@ -44,8 +43,8 @@ type CallDigest = [u8; 32];
 /// A call with a key.
 pub(super) struct Keyed<'a> {
     pub(super) principal: &'a Principal,
-    /// The session that is acted on; none: it is to be made.
-    pub(super) session: Option<SessionId>,
+    /// The session that is acted on.
+    pub(super) session: SessionId,
     pub(super) tool: &'static str,
     pub(super) key: &'a str,
     pub(super) args: &'a Value,
@@ -69,14 +68,14 @@ impl SessionKeys {
         TOOLS.contains(&tool)
     }
 
-    /// Whether a principal used a key, in that session or to make one.
-    pub(super) fn knows(&self, principal: &Principal, session: Option<SessionId>, key: &str) -> bool {
+    /// Whether a principal used a key in that session.
+    pub(super) fn knows(&self, principal: &Principal, session: SessionId, key: &str) -> bool {
         let keys = self.keys.lock();
         let own = keys.of.get(principal);
         own.and_then(|own| own.get(&(session, key.to_owned()))).is_some_and(|remembered| !remembered.is_old())
     }
 
-    /// The session made or acted on under this key, by this call or an earlier one. Calls that arrive together act
+    /// The session acted on under this key, by this call or an earlier one. Calls that arrive together act
     /// once; a call that failed, or that its client gave up, is forgotten.
     ///
     /// # Errors
@@ -88,7 +87,7 @@ impl SessionKeys {
         E: From<Failure>,
     {
         let (principal, place) = (call.principal.clone(), (call.session, call.key.to_owned()));
-        let made = self.keys.lock().cell(&principal, &place, digest(&call))?;
+        let made = self.keys.lock().cell(&principal, &place, digest(call.tool, call.args))?;
         let waiting = Waiting { keys: self, principal, place, made };
         waiting.made.get_or_try_init(act).await.copied()
     }
@@ -178,10 +177,11 @@ pub(super) fn forgotten() -> Failure {
     Failure::new(ErrorCode::PreconditionFailed, message)
 }
 
-fn digest(call: &Keyed<'_>) -> CallDigest {
-    let mut args = call.args.clone();
+/// What a key stands for: SHA-256 over the tool and its arguments, in whatever order they come.
+pub(super) fn digest(tool: &str, args: &Value) -> CallDigest {
+    let mut args = args.clone();
     args.sort_all_objects();
-    Sha256::new().chain_update(call.tool).chain_update([0]).chain_update(args.to_string()).finalize().into()
+    Sha256::new().chain_update(tool).chain_update([0]).chain_update(args.to_string()).finalize().into()
 }
 
 #[cfg(test)]
@@ -189,19 +189,22 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    async fn create(keys: &SessionKeys, principal: &Principal, args: &Value) -> Result<SessionId, Failure> {
-        let call = Keyed { principal, session: None, tool: "session_create", key: "k", args };
+    const SESSION: SessionId = SessionId::from_uuid(uuid::Uuid::from_u128(7));
+
+    /// Acts in [`SESSION`] under the key `k`; gives a session that tells one act from another.
+    async fn act(keys: &SessionKeys, principal: &Principal, args: &Value) -> Result<SessionId, Failure> {
+        let call = Keyed { principal, session: SESSION, tool: "session_update", key: "k", args };
         keys.once(call, || async { Ok(SessionId::mint()) }).await
     }
 
     #[tokio::test]
-    async fn a_key_makes_one_session_and_is_bound_to_its_arguments() {
+    async fn a_key_acts_once_and_is_bound_to_its_arguments() {
         let keys = SessionKeys::default();
         let (ann, bob) = (Principal::os_user("ann"), Principal::os_user("bob"));
-        let first = create(&keys, &ann, &json!({"name": "a"})).await;
-        assert_eq!(create(&keys, &ann, &json!({"name": "a"})).await, first);
-        assert_ne!(create(&keys, &bob, &json!({"name": "a"})).await, first);
-        let other = create(&keys, &ann, &json!({"name": "b"})).await;
+        let first = act(&keys, &ann, &json!({"name": "a"})).await;
+        assert_eq!(act(&keys, &ann, &json!({"name": "a"})).await, first);
+        assert_ne!(act(&keys, &bob, &json!({"name": "a"})).await, first);
+        let other = act(&keys, &ann, &json!({"name": "b"})).await;
         assert_eq!(other.map_err(|f| f.code), Err(ErrorCode::InvalidArgument));
     }
 
@@ -209,7 +212,7 @@ mod tests {
     async fn a_key_counts_for_its_session_and_its_tool() {
         let keys = SessionKeys::default();
         let (ann, session, args) = (Principal::os_user("ann"), SessionId::mint(), json!({}));
-        let call = |session, tool| Keyed { principal: &ann, session: Some(session), tool, key: "k", args: &args };
+        let call = |session, tool| Keyed { principal: &ann, session, tool, key: "k", args: &args };
         let act = |session| move || std::future::ready(Ok::<_, Failure>(session));
         assert_eq!(keys.once(call(session, "session_update"), act(session)).await, Ok(session));
         let closed = keys.once(call(session, "session_close"), act(session)).await;
@@ -223,10 +226,10 @@ mod tests {
         let keys = SessionKeys::default();
         let ann = Principal::os_user("ann");
         let refused = Failure::new(ErrorCode::NoCapacity, "full");
-        let call = Keyed { principal: &ann, session: None, tool: "session_create", key: "k", args: &json!({}) };
+        let call = Keyed { principal: &ann, session: SESSION, tool: "session_update", key: "k", args: &json!({}) };
         let failed = keys.once(call, || std::future::ready(Err(refused.clone()))).await;
         assert_eq!(failed, Err(refused));
-        assert!(create(&keys, &ann, &json!({})).await.is_ok());
+        assert!(act(&keys, &ann, &json!({})).await.is_ok());
     }
 
     #[tokio::test]
@@ -235,7 +238,7 @@ mod tests {
         let (ann, args) = (Principal::os_user("ann"), json!({}));
         for number in 0..2 * OF_ONE_MAX {
             let key = number.to_string();
-            let call = |key| Keyed { principal: &ann, session: None, tool: "session_create", key, args: &args };
+            let call = |key| Keyed { principal: &ann, session: SESSION, tool: "session_update", key, args: &args };
             let refused = || std::future::ready(Err(Failure::new(ErrorCode::NoCapacity, "full")));
             assert_eq!(keys.once(call(&key), refused).await.map_err(|f| f.code), Err(ErrorCode::NoCapacity));
             let never = keys.once(call(&key), std::future::pending::<Result<_, Failure>>);
@@ -249,7 +252,7 @@ mod tests {
     async fn a_call_that_waits_for_one_that_fails_acts_itself_and_is_remembered() {
         let keys = SessionKeys::default();
         let (ann, args) = (Principal::os_user("ann"), json!({}));
-        let call = || Keyed { principal: &ann, session: None, tool: "session_create", key: "k", args: &args };
+        let call = || Keyed { principal: &ann, session: SESSION, tool: "session_update", key: "k", args: &args };
         let made = SessionId::mint();
         let fails = keys.once(call(), || async {
             tokio::task::yield_now().await;
@@ -258,7 +261,7 @@ mod tests {
         let waits = keys.once(call(), || std::future::ready(Ok::<_, Failure>(made)));
         let (failed, waited) = tokio::join!(fails, waits);
         assert_eq!((failed.map_err(|f| f.code), waited), (Err(ErrorCode::NoCapacity), Ok(made)));
-        assert_eq!(create(&keys, &ann, &args).await, Ok(made));
+        assert_eq!(act(&keys, &ann, &args).await, Ok(made));
     }
 
     #[tokio::test]
@@ -267,7 +270,7 @@ mod tests {
         let (ann, bob, args) = (Principal::os_user("ann"), Principal::os_user("bob"), json!({}));
         let make = async |principal: &Principal, number: usize| {
             let key = &number.to_string();
-            let call = Keyed { principal, session: None, tool: "session_create", key, args: &args };
+            let call = Keyed { principal, session: SESSION, tool: "session_update", key, args: &args };
             keys.once(call, || async { Ok::<_, Failure>(SessionId::mint()) }).await
         };
         for number in 0..OF_ONE_MAX {
@@ -284,7 +287,7 @@ mod tests {
     async fn the_order_of_arguments_is_no_other_call() {
         let keys = SessionKeys::default();
         let ann = Principal::os_user("ann");
-        let first = create(&keys, &ann, &json!({"name": "a", "labels": {"x": 1, "y": 2}})).await;
-        assert_eq!(create(&keys, &ann, &json!({"labels": {"y": 2, "x": 1}, "name": "a"})).await, first);
+        let first = act(&keys, &ann, &json!({"name": "a", "labels": {"x": 1, "y": 2}})).await;
+        assert_eq!(act(&keys, &ann, &json!({"labels": {"y": 2, "x": 1}, "name": "a"})).await, first);
     }
 }

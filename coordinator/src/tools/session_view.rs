@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::words;
-use crate::session::{Access, Receipt, SessionSnapshot};
+use crate::session::{Access, InForce, Receipt, SessionSnapshot};
 
 /// How much of a session is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,47 +23,53 @@ pub(super) enum Detail {
 
 #[derive(Debug, Serialize, JsonSchema, ToSchema)]
 pub(crate) struct SessionView {
-    /// The handle to pass as `session_id`.
+    /// The handle.
     session_id: String,
     /// A name for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    /// `owner`, or what it was shared with you for: `observer` or `writer`.
+    /// You are its `owner`, `observer` or `writer`.
     role: String,
     /// Whose it is.
     owner: String,
     /// With whom you share it, and for what.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     shared_with: BTreeMap<String, String>,
-    /// Who alone may act in it at present.
+    /// Who alone may act in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     writer: Option<String>,
-    /// `opening`, `ready`, `suspended` (idle; the next call starts it again), `lost`, `closing` or `closed`.
+    /// `opening`, `ready`, `suspended` (the next call starts it), `lost`, `closing` or `closed`.
     state: String,
-    /// Whether calls of this connection that name no session use this one.
+    /// Whether calls that name no session use it.
     is_default: bool,
-    /// How well its code is isolated, when its sandbox was ever made.
+    /// How its code is isolated.
     #[serde(skip_serializing_if = "Option::is_none")]
     isolation: Option<IsolationView>,
     /// What the session and each task may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     limits: Option<LimitsView>,
-    /// What its worker runs programs with, as far as that is known.
+    /// What it runs programs with.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     runtimes: Vec<RuntimeView>,
+    /// Hosts it may reach.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    network: Vec<String>,
+    /// Hosts no longer permitted.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    network_dropped: Vec<String>,
     /// The caller's own notes.
     metadata: BTreeMap<String, Value>,
-    /// Idle seconds after which its processes are ended.
+    /// Idle seconds until its processes end.
     ttl_seconds: u64,
     /// When it was made (RFC 3339).
     created_at: String,
     /// When it was last used.
     last_used_at: String,
-    /// When its files will be deleted, at the latest, if nobody uses it.
+    /// When its files go if unused.
     files_kept_until: String,
     /// Tasks that run at present.
     running: Vec<String>,
-    /// How many tasks were ever started in it.
+    /// Tasks that were ever started.
     tasks: u64,
     /// What they used.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,21 +84,21 @@ struct ReceiptView {
     failed: u64,
     /// Processor time of all programs.
     cpu_seconds: f64,
-    /// Peak resident memory of the largest process.
+    /// Peak memory of the largest process.
     memory_peak_bytes: u64,
-    /// Bytes of code, input and file contents that came in.
+    /// Bytes that came in: code, input, files.
     bytes_in: u64,
-    /// Bytes of output and file contents that went out.
+    /// Bytes that went out: output, files.
     bytes_out: u64,
-    /// Packages that were installed, with their versions.
+    /// Installed packages, with versions.
     packages: BTreeMap<String, String>,
-    /// Hosts that were reached.
+    /// Hosts that were reached or refused.
     hosts: Vec<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema, ToSchema)]
 struct RuntimeView {
-    /// The name: `python` and `shell` have tools of their own, the others are for `run_code`.
+    /// `python` and `shell` have tools of their own, others are for `run_code`.
     name: String,
     /// Its release.
     version: String,
@@ -102,7 +108,7 @@ struct RuntimeView {
 struct IsolationView {
     /// `full`, `portable`, `reduced` or `none`.
     level: String,
-    /// Each layer as it was found by probing.
+    /// Each layer, as probed.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     layers: Vec<LayerView>,
 }
@@ -113,7 +119,7 @@ struct LayerView {
     layer: String,
     /// `enforced`, `partial` or `absent`.
     state: String,
-    /// By what means it holds, or why it does not.
+    /// How it holds, or why not.
     detail: String,
 }
 
@@ -121,7 +127,7 @@ struct LayerView {
 struct LimitsView {
     /// Wall time of a task that asks for none, in seconds.
     task_seconds: f64,
-    /// The longest wall time that a task may ask for, in seconds.
+    /// The longest that a task may ask for, in seconds.
     task_seconds_max: f64,
     /// Memory of the session, in bytes.
     memory_bytes: u64,
@@ -136,7 +142,13 @@ struct LimitsView {
 }
 
 impl SessionView {
-    pub(super) fn of(snapshot: &SessionSnapshot, reader: &Principal, is_default: bool, detail: Detail) -> Self {
+    pub(super) fn of(
+        snapshot: &SessionSnapshot,
+        in_force: &InForce,
+        reader: &Principal,
+        is_default: bool,
+        detail: Detail,
+    ) -> Self {
         let access = snapshot.access(reader);
         let shares = snapshot.shares.iter().filter(|_| access == Some(Access::Owner));
         Self {
@@ -151,6 +163,8 @@ impl SessionView {
             isolation: snapshot.isolation.as_ref().map(|report| IsolationView::of(report, detail)),
             limits: None,
             runtimes: Vec::new(),
+            network: in_force.hosts.iter().map(|(host, _)| host.to_string()).collect(),
+            network_dropped: in_force.dropped.iter().map(ToString::to_string).collect(),
             metadata: snapshot.metadata.clone(),
             ttl_seconds: snapshot.ttl_ms / 1000,
             created_at: words::time(snapshot.created_ms),
@@ -232,6 +246,12 @@ impl SessionView {
             let named = self.runtimes.iter().map(|runtime| format!("{} {}", runtime.name, runtime.version));
             let _ = write!(text, "\nruntimes: {}", named.collect::<Vec<_>>().join(", "));
         }
+        if !self.network.is_empty() {
+            let _ = write!(text, "\nmay reach {} through the proxy in its environment", self.network.join(", "));
+        }
+        if !self.network_dropped.is_empty() {
+            let _ = write!(text, "\nthe operator no longer permits {}", self.network_dropped.join(", "));
+        }
         if let Some(receipt) = self.receipt.as_ref().filter(|receipt| receipt.tasks > 0) {
             receipt.tell(&mut text);
         }
@@ -252,7 +272,8 @@ impl ReceiptView {
         #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 milliseconds of processor time")]
         let cpu_seconds = receipt.cpu_ms as f64 / 1000.0;
         let Receipt { tasks, failed, memory_peak_bytes, bytes_in, bytes_out, .. } = *receipt;
-        let (packages, hosts) = (receipt.packages.clone(), receipt.hosts.iter().cloned().collect());
+        let refused = receipt.hosts_refused.iter().map(|host| format!("{host} (refused)"));
+        let (packages, hosts) = (receipt.packages.clone(), receipt.hosts.iter().cloned().chain(refused).collect());
         Self { tasks, failed, cpu_seconds, memory_peak_bytes, bytes_in, bytes_out, packages, hosts }
     }
 

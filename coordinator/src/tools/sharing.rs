@@ -75,7 +75,7 @@ pub(super) fn share<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             let shared = connection.sessions.share(connection.principal.clone(), session, with, role).await;
             shared.map_err(|failure| Refusal::of_session(failure, session)).map(|_| session)
         };
-        once(call, Some(session), key.as_deref(), act).await?;
+        once(call, session, key.as_deref(), act).await?;
         described(call, session, text).await
     }
     .boxed()
@@ -92,7 +92,7 @@ pub(super) fn unshare<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             let unshared = connection.sessions.unshare(connection.principal.clone(), session, with).await;
             unshared.map_err(|failure| Refusal::of_session(failure, session)).map(|_| session)
         };
-        once(call, Some(session), key.as_deref(), act).await?;
+        once(call, session, key.as_deref(), act).await?;
         described(call, session, text).await
     }
     .boxed()

@@ -19,8 +19,7 @@ pub static TOOLS: &[Tool] = &[
     Tool {
         name: "session_create",
         title: "Create a session",
-        description: "Makes a session: an isolated workspace with its own Python and shell. Returns its session_id, a \
-                      handle to pass to the other tools. The handle goes on working after this connection ends.",
+        description: "Makes a session: an isolated workspace with its own Python and shell. Returns its session_id, a handle for the other tools that goes on working after this connection ends.",
         effect: Effect::Adds,
         input: schema::of::<session::SessionCreateInput>,
         output: Some(schema::of_output::<session_view::SessionView>),
@@ -29,8 +28,7 @@ pub static TOOLS: &[Tool] = &[
     Tool {
         name: "session_info",
         title: "Describe a session",
-        description: "Says how a session is: its state, how well it is isolated layer by layer, its limits, the tasks \
-                      that run in it, how long its files are kept, and what is left of your own quotas.",
+        description: "Says a session's state, isolation layer by layer, limits, running tasks, how long its files are kept, and what is left of your quotas.",
         effect: Effect::Reads,
         input: schema::of::<session::SessionInfoInput>,
         output: Some(schema::of_output::<session::SessionInfoOutput>),
@@ -57,8 +55,7 @@ pub static TOOLS: &[Tool] = &[
     Tool {
         name: "session_close",
         title: "Close a session",
-        description: "Ends a session for good: its processes are killed and its files deleted. The handle cannot be \
-                      used again. Idle sessions end by themselves and keep their files, so close only what is done with.",
+        description: "Ends a session for good: its processes are killed and its files deleted. Idle sessions end by themselves and keep their files, so close only what is done with.",
         effect: Effect::Sets,
         input: schema::of::<session::SessionCloseInput>,
         output: Some(schema::of_output::<session::SessionCloseOutput>),
@@ -166,8 +163,7 @@ pub static TOOLS: &[Tool] = &[
     Tool {
         name: "artifact_list",
         title: "List artifacts",
-        description: "Lists the files below artifacts/ in the workspace, where plots are saved and where what is worth \
-                      keeping belongs, with type, size and resource address.",
+        description: "Lists the files below artifacts/, where plots are saved and what is worth keeping belongs, with type, size and resource address.",
         effect: Effect::Reads,
         input: schema::of::<artifacts::ArtifactListInput>,
         output: Some(schema::of_output::<artifacts::ArtifactListOutput>),
@@ -188,8 +184,7 @@ pub static TOOLS: &[Tool] = &[
         title: "Run Python",
         description: "Runs Python code, or a Python file of the workspace, inside the session's sandbox, with the \
                       workspace as current directory: in a fresh interpreter, or with kernel in one that keeps variables \
-                      and imports. Returns exit code, stdout, stderr, the last expression's value, figures and pictures, \
-                      and the files that changed. There is no network; pkg_install installs packages.",
+                      and imports. Returns exit code, stdout, stderr, the last value, pictures, and the files that changed. There is no network; pkg_install installs packages.",
         effect: Effect::Acts,
         input: schema::of::<run::RunPythonInput>,
         output: None,
@@ -258,8 +253,7 @@ pub static TOOLS: &[Tool] = &[
         name: "pkg_install",
         title: "Install packages",
         description: "Installs Python packages into the session, where they stay: by requirement (name and versions, \
-                      from the operator's package index) or from wheels of the workspace (without any network). Only \
-                      wheels are installed, nothing is built. Returns what was installed and which hosts were reached.",
+                      from the operator's package index) or from wheels of the workspace (without any network). Only wheels; nothing is built. Returns what was installed and which hosts were reached.",
         effect: Effect::Acts,
         input: schema::of::<packages::PkgInstallInput>,
         output: None,
@@ -287,7 +281,7 @@ pub static TOOLS: &[Tool] = &[
     Tool {
         name: "task_logs",
         title: "Read a task's output",
-        description: "Shows what a task wrote, both streams in the order of arrival, while it runs and afterwards; grep \
+        description: "Shows what a task wrote, both streams as they came, while it runs and afterwards; grep \
                       picks lines. next_cursor of the answer goes on where it ended.",
         effect: Effect::Reads,
         input: schema::of::<tasks::TaskLogsInput>,

@@ -130,7 +130,7 @@ struct Acceptor {
     grpc: mpsc::Sender<GrpcIo>,
     /// The places of connections until it is known whose they are.
     strangers: Room,
-    /// The places of gRPC connections on which a call was let in.
+    /// The places of gRPC connections of those that have joined.
     members: Room,
     tls: Option<Tls>,
 }

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use codegen_proto::OpenSession;
 use codegen_types::{
-    EventBody, Failure, HeldSession, Incarnation, IsolationLevel, IsolationReport, Lease, Limits, Operation, Runtime,
-    SessionId, TaskId, TraceContext, WorkerId,
+    Contact, EventBody, Failure, HeldSession, Incarnation, IsolationReport, Lease, Operation, Runtime, SessionId,
+    TaskId, TraceContext, WorkerId,
 };
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
@@ -26,6 +27,15 @@ pub struct Opened {
     pub isolation: IsolationReport,
     /// Whether the workspace is new.
     pub workspace_created: bool,
+}
+
+/// What a session's worker said when it ended the session's processes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// Bytes that a workspace which is kept takes.
+    pub workspace_bytes: u64,
+    /// Whom the session asked to reach since its last program ended.
+    pub contacts: Vec<Contact>,
 }
 
 /// One task, as it is sent to a worker.
@@ -93,18 +103,12 @@ pub trait Fleet: Send + Sync + 'static {
     /// What a worker runs programs with; nothing while it is not known.
     fn runtimes(&self, worker: &WorkerId) -> Vec<Runtime>;
 
-    /// Opens a session on its worker; idempotent for one lease.
-    fn open(
-        &self,
-        session: SessionId,
-        lease: Lease,
-        limits: Limits,
-        isolation_minimum: IsolationLevel,
-    ) -> BoxFuture<'_, Result<Opened, Failure>>;
+    /// Opens a session on its worker; idempotent for one lease, but that it reaches what was said last.
+    fn open(&self, open: OpenSession) -> BoxFuture<'_, Result<Opened, Failure>>;
 
-    /// Ends a session's processes, and deletes its workspace when asked. Gives the bytes that a workspace which is kept
-    /// takes, by the worker's word.
-    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<u64, Failure>>;
+    /// Ends a session's processes, and deletes its workspace when asked. What it gives is the worker's word.
+    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool)
+    -> BoxFuture<'_, Result<Closed, Failure>>;
 
     /// Runs a task to its end. `Started`, `Output`, `Progress` and `Display` go to `events` in order; the last event
     /// is returned. Cancelling `cancel` ends the task on the worker and still waits for its last event.

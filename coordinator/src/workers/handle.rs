@@ -84,6 +84,7 @@ impl Workers {
             options.heartbeat_interval,
             options.workers_max,
             options.sessions_per_worker_max,
+            options.secrets,
         );
         let inner = Arc::new(Inner {
             options,

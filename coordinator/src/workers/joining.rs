@@ -1,6 +1,7 @@
 //! Who may join: with a one-time token of this process, a static token with the scope `worker`, or a certificate.
 
 use codegen_types::{ErrorCode, Failure, Incarnation, WorkerId};
+use coordinator_core::placement::Trust;
 use coordinator_core::release::Release;
 use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
@@ -10,6 +11,7 @@ use super::handle::{EMBEDDED_WORKER, Inner};
 use super::said::WorkerRefused;
 use super::secrets::TokenRefused;
 use super::socket::{Certificate, Peer};
+use crate::config::SecretsWorkers;
 use crate::identity::{Identity, Scope, Unauthenticated, Validity};
 
 /// What the principal of a token begins with that is for one worker alone; the worker's name follows.
@@ -48,6 +50,17 @@ impl Credential {
             Self::Token { principal, bound: false, .. } => Some(principal),
             Self::Token { bound: true, .. } | Self::Once | Self::Certificate(_) => None,
         }
+    }
+
+    /// What a worker of this name is trusted with that was let in by it.
+    pub(crate) fn trust(&self, worker: &WorkerId, secrets: SecretsWorkers) -> Trust {
+        let is_told = match secrets {
+            // The name is let in by a token of this process alone, which only that worker was given.
+            SecretsWorkers::Embedded => worker.as_str() == EMBEDDED_WORKER,
+            SecretsWorkers::Named => self.names_its_worker(),
+            SecretsWorkers::All => true,
+        };
+        if is_told { Trust::Secrets } else { Trust::Sessions }
     }
 
     /// Whether it proves which worker it is, and not only that it is one: what shares a token with others does not.

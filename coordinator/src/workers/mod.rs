@@ -29,7 +29,7 @@ mod standing;
 
 pub use clock::Clock;
 pub use dialling::Dialler;
-pub use fleet::{DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, WorkerEvent};
+pub use fleet::{Closed, DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, WorkerEvent};
 pub use handle::{EMBEDDED_WORKER, Workers};
 pub use options::WorkersOptions;
 pub use snapshot::WorkerSnapshot;

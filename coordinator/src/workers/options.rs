@@ -5,7 +5,7 @@ use std::time::Duration;
 use coordinator_core::worker::{InvalidTiming, Timing};
 
 use super::clock::Clock;
-use crate::config::Reflection;
+use crate::config::{Reflection, SecretsWorkers};
 
 /// The link's keep-alive: a ping is sent after so long.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub struct WorkersOptions {
     pub strangers_per_address_max: u32,
     /// How long one may be a stranger's.
     pub stranger_limit: Duration,
-    /// gRPC connections of one listener on which a call was let in; when full, a stranger's calls are refused. Links are
+    /// gRPC connections of one listener whose workers have joined; when full, those of further ones are refused. Links are
     /// not counted, as each worker has one.
     pub connections_max: u32,
     /// As many of them may be from one address.
@@ -55,6 +55,8 @@ pub struct WorkersOptions {
     pub display_bytes_max: u64,
     /// Progress notes of one task; more are dropped.
     pub progress_events_max: u32,
+    /// Which workers are told the operator's secrets.
+    pub secrets: SecretsWorkers,
     /// Whether whoever connects is told of the services.
     pub reflection: Reflection,
     /// How the time is told that silent workers are judged by.
@@ -84,6 +86,7 @@ impl Default for WorkersOptions {
             sessions_per_worker_max: 4_096,
             display_bytes_max: 32 << 20,
             progress_events_max: 10_000,
+            secrets: SecretsWorkers::default(),
             reflection: Reflection::Off,
             clock: Clock::default(),
         }

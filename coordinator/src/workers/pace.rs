@@ -29,12 +29,14 @@ pub(crate) struct Pace {
 impl Pace {
     /// Counts one more, if it may come.
     pub(crate) fn take(&mut self, burst: u32, every: Duration, now: Duration) -> bool {
-        let paid = self.paid.max(now) + every;
-        let may = paid <= now + every * burst;
-        if may {
-            self.paid = paid;
-        }
-        may
+        let next = self.next(burst, every, now);
+        self.paid = next.unwrap_or(self.paid);
+        next.is_some()
+    }
+
+    /// When all will have been paid for with one more, if that may come.
+    fn next(&self, burst: u32, every: Duration, now: Duration) -> Option<Duration> {
+        Some(self.paid.max(now) + every).filter(|paid| *paid <= now + every * burst)
     }
 }
 
@@ -81,6 +83,7 @@ impl Joins {
         takes_over: bool,
         now: Duration,
     ) -> Result<(), WorkerRefused> {
+        let shared = shared_by.map(|principal| self.next_of_shared(principal, now)).transpose()?;
         if self.of_each.len() >= self.names_max && !self.of_each.contains_key(worker) {
             self.of_each.retain(|_, joined| !joined.is_over(now));
             if self.of_each.len() >= self.names_max {
@@ -94,16 +97,22 @@ impl Joins {
         if !joined.pace.take(JOINS_BURST, JOIN_EVERY, now) {
             return Err(WorkerRefused::TooOften);
         }
-        if let Some(principal) = shared_by {
-            self.of_shared.retain(|of, pace| of == principal || pace.paid > now);
-            if !self.of_shared.entry(principal.to_owned()).or_default().take(SHARED_BURST, SHARED_EVERY, now) {
-                return Err(WorkerRefused::TooOften);
-            }
-        }
         if takes_over {
             joined.took_over = Some(now);
         }
+        if let Some((principal, paid)) = shared_by.zip(shared) {
+            self.of_shared.insert(principal.to_owned(), Pace { paid });
+        }
         Ok(())
+    }
+
+    /// When all registrations with that token will have been paid for with one more. Before a name is looked at: of a name
+    /// that may not come nothing is remembered.
+    fn next_of_shared(&mut self, principal: &str, now: Duration) -> Result<Duration, WorkerRefused> {
+        self.of_shared.retain(|_, pace| pace.paid > now);
+        let none = Pace::default();
+        let pace = self.of_shared.get(principal).unwrap_or(&none);
+        pace.next(SHARED_BURST, SHARED_EVERY, now).ok_or(WorkerRefused::TooOften)
     }
 }
 
@@ -122,6 +131,7 @@ mod tests {
         let mut joins = Joins::new(100_000);
         let came = (0..10_000).filter(|at| joins.count(&name(&format!("w{at}")), Some("all"), false, NOW).is_ok());
         assert_eq!(came.count(), SHARED_BURST as usize);
+        assert_eq!(joins.of_each.len(), SHARED_BURST as usize, "of those that were refused nothing is kept");
         assert_eq!(joins.count(&name("x"), Some("others"), false, NOW), Ok(()));
         assert_eq!(joins.count(&name("y"), None, false, NOW), Ok(()));
         assert_eq!(joins.count(&name("z"), Some("all"), false, NOW + SHARED_EVERY), Ok(()));

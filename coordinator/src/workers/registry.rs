@@ -23,6 +23,7 @@ use super::pace::{Joins, Pace};
 use super::said::{Change, Heard, Issued, WorkerRefused};
 use super::secrets::Fingerprint;
 use super::slots::SlotBook;
+use crate::config::SecretsWorkers;
 
 /// The workers that have joined and are not gone, one life of each.
 pub(crate) struct Registry {
@@ -38,6 +39,8 @@ pub(crate) struct Registry {
     heartbeat_interval: Duration,
     workers_max: usize,
     sessions_per_worker_max: u32,
+    /// Which workers are told the operator's secrets.
+    secrets: SecretsWorkers,
 }
 
 /// One life of a worker.
@@ -82,6 +85,7 @@ impl Registry {
         heartbeat_interval: Duration,
         workers_max: usize,
         sessions_per_worker_max: u32,
+        secrets: SecretsWorkers,
     ) -> Self {
         Self {
             workers: BTreeMap::new(),
@@ -94,6 +98,7 @@ impl Registry {
             heartbeat_interval,
             workers_max,
             sessions_per_worker_max,
+            secrets,
         }
     }
 
@@ -129,11 +134,12 @@ impl Registry {
             let why = GoneWhy::Superseded;
             changes.push(Change::Gone { worker: worker.clone(), incarnation: earlier, why });
         }
+        let trust = issued.credential.trust(&worker, self.secrets);
         let entry = self.workers.entry(worker.clone()).or_insert_with(|| Entry {
             incarnation,
             state: WorkerState::joined(now),
             heard: now,
-            placing: placing::of(&capabilities),
+            placing: placing::of(&capabilities, trust),
             capabilities: capabilities.clone(),
             version: String::new(),
             session: Fingerprint::of(&issued.session),
@@ -146,7 +152,7 @@ impl Registry {
             slots: SlotBook::default(),
         });
         entry.slots.seed(capabilities.sessions_max.min(self.sessions_per_worker_max), &held);
-        entry.placing = placing::of(&capabilities);
+        entry.placing = placing::of(&capabilities, trust);
         entry.capabilities = capabilities;
         entry.version = version;
         self.sessions.remove(&entry.session);

@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use codegen_proto::v1::worker_client::WorkerClient;
 use codegen_proto::{CloseSession, OpenSession, SessionClosed, SessionOpened, status, v1};
-use codegen_types::{
-    ErrorCode, EventBody, Failure, Incarnation, IsolationLevel, Lease, Limits, Runtime, SessionId, WorkerId,
-};
-use coordinator_core::placement::{Missing, Requirements, Unfit, Unplaced};
+use codegen_types::{ErrorCode, EventBody, Failure, Incarnation, IsolationLevel, Lease, Runtime, SessionId, WorkerId};
+use coordinator_core::placement::{Missing, Requirements, Trust, Unfit, Unplaced};
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -18,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::fleet::{DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch};
+use super::fleet::{Closed, DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch};
 use super::handle::{Inner, LinkWait, Workers};
 use super::slots::SlotBook;
 use crate::dispatch;
@@ -53,17 +51,16 @@ impl Fleet for Workers {
         self.inner.registry.read().runtimes(worker)
     }
 
-    fn open(
+    fn open(&self, open: OpenSession) -> BoxFuture<'_, Result<Opened, Failure>> {
+        Box::pin(self.inner.open(open))
+    }
+
+    fn close(
         &self,
         session: SessionId,
         lease: Lease,
-        limits: Limits,
-        isolation_minimum: IsolationLevel,
-    ) -> BoxFuture<'_, Result<Opened, Failure>> {
-        Box::pin(self.inner.open(OpenSession { session, lease, limits, isolation_minimum }))
-    }
-
-    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<u64, Failure>> {
+        delete_workspace: bool,
+    ) -> BoxFuture<'_, Result<Closed, Failure>> {
         Box::pin(self.inner.close(CloseSession { session, lease, delete_workspace }))
     }
 
@@ -134,8 +131,11 @@ impl Inner {
         let held = HeldSlot::opening(self, session, &lease);
         let wire = v1::OpenSessionRequest::from(request);
         let answer = self.call(&lease, |mut client| {
-            let wire = wire.clone();
-            async move { client.open_session(wire).await }
+            let (wire, trusted) = (wire.clone(), self.check_trust(&lease.worker, &wire));
+            async move {
+                trusted.map_err(status::from_failure)?;
+                client.open_session(wire).await
+            }
         });
         let opened: SessionOpened = match answer.await {
             Ok(answer) => answer.try_into().map_err(|invalid| misunderstood(&lease, &invalid))?,
@@ -159,7 +159,17 @@ impl Inner {
         Ok(Opened { isolation: opened.isolation, workspace_created: opened.workspace_created })
     }
 
-    async fn close(&self, request: CloseSession) -> Result<u64, Failure> {
+    /// The one place through which secrets leave: whatever was decided before, a worker that is not to have them gets none.
+    fn check_trust(&self, worker: &WorkerId, request: &v1::OpenSessionRequest) -> Result<(), Failure> {
+        let has_secrets = request.egress.as_ref().is_some_and(|egress| !egress.secrets.is_empty());
+        if has_secrets && self.registry.read().trust(worker) < Trust::Secrets {
+            let why = "the session's worker is not told secrets (SECRETS_WORKERS); nothing was run";
+            return Err(Failure::new(ErrorCode::PermissionDenied, why));
+        }
+        Ok(())
+    }
+
+    async fn close(&self, request: CloseSession) -> Result<Closed, Failure> {
         let (session, lease) = (request.session, request.lease.clone());
         let held = HeldSlot::closing(self, session, &lease);
         let wire = v1::CloseSessionRequest::from(request);
@@ -167,9 +177,18 @@ impl Inner {
             let wire = wire.clone();
             async move { client.close_session(wire).await }
         });
-        let closed = SessionClosed::from(answer.await?);
+        let closed = answer.await?;
         held.settle(SlotBook::closed);
-        Ok(closed.workspace_bytes)
+        let workspace_bytes = closed.workspace_bytes;
+        let contacts = match SessionClosed::try_from(closed) {
+            Ok(closed) => closed.contacts,
+            // It is closed all the same.
+            Err(invalid) => {
+                tracing::error!(worker = %lease.worker, %invalid, "what a worker says of contacts is malformed");
+                Vec::new()
+            }
+        };
+        Ok(Closed { workspace_bytes, contacts })
     }
 
     /// Makes a call that may be repeated, over reconnects, until it is answered or its deadline has passed.
@@ -247,10 +266,14 @@ impl Inner {
     fn too_weak(&self, unplaced: &Unplaced) -> Failure {
         let workers = self.registry.read().snapshot(self.now());
         let lacking = workers.iter().filter(|worker| unplaced.reasons.iter().any(|(id, _)| *id == worker.id));
+        let best = lacking.clone().map(|worker| worker.isolation.level).max();
         let missing: BTreeSet<String> =
             lacking.map(|worker| worker.isolation.missing()).filter(|missing| !missing.is_empty()).collect();
         let missing: Vec<String> = missing.into_iter().collect();
-        Failure::new(ErrorCode::IsolationUnavailable, format!("{unplaced}; {}; nothing was run", missing.join("; ")))
+        let best = best.filter(|level| *level > IsolationLevel::None);
+        let instead = best.map(|level| format!("; or the operator permits less with ISOLATION_MINIMUM={level}"));
+        let why = format!("{unplaced}; {}{}; nothing was run", missing.join("; "), instead.unwrap_or_default());
+        Failure::new(ErrorCode::IsolationUnavailable, why)
     }
 }
 

@@ -1,4 +1,5 @@
-//! A gRPC connection, and where whoever is at its other end stands: a stranger until one of its calls was let in.
+//! A gRPC connection, and where whoever is at its other end stands: a stranger until it has joined, or has
+//! shown that it had.
 //!
 //! Strangers have few places, and each only for a while; so none of them takes a place of a worker.
 
@@ -23,7 +24,7 @@ use crate::room::{Place, Room};
 pub(crate) struct Standing {
     pub(crate) peer: Peer,
     place: Mutex<Held>,
-    /// The places of those that were let in.
+    /// The places of those that have joined.
     members: Room,
 }
 
@@ -39,7 +40,7 @@ impl Standing {
         Arc::new(Self { peer, place: Mutex::new(Held::Stranger { _place: place }), members })
     }
 
-    /// A call of it was let in. Gives whether there is a place for it.
+    /// It has joined. Gives whether there is a place for it.
     pub(crate) fn let_in(&self) -> bool {
         let mut held = self.place.lock();
         if let Held::Member { .. } = *held {
@@ -77,7 +78,7 @@ impl GrpcIo {
         }
         self.patience = None;
         if self.standing.is_stranger() {
-            tracing::info!(peer = %self.standing.peer, "a connection is closed: no call was let in on it");
+            tracing::info!(peer = %self.standing.peer, "a connection is closed: nobody has joined on it");
             return Err(io::ErrorKind::TimedOut.into());
         }
         Ok(())

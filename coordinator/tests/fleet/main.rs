@@ -11,6 +11,7 @@ mod embedded;
 mod hostile;
 mod joining;
 mod links;
+mod orders;
 mod restart;
 mod rig;
 mod slots;

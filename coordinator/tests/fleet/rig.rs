@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use codegen_audit::{Audit, EventKind, Record};
+use codegen_proto::OpenSession;
 use codegen_types::{
     Epoch, ErrorCode, EventBody, Exec, Failure, IsolationLevel, Lease, Limits, Operation, Program, SessionId, TaskId,
 };
@@ -29,6 +30,12 @@ pub struct Rig {
     pub socket: PathBuf,
     pub tcp: SocketAddr,
     _dir: tempfile::TempDir,
+}
+
+/// What a session with nothing special about it is opened with.
+pub fn opening(session: SessionId, lease: Lease) -> OpenSession {
+    let (limits, isolation_minimum, egress) = (Limits::default(), IsolationLevel::Full, None);
+    OpenSession { session, lease, limits, isolation_minimum, egress }
 }
 
 impl Rig {
@@ -82,8 +89,7 @@ impl Rig {
     }
 
     pub async fn open(&self, session: SessionId, lease: &Lease) -> Result<(), Failure> {
-        let opened = self.workers.open(session, lease.clone(), Limits::default(), IsolationLevel::Full);
-        within(opened).await.map(drop)
+        within(self.workers.open(opening(session, lease.clone()))).await.map(drop)
     }
 
     /// Starts a task that runs `command`, a word that the double knows.
@@ -173,6 +179,7 @@ pub fn requirements() -> Requirements {
         isolation_minimum: IsolationLevel::Full,
         runtimes: vec!["python".to_owned()],
         labels: Default::default(),
+        trust: Default::default(),
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use codegen_types::{ErrorCode, IsolationLevel, Limits, SessionId, WorkerId};
+use codegen_types::{ErrorCode, IsolationLevel, SessionId, WorkerId};
 use coordinator::workers::{Fleet as _, WorkersOptions};
 
 use crate::double::Spec;
-use crate::rig::{LONG, Rig, lease, requirements, within};
+use crate::rig::{LONG, Rig, lease, opening, requirements, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn fifty_creates_at_once_never_overbook() {
@@ -28,7 +28,7 @@ async fn fifty_creates_at_once_never_overbook() {
                     drop(reservation);
                     return Ok(false);
                 }
-                let opened = workers.open(SessionId::mint(), lease, Limits::default(), IsolationLevel::Full).await;
+                let opened = workers.open(opening(SessionId::mint(), lease)).await;
                 opened.map(|_| true).map_err(|failure| failure.code)
             })
         })
@@ -124,10 +124,7 @@ async fn a_session_is_opened_over_a_link_that_comes_back() {
     double.break_link();
     rig.link_up(&double, false).await;
     let (workers, held) = (rig.workers.clone(), lease(&double, 1));
-    let opening =
-        tokio::spawn(
-            async move { workers.open(SessionId::mint(), held, Limits::default(), IsolationLevel::Full).await },
-        );
+    let opening = tokio::spawn(async move { workers.open(opening(SessionId::mint(), held)).await });
     double.reopen_link().await;
     within(opening).await.unwrap().unwrap();
 }

@@ -1,7 +1,7 @@
 //! The double's tasks: their events are kept and can be streamed from any place on. A task's command is a word that
 //! says what it does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -21,9 +21,14 @@ use tonic::{Request, Response, Status};
 /// The bytes of one piece of a flood.
 pub const PIECE_BYTES: usize = 64 << 10;
 
+/// What is sent on each stream of a task: the first one, and each that it is asked for again.
+pub type Script = VecDeque<Vec<Result<v1::TaskEvent, Status>>>;
+
 pub struct Tasks {
     level: IsolationLevel,
     tasks: Mutex<HashMap<String, Arc<Task>>>,
+    /// Scripts by their command, and what is left of them by their task.
+    scripts: Mutex<HashMap<String, Script>>,
     /// How often each task was executed; more than once is the mistake that all of this is about.
     executed: Mutex<HashMap<String, u32>>,
     socket: Mutex<Option<OwnedFd>>,
@@ -73,6 +78,7 @@ impl Tasks {
         Arc::new(Self {
             level,
             tasks: Mutex::default(),
+            scripts: Mutex::default(),
             executed: Mutex::default(),
             socket: Mutex::default(),
             gate: Notify::new(),
@@ -85,6 +91,17 @@ impl Tasks {
 
     pub fn set_socket(&self, socket: OwnedFd) {
         *self.socket.lock() = Some(socket);
+    }
+
+    /// Has tasks of this command, which begins with `script`, send this.
+    pub fn follow(&self, command: &str, script: Script) {
+        self.scripts.lock().insert(command.to_owned(), script);
+    }
+
+    /// What a task whose stream is asked for sends on it, if it follows a script that goes on.
+    fn next_of_script(&self, task: &str) -> Option<BoxStream<'static, Result<v1::TaskEvent, Status>>> {
+        let events = self.scripts.lock().get_mut(task)?.pop_front()?;
+        Some(Box::pin(futures::stream::iter(events)))
     }
 
     /// How often the task was executed.
@@ -208,7 +225,7 @@ impl Worker for Service {
         _: Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
         self.0.closed.fetch_add(1, Ordering::Relaxed);
-        Ok(Response::new(v1::CloseSessionResponse { processes_killed: 0, workspace_bytes: 0 }))
+        Ok(Response::new(v1::CloseSessionResponse::default()))
     }
 
     async fn execute_task(
@@ -229,6 +246,13 @@ impl Worker for Service {
         }
         let id = request.task.to_string();
         *self.0.executed.lock().entry(id.clone()).or_default() += 1;
+        if command.starts_with("script") {
+            let mut scripts = self.0.scripts.lock();
+            let script = scripts.remove(&command).expect("it was written");
+            scripts.insert(id.clone(), script);
+            drop(scripts);
+            return Ok(Response::new(self.0.next_of_script(&id).expect("it has a stream")));
+        }
         let task = Arc::new(Task {
             events: Mutex::default(),
             news: watch::Sender::new(()),
@@ -248,6 +272,9 @@ impl Worker for Service {
         request: Request<v1::AttachTaskRequest>,
     ) -> Result<Response<Self::AttachTaskStream>, Status> {
         let request = request.into_inner();
+        if let Some(stream) = self.0.next_of_script(&request.task_id) {
+            return Ok(Response::new(stream));
+        }
         let task = self.0.tasks.lock().get(&request.task_id).cloned();
         let task = task.ok_or_else(|| status::from_failure(Failure::new(ErrorCode::NotFound, "never seen")))?;
         if task.mends {

@@ -82,18 +82,6 @@ async fn a_handle_works_from_another_connection_of_its_principal_only() {
 }
 
 #[tokio::test]
-async fn one_key_makes_one_session() {
-    let server = Server::new();
-    let mut client = server.client().await;
-    let create = json!({"name": "once", "idempotency_key": "k"});
-    let first = client.tool("session_create", create.clone()).await["structuredContent"]["session_id"].clone();
-    let mut again = server.client().await;
-    assert_eq!(again.tool("session_create", create).await["structuredContent"]["session_id"], first);
-    let other = again.tool("session_create", json!({"name": "other", "idempotency_key": "k"})).await;
-    assert!(text(&other).starts_with("INVALID_ARGUMENT"), "{other}");
-}
-
-#[tokio::test]
 async fn bad_arguments_are_refused_by_name_and_nothing_is_done() {
     let server = Server::new();
     let mut client = server.client().await;

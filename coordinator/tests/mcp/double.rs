@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use codegen_types::event::{Edited, FileKind, FileStat, Found};
 use codegen_types::{
-    ErrorCode, EventBody, Exit, Failure, LogSeq, Operation, OperationResult, OutputStream, Principal, Program, Runtime,
-    SessionId, TaskId,
+    ErrorCode, EventBody, Exit, Failure, LogSeq, Operation, OperationResult, OutputStream, Principal, Program, Reach,
+    Runtime, SessionId, TaskId,
 };
 use coordinator::session::{
     Captured, Changes, ChangesFollower, Completed, CreateSession, Launched, Live, Role, SessionFollower,
     SessionSnapshot, Shares, TaskCall, TaskInfo, TaskOutcome, TaskPhase, TaskSeen, UpdateSession,
 };
 use coordinator::tools::SessionCalls;
+use coordinator_core::egress::InForce;
 use coordinator_core::quota::{Quotas, Standing, Usage};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
@@ -234,14 +235,34 @@ fn completed(result: OperationResult, stdout: &str) -> Completed {
     }
 }
 
+impl Sessions {
+    /// The session that a principal made under that key.
+    fn made_under(&self, principal: &Principal, key: &str) -> Option<Arc<SessionSnapshot>> {
+        let sessions = self.0.sessions.lock();
+        let is_it = |made: &&Arc<SessionSnapshot>| {
+            made.principal == *principal && made.key.as_ref().is_some_and(|under| under.key == key)
+        };
+        sessions.values().find(is_it).cloned()
+    }
+}
+
 impl SessionCalls for Sessions {
     fn knows_key<'a>(&'a self, _: &'a Principal, _: SessionId, _: &'a str) -> BoxFuture<'a, bool> {
         ready(false).boxed()
     }
 
+    fn knows_creation(&self, principal: &Principal, key: &str) -> bool {
+        self.made_under(principal, key).is_some()
+    }
+
     fn runtimes(&self, _: &SessionSnapshot) -> Vec<Runtime> {
         let (version, path) = ("20.20.2".to_owned(), "/usr/bin/node".to_owned());
         vec![Runtime { name: "node".to_owned(), version, path }]
+    }
+
+    fn in_force(&self, session: &SessionSnapshot) -> InForce {
+        let hosts = session.network.allow.iter().map(|host| (host.clone(), Reach::Public)).collect();
+        InForce { hosts, dropped: Vec::new() }
     }
 
     fn create(
@@ -250,6 +271,12 @@ impl SessionCalls for Sessions {
         create: CreateSession,
     ) -> BoxFuture<'_, Result<Arc<SessionSnapshot>, Failure>> {
         async move {
+            let same = create.key.as_ref().and_then(|key| self.made_under(&principal, &key.key));
+            match same {
+                Some(made) if made.key == create.key => return Ok(made),
+                Some(_) => return Err(Failure::new(ErrorCode::InvalidArgument, "`idempotency_key`: used otherwise")),
+                None => {}
+            }
             let snapshot = Arc::new(SessionSnapshot {
                 id: SessionId::mint(),
                 principal,
@@ -257,6 +284,8 @@ impl SessionCalls for Sessions {
                 writer: None,
                 name: create.name,
                 metadata: create.metadata,
+                network: create.network,
+                key: create.key,
                 state: "ready",
                 lease: None,
                 isolation: None,

@@ -4,6 +4,7 @@
 
 mod approvals;
 mod calls;
+mod creation;
 mod faults;
 mod following;
 mod lifecycle;

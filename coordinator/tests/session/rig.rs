@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::{Audit, EventKind, Record};
+use codegen_proto::OpenSession;
 use codegen_types::{
     Epoch, ErrorCode, EventBody, Exec, Exit, Failure, HeldSession, Incarnation, IsolationLevel, IsolationReport, Lease,
-    Limits, Operation, OperationResult, OutputStream, Principal, Program, ResourceUse, Runtime, SessionId, TaskId,
-    WorkerId,
+    Operation, OperationResult, OutputStream, Principal, Program, ResourceUse, Runtime, SessionId, TaskId, WorkerId,
 };
 use coordinator::session::{
     CreateSession, Leave, SessionOptions, SessionSnapshot, Sessions, SessionsDeps, TaskCall, TaskOutcome,
@@ -17,7 +17,7 @@ use coordinator::session::{
 use coordinator::store::{Memory, SessionStore, TaskStore};
 use coordinator::supervisor::Supervisor;
 use coordinator::workers::{
-    DispatchEnd, EMBEDDED_WORKER, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, WorkerEvent,
+    Closed, DispatchEnd, EMBEDDED_WORKER, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, WorkerEvent,
 };
 use coordinator_core::placement::Requirements;
 use futures::future::{BoxFuture, FutureExt as _};
@@ -198,13 +198,8 @@ impl Fleet for Double {
         Vec::new()
     }
 
-    fn open(
-        &self,
-        session: SessionId,
-        lease: Lease,
-        _: Limits,
-        _: IsolationLevel,
-    ) -> BoxFuture<'_, Result<Opened, Failure>> {
+    fn open(&self, open: OpenSession) -> BoxFuture<'_, Result<Opened, Failure>> {
+        let OpenSession { session, lease, .. } = open;
         async move {
             if !self.is_present(&lease) {
                 return Err(away());
@@ -223,7 +218,12 @@ impl Fleet for Double {
         .boxed()
     }
 
-    fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool) -> BoxFuture<'_, Result<u64, Failure>> {
+    fn close(
+        &self,
+        session: SessionId,
+        lease: Lease,
+        delete_workspace: bool,
+    ) -> BoxFuture<'_, Result<Closed, Failure>> {
         async move {
             if !self.is_present(&lease) {
                 return Err(away());
@@ -236,7 +236,9 @@ impl Fleet for Double {
                 inner.files.remove(&session);
             }
             inner.closed.push((lease, delete_workspace));
-            Ok(if delete_workspace { 0 } else { inner.sizes.get(&session).copied().unwrap_or_default() })
+            let size = inner.sizes.get(&session).copied().unwrap_or_default();
+            let workspace_bytes = if delete_workspace { 0 } else { size };
+            Ok(Closed { workspace_bytes, contacts: Vec::new() })
         }
         .boxed()
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::egress::Contact;
 use crate::error::Failure;
 use crate::operation::KernelName;
 use crate::path::WorkspacePath;
@@ -265,6 +266,9 @@ pub struct Exit {
     /// Packages that it installed.
     #[serde(default)]
     pub packages: Vec<Package>,
+    /// Whom the session asked to reach since the task before told of it, by the worker's proxy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contacts: Vec<Contact>,
 }
 
 /// What a program used.

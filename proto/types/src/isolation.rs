@@ -144,6 +144,20 @@ impl Layer {
 }
 
 impl Layer {
+    /// Whether a level means that this layer holds.
+    pub const fn is_promised_by(self, level: IsolationLevel) -> bool {
+        let without_namespaces = matches!(
+            self,
+            Self::Landlock | Self::Seccomp | Self::NoNewPrivs | Self::NoCapabilities | Self::ClosedDescriptors
+        );
+        match level {
+            IsolationLevel::None => false,
+            IsolationLevel::Reduced => without_namespaces,
+            IsolationLevel::Portable => without_namespaces || matches!(self, Self::SessionUid),
+            IsolationLevel::Full => self.is_promised_by_full(),
+        }
+    }
+
     /// Whether level *full* means that this layer holds. Limits are layers of their own; a user id for each session is
     /// only for workers that are root.
     pub const fn is_promised_by_full(self) -> bool {
@@ -208,6 +222,31 @@ pub struct IsolationReport {
 }
 
 impl IsolationReport {
+    /// Every layer on a line of its own, for an operator: its state, by what means it holds, and the remedy when it does
+    /// not in full. One reason for all layers is said once.
+    pub fn matrix(&self) -> String {
+        let mut text = format!("isolation layers (level: {})\n", self.level);
+        let mut line = |mark: &str, name: &str, row: &LayerReport| {
+            text.push_str(&format!("  {mark:<8}  {name:<18}  {}\n", row.detail));
+            if let Some(remedy) = &row.remedy {
+                text.push_str(&format!("  {:8}  {:<18}  -> {remedy}\n", "", ""));
+            }
+        };
+        if let Some(row) = self.nothing_holds() {
+            line("ABSENT", "every layer", row);
+            return text;
+        }
+        for row in &self.layers {
+            let mark = match row.state {
+                LayerState::Enforced => "enforced",
+                LayerState::Partial => "partial",
+                LayerState::Absent => "ABSENT",
+            };
+            line(mark, row.layer.as_str(), row);
+        }
+        text
+    }
+
     /// What keeps this from being level *full*, and the remedies: each reason once, with the layers that it concerns.
     /// Empty when nothing does.
     pub fn missing(&self) -> String {

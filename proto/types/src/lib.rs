@@ -6,7 +6,9 @@
 //! *Invariant*: plain data. No I/O, no tokio, no clock, no wire format; nothing here decides anything but whether a
 //! value is well formed.
 
+pub mod address;
 pub mod base64_bytes;
+pub mod egress;
 pub mod error;
 pub mod event;
 pub mod ids;
@@ -19,6 +21,8 @@ pub mod principal;
 pub mod trace;
 pub mod worker;
 
+pub use address::Reach;
+pub use egress::{Contact, ContactOutcome, HostPattern, SessionNetwork};
 pub use error::{ErrorCode, Failure};
 pub use event::{Display, Event, EventBody, Exit, OperationResult, OutputStream, Package, ResourceUse};
 pub use ids::{ApprovalId, Epoch, Incarnation, Lease, LogSeq, SessionId, TaskId, WorkerId};

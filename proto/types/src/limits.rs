@@ -21,6 +21,8 @@ pub struct Limits {
     pub output_bytes: u64,
     /// All files of a workspace together, in bytes. Outcome: `DISK_LIMIT`.
     pub workspace_bytes: u64,
+    /// Files, directories and links of a workspace together. Outcome: `DISK_LIMIT`.
+    pub workspace_files: u64,
     /// One file, read or written, in bytes. Outcome: `FILE_TOO_LARGE`.
     pub file_bytes: u64,
     /// `/tmp` and `/dev/shm` of a session, in bytes each. Outcome: writing fails inside with ENOSPC.
@@ -40,6 +42,7 @@ impl Default for Limits {
             cpu_millicores: 2_000,
             output_bytes: 10 * MIB,
             workspace_bytes: 1024 * MIB,
+            workspace_files: 500_000,
             file_bytes: 64 * MIB,
             scratch_bytes: 256 * MIB,
             open_files: 1_024,

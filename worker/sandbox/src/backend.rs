@@ -1,7 +1,9 @@
 //! The seam between a worker and whatever isolates its sessions.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -23,6 +25,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Makes the sandbox of one session. Refuses with [`SandboxError::Unavailable`] rather than make a weaker one.
     fn open(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, SandboxError>>;
 
+    /// The user ids under which something may still run: those of all sandboxes that are not known to be gone, destroyed or
+    /// not.
+    fn held(&self) -> BTreeSet<u32> {
+        BTreeSet::new()
+    }
+
     /// Waits until this backend can make no sandbox any more, and never will.
     fn lost(&self) -> BoxFuture<'_, ()>;
 }
@@ -32,7 +40,11 @@ pub trait Sandbox: Send + Sync {
     /// The layers that this sandbox really has.
     fn report(&self) -> &IsolationReport;
 
-    /// Starts a program under a supervisor of its own, and returns when it runs.
+    /// Where programs find the workspace and room for temporary files.
+    fn places(&self) -> &Places;
+
+    /// Starts a program under a supervisor of its own, and returns when it runs. An error means that it never did; where
+    /// the sandbox died meanwhile, nobody knows, and waiting for the child's end says so.
     fn spawn(&self, spawn: Spawn) -> BoxFuture<'_, Result<Child, SandboxError>>;
 
     /// Starts a long-lived program without a supervisor (the prepared interpreter) and returns its process id inside.
@@ -45,11 +57,33 @@ pub trait Sandbox: Send + Sync {
         Child::from_ctl(ctl)
     }
 
-    /// Kills everything inside and waits until it is gone; gives the number of processes that were killed.
+    /// The socket at which programs inside find the worker's proxy, where one was asked for; given once.
+    fn proxy_listener(&self) -> Option<TcpListener> {
+        None
+    }
+
+    /// Kills everything inside and waits until it is gone, but not for ever; gives the number of processes that were killed.
+    /// What does not die has its user id [held](Backend::held).
     fn destroy(&self) -> BoxFuture<'_, u32>;
 
     /// Waits until the sandbox is gone and says why. May be called by many, and again.
     fn ended(&self) -> BoxFuture<'_, SandboxEnd>;
+}
+
+/// Where programs of a sandbox find what is theirs, by absolute paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    /// The session's workspace.
+    pub workspace: PathBuf,
+    /// Room for temporary files, which goes with the sandbox.
+    pub scratch: PathBuf,
+}
+
+impl Places {
+    /// Those of a sandbox with a root of its own.
+    pub fn on_own_root() -> Self {
+        Self { workspace: PathBuf::from("/workspace"), scratch: PathBuf::from("/tmp") }
+    }
 }
 
 /// What the sandbox of a session is made of.
@@ -63,7 +97,21 @@ pub struct SandboxSpec {
     pub system_paths: Vec<PathBuf>,
     /// The host's user id of this session; a worker that is root must name one, others cannot.
     pub uid: Option<u32>,
+    /// How programs find the worker's proxy, if there is to be one.
+    pub proxy: Option<ProxySpec>,
 }
+
+/// A proxy that programs find at [`PROXY_PORT`] of their loopback interface.
+#[derive(Debug)]
+pub struct ProxySpec {
+    /// Certificates (PEM) to show at [`PROXY_CERTIFICATES`], from the beginning of this file.
+    pub certificates: Option<OwnedFd>,
+}
+
+/// Where programs find the worker's proxy.
+pub const PROXY_PORT: u16 = 3128;
+/// Where programs find the certificates to trust, when the proxy has some of its own.
+pub const PROXY_CERTIFICATES: &str = "/etc/proxy-certificates.pem";
 
 /// A program to start inside a sandbox.
 #[derive(Debug)]
@@ -138,7 +186,9 @@ impl SandboxError {
             }
             Self::NotStarted { step, source } if source.raw_os_error() == Some(libc::EAGAIN) => Failure::new(
                 ErrorCode::ProcessLimit,
-                format!("The session has as many processes as it may ({step}). End some of them and call again."),
+                format!(
+                    "The session has as many processes as it may ({step}), so nothing was run. End some of them and call again."
+                ),
             ),
             Self::NotStarted { source, .. } => Failure::new(
                 ErrorCode::InvalidArgument,
@@ -146,7 +196,8 @@ impl SandboxError {
             ),
             Self::Refused { .. } => Failure::new(ErrorCode::InvalidArgument, format!("{self}.")),
             Self::LauncherLost | Self::Gone | Self::Channel(_) => {
-                Failure::new(ErrorCode::Internal, format!("{self}. Call again: the session gets a new sandbox."))
+                let message = format!("{self}, so nothing was run. Call again: the session gets a new sandbox.");
+                Failure::new(ErrorCode::Internal, message)
             }
         }
     }

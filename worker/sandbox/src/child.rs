@@ -2,11 +2,10 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cgroups::OomCounter;
+use crate::cgroups::{Counters, Counts};
 use crate::datagram::AsyncSocket;
 
 /// A supervised program. Dropping it makes its supervisor kill the program and every descendant.
@@ -14,7 +13,9 @@ use crate::datagram::AsyncSocket;
 pub struct Child {
     socket: AsyncSocket,
     pid: Option<u32>,
-    oom: Option<(Arc<OomCounter>, u64)>,
+    counters: Counters,
+    /// What they said when it began.
+    before: Counts,
 }
 
 /// How a supervised program ended. Every one of its descendants is gone, too.
@@ -33,6 +34,10 @@ pub struct ChildEnd {
     /// Whether the kernel killed a process of the sandbox for the memory limit meanwhile. Tasks that overlap share it.
     #[serde(default)]
     pub memory_limit_hit: bool,
+    /// How often the kernel refused to start a process or thread of the sandbox meanwhile, since it had as many as it may;
+    /// zero where no control group bounds them. Tasks that overlap share it.
+    #[serde(default)]
+    pub processes_refused: u64,
 }
 
 /// The supervisor ended without saying how its program did, so survivors can no longer be told from others: the whole
@@ -56,26 +61,25 @@ pub(crate) enum SupervisorEvent {
 impl Child {
     /// The child whose supervisor holds the other end of this `SOCK_SEQPACKET` socket. Needs a tokio runtime.
     pub fn from_ctl(ctl: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: AsyncSocket::new(ctl)?, pid: None, oom: None })
+        Ok(Self { socket: AsyncSocket::new(ctl)?, pid: None, counters: Counters::default(), before: Counts::default() })
     }
 
-    /// Lets the child's end say whether the memory limit was hit since now.
-    pub(crate) fn watching(mut self, oom: Option<Arc<OomCounter>>) -> Self {
-        self.oom = oom.map(|counter| {
-            let before = counter.kills();
-            (counter, before)
-        });
-        self
+    /// Lets the child's end say which limits were hit since now.
+    pub(crate) fn watching(self, counters: Counters) -> Self {
+        Self { before: counters.now(), counters, ..self }
     }
 
-    /// Lets the end say whether the memory limit was hit since this moment, for a program that lives through many tasks.
-    pub fn count_memory_limit_from_now(&mut self) {
-        if let Some((counter, before)) = &mut self.oom {
-            *before = counter.kills();
-        }
+    /// Lets the end say which limits were hit since this moment, for a program that lives through many tasks.
+    pub fn count_limits_from_now(&mut self) {
+        self.before = self.counters.now();
     }
 
-    /// The program's process id inside the sandbox, once its supervisor named it.
+    /// How often a process or thread was refused since then.
+    pub fn processes_refused(&self) -> u64 {
+        self.counters.now().processes_refused.saturating_sub(self.before.processes_refused)
+    }
+
+    /// The program's process id inside the sandbox, once its supervisor named it; until then it may have begun or not.
     pub fn pid(&self) -> Option<u32> {
         self.pid
     }
@@ -103,9 +107,8 @@ impl Child {
         }
     }
 
-    /// Waits for the first word of the supervisor: the program runs, or the step that failed and its error. A
-    /// supervisor that is lost before it said so never let the program run. Cancel-safe; to be called before
-    /// [`wait`](Self::wait).
+    /// Waits for the first word of the supervisor: the program runs, or the step that failed and its error. The program
+    /// of a supervisor that is lost before it said so may run. Cancel-safe; to be called before [`wait`](Self::wait).
     pub async fn started(&mut self) -> Result<Result<u32, (String, io::Error)>, SupervisorLost> {
         match self.next_event().await? {
             SupervisorEvent::Started { pid } => {
@@ -122,11 +125,10 @@ impl Child {
         serde_json::from_slice(&datagram.bytes).map_err(|_| SupervisorLost)
     }
 
-    /// An end that was learnt in another way, with what is known here of the memory limit.
+    /// An end that was learnt in another way, with what is known here of limits that were hit.
     pub fn judged(&self, mut end: ChildEnd) -> ChildEnd {
-        if let Some((counter, before)) = &self.oom {
-            end.memory_limit_hit |= counter.kills() > *before;
-        }
+        end.memory_limit_hit |= self.counters.now().memory_kills > self.before.memory_kills;
+        end.processes_refused = self.processes_refused();
         end
     }
 }

@@ -6,6 +6,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
@@ -117,6 +118,15 @@ impl AsyncSocket {
         }
     }
 
+    /// Whether nobody has the other end any more; what it sent may still wait to be received.
+    #[must_use]
+    pub fn is_hung_up(&self) -> bool {
+        let mut polled = [PollFd::new(self.0.get_ref(), PollFlags::empty())];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(rustix::event::poll(&mut polled, Some(&at_once)), Ok(1..))
+            && polled[0].revents().contains(PollFlags::HUP)
+    }
+
     /// Waits for one datagram; `None` when the other end is closed. Cancel-safe.
     ///
     /// # Errors
@@ -148,7 +158,11 @@ mod tests {
         let first = other.recv().await.unwrap().unwrap();
         assert_eq!((first.bytes.as_slice(), first.descriptors.len()), (b"first".as_slice(), 2));
         assert_eq!(other.recv().await.unwrap().unwrap().bytes, b"second");
+        assert!(!other.is_hung_up());
+        one.send(b"last", &[]).await.unwrap();
         drop(one);
+        assert!(other.is_hung_up(), "also before what it sent is received");
+        assert_eq!(other.recv().await.unwrap().unwrap().bytes, b"last");
         assert!(other.recv().await.unwrap().is_none());
     }
 

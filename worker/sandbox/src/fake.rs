@@ -8,7 +8,7 @@ use std::time::Duration;
 use codegen_types::{IsolationLevel, IsolationReport, Layer, LayerReport, LayerState};
 use tokio::sync::watch;
 
-use crate::backend::{Backend, BoxFuture, Sandbox, SandboxEnd, SandboxError, SandboxSpec, Spawn};
+use crate::backend::{Backend, BoxFuture, Places, Sandbox, SandboxEnd, SandboxError, SandboxSpec, Spawn};
 use crate::child::{Child, ChildEnd, SupervisorEvent};
 use crate::datagram::{self, AsyncSocket};
 
@@ -77,8 +77,12 @@ impl Backend for FakeBackend {
     }
 
     fn open(&self, _spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, SandboxError>> {
-        let sandbox =
-            FakeSandbox { report: self.report.clone(), script: self.script.clone(), end: watch::Sender::new(None) };
+        let sandbox = FakeSandbox {
+            report: self.report.clone(),
+            places: Places::on_own_root(),
+            script: self.script.clone(),
+            end: watch::Sender::new(None),
+        };
         Box::pin(async move { Ok(Arc::new(sandbox) as Arc<dyn Sandbox>) })
     }
 
@@ -89,6 +93,7 @@ impl Backend for FakeBackend {
 
 struct FakeSandbox {
     report: IsolationReport,
+    places: Places,
     script: Arc<Script>,
     end: watch::Sender<Option<SandboxEnd>>,
 }
@@ -96,6 +101,10 @@ struct FakeSandbox {
 impl Sandbox for FakeSandbox {
     fn report(&self) -> &IsolationReport {
         &self.report
+    }
+
+    fn places(&self) -> &Places {
+        &self.places
     }
 
     fn spawn(&self, spawn: Spawn) -> BoxFuture<'_, Result<Child, SandboxError>> {

@@ -220,6 +220,20 @@ pub(crate) fn use_of_children() -> (u64, u64) {
     (ms(usage.ru_utime) + ms(usage.ru_stime), usage.ru_maxrss as u64 * 1024)
 }
 
+/// The processes of a user of the host, by their real id: those that live, not those that wait to be reaped.
+pub(crate) fn processes_of(uid: u32) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        // Not the owner of the directory, which is root for a process that cannot be dumped.
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim_start);
+        let real = field("Uid:").and_then(|ids| ids.split_whitespace().next()?.parse::<u32>().ok());
+        real == Some(uid) && !field("State:").is_some_and(|state| state.starts_with(['Z', 'X']))
+    })
+    .collect()
+}
+
 /// Sends a signal to a process, or to a process group when `pid` is negative; one that is gone is fine.
 pub(crate) fn kill(pid: i32, signal: i32) {
     // SAFETY: no memory is involved.

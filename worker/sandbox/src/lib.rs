@@ -22,7 +22,10 @@ mod protocol;
 mod supervisor;
 pub mod uids;
 
-pub use backend::{Backend, BoxFuture, Sandbox, SandboxEnd, SandboxError, SandboxSpec, Spawn};
+pub use backend::{
+    Backend, BoxFuture, PROXY_CERTIFICATES, PROXY_PORT, Places, ProxySpec, Sandbox, SandboxEnd, SandboxError,
+    SandboxSpec, Spawn,
+};
 pub use child::{Child, ChildEnd, SupervisorLost};
 pub use fake::FakeBackend;
 pub use init::may_be_shown;

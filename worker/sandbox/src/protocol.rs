@@ -6,13 +6,13 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use codegen_types::{LayerReport, Limits, WorkspacePath};
+use codegen_types::{IsolationLevel, LayerReport, Limits, WorkspacePath};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{SandboxEnd, Spawn};
+use crate::backend::{Places, SandboxEnd, Spawn};
 use crate::datagram::Datagram;
 
 /// Descriptors that a program may be given beside the standard ones get numbers below this.
@@ -24,7 +24,7 @@ const INLINE_BYTES_MAX: usize = 32 * 1024;
 /// Worker to launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum LauncherRequest {
-    /// Make a sandbox; the workspace's descriptor comes with it.
+    /// Make a sandbox; the workspace's descriptor comes with it, and that of certificates for its proxy if there are some.
     Open(OpenRequest),
     /// Kill a sandbox.
     Destroy { id: u64 },
@@ -34,18 +34,27 @@ pub(crate) enum LauncherRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct OpenRequest {
     pub(crate) id: u64,
+    /// The level that it must have; nothing weaker is made in its place.
+    pub(crate) level: IsolationLevel,
+    /// Why it is not to have a better one, for the report; absent at level full.
+    pub(crate) not_better: Option<OpenFailure>,
     pub(crate) limits: Limits,
     pub(crate) system_paths: Vec<PathBuf>,
     pub(crate) uid: Option<u32>,
+    /// Whether programs are to find a proxy.
+    pub(crate) proxy: bool,
 }
 
 /// Launcher to worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum LauncherReply {
-    /// The sandbox is there: init's control socket comes with it, and the counter of memory kills if there is one.
-    Opened { id: u64, layers: Vec<LayerReport> },
-    /// It could not be made.
-    Refused { id: u64, why: OpenFailure },
+    /// The sandbox is there: init's control socket comes with it, the listener of its proxy if it has one, and the counters
+    /// of memory kills and of processes that were refused, those that there are.
+    Opened { id: u64, layers: Vec<LayerReport>, places: Places, proxy: bool, counted: [bool; 2] },
+    /// It could not be made; `held` is its user id when that is because processes of an earlier life do not die.
+    Refused { id: u64, why: OpenFailure, held: Option<u32> },
+    /// Nothing runs under a user id any more.
+    Freed { uid: u32 },
     /// A sandbox is gone, with so many processes.
     Ended { id: u64, end: SandboxEnd, killed: u32 },
 }
@@ -206,9 +215,9 @@ impl SpawnOrder {
         Some(Self { supervision: header.supervision, cwd: header.cwd, argv, env, ctl, descriptors })
     }
 
-    /// The working directory, absolute, inside the sandbox.
-    pub(crate) fn directory(&self) -> PathBuf {
-        PathBuf::from("/workspace").join(self.cwd.as_str())
+    /// The working directory, absolute, inside a sandbox whose workspace is there.
+    pub(crate) fn directory(&self, workspace: &Path) -> PathBuf {
+        workspace.join(self.cwd.as_str())
     }
 }
 
@@ -259,7 +268,7 @@ mod tests {
             let order = SpawnOrder::decode(datagram::recv(&theirs).unwrap().unwrap()).unwrap();
             assert_eq!(order.argv[1].to_str(), Ok(argument));
             assert_eq!(order.env[0].to_str(), Ok("A=1=2"));
-            assert_eq!(order.directory(), PathBuf::from("/workspace/sub"));
+            assert_eq!(order.directory(Path::new("/workspace")), PathBuf::from("/workspace/sub"));
             assert_eq!(order.descriptors.iter().map(|(_, number)| *number).collect::<Vec<_>>(), [0, 1, 2, 9]);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -10,14 +11,29 @@ use crate::child::{ChildEnd, SupervisorEvent};
 use crate::datagram;
 use crate::kernel::{self, Ending, Forked};
 use crate::layers::landlock::Rules;
+use crate::layers::rlimits;
 use crate::protocol::{EXTRA_NUMBERS_END, SpawnOrder, read_all};
 
 /// How long descendants may take to die; a supervisor that cannot end them gives up, and the sandbox is destroyed.
 const END_DEADLINE: Duration = Duration::from_secs(2);
 
+/// Descendants whose children are looked for: a chain that forks as fast as it is followed has no end.
+const DESCENDANTS_MAX: usize = 16_384;
+
+/// What every program of a sandbox stands on.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    /// Where the workspace is.
+    pub(crate) workspace: PathBuf,
+    /// What binds it.
+    pub(crate) rules: Rules,
+    /// Its own memory at most, where nothing else bounds that at once.
+    pub(crate) data_bytes_max: Option<u64>,
+}
+
 /// Runs the supervisor of one task, in a process of its own, and gives its exit code.
-pub(crate) fn run(order: SpawnOrder, rules: &Rules) -> i32 {
-    let Ok(mut supervisor) = Supervisor::start(order, rules) else { return 1 };
+pub(crate) fn run(order: SpawnOrder, ground: &Ground) -> i32 {
+    let Ok(mut supervisor) = Supervisor::start(order, ground) else { return 1 };
     if supervisor.watch().is_ok() { 0 } else { 1 }
 }
 
@@ -43,12 +59,11 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn start(order: SpawnOrder, rules: &Rules) -> io::Result<Self> {
+    fn start(order: SpawnOrder, ground: &Ground) -> io::Result<Self> {
         // A fresh fork is no group leader, so this cannot fail.
         let _ = rustix::process::setsid();
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let signals = kernel::signals()?;
-        let started = start_program(&order, rules);
+        let signals = take_charge().inspect_err(|error| say_failed(&order.ctl, "supervise the program", error))?;
+        let started = start_program(&order, ground);
         let SpawnOrder { ctl, descriptors, .. } = order;
         drop(descriptors);
         match started {
@@ -149,16 +164,22 @@ impl Supervisor {
     }
 }
 
+/// Makes orphans of descendants children of this process, and the end of any child a readable descriptor.
+fn take_charge() -> io::Result<OwnedFd> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    kernel::signals()
+}
+
 /// The process ids of all descendants of this process that live or wait to be reaped.
-fn descendants() -> Vec<i32> {
+pub(crate) fn descendants() -> Vec<i32> {
     descendants_of(rustix::process::getpid().as_raw_nonzero().get())
 }
 
-/// The process ids of all descendants of a process that live or wait to be reaped.
+/// The process ids of all descendants of a process that live or wait to be reaped, or of so many as are looked at.
 pub(crate) fn descendants_of(pid: i32) -> Vec<i32> {
     let mut found = children(pid);
     let mut next = 0;
-    while next < found.len() {
+    while next < found.len().min(DESCENDANTS_MAX) {
         found.extend(children(found[next]));
         next += 1;
     }
@@ -166,7 +187,7 @@ pub(crate) fn descendants_of(pid: i32) -> Vec<i32> {
 }
 
 /// The children of all threads of a process; none when it is gone.
-fn children(pid: i32) -> Vec<i32> {
+pub(crate) fn children(pid: i32) -> Vec<i32> {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let files = threads.flatten().map(|thread| thread.path().join("children"));
     let lists = files.filter_map(|file| std::fs::read_to_string(file).ok());
@@ -174,7 +195,7 @@ fn children(pid: i32) -> Vec<i32> {
 }
 
 /// Forks and starts the program; returns its process id once it really runs.
-pub(crate) fn start_program(order: &SpawnOrder, rules: &Rules) -> Result<i32, (String, io::Error)> {
+pub(crate) fn start_program(order: &SpawnOrder, ground: &Ground) -> Result<i32, (String, io::Error)> {
     let at = |step: &str| {
         let step = step.to_owned();
         move |error: io::Error| (step, error)
@@ -185,7 +206,7 @@ pub(crate) fn start_program(order: &SpawnOrder, rules: &Rules) -> Result<i32, (S
     let program = match kernel::fork().map_err(at("fork"))? {
         Forked::Parent(pid) => pid,
         Forked::Child => kernel::run_and_exit(|| {
-            let (step, error) = become_program(order, rules);
+            let (step, error) = become_program(order, ground);
             let text = format!("{} {step}", error.raw_os_error().unwrap_or(libc::EIO));
             // Without a reader nobody wants to know.
             let _ = rustix::io::write(&say_failed, text.as_bytes());
@@ -204,8 +225,8 @@ pub(crate) fn start_program(order: &SpawnOrder, rules: &Rules) -> Result<i32, (S
 }
 
 /// Turns this process into the program; returns only when that failed.
-fn become_program(order: &SpawnOrder, rules: &Rules) -> (String, io::Error) {
-    match prepare(order, rules) {
+fn become_program(order: &SpawnOrder, ground: &Ground) -> (String, io::Error) {
+    match prepare(order, ground) {
         Err((step, error)) => (step.to_owned(), error),
         Ok(()) => {
             let error = kernel::exec(&order.argv, &order.env);
@@ -214,15 +235,16 @@ fn become_program(order: &SpawnOrder, rules: &Rules) -> (String, io::Error) {
     }
 }
 
-fn prepare(order: &SpawnOrder, rules: &Rules) -> Result<(), (&'static str, io::Error)> {
+fn prepare(order: &SpawnOrder, ground: &Ground) -> Result<(), (&'static str, io::Error)> {
     rustix::process::setpgid(None, None).map_err(|e| ("make a process group", e.into()))?;
     prefer_for_oom();
-    let directory = order.directory();
+    let directory = order.directory(&ground.workspace);
     rustix::process::chdir(&directory).map_err(|e| ("enter the working directory", e.into()))?;
-    rules.restrict().map_err(|e| ("apply Landlock", e))?;
+    ground.rules.restrict().map_err(|e| ("apply Landlock", e))?;
     place_descriptors(order).map_err(|e| ("place descriptors", e))?;
     kernel::reset_signal_actions();
-    kernel::unblock_signals().map_err(|e| ("unblock signals", e))
+    kernel::unblock_signals().map_err(|e| ("unblock signals", e))?;
+    rlimits::apply_to_program(ground.data_bytes_max).map_err(|e| ("bound its memory", e))
 }
 
 /// Makes the kernel take the program first when memory runs out, never init or a supervisor.

@@ -11,12 +11,25 @@ use rustix::fs::FlockOperation;
 
 /// Where workers reserve their blocks.
 pub const DIRECTORY: &str = "/run/codegen-mcp/uids";
-/// The id of the probe's sandbox, which runs nothing of a session.
-pub(crate) const PROBE_UID: u32 = FIRST_UID - 1;
+/// The ids of probes' sandboxes, which run nothing of a session, lie from here to those of sessions.
+pub(crate) const FIRST_PROBE_UID: u32 = FIRST_UID - PROBE_UIDS;
+/// So many that two workers that probe at the same time do not take the same one: each ends what runs under it.
+const PROBE_UIDS: u32 = 1 << 24;
+
+/// What ends the processes of an id acts under one that is so much higher, which nothing else has: no session can signal it.
+pub(crate) const UNDERTAKERS: u32 = 1 << 25;
 
 const FIRST_UID: u32 = 1_900_000_000;
 const BLOCK_UIDS: u32 = 1_024;
 const BLOCKS: u32 = 1_024;
+
+/// An id for one probe, by chance.
+pub(crate) fn probe_uid() -> io::Result<u32> {
+    let mut bits = [std::mem::MaybeUninit::<u8>::uninit(); 4];
+    let (random, _) = rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty())?;
+    let random: [u8; 4] = (&*random).try_into().map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    Ok(FIRST_PROBE_UID + u32::from_ne_bytes(random) % PROBE_UIDS)
+}
 
 /// Why there is no user id for a session.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +84,21 @@ impl Uids {
     /// The id for a session, taken until [`Uids::release`]. `owner` is who owns the session's workspace already: it
     /// keeps its id where that is possible. When the id returned is another one, the workspace must be given to it.
     pub fn take(&mut self, owner: Option<u32>) -> Result<u32, UidError> {
+        self.take_but(owner, &BTreeSet::new())
+    }
+
+    /// The same, but none of those that are `held`: ids under which something may still run. What `owner` had is its own.
+    pub fn take_but(&mut self, owner: Option<u32>, held: &BTreeSet<u32>) -> Result<u32, UidError> {
         if let Some(owner) = owner.filter(|owner| self.is_ours(*owner))
             && self.taken.insert(owner)
         {
             return Ok(owner);
         }
-        let free = self.blocks.keys().flat_map(|block| block_uids(*block)).find(|uid| !self.taken.contains(uid));
+        let free = self
+            .blocks
+            .keys()
+            .flat_map(|block| block_uids(*block))
+            .find(|uid| !self.taken.contains(uid) && !held.contains(uid));
         let uid = free.ok_or(UidError::NoUid)?;
         self.taken.insert(uid);
         Ok(uid)
@@ -157,6 +179,16 @@ mod tests {
         assert_eq!(uids.take(None).unwrap(), FIRST_UID + 1);
         uids.release(FIRST_UID);
         assert_eq!(uids.take(None).unwrap(), FIRST_UID);
+    }
+
+    #[test]
+    fn an_id_under_which_something_may_still_run_is_given_to_nobody_but_who_had_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut uids = Uids::reserve_in(directory.path(), 0).unwrap();
+        let held = BTreeSet::from([FIRST_UID, FIRST_UID + 1]);
+        assert_eq!(uids.take_but(None, &held).unwrap(), FIRST_UID + 2);
+        assert_eq!(uids.take_but(Some(FIRST_UID), &held).unwrap(), FIRST_UID);
+        assert_eq!(uids.take_but(None, &BTreeSet::new()).unwrap(), FIRST_UID + 1);
     }
 
     #[test]

@@ -32,8 +32,10 @@ pub(crate) enum Ending {
     Output(u64),
     /// The workspace holds more than this many bytes.
     Disk(u64),
-    /// The workspace holds more things than can be counted, which is this many.
-    Files(usize),
+    /// The workspace holds more files and directories than this many, or nests them too deep.
+    Files(u64),
+    /// Its temporary files take more than this many bytes, or are too many.
+    Scratch(u64),
     /// Its session used more than this many bytes of memory.
     Memory(u64),
 }
@@ -55,13 +57,18 @@ impl Ending {
         match self {
             Self::TimedOut { .. } => Some(GRACE),
             Self::Cancelled { grace } => Some(grace.min(GRACE_MAX)),
-            Self::Output(_) | Self::Disk(_) | Self::Files(_) | Self::Memory(_) if outlives_its_task => Some(GRACE),
+            Self::Output(_) | Self::Disk(_) | Self::Files(_) | Self::Scratch(_) | Self::Memory(_)
+                if outlives_its_task =>
+            {
+                Some(GRACE)
+            }
             Self::SessionClosed
             | Self::WorkerStops
             | Self::KernelRestarted
             | Self::Output(_)
             | Self::Disk(_)
             | Self::Files(_)
+            | Self::Scratch(_)
             | Self::Memory(_) => None,
         }
     }
@@ -75,7 +82,7 @@ impl Ending {
             Self::WorkerStops => "the worker stopped",
             Self::KernelRestarted => "it was restarted",
             Self::Output(_) => "its call wrote too much and did not react to the interrupt",
-            Self::Disk(_) | Self::Files(_) => {
+            Self::Disk(_) | Self::Files(_) | Self::Scratch(_) => {
                 "the workspace grew too large and its call did not react to the interrupt"
             }
             Self::Memory(_) => "its call used too much memory and did not react to the interrupt",
@@ -97,7 +104,12 @@ impl Ending {
             Self::Cancelled { .. } => format!("It was cancelled while it waited for {awaited}; nothing was run."),
             Self::SessionClosed => format!("Its session was closed while it waited for {awaited}; nothing was run."),
             Self::WorkerStops => format!("The worker stopped while it waited for {awaited}; nothing was run."),
-            Self::KernelRestarted | Self::Output(_) | Self::Disk(_) | Self::Files(_) | Self::Memory(_) => {
+            Self::KernelRestarted
+            | Self::Output(_)
+            | Self::Disk(_)
+            | Self::Files(_)
+            | Self::Scratch(_)
+            | Self::Memory(_) => {
                 return self.failed(None);
             }
         };
@@ -125,6 +137,12 @@ impl Ending {
             Self::Disk(max) => {
                 (ErrorCode::DiskLimit, format!("the workspace grew beyond {max} bytes, so it was ended"))
             }
+            Self::Scratch(max) => (
+                ErrorCode::DiskLimit,
+                format!(
+                    "its temporary files grew beyond {max} bytes or became too many, so it was ended and they were deleted"
+                ),
+            ),
             Self::Files(max) => (
                 ErrorCode::DiskLimit,
                 format!("the workspace holds more than {max} files, or nests them too deep, so it was ended"),

@@ -1,10 +1,10 @@
 //! Running a program: start it, pass on what it writes, end it when it must end, say what it did.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codegen_types::{ErrorCode, EventBody, Exec, Exit, Failure, OperationResult, OutputStream, ResourceUse};
-use sandbox::files::USAGE_ENTRIES_MAX;
+use codegen_types::{ErrorCode, EventBody, Exec, Exit, Failure, OperationResult, OutputStream, Program, ResourceUse};
 use sandbox::{ChildEnd, SandboxEnd};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
@@ -17,13 +17,17 @@ use super::ending::Ending;
 use super::output::Output;
 use super::stdio::{self, Stdio, Streams};
 use super::subject::{self, Ended, Subject};
-use crate::files::{self, Outgrown};
+use crate::egress::Egress;
+use crate::files::{self, Outgrown, Scratch};
 use crate::runtimes::{Prepared, StartError};
 use crate::session::{Live, Session, Turn};
 use crate::tasks::Task;
 
 /// How long a supervisor may take to say that a killed program is gone, before its whole sandbox is destroyed.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What is said of a program whose sandbox was lost before it could say that the program runs.
+const PERHAPS: &str = "The sandbox was lost while it started the program: whether the program began is not known.";
 
 /// How long a sandbox whose supervisor is lost may take to end by itself.
 const OWN_END: Duration = Duration::from_millis(250);
@@ -68,14 +72,18 @@ async fn start_and_watch(
     task: &Arc<Task>,
     session: &Arc<Session>,
     exec: Exec,
-    turn: Option<Turn>,
+    mut turn: Option<Turn>,
     clock: Clock,
 ) -> Result<EventBody, Failure> {
     let early = |ending: Ending| Ok(ending.failed(None));
     let Exec { program, stdin, env, kernel: _, network } = exec;
     let runtimes = session.runtimes();
+    let env = with_proxy(session, &program, env);
     let prepared = runtimes.prepare(session.workspace(), program, env, network).await?;
     subject::check(session, turn.as_ref(), &prepared)?;
+    if let Some(turn) = &mut turn {
+        turn.clear().await;
+    }
     // What is refused because the session is ending was ended, and did not fail.
     let (live, news) = tokio::select! {
         biased;
@@ -98,7 +106,10 @@ async fn start_and_watch(
         // What may have begun to run is ended like all that runs, so that nothing of it is left.
         ending = stopped(task, clock) => match tokio::time::timeout(KILL_DEADLINE, &mut starting).await {
             Ok(started) => started,
-            Err(_) => return early(ending),
+            Err(_) => {
+                live.destroy().await;
+                return early(ending);
+            }
         },
         started = &mut starting => started,
     };
@@ -109,7 +120,7 @@ async fn start_and_watch(
     let exited = CancellationToken::new();
     let Streams { stdin: feed, stdout, stderr } = streams;
     let watched = async {
-        let watched = watch(&mut subject, task, session, &output, clock).await;
+        let watched = watch(&mut subject, task, session, live.sampled_scratch(session.limits()), &output, clock).await;
         exited.cancel();
         watched
     };
@@ -133,12 +144,25 @@ async fn start_and_watch(
             notes.extend(note);
             (end, None)
         }
-        None => destroy(&live, session).await,
+        None => {
+            notes.extend((!subject.has_begun()).then(|| PERHAPS.to_owned()));
+            destroy(&live, session).await
+        }
     };
+    if matches!(ending, Some(Ending::Scratch(_))) {
+        // Nobody but the session's programs could make room there, and each of them would be ended first.
+        live.destroy().await;
+    }
     let kept = output.kept().await;
     notes.extend(kept.note);
-    let after = files::scan(session.workspace()).await?;
-    let (files_changed, files_changed_truncated) = before.changes_to(&after);
+    let (files_changed, files_changed_truncated) = match files::scan(session.workspace()).await {
+        Ok(after) => before.changes_to(&after),
+        Err(failure) => {
+            notes.push(format!("Which files it changed is not known: {}", failure.message));
+            (Vec::new(), true)
+        }
+    };
+    notes.extend(refusals(session, end.processes_refused));
     let mut exit = Exit {
         code: end.code,
         signal: end.signal,
@@ -153,7 +177,16 @@ async fn start_and_watch(
     if let Prepared::Install(installation) = &prepared {
         installation.tell(&mut exit).await;
     }
-    Ok(last_event(task, session, exit, ending, lost, end.memory_limit_hit))
+    exit.contacts = session.egress().map(Egress::take_contacts).unwrap_or_default();
+    Ok(last_event(task, session, exit, ending, lost, &end))
+}
+
+/// The variables of a call, and those by which its program finds the session's proxy. An installation has its own way.
+fn with_proxy(session: &Session, program: &Program, env: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    match (session.egress(), program) {
+        (None, _) | (_, Program::Install { .. }) => env,
+        (Some(egress), _) => egress.variables().into_iter().chain(env).collect(),
+    }
 }
 
 /// Waits until the task must end for a reason that has nothing to do with its program.
@@ -169,6 +202,7 @@ async fn watch(
     subject: &mut Subject,
     task: &Task,
     session: &Session,
+    scratch: Option<Scratch>,
     output: &Output<'_>,
     clock: Clock,
 ) -> (Option<Ended>, Option<Ending>) {
@@ -179,9 +213,10 @@ async fn watch(
             ending = stopped(task, clock) => ending,
             () = restarted => Ending::KernelRestarted,
             () = output.exceeded() => Ending::Output(limits.output_bytes),
-            of = files::outgrown(session.workspace(), limits.workspace_bytes) => match of {
+            of = files::outgrown(session.workspace(), limits.workspace_bytes, scratch) => match of {
                 Outgrown::Bytes => Ending::Disk(limits.workspace_bytes),
-                Outgrown::Files => Ending::Files(USAGE_ENTRIES_MAX),
+                Outgrown::Files => Ending::Files(limits.workspace_files),
+                Outgrown::Scratch => Ending::Scratch(limits.scratch_bytes),
             },
         }
     };
@@ -218,7 +253,8 @@ async fn destroy(live: &Arc<Live>, session: &Session) -> (ChildEnd, Option<Sandb
         tracing::warn!(session = %session.id(), "a supervisor was lost; the session's sandbox is destroyed");
     }
     let leftovers_killed = live.destroy().await;
-    let end = live.ended().await;
+    // What does not die must not keep its task from being told of.
+    let end = tokio::time::timeout(OWN_END, live.ended()).await.unwrap_or(SandboxEnd::Crashed);
     (ChildEnd { signal: Some(libc::SIGKILL), leftovers_killed, ..ChildEnd::default() }, Some(end))
 }
 
@@ -228,10 +264,10 @@ fn last_event(
     exit: Exit,
     ending: Option<Ending>,
     lost: Option<SandboxEnd>,
-    memory_limit_hit: bool,
+    end: &ChildEnd,
 ) -> EventBody {
     let failed = exit.signal.is_some() || exit.code != Some(0);
-    if lost == Some(SandboxEnd::MemoryLimit) || (memory_limit_hit && failed) {
+    if lost == Some(SandboxEnd::MemoryLimit) || (end.memory_limit_hit && failed) {
         return Ending::Memory(session.limits().memory_bytes).failed(Some(exit));
     }
     if let Some(ending) = ending {
@@ -242,7 +278,20 @@ fn last_event(
                     process of the session; files of the workspace are kept]\n";
         task.push(EventBody::Output { stream: OutputStream::Stderr, bytes: note.into() });
     }
+    if end.processes_refused > 0 && failed && lost.is_none() {
+        let max = session.limits().processes;
+        let message =
+            format!("it could not start another process or thread beside the {max} that its session may have");
+        return EventBody::Failed { failure: Failure::new(ErrorCode::ProcessLimit, message), exit: Some(exit) };
+    }
     EventBody::Finished(OperationResult::Exec(exit))
+}
+
+/// A sentence for whoever did not see that the system refused to start processes or threads.
+fn refusals(session: &Session, count: u64) -> Option<String> {
+    let max = session.limits().processes;
+    let note = "The session had as many processes and threads as it may";
+    (count > 0).then(|| format!("{note} ({max}): starting another was refused {count} times meanwhile."))
 }
 
 fn start_failure(task: &Task, error: StartError) -> Failure {

@@ -30,7 +30,8 @@ pub(crate) struct Ended {
     pub note: Option<String>,
 }
 
-/// Starts what a task runs; with it comes a sentence for the client when its kernel is new.
+/// Starts what a task runs; with it comes a sentence for the client when its kernel is new. An error means that nothing was
+/// run.
 pub(crate) async fn start(
     session: &Session,
     live: &Arc<Live>,
@@ -116,6 +117,14 @@ impl Subject {
                     kernel.kill(ending.of_a_kernel()).await;
                 }
             }
+        }
+    }
+
+    /// Whether it is known to have begun.
+    pub fn has_begun(&self) -> bool {
+        match self {
+            Self::Program(program) => program.has_begun(),
+            Self::Call(_) => true,
         }
     }
 

@@ -108,6 +108,20 @@ enum Lost {
     Stopped,
 }
 
+impl Lost {
+    /// Whether nobody listens at the coordinator's address.
+    fn is_refused(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
 impl Membership {
     /// Joins, and joins again whenever the coordinator is lost, until `stop`; then leaves. Sessions and tasks go on
     /// meanwhile: their outcomes wait for the coordinator to come back. When `draining` is cancelled, the coordinator is
@@ -120,7 +134,7 @@ impl Membership {
             if stop.is_cancelled() {
                 break;
             }
-            let pause = backoff.after_failure();
+            let pause = if lost.is_refused() { backoff.after_refusal() } else { backoff.after_failure() };
             tracing::warn!(error = &lost as &dyn std::error::Error, ?pause, "not joined to the coordinator");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

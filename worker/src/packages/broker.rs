@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use codegen_types::Package;
 use codegen_types::packages::{HostPort, canonical_name};
-use codegen_types::{Package, PackageAccess};
 use parking_lot::Mutex;
 use sandbox::datagram::AsyncSocket;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 use super::gate::Gate;
-use super::upstream;
+use crate::upstream::{self, WayOut};
 
 /// Connections of one installation that are open at once.
 const CONNECTIONS_OPEN_MAX: usize = 16;
@@ -73,7 +73,7 @@ enum Answer<'a> {
 
 /// Serves one installation until its program is gone. Dropping the future ends every connection.
 pub(super) struct Broker {
-    pub access: Arc<PackageAccess>,
+    pub way_out: WayOut,
     pub gate: Gate,
     pub told: Arc<Mutex<Told>>,
 }
@@ -125,7 +125,7 @@ impl Broker {
             return Err(format!("{host} is not among the hosts that the operator permits"));
         };
         let encrypted = self.gate.index.as_ref().is_none_or(|index| index.host() != &host || index.is_encrypted());
-        let outside = upstream::connect(&self.access, &host, encrypted, reach).await.map_err(|error| {
+        let outside = upstream::connect(&self.way_out, &host, encrypted, reach).await.map_err(|error| {
             tracing::info!(%host, error = &error as &dyn std::error::Error, "a package host was not reached");
             self.note(format!("{host} was not reached: {error}."));
             format!("{host}: {error}")
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_report_is_checked_as_anything_from_outside() {
-        let broker = Broker { access: Arc::default(), gate: Gate::default(), told: Arc::default() };
+        let broker = Broker { way_out: WayOut::default(), gate: Gate::default(), told: Arc::default() };
         let pair = |name: &str, version: &str| (name.to_owned(), version.to_owned());
         let long = "x".repeat(200);
         let installed = vec![
@@ -249,7 +249,7 @@ mod tests {
     async fn nothing_is_reached_that_the_gate_does_not_permit() {
         let (ours, theirs) = sandbox::datagram::pair().unwrap();
         let told: Arc<Mutex<Told>> = Arc::default();
-        let broker = Broker { access: Arc::default(), gate: Gate::default(), told: told.clone() };
+        let broker = Broker { way_out: WayOut::default(), gate: Gate::default(), told: told.clone() };
         let serving = tokio::spawn(broker.serve(AsyncSocket::new(ours).unwrap()));
         let program = AsyncSocket::new(theirs).unwrap();
         for question in [

@@ -6,7 +6,6 @@ mod gate;
 mod installed;
 mod pinned;
 mod pip;
-mod upstream;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,7 +19,7 @@ use codegen_types::{ErrorCode, Exit, Failure, Network, PackageAccess, Requiremen
 use parking_lot::Mutex;
 use sandbox::datagram::{self, AsyncSocket};
 use sandbox::files::Workspace;
-use sandbox::{Child, Spawn};
+use sandbox::{Child, Places, Spawn};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
@@ -169,7 +168,9 @@ impl Installation {
     /// Starts pip and what serves its connections.
     pub async fn start(&self, live: &Live, stdio: Stdio) -> Result<Child, StartError> {
         let (ours, theirs) = datagram::pair().map_err(StartError::Descriptors)?;
-        let job = Job { args: self.pip_arguments(), names: self.names(), wheel: self.pip.path(), fetch: self.fetch() };
+        let places = live.sandbox().places();
+        let args = self.pip_arguments(&places.workspace);
+        let job = Job { args, names: self.names(), wheel: self.pip.path(), fetch: self.fetch() };
         let job = serde_json::to_vec(&job).map_err(|error| StartError::Descriptors(error.into()))?;
         let mut extra =
             vec![(theirs, CHANNEL_FD), (memory_file(&job)?, JOB_FD), (memory_file(SOURCE.as_bytes())?, SOURCE_FD)];
@@ -180,10 +181,17 @@ impl Installation {
             extra.push((wheel.share().map_err(StartError::Descriptors)?, WHEEL_FD));
         }
         let Stdio { stdin, stdout, stderr } = stdio;
-        let spawn =
-            Spawn { argv: self.argv(), env: environment(), cwd: WorkspacePath::root(), stdin, stdout, stderr, extra };
+        let spawn = Spawn {
+            argv: self.argv(),
+            env: environment(places),
+            cwd: WorkspacePath::root(),
+            stdin,
+            stdout,
+            stderr,
+            extra,
+        };
         let channel = AsyncSocket::new(ours).map_err(StartError::Descriptors)?;
-        let broker = Broker { access: self.access.clone(), gate: self.gate.clone(), told: self.told.clone() };
+        let broker = Broker { way_out: self.access.as_ref().into(), gate: self.gate.clone(), told: self.told.clone() };
         let child = live.sandbox().spawn(spawn).await?;
         *self.broker.lock() = Some(tokio::spawn(broker.serve(channel)));
         Ok(child)
@@ -250,7 +258,7 @@ impl Installation {
         self.requirements.iter().map(Requirement::canonical_name).collect()
     }
 
-    fn pip_arguments(&self) -> Vec<String> {
+    fn pip_arguments(&self, workspace: &Path) -> Vec<String> {
         let mut args: Vec<String> = [
             "install",
             "--isolated",
@@ -292,14 +300,14 @@ impl Installation {
             match requirement {
                 Requirement::Named { .. } => wanted.push(requirement.to_string()),
                 Requirement::Wheel(path) => {
-                    let path = format!("/workspace/{path}");
+                    let path = workspace.join(path.as_str());
                     // Wheels beside it may be what it needs.
-                    let place = path.rsplit_once('/').map_or("/workspace", |(place, _)| place).to_owned();
+                    let place = path.parent().unwrap_or(workspace).to_string_lossy().into_owned();
                     if self.gate.index.is_none() && !places.contains(&place) {
                         args.extend(["--find-links".to_owned(), place.clone()]);
                         places.push(place);
                     }
-                    wanted.push(path);
+                    wanted.push(path.to_string_lossy().into_owned());
                 }
             }
         }
@@ -350,20 +358,19 @@ fn no_pip() -> Failure {
 }
 
 /// Nothing that a session could have put somewhere is read: no configuration, no `.netrc`, no cache.
-fn environment() -> Vec<(OsString, OsString)> {
-    let base = format!("/workspace/{USER_BASE}");
-    [
+fn environment(places: &Places) -> Vec<(OsString, OsString)> {
+    let base = places.workspace.join(USER_BASE);
+    let fixed = [
         ("PATH", "/usr/bin:/bin"),
         ("HOME", "/nonexistent"),
         ("LANG", "C.UTF-8"),
-        ("TMPDIR", "/tmp"),
         ("PIP_CONFIG_FILE", "/dev/null"),
         ("NETRC", "/dev/null"),
         ("_PIP_USE_IMPORTLIB_METADATA", "1"),
-        ("PYTHONUSERBASE", base.as_str()),
-    ]
-    .map(|(name, value)| (name.into(), value.into()))
-    .to_vec()
+    ];
+    let places = [("TMPDIR", places.scratch.clone()), ("PYTHONUSERBASE", base)];
+    let fixed = fixed.into_iter().map(|(name, value)| (name.into(), value.into()));
+    fixed.chain(places.into_iter().map(|(name, value)| (name.into(), value.into_os_string()))).collect()
 }
 
 /// The certificates that the host trusts, when it says so.

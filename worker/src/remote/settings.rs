@@ -90,7 +90,9 @@ pub(crate) fn resolve(args: Args, environment: &Environment) -> Result<StartMess
         coordinator,
         worker_id: worker_id(setting(remote.worker_id, "WORKER_ID"))?,
         base_workspace,
-        sessions_max: sessions_max(setting(remote.max_sessions, "MAX_SESSIONS"))?,
+        closed_above: Vec::new(),
+        sessions_max: sessions_max(MAX_SESSIONS, setting(remote.max_sessions, "MAX_SESSIONS"), SESSIONS_DEFAULT)?,
+        reduced_sessions: sessions_max(REDUCED_SESSIONS, setting(remote.reduced_sessions, "REDUCED_SESSIONS"), 1)?,
         isolation_minimum: isolation(setting(remote.isolation_minimum, "ISOLATION_MINIMUM"))?,
         log_level: log_level(setting(remote.log_level, "LOG_LEVEL"))?,
         search_path: search_path(args.search_path, environment),
@@ -221,10 +223,13 @@ fn worker_id(given: Option<String>) -> Result<WorkerId, Refused> {
     text.parse().map_err(|_| refused(NAME, format!("{text:?} is not 1 to 128 letters, digits, `.`, `_` or `-`")))
 }
 
-fn sessions_max(given: Option<String>) -> Result<u32, Refused> {
-    let Some(text) = given else { return Ok(SESSIONS_DEFAULT) };
+const MAX_SESSIONS: &str = "--max-sessions (MAX_SESSIONS)";
+const REDUCED_SESSIONS: &str = "--reduced-sessions (REDUCED_SESSIONS)";
+
+fn sessions_max(name: &'static str, given: Option<String>, default: u32) -> Result<u32, Refused> {
+    let Some(text) = given else { return Ok(default) };
     let number = text.parse().ok().filter(|number| (1..=SESSIONS_MAX).contains(number));
-    number.ok_or_else(|| refused("--max-sessions (MAX_SESSIONS)", format!("a number from 1 to {SESSIONS_MAX}")))
+    number.ok_or_else(|| refused(name, format!("a number from 1 to {SESSIONS_MAX}")))
 }
 
 fn isolation(given: Option<String>) -> Result<IsolationLevel, Refused> {

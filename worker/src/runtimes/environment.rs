@@ -6,13 +6,20 @@ use std::path::Path;
 
 use codegen_types::packages::USER_BASE;
 use codegen_types::{ErrorCode, Failure};
+use sandbox::Places;
 
 /// Names and values of a call together, in bytes.
 const ENV_BYTES_MAX: usize = 64 << 10;
 
-/// The variables of one program.
+/// The variables of one program, whose places are known once its sandbox is.
 #[derive(Debug, Clone)]
-pub(crate) struct Environment(BTreeMap<OsString, OsString>);
+pub(crate) struct Environment {
+    /// Where programs are searched for after those that the session installed.
+    path: OsString,
+    /// Variables whose value is a path below the workspace.
+    below_workspace: BTreeMap<String, String>,
+    given: BTreeMap<String, String>,
+}
 
 impl Environment {
     /// What every program gets. Programs that the session installed are found first, then those in `bins`, the
@@ -26,26 +33,45 @@ impl Environment {
             }
             path.push(dir);
         }
-        let packages = format!("/workspace/{USER_BASE}");
-        let mut installed = OsString::from(format!("{packages}/bin:"));
-        installed.push(path);
-        let fixed = [("HOME", "/tmp"), ("LANG", "C.UTF-8"), ("PYTHONUSERBASE", packages.as_str()), ("TMPDIR", "/tmp")];
-        let mut variables: BTreeMap<OsString, OsString> =
-            fixed.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        variables.insert("PATH".into(), installed);
-        Self(variables)
+        Self { path, below_workspace: BTreeMap::new(), given: BTreeMap::new() }
+    }
+
+    /// The same with variables whose values are paths below the workspace.
+    #[must_use]
+    pub fn with_below_workspace(mut self, paths: BTreeMap<String, String>) -> Self {
+        self.below_workspace.extend(paths);
+        self
     }
 
     /// The same with a call's own variables, which win.
     #[must_use]
     pub fn with(mut self, env: BTreeMap<String, String>) -> Self {
-        self.0.extend(env.into_iter().map(|(name, value)| (name.into(), value.into())));
+        self.given.extend(env);
         self
     }
 
-    /// As a program is started with it.
-    pub fn pairs(&self) -> Vec<(OsString, OsString)> {
-        self.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    /// As a program is started with it in a sandbox.
+    pub fn pairs(&self, places: &Places) -> Vec<(OsString, OsString)> {
+        let Places { workspace, scratch } = places;
+        let packages = workspace.join(USER_BASE);
+        let mut path = packages.join("bin").into_os_string();
+        path.push(":");
+        path.push(&self.path);
+        let mut variables: BTreeMap<OsString, OsString> = [
+            ("HOME", scratch.clone().into_os_string()),
+            ("LANG", "C.UTF-8".into()),
+            ("PATH", path),
+            ("PYTHONUSERBASE", packages.into_os_string()),
+            ("TMPDIR", scratch.clone().into_os_string()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.into(), value))
+        .collect();
+        let below =
+            self.below_workspace.iter().map(|(name, path)| (name.into(), workspace.join(path).into_os_string()));
+        variables.extend(below);
+        variables.extend(self.given.iter().map(|(name, value)| (name.into(), value.into())));
+        variables.into_iter().collect()
     }
 }
 
@@ -83,7 +109,20 @@ mod tests {
 
     #[test]
     fn nothing_of_the_workers_own_environment_gets_in() {
-        let names: Vec<OsString> = Environment::new([]).pairs().into_iter().map(|(name, _)| name).collect();
+        let pairs = Environment::new([]).pairs(&Places::on_own_root());
+        let names: Vec<OsString> = pairs.into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["HOME", "LANG", "PATH", "PYTHONUSERBASE", "TMPDIR"]);
+    }
+
+    #[test]
+    fn places_are_those_of_the_sandbox() {
+        let places = Places { workspace: "/base/ses_1".into(), scratch: "/base/.scratch-1".into() };
+        let below = env("PYTHONPATH", ".codegen/python/lib");
+        let pairs = Environment::new([]).with_below_workspace(below).with(env("HOME", "/else")).pairs(&places);
+        let text = |value: &OsString| value.to_string_lossy().into_owned();
+        let pairs: BTreeMap<String, String> = pairs.iter().map(|(name, value)| (text(name), text(value))).collect();
+        assert!(pairs["PATH"].starts_with("/base/ses_1/.codegen/python/bin:/usr/local/bin:"), "{pairs:?}");
+        assert_eq!((pairs["HOME"].as_str(), pairs["TMPDIR"].as_str()), ("/else", "/base/.scratch-1"));
+        assert_eq!(pairs["PYTHONPATH"], "/base/ses_1/.codegen/python/lib");
     }
 }

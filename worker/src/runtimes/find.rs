@@ -1,8 +1,8 @@
 //! Asking a program of the host about itself.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,6 +23,16 @@ pub(crate) const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 pub(crate) fn executables(search_path: &OsStr, name: &str) -> Vec<PathBuf> {
     let candidates = std::env::split_paths(search_path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(name));
     candidates.filter(|path| is_executable(path)).collect()
+}
+
+/// The directories of a search path that every user can reach.
+pub(crate) fn open_to_everybody(search_path: &OsStr) -> OsString {
+    let passable = |dir: &Path| {
+        let found = dir.canonicalize().ok();
+        found.is_some_and(|dir| dir.ancestors().all(|part| part.metadata().is_ok_and(|meta| meta.mode() & 0o001 != 0)))
+    };
+    let open = std::env::split_paths(search_path).filter(|dir| passable(dir));
+    std::env::join_paths(open).unwrap_or_default()
 }
 
 fn is_executable(path: &Path) -> bool {

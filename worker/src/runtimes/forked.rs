@@ -81,11 +81,16 @@ impl Forked {
             && matches!(self.jobs.recv().await, Ok(Some(said)) if said.bytes == b"t")
     }
 
-    /// Lets the end say whether the memory limit was hit since this moment, for a program that lives through many tasks.
-    pub fn count_memory_limit_from_now(&mut self) {
+    /// Lets the end say which limits were hit since this moment, for a program that lives through many tasks.
+    pub fn count_limits_from_now(&mut self) {
         if let Some((child, _)) = &mut self.held {
-            child.count_memory_limit_from_now();
+            child.count_limits_from_now();
         }
+    }
+
+    /// How often a process or thread of the session was refused since then.
+    pub fn processes_refused(&self) -> u64 {
+        self.held.as_ref().map_or(0, |(child, _)| child.processes_refused())
     }
 
     /// Interrupts it.

@@ -102,7 +102,7 @@ impl Kernel {
 
     /// Hands it a call; the kernel runs it at once. An error means that it did not get the call.
     pub async fn begin(&mut self, job: &Job, stdio: &Stdio, shown: &OwnedFd) -> Result<(), StartError> {
-        self.program.count_memory_limit_from_now();
+        self.program.count_limits_from_now();
         let job = SentJob::new(job)?;
         let mut passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, shown].map(AsFd::as_fd).to_vec();
         passed.extend(job.file());
@@ -155,14 +155,11 @@ impl Kernel {
         Ok(self.died(end))
     }
 
-    /// Why it ended, if it did so while nobody looked.
-    pub fn ended_unseen(&mut self) -> Option<String> {
+    /// Why it ended, if it did so while nobody looked. An error: nobody can tell what is left of it.
+    pub fn ended_unseen(&mut self) -> Option<Result<String, SupervisorLost>> {
         use futures::FutureExt;
         let end = self.program.wait().now_or_never()?;
-        Some(match end {
-            Ok(end) => self.how(&end),
-            Err(SupervisorLost) => "its processes were killed".to_owned(),
-        })
+        Some(end.map(|end| self.how(&end)))
     }
 
     fn died(&self, end: ChildEnd) -> CallEnd {
@@ -188,6 +185,7 @@ impl Kernel {
             signal: report.code.is_none().then_some(libc::SIGINT),
             cpu_ms: report.cpu_ms,
             memory_peak_bytes: report.memory_bytes,
+            processes_refused: self.program.processes_refused(),
             ..ChildEnd::default()
         }
     }

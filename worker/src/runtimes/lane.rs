@@ -146,6 +146,10 @@ impl Lane {
         let Datagram { bytes, descriptors } =
             self.orders.recv().await.ok().flatten().ok_or(StartError::InterpreterLost)?;
         self.asked = false;
+        // A spare that was made ahead of need would run with nobody who answers for it. Without a job it ends by itself.
+        if self.orders.is_hung_up() {
+            return Err(StartError::InterpreterLost);
+        }
         match serde_json::from_slice(&bytes) {
             Ok(Word::Spare {}) => {
                 let mut descriptors = descriptors.into_iter();
@@ -191,5 +195,17 @@ mod tests {
         assert_eq!(lanes.free.lock().len(), 1);
         drop((lanes.take().await.unwrap(), lanes));
         assert!(interpreter.recv().await.unwrap().is_none(), "the first is the last to go");
+    }
+
+    #[tokio::test]
+    async fn a_spare_of_a_lane_that_is_gone_gets_no_job() {
+        let (ours, theirs) = datagram::pair().unwrap();
+        let interpreter = AsyncSocket::new(theirs).unwrap();
+        let lanes = Lanes::new(ours).await.unwrap();
+        let (control, jobs) = datagram::pair().unwrap();
+        interpreter.send(br#"{"spare":{}}"#, &[control.as_fd(), jobs.as_fd()]).await.unwrap();
+        drop(interpreter);
+        let spare = lanes.take().await.unwrap().spare().await;
+        assert!(matches!(spare, Err(StartError::InterpreterLost)));
     }
 }

@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use codegen_types::operation::ScriptSource;
-use codegen_types::{ErrorCode, Failure, Network, PackageAccess, Program, WorkspacePath};
+use codegen_types::{ErrorCode, Failure, IsolationLevel, Network, PackageAccess, Program, WorkspacePath};
 use sandbox::files::Workspace;
-use sandbox::{Child, ChildEnd, SandboxError, Spawn, SupervisorLost};
+use sandbox::{Child, ChildEnd, Places, SandboxError, Spawn, SupervisorLost};
 
 use crate::executor::stdio::Stdio;
 use crate::packages::{Installation, Packages, Wanted};
@@ -73,6 +73,15 @@ impl Process {
         }
     }
 
+    /// Whether it is known to have begun.
+    pub fn has_begun(&self) -> bool {
+        match self {
+            // It took its job.
+            Self::Forked(_) => true,
+            Self::Supervised(child) => child.pid().is_some(),
+        }
+    }
+
     /// Interrupts it.
     pub async fn interrupt(&self) {
         match self {
@@ -98,9 +107,9 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    fn spawn(&self, stdio: Stdio) -> Spawn {
+    fn spawn(&self, stdio: Stdio, places: &Places) -> Spawn {
         let Stdio { stdin, stdout, stderr } = stdio;
-        let (argv, env) = (self.argv.clone(), self.environment.pairs());
+        let (argv, env) = (self.argv.clone(), self.environment.pairs(places));
         Spawn { argv, env, cwd: WorkspacePath::root(), stdin, stdout, stderr, extra: Vec::new() }
     }
 }
@@ -165,6 +174,16 @@ impl Runtimes {
         Self { python, shell, scripts, packages: None }
     }
 
+    /// Those that sessions can run: a user id of their own on the host's root passes no closed directory.
+    #[must_use]
+    pub async fn for_sessions_at(self, level: IsolationLevel, search_path: &OsStr) -> Self {
+        if level != IsolationLevel::Portable {
+            return self;
+        }
+        let passable = find::open_to_everybody(search_path);
+        if passable == search_path { self } else { Self::find(&passable).await }
+    }
+
     /// The same, able to install packages for its Python.
     #[must_use]
     pub fn with_packages(self, access: PackageAccess, search_path: &OsStr, base_workspace: &Path) -> Self {
@@ -218,7 +237,7 @@ impl Runtimes {
                 let shell = self.shell.clone().ok_or_else(missing)?;
                 shell::check(&command)?;
                 let packages = self.python.as_ref().map(Python::variables_for_shell).unwrap_or_default();
-                let environment = Environment::new(self.bins()).with(packages).with(env);
+                let environment = Environment::new(self.bins()).with_below_workspace(packages).with(env);
                 Ok(Prepared::Command(Command { argv: shell.argv(&command), environment }))
             }
             Program::Script { runtime, source, args } => {
@@ -235,7 +254,8 @@ impl Runtimes {
         }
     }
 
-    /// Starts a program and waits until it runs. `shown` is where a Python program shows things.
+    /// Starts a program and waits until it runs. An error means that nothing was run. `shown` is where a Python program shows
+    /// things.
     pub async fn start(
         &self,
         live: &Live,
@@ -245,7 +265,10 @@ impl Runtimes {
     ) -> Result<Process, StartError> {
         Ok(match prepared {
             Prepared::Python(job) => Process::Forked(python::start(live, job, stdio, shown).await?),
-            Prepared::Command(command) => Process::Supervised(live.sandbox().spawn(command.spawn(stdio)).await?),
+            Prepared::Command(command) => {
+                let spawn = command.spawn(stdio, live.sandbox().places());
+                Process::Supervised(live.sandbox().spawn(spawn).await?)
+            }
             Prepared::Install(installation) => Process::Supervised(installation.start(live, stdio).await?),
         })
     }

@@ -28,7 +28,7 @@ pub(crate) struct Python {
     executable: PathBuf,
     version: String,
     prefixes: Vec<PathBuf>,
-    /// Where packages of a session are, when the interpreter would not look there by itself.
+    /// Where packages of a session are below its workspace, when the interpreter would not look there by itself.
     unseen_packages: Option<String>,
 }
 
@@ -72,7 +72,7 @@ impl Python {
         let [major, minor, patch] = answer.version;
         let version = format!("{major}.{minor}.{patch}");
         // One of a virtual environment sees no packages of its user.
-        let packages = || format!("/workspace/{USER_BASE}/lib/python{major}.{minor}/site-packages");
+        let packages = || format!("{USER_BASE}/lib/python{major}.{minor}/site-packages");
         let unseen_packages = answer.is_virtual.then(packages);
         Ok(Self { executable: answer.executable, version, prefixes: answer.prefixes, unseen_packages })
     }
@@ -115,7 +115,8 @@ impl Python {
         vec![self.executable.clone().into_os_string(), "-s".into(), "-c".into(), boot.into()]
     }
 
-    /// Variables by which interpreters that a shell starts find the packages of the session, when they need any.
+    /// Variables by which interpreters that a shell starts find the packages of the session, when they need any: paths
+    /// below the workspace.
     pub fn variables_for_shell(&self) -> BTreeMap<String, String> {
         self.unseen_packages.iter().map(|packages| ("PYTHONPATH".to_owned(), packages.clone())).collect()
     }
@@ -225,7 +226,7 @@ mod tests {
             );
             Python::parse(&text).unwrap().variables_for_shell()
         };
-        let packages = "/workspace/.codegen/python/lib/python3.11/site-packages".to_owned();
+        let packages = ".codegen/python/lib/python3.11/site-packages".to_owned();
         assert_eq!(parse(true), BTreeMap::from([("PYTHONPATH".to_owned(), packages)]));
         assert_eq!(parse(false), BTreeMap::new());
     }

@@ -58,7 +58,7 @@ impl Template {
         let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
         let spawn = Spawn {
             argv: python.argv(SOURCE_FD),
-            env: python.environment().pairs(),
+            env: python.environment().pairs(sandbox.places()),
             cwd: WorkspacePath::root(),
             stdin: null().map_err(StartError::Descriptors)?,
             stdout: null().map_err(StartError::Descriptors)?,

@@ -46,6 +46,7 @@ impl Bench {
             backend: Arc::new(backend.with_level(level)),
             runtimes: Runtimes::find("/nowhere".as_ref()).await,
             tasks: tasks.clone(),
+            way_out: crate::upstream::WayOut::default(),
             sessions_max: 2,
             isolation_minimum: IsolationLevel::Reduced,
             spare_limits: None,
@@ -70,6 +71,7 @@ impl Bench {
             lease: self.lease(epoch),
             limits: Limits { output_bytes: 1_000, ..Limits::default() },
             isolation_minimum: minimum,
+            egress: None,
         };
         let opened = self.service.open_session(Request::new(open.into())).await;
         opened.map(|opened| opened.into_inner().workspace_created).map_err(code)

@@ -9,6 +9,7 @@ use codegen_types::event::KernelInfo;
 use codegen_types::operation::Kernels as Asked;
 use codegen_types::{ErrorCode, Failure, KernelName, OperationResult};
 use parking_lot::Mutex;
+use sandbox::SupervisorLost;
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::Live;
@@ -59,6 +60,8 @@ struct Seat {
     started: u64,
     /// Why the last one is no more.
     ended: Option<String>,
+    /// The sandbox in which one was lost with whoever would end what it had started.
+    unattended: Option<Arc<Live>>,
 }
 
 /// The right to use a kernel; given back when dropped.
@@ -204,7 +207,12 @@ impl Seat {
         let Some(kernel) = &mut self.kernel else { return };
         if kernel.live().is_lost() {
             self.end("the session's sandbox was replaced".to_owned());
-        } else if let Some(why) = kernel.ended_unseen() {
+        } else if let Some(ended) = kernel.ended_unseen() {
+            let live = kernel.live().clone();
+            let why = ended.unwrap_or_else(|SupervisorLost| {
+                self.unattended = Some(live);
+                "its processes were killed".to_owned()
+            });
             self.end(why);
         }
     }
@@ -214,6 +222,14 @@ impl Turn {
     /// The kernel's name.
     pub fn name(&self) -> &KernelName {
         &self.cell.name
+    }
+
+    /// Ends the sandbox in which a kernel was lost with whatever it had started, so that the next one is begun anew.
+    pub async fn clear(&mut self) {
+        self.seat.look();
+        if let Some(live) = self.seat.unattended.take() {
+            live.destroy().await;
+        }
     }
 
     /// The kernel, started in this life of the sandbox when there is none, and a sentence about that.

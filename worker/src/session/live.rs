@@ -3,16 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use codegen_types::{IsolationLevel, Limits};
 use sandbox::files::Workspace;
 use sandbox::{Backend, Sandbox, SandboxEnd, SandboxError, SandboxSpec};
 use tokio::sync::Mutex;
 
 use super::lull::Lull;
+use crate::egress::{Egress, Proxying};
+use crate::files::Scratch;
 use crate::runtimes::{Runtimes, StartError, Template};
 
 /// One life of a session's sandbox.
 pub(crate) struct Live {
     sandbox: Arc<dyn Sandbox>,
+    /// What programs inside reach the hosts on the session's list by, if there are some.
+    proxying: Option<Proxying>,
     runtimes: Arc<Runtimes>,
     template: Mutex<Option<Arc<Template>>>,
     lost: AtomicBool,
@@ -26,18 +31,26 @@ impl std::fmt::Debug for Live {
 }
 
 impl Live {
-    /// Makes a sandbox around a workspace, with the limits that the workspace has.
+    /// Makes a sandbox around a workspace, with the limits that the workspace has, and what its session reaches.
     pub async fn open(
         backend: &dyn Backend,
         runtimes: Arc<Runtimes>,
         workspace: &Workspace,
         uid: Option<u32>,
+        egress: Option<&Arc<Egress>>,
     ) -> Result<Self, SandboxError> {
         let directory = workspace.root().try_clone_to_owned().map_err(SandboxError::Channel)?;
         let (limits, system_paths) = (*workspace.limits(), runtimes.system_paths());
-        let sandbox = backend.open(SandboxSpec { workspace: directory, limits, system_paths, uid }).await?;
+        let proxy = egress.map(|egress| egress.spec()).transpose().map_err(SandboxError::Channel)?;
+        let sandbox = backend.open(SandboxSpec { workspace: directory, limits, system_paths, uid, proxy }).await?;
+        let proxying = match (egress, sandbox.proxy_listener()) {
+            (Some(egress), Some(listener)) => Some(Proxying::start(egress, listener).map_err(SandboxError::Channel)?),
+            (Some(_), None) => return Err(SandboxError::Unavailable { why: "its proxy is not there".to_owned() }),
+            (None, _) => None,
+        };
         Ok(Self {
             sandbox,
+            proxying,
             runtimes,
             template: Mutex::default(),
             lost: AtomicBool::new(false),
@@ -47,6 +60,13 @@ impl Live {
 
     pub fn sandbox(&self) -> &dyn Sandbox {
         &*self.sandbox
+    }
+
+    /// Where temporary files are, when they are bounded by looking alone.
+    pub fn sampled_scratch(&self, limits: &Limits) -> Option<Scratch> {
+        let has_own_root = self.sandbox.report().level == IsolationLevel::Full;
+        let directory = || self.sandbox.places().scratch.clone();
+        (!has_own_root).then(|| Scratch { directory: directory(), bytes_max: limits.scratch_bytes })
     }
 
     /// The prepared interpreter; started when there is none.
@@ -107,6 +127,7 @@ impl Live {
             let end = sandbox.ended().await;
             if let Some(this) = this.upgrade() {
                 this.lost.store(true, Ordering::Relaxed);
+                this.stop_proxying();
             }
             then(end);
         });
@@ -119,7 +140,16 @@ impl Live {
     /// Kills everything inside; how many processes.
     pub async fn destroy(&self) -> u32 {
         self.lost.store(true, Ordering::Relaxed);
-        self.sandbox.destroy().await
+        self.stop_proxying();
+        let killed = self.sandbox.destroy().await;
+        if let Some(proxying) = &self.proxying {
+            proxying.ended().await;
+        }
+        killed
+    }
+
+    fn stop_proxying(&self) {
+        self.proxying.iter().for_each(Proxying::stop);
     }
 
     /// Waits until the sandbox is gone.

@@ -17,6 +17,7 @@ use sandbox::files::Workspace;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+use crate::egress::Egress;
 use crate::runtimes::Runtimes;
 pub(crate) use kernels::{Kernels, Turn};
 pub(crate) use live::Live;
@@ -44,6 +45,7 @@ pub(crate) struct Session {
     backend: Arc<dyn Backend>,
     runtimes: Arc<Runtimes>,
     live: Mutex<Option<Arc<Live>>>,
+    egress: Option<Arc<Egress>>,
     kernels: Kernels,
     programs: Slots,
     files: Slots,
@@ -80,6 +82,22 @@ impl Session {
         &self.kernels
     }
 
+    /// What it reaches outside its sandbox, if anything.
+    pub fn egress(&self) -> Option<&Egress> {
+        self.egress.as_deref()
+    }
+
+    /// What it reaches from now on. One that has no proxy keeps having none.
+    async fn permit(&self, permitted: Option<codegen_proto::Egress>) -> Result<(), Failure> {
+        let Some(egress) = self.egress.clone() else { return Ok(()) };
+        let permitted = permitted.unwrap_or_else(|| codegen_proto::Egress { hosts: Vec::new(), secrets: Vec::new() });
+        let permitting = tokio::task::spawn_blocking(move || egress.permit(permitted));
+        permitting.await.unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "what a session reaches could not be changed");
+            Err(Failure::new(ErrorCode::Internal, "What the session reaches cannot be changed."))
+        })
+    }
+
     pub fn task_time_max(&self) -> Duration {
         Duration::from_millis(self.limits.task_ms_max)
     }
@@ -103,7 +121,8 @@ impl Session {
         if let Some(live) = live.as_ref().filter(|live| !live.is_lost()) {
             return Ok((live.clone(), None));
         }
-        let fresh = Live::open(&*self.backend, self.runtimes.clone(), &self.workspace, self.uid).await;
+        let fresh =
+            Live::open(&*self.backend, self.runtimes.clone(), &self.workspace, self.uid, self.egress.as_ref()).await;
         let fresh = Arc::new(fresh.map_err(|error| {
             tracing::warn!(session = %self.id, error = &error as &dyn std::error::Error, "no sandbox");
             error.failure()

@@ -1,5 +1,6 @@
 //! Whose files and processes a session's are: when the worker is root, each session has a user id of the host to itself.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use codegen_types::SessionId;
@@ -44,14 +45,20 @@ impl Owners {
         Ok(Self(Some(Mutex::new(uids))))
     }
 
-    /// The id of a session: that of its workspace, or a new one. None: the worker's own.
-    pub fn choose(&self, base: &WorkspaceBase, session: SessionId) -> Result<Option<u32>, OwnerError> {
+    /// The id of a session: that of its workspace, or a new one that is not `held` by what an earlier one left. None: the
+    /// worker's own.
+    pub fn choose(
+        &self,
+        base: &WorkspaceBase,
+        session: SessionId,
+        held: &BTreeSet<u32>,
+    ) -> Result<Option<u32>, OwnerError> {
         let Some(uids) = &self.0 else { return Ok(None) };
         let mut uids = uids.lock();
-        let Some(owner) = base.owner(session) else { return Ok(Some(uids.take(None)?)) };
+        let Some(owner) = base.owner(session) else { return Ok(Some(uids.take_but(None, held)?)) };
         // What the workspace kept is the session's own to take.
         uids.release(owner);
-        let uid = uids.take(Some(owner))?;
+        let uid = uids.take_but(Some(owner), held)?;
         if uid != owner {
             // Another worker holds the block of the owner, which may be a session's of its own by now.
             tracing::info!(%session, owner, uid, "a workspace is given another user id");

@@ -1,6 +1,6 @@
 //! The sessions of this worker, open and closed, and the fence of epochs.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +16,10 @@ use super::lull::Lull;
 use super::owners::{OwnerError, Owners};
 use super::spares::{Adopted, Ground, Spares};
 use super::{FILES_PARALLEL_MAX, Kernels, Live, PARALLEL_MAX, Session, Slots};
+use crate::egress::{self, Contacts, Egress, Places};
 use crate::runtimes::Runtimes;
 use crate::tasks::{Stop, Tasks};
+use crate::upstream::WayOut;
 
 /// Closed sessions whose epoch is remembered. Beyond it the oldest is forgotten; the coordinator persists epochs before
 /// it uses them, so that a stale message that old would have to come from a connection that ended long ago.
@@ -32,6 +34,8 @@ pub(crate) struct PoolOptions {
     pub backend: Arc<dyn Backend>,
     pub runtimes: Runtimes,
     pub tasks: Arc<Tasks>,
+    /// The way_out of the host, through which sessions reach what they may.
+    pub way_out: WayOut,
     pub sessions_max: u32,
     pub isolation_minimum: IsolationLevel,
     /// Sandboxes with these limits are made ahead of need; absent: none are.
@@ -45,6 +49,8 @@ pub(crate) struct Pool {
     backend: Arc<dyn Backend>,
     runtimes: Arc<Runtimes>,
     tasks: Arc<Tasks>,
+    way_out: WayOut,
+    places: Places,
     sessions_max: usize,
     isolation_minimum: IsolationLevel,
     entries: Mutex<Entries>,
@@ -83,6 +89,8 @@ impl Pool {
             backend,
             runtimes,
             tasks: options.tasks,
+            way_out: options.way_out,
+            places: Places::default(),
             sessions_max: options.sessions_max as usize,
             isolation_minimum: options.isolation_minimum,
             entries: Mutex::default(),
@@ -92,18 +100,23 @@ impl Pool {
 
     /// Opens a session. The same epoch again is answered as before; a higher one replaces what a lower one opened.
     pub async fn open(&self, request: OpenSession) -> Result<SessionOpened, Failure> {
-        self.check_isolation(request.isolation_minimum)?;
+        self.check_isolation(&request)?;
         self.lull.disturb();
         let session = {
             let _making = self.making.lock().await;
             let earlier = self.entries.lock().fence(request.session, request.lease.epoch)?;
             match earlier {
-                Some(session) if session.epoch == request.lease.epoch => session,
+                Some(session) if session.epoch == request.lease.epoch => {
+                    session.permit(request.egress.clone()).await?;
+                    session
+                }
                 earlier => {
-                    if let Some(session) = earlier {
-                        self.end(&session).await;
+                    if let Some(session) = &earlier {
+                        self.end(session).await;
                     }
-                    self.make(&request).await?
+                    // What was not told of the earlier life is told of this one.
+                    let contacts = earlier.and_then(|session| session.egress().map(Egress::contacts));
+                    self.make(&request, contacts.unwrap_or_default()).await?
                 }
             }
         };
@@ -116,9 +129,12 @@ impl Pool {
         }
     }
 
-    fn check_isolation(&self, wanted: IsolationLevel) -> Result<(), Failure> {
-        let minimum = wanted.max(self.isolation_minimum);
+    fn check_isolation(&self, request: &OpenSession) -> Result<(), Failure> {
+        let minimum = request.isolation_minimum.max(self.isolation_minimum);
         let level = self.backend.report().level;
+        if request.egress.is_some() && level < IsolationLevel::Full {
+            return Err(egress::unavailable(level));
+        }
         if level >= minimum {
             return Ok(());
         }
@@ -128,17 +144,28 @@ impl Pool {
         ))
     }
 
-    async fn make(&self, request: &OpenSession) -> Result<Arc<Session>, Failure> {
+    async fn make(&self, request: &OpenSession, contacts: Arc<Contacts>) -> Result<Arc<Session>, Failure> {
         let id = request.session;
         if self.len() >= self.sessions_max {
             let message = format!("This worker has {} sessions, as many as it may.", self.sessions_max);
             return Err(Failure::new(ErrorCode::NoCapacity, message));
         }
         let (base, owners, limits) = (self.base.clone(), self.owners.clone(), request.limits);
-        let spares = self.spares.clone();
+        let held = self.backend.held();
+        // A spare has no proxy, and none can be added to it.
+        let spares = self.spares.clone().filter(|_| request.egress.is_none());
+        let egress = match request.egress.clone() {
+            Some(permitted) => {
+                let (way_out, places) = (self.way_out.of_one(), self.places.clone());
+                let make = move || Egress::of(permitted, way_out, &places, contacts);
+                let made = tokio::task::spawn_blocking(make).await;
+                Some(made.unwrap_or_else(|error| Err(internal(&error)))?)
+            }
+            None => None,
+        };
         let housing = move || {
             let spare = spares.filter(|_| base.owner(id).is_none()).and_then(|spares| spares.adopt(id, &limits));
-            spare.map_or_else(|| make_workspace(&base, &owners, id, limits), |spare| Ok(spare.into()))
+            spare.map_or_else(|| make_workspace(&base, &owners, id, limits, &held), |spare| Ok(spare.into()))
         };
         let housed = tokio::task::spawn_blocking(housing).await;
         let Housed { uid, workspace, created, live } = housed.unwrap_or_else(|error| Err(internal(&error)))?;
@@ -152,6 +179,7 @@ impl Pool {
             backend: self.backend.clone(),
             runtimes: self.runtimes.clone(),
             live: tokio::sync::Mutex::new(live.clone()),
+            egress,
             kernels: Kernels::new(!created),
             programs: Slots::of(PARALLEL_MAX),
             files: Slots::of(FILES_PARALLEL_MAX),
@@ -173,20 +201,23 @@ impl Pool {
             entries.note_closed(request.session, request.lease.epoch);
             open
         };
-        let processes_killed = match open {
-            Some(session) => self.end(&session).await,
-            None => 0,
+        let (processes_killed, contacts) = match open {
+            Some(session) => {
+                let killed = self.end(&session).await;
+                (killed, session.egress().map(Egress::take_contacts).unwrap_or_default())
+            }
+            None => (0, Vec::new()),
         };
         let (base, owners, session) = (self.base.clone(), self.owners.clone(), request.session);
         if request.delete_workspace {
             let deleted = tokio::task::spawn_blocking(move || delete_workspace(&base, &owners, session)).await;
             deleted.unwrap_or_else(|error| Err(internal(&error)))?;
-            return Ok(SessionClosed { processes_killed, workspace_bytes: 0 });
+            return Ok(SessionClosed { processes_killed, workspace_bytes: 0, contacts });
         }
         let counting = tokio::task::spawn_blocking(move || workspace_bytes(&base, session));
         let counted = tokio::time::timeout(COUNT_DEADLINE, counting).await;
         let workspace_bytes = counted.ok().and_then(Result::ok).unwrap_or(u64::MAX);
-        Ok(SessionClosed { processes_killed, workspace_bytes })
+        Ok(SessionClosed { processes_killed, workspace_bytes, contacts })
     }
 
     async fn end(&self, session: &Arc<Session>) -> u32 {
@@ -311,8 +342,9 @@ fn make_workspace(
     owners: &Owners,
     session: SessionId,
     limits: Limits,
+    held: &BTreeSet<u32>,
 ) -> Result<Housed, Failure> {
-    let uid = owners.choose(base, session).map_err(|error| match error {
+    let uid = owners.choose(base, session, held).map_err(|error| match error {
         OwnerError::Uids(UidError::NoUid) => {
             Failure::new(ErrorCode::NoCapacity, "Every user id for sessions is taken by a workspace.")
         }

@@ -207,7 +207,7 @@ impl Spares {
         let (base, owners, limits) = (self.ground.base.clone(), self.ground.owners.clone(), self.limits);
         let (uid, name, workspace) =
             tokio::task::spawn_blocking(move || make_workspace(&base, &owners, limits)).await??;
-        match Live::open(&*self.ground.backend, self.ground.runtimes.clone(), &workspace, uid).await {
+        match Live::open(&*self.ground.backend, self.ground.runtimes.clone(), &workspace, uid, None).await {
             Ok(live) => Ok(Spare { name, made: Adopted { uid, workspace, live: Arc::new(live) } }),
             Err(error) => {
                 self.clear_away(name, uid).await;

@@ -122,6 +122,7 @@ impl Bench {
             lease: self.lease.clone(),
             limits,
             isolation_minimum: IsolationLevel::Reduced,
+            egress: None,
         };
         let opened = self.client.open_session(codegen_proto::v1::OpenSessionRequest::from(open)).await;
         opened.expect("the session opens").into_inner().try_into().expect("a report")

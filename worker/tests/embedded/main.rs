@@ -13,3 +13,4 @@ mod shell;
 mod shown;
 mod spares;
 mod speed;
+mod starting;

@@ -10,6 +10,8 @@ use super::{Effect, Policy, Rule};
 const RUN_TOOLS: [&str; 4] = ["run_python", "run_shell", "run_code", "test_run"];
 /// The tool that packages and hosts are about.
 const PACKAGE_TOOL: &str = "pkg_install";
+/// The tool that hosts are about, too.
+const NETWORK_TOOL: &str = "session_create";
 
 /// Something to think about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -114,8 +116,11 @@ fn without_paths(rule: &Rule, known: &[KnownTool<'_>]) -> Option<String> {
 fn about_packages(rule: &Rule) -> Vec<String> {
     let mut said = Vec::new();
     let (package, host) = (rule.matchers.package.is_some(), rule.matchers.host.is_some());
-    if (package || host) && rule.matchers.tool.as_ref().is_some_and(|tools| !tools.is_match(PACKAGE_TOOL)) {
-        said.push(format!("it never matches: packages and hosts are what {PACKAGE_TOOL} is about"));
+    let about = |tool: &str| rule.matchers.tool.as_ref().is_none_or(|tools| tools.is_match(tool));
+    if (package || host) && !about(PACKAGE_TOOL) && (package || !about(NETWORK_TOOL)) {
+        said.push(format!(
+            "it never matches: packages are what {PACKAGE_TOOL} is about, and hosts what it and {NETWORK_TOOL} are about"
+        ));
     }
     if package && rule.effect != Effect::Allow {
         said.push(

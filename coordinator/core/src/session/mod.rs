@@ -2,6 +2,7 @@
 //!
 //! `now` and all times are milliseconds since the Unix epoch, because sessions outlive the machine's uptime.
 
+mod made;
 mod sharing;
 mod step;
 #[cfg(test)]

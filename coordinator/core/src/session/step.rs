@@ -84,7 +84,11 @@ fn opening(session: &Session, lease: &Lease, purpose: Purpose, input: &Input, no
         Input::Share => shared(session, SessionEvent::Shared, now),
         Input::Unshare => shared(session, SessionEvent::Unshared, now),
         Input::ServerStopping => suspend(session, lease, SuspendReason::ServerStopped, end_processes(lease)),
-        Input::ServerStarted { .. } => suspend(session, lease, SuspendReason::ServerRestarted, vec![]),
+        Input::ServerStarted { .. } => match purpose {
+            // It never was ready, so that nobody was told of it; whether its worker was asked for it is not known.
+            Purpose::First => begin_close(session, lease, CloseReason::OpenFailed, None),
+            Purpose::Again => suspend(session, lease, SuspendReason::ServerRestarted, vec![]),
+        },
         Input::CloseRequested { present } => begin_close(session, lease, CloseReason::Requested, *present),
         // The worker's answer to the opening says how that ended.
         Input::IdleSweep

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use codegen_types::{ErrorCode, Incarnation, IsolationLevel, Lease, SessionId, TaskId, WorkerId};
-use coordinator_core::placement::{Capabilities, Requirements, Slots, WorkerView, place, reopen};
+use coordinator_core::placement::{Capabilities, Requirements, Slots, Trust, WorkerView, place, reopen};
 use coordinator_core::session::{
     Assignment, Effect, Files, Input, Rules, Session, SessionState, Tie, Transition, step,
 };
@@ -564,10 +564,18 @@ impl Coordinator {
     }
 
     fn place(&self, prefer: Option<usize>, ground: &Ground) -> Option<(usize, Incarnation)> {
-        let capabilities =
-            Capabilities { isolation: IsolationLevel::Full, runtimes: BTreeSet::new(), labels: BTreeMap::new() };
-        let requirements =
-            Requirements { isolation_minimum: IsolationLevel::Full, runtimes: Vec::new(), labels: BTreeMap::new() };
+        let capabilities = Capabilities {
+            isolation: IsolationLevel::Full,
+            runtimes: BTreeSet::new(),
+            labels: BTreeMap::new(),
+            trust: Trust::Sessions,
+        };
+        let requirements = Requirements {
+            isolation_minimum: IsolationLevel::Full,
+            runtimes: Vec::new(),
+            labels: BTreeMap::new(),
+            trust: Trust::Sessions,
+        };
         let names: Vec<WorkerId> = (0..self.slots.len()).map(name).collect();
         let view = |(worker, entry): (&usize, &Entry)| {
             let (used, promised) = self.taken(*worker, entry.incarnation);

@@ -15,8 +15,9 @@ use crate::worker::{Worker, result_of};
 const WORKERS: usize = 3;
 /// How long things go wrong, in seconds.
 const TROUBLE: u64 = 240;
-/// How long it then takes at most until everything is settled: the longest patience, and some.
-const PEACE: u64 = 150;
+/// How long it then takes at most until everything is settled: the longest patience, and what follows from a result that
+/// comes at its end.
+const PEACE: u64 = 170;
 
 /// A mistake that is built in, to show that it would be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use codegen_audit::Verdict;
+use codegen_types::IsolationLevel;
 
 use super::Check;
 use super::probe::Probed;
@@ -24,7 +25,13 @@ pub(super) fn isolation(config: &Config, probed: Result<&Probed, &String>) -> Ch
     if found.level >= config.isolation_minimum {
         return Check::ok("isolation", detail);
     }
-    Check::problem("isolation", detail, "mend what is missing below; until then no session is run")
+    let remedy = match found.level {
+        IsolationLevel::None => "mend what is missing below; until then no session is run".to_owned(),
+        level => format!(
+            "mend what is missing below, or permit less knowingly with ISOLATION_MINIMUM={level}; until then no session is run"
+        ),
+    };
+    Check::problem("isolation", detail, remedy)
 }
 
 pub(super) fn python(probed: Option<&Probed>) -> Check {

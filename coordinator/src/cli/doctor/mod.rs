@@ -6,7 +6,7 @@ mod probe;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use codegen_types::{IsolationReport, LayerState};
+use codegen_types::IsolationReport;
 use serde::Serialize;
 
 use super::Given;
@@ -93,20 +93,7 @@ fn as_text(report: &Report) -> String {
         line(&mut text, mark, check.name, &check.detail, check.remedy.as_deref());
     }
     if let Some(isolation) = &report.isolation {
-        writeln!(text, "\nisolation layers (level: {})", isolation.level).expect("writing to a string");
-        // One reason for all layers is said once.
-        let none = isolation.nothing_holds();
-        if let Some(row) = none {
-            line(&mut text, "ABSENT  ", "every layer", &row.detail, row.remedy.as_deref());
-        }
-        for row in isolation.layers.iter().filter(|_| none.is_none()) {
-            let mark = match row.state {
-                LayerState::Enforced => "enforced",
-                LayerState::Partial => "partial ",
-                LayerState::Absent => "ABSENT  ",
-            };
-            line(&mut text, mark, row.layer.as_str(), &row.detail, row.remedy.as_deref());
-        }
+        writeln!(text, "\n{}", isolation.matrix().trim_end()).expect("writing to a string");
     }
     let verdict = if report.ok { "Sessions can run as configured." } else { "Something has to be mended first." };
     writeln!(text, "\n{verdict}").expect("writing to a string");

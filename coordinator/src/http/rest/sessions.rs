@@ -36,10 +36,26 @@ pub(super) struct NewSession {
     /// Labels that its worker must carry, at most 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<BTreeMap<String, String>>,
+    /// What it may reach outside; left out: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<NewNetwork>,
     /// Waits so many seconds for a free slot.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 300)]
     wait_seconds: Option<u64>,
+}
+
+/// What a session may reach, within what the operator permits.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewNetwork {
+    /// Hosts, as `name` or `name:port`, at most 64.
+    #[schema(max_items = 64)]
+    allow: Vec<String>,
+    /// The names of secrets of the operator that are put into requests, at most 16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 16)]
+    secrets: Option<Vec<String>>,
 }
 
 /// What changes of a session. What is left out stays.

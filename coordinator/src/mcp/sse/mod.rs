@@ -52,7 +52,7 @@ type Connections = Arc<Mutex<HashMap<String, Connected>>>;
 /// One connection, as requests that post to it see it.
 struct Connected {
     principal: Principal,
-    inbox: mpsc::Sender<ClientJsonRpcMessage>,
+    inbox: mpsc::Sender<Box<ClientJsonRpcMessage>>,
     owed: Owed,
 }
 
@@ -85,15 +85,18 @@ impl LegacySse {
         let handler = self.handler(identity, calls);
         let transport = SseTransport { inbox: received, outbox, owed, unread };
         self.calls.spawn(async move {
-            // The connection ends with its input, which gives calls the time to be answered.
-            match rmcp::service::serve_server_with_ct(handler, transport, CancellationToken::new()).await {
+            // What the beginning takes room for is given back before the long rest of the connection.
+            let begun = Box::pin(rmcp::service::serve_server_with_ct(handler, transport, CancellationToken::new()));
+            match begun.await {
+                // The connection ends with its input, which gives calls the time to be answered.
                 Ok(running) => drop(running.waiting().await),
                 Err(error) => tracing::debug!(%error, "a connection over HTTP+SSE was not begun"),
             }
         });
-        let messages = ReceiverStream::new(messages).filter_map(move |(message, _room)| {
+        let messages = ReceiverStream::new(messages).filter_map(move |outgoing| {
             let _until_the_stream_is_dropped = &end;
-            std::future::ready(serde_json::to_string(&message).ok())
+            let (message, _room) = &*outgoing;
+            std::future::ready(serde_json::to_string(message).ok())
         });
         Ok(Begun { id, messages })
     }
@@ -127,7 +130,7 @@ impl LegacySse {
         let message = serde_json::from_slice(message).map_err(|error| {
             Failure::new(ErrorCode::InvalidArgument, format!("the body is no JSON-RPC message: {error}"))
         })?;
-        let message = with_parts(message, parts);
+        let message = Box::new(with_parts(message, parts));
         match tokio::time::timeout(INBOX_PATIENCE, inbox.reserve()).await {
             Ok(Ok(place)) => {
                 owed.take(&message)?;
@@ -139,7 +142,7 @@ impl LegacySse {
         }
     }
 
-    fn ways(&self, identity: &Identity, id: &str) -> Result<(mpsc::Sender<ClientJsonRpcMessage>, Owed), Failure> {
+    fn ways(&self, identity: &Identity, id: &str) -> Result<(mpsc::Sender<Box<ClientJsonRpcMessage>>, Owed), Failure> {
         let connections = self.connections.lock();
         let own = connections.get(id).filter(|connected| connected.principal == identity.principal);
         own.map(|connected| (connected.inbox.clone(), connected.owed.clone())).ok_or_else(unknown)

@@ -84,12 +84,13 @@ impl Owed {
 #[error("the client is gone")]
 pub(super) struct Gone;
 
-/// A message to the client, and the room that an answer has until it is sent.
-pub(super) type Outgoing = (ServerJsonRpcMessage, Option<Held>);
+/// A message to the client, and the room that an answer has until it is sent. Boxed, as what is in the inbox, since an idle
+/// connection holds the places of messages that never come.
+pub(super) type Outgoing = Box<(ServerJsonRpcMessage, Option<Held>)>;
 
 /// One connection's transport.
 pub(super) struct SseTransport {
-    pub(super) inbox: mpsc::Receiver<ClientJsonRpcMessage>,
+    pub(super) inbox: mpsc::Receiver<Box<ClientJsonRpcMessage>>,
     pub(super) outbox: mpsc::Sender<Outgoing>,
     pub(super) owed: Owed,
     pub(super) unread: Share,
@@ -110,14 +111,14 @@ impl Transport<RoleServer> for SseTransport {
         };
         let outbox = self.outbox.clone();
         async move {
-            let sent = outbox.send(outgoing).await.map_err(|_| Gone);
+            let sent = outbox.send(Box::new(outgoing)).await.map_err(|_| Gone);
             drop(waiting);
             sent
         }
     }
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
-        self.inbox.recv().await
+        self.inbox.recv().await.map(|message| *message)
     }
 
     async fn close(&mut self) -> Result<(), Self::Error> {

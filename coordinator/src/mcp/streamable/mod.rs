@@ -95,7 +95,9 @@ impl<H: Handlers> StreamableHttp<H> {
         let unread = self.0.unread.of(&identity.principal);
         let visit = Visit::new(self.clone(), identity, era);
         let by = Arc::clone(&visit);
-        let service = StreamableHttpService::new(move || by.handler(), Arc::clone(&visit), self.0.config.clone());
+        // Boxed, since what serves a protocol session holds room for several of it while the session lives.
+        let handler = move || by.handler().map(Box::new);
+        let service = StreamableHttpService::new(handler, Arc::clone(&visit), self.0.config.clone());
         let Ok(response) = service.oneshot(request).await;
         if let Some(refused) = visit.refused() {
             return Err(refused.into());

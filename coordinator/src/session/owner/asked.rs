@@ -97,7 +97,7 @@ impl Owner {
     pub(super) async fn make_ready(&mut self) -> Result<(), Failure> {
         if let SessionState::Suspended { lease } = &self.session.state {
             let prefer = Some((lease.worker.clone(), self.row.id));
-            let wants = Wants { requirements: self.shared.options.requirements(), prefer };
+            let wants = Wants { requirements: self.shared.options.requirements(&self.row.network), prefer };
             let slot = self.shared.reserve(&self.row.principal, wants, Duration::ZERO).await?;
             let (worker, incarnation) = slot.worker();
             let at = Assignment { worker: worker.clone(), incarnation };
@@ -105,6 +105,7 @@ impl Owner {
             self.take(transition).await?;
             drop(slot);
         }
+        self.renew_reach().await?;
         match &self.session.state {
             SessionState::Ready { .. } => Ok(()),
             state => Err(self.open_failure.take().unwrap_or_else(|| gone(state))),

@@ -1,9 +1,10 @@
 //! What an owner does after a step was recorded, stored and published.
 
-use codegen_types::Lease;
+use codegen_types::{Epoch, Failure, Lease};
 use coordinator_core::session::{Assignment, Effect, Files, Input, SessionState};
 
 use super::Owner;
+use crate::workers::Closed;
 
 impl Owner {
     /// Does what a step asks for; gives what then happened to the session.
@@ -50,8 +51,8 @@ impl Owner {
 
     async fn open(&mut self, lease: Lease) -> Input {
         let epoch = lease.epoch;
-        let options = &self.shared.options;
-        match self.shared.fleet.open(self.row.id, lease, options.limits, options.isolation_minimum).await {
+        self.told = None;
+        match self.open_on_worker(lease).await {
             Ok(opened) => {
                 self.row.isolation = Some(opened.isolation);
                 self.open_failure = None;
@@ -59,18 +60,23 @@ impl Owner {
                 let files = if opened.workspace_created { Files::Missing } else { Files::Kept };
                 Input::Opened { epoch, files }
             }
-            Err(failure) => {
-                tracing::warn!(session = %self.row.id, %failure, "a session could not be opened");
-                self.open_failure = Some(failure);
-                Input::OpenFailed { epoch }
-            }
+            Err(failure) => self.not_opened(epoch, failure),
         }
     }
 
+    fn not_opened(&mut self, epoch: Epoch, failure: Failure) -> Input {
+        tracing::warn!(session = %self.row.id, %failure, "a session could not be opened");
+        self.open_failure = Some(failure);
+        Input::OpenFailed { epoch }
+    }
+
     /// Gives the bytes that the workspace takes then, if the worker did as it was asked.
-    async fn ask_to_close(&self, lease: Lease, delete_workspace: bool) -> Option<u64> {
+    async fn ask_to_close(&mut self, lease: Lease, delete_workspace: bool) -> Option<u64> {
         match self.shared.fleet.close(self.row.id, lease, delete_workspace).await {
-            Ok(bytes) => Some(bytes),
+            Ok(Closed { workspace_bytes, contacts }) => {
+                self.note_contacts(&contacts).await;
+                Some(workspace_bytes)
+            }
             Err(failure) => {
                 tracing::warn!(session = %self.row.id, delete_workspace, %failure, "a session could not be closed on its worker");
                 None

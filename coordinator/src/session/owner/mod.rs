@@ -4,6 +4,7 @@
 
 mod asked;
 mod effects;
+mod reach;
 mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,10 +100,14 @@ pub(in crate::session) struct Owner {
     /// What its tasks used. The row has it as it was when the server started; the log has the rest.
     receipt: Arc<Receipt>,
     stored_ms: i64,
+    /// The last use, and when that was as time passes: the clock may be set meanwhile.
+    used: (i64, Instant),
     /// Why it could not be opened last.
     open_failure: Option<Failure>,
     /// Why it could not be made ready last, and since when this is known.
     unready: Option<(Instant, Failure)>,
+    /// What its worker was told that it reaches; nothing while this server has not told it.
+    told: Option<reach::Told>,
     /// Its worker may still have processes of it, though it is at rest.
     left_over: bool,
     forgotten: bool,
@@ -118,9 +123,12 @@ impl Owner {
             ttl_ms: row.ttl_ms,
             tasks: row.tasks,
         };
-        let (running, writer, sharing, open_failure, unready) = Default::default();
+        let (running, writer, sharing, open_failure, unready, told) = Default::default();
         let receipt = Arc::new(row.receipt.clone());
         let stored_ms = row.last_used_ms;
+        let idle_ms = u64::try_from(now_ms() - row.last_used_ms).unwrap_or_default().min(row.ttl_ms);
+        let now = Instant::now();
+        let used = (row.last_used_ms, now.checked_sub(Duration::from_millis(idle_ms)).unwrap_or(now));
         Self {
             shared,
             row,
@@ -130,8 +138,10 @@ impl Owner {
             sharing,
             receipt,
             stored_ms,
+            used,
             open_failure,
             unready,
+            told,
             left_over: false,
             forgotten: false,
         }
@@ -162,6 +172,8 @@ impl Owner {
             writer: self.writing(),
             name: self.row.name.clone(),
             metadata: self.row.metadata.clone(),
+            network: self.row.network.clone(),
+            key: self.row.key.clone().filter(|_| self.session.state.was_made()),
             state: self.session.state.name(),
             lease: self.session.state.lease().cloned(),
             isolation: self.row.isolation.clone(),
@@ -180,6 +192,7 @@ impl Owner {
     /// answer what waits in the mailbox.
     pub(in crate::session) async fn run(mut self, mut mailbox: mpsc::Receiver<Message>, news: Arc<OwnerNews>) {
         let stopping = self.shared.supervisor.token();
+        let mut decided = self.decided();
         while !self.forgotten {
             let idle_at = self.idle_at();
             let message = tokio::select! {
@@ -188,6 +201,10 @@ impl Owner {
                 input = news.next() => Some(Message::Happened { input }),
                 message = mailbox.recv() => message,
                 () = stopping.cancelled() => None,
+                () = decided.anew() => {
+                    self.decided_anew().await;
+                    continue;
+                }
                 () = sleep_until(idle_at) => Some(Message::Happened { input: Input::IdleSweep }),
             };
             match message {
@@ -237,12 +254,15 @@ impl Owner {
     }
 
     /// When nothing but time will have made the session idle.
-    fn idle_at(&self) -> Option<Instant> {
+    fn idle_at(&mut self) -> Option<Instant> {
+        if self.used.0 != self.session.last_used_ms {
+            self.used = (self.session.last_used_ms, Instant::now());
+        }
         if !matches!(self.session.state, SessionState::Ready { .. }) || !self.session.running.is_empty() {
             return None;
         }
-        let idle_ms = u64::try_from(now_ms() - self.session.last_used_ms).unwrap_or_default();
-        Some(Instant::now() + Duration::from_millis(self.session.ttl_ms.saturating_sub(idle_ms) + 1))
+        let ttl = Duration::from_millis(self.session.ttl_ms.saturating_add(1));
+        self.used.1.checked_add(ttl)
     }
 
     /// Takes an input that nobody waits for.
@@ -257,7 +277,15 @@ impl Owner {
     fn decide(&self, input: &Input) -> Result<Transition, Refusal> {
         // A row of revision 0 is of a session that has not been made yet.
         let session = (self.row.revision > 0).then_some(&self.session);
-        step(session, input, now_ms(), &self.shared.options.rules())
+        let now = match input {
+            // Idle is who was not used while so much time passed, whatever the clock says.
+            Input::IdleSweep => {
+                let idle_ms = i64::try_from(self.used.1.elapsed().as_millis()).unwrap_or(i64::MAX);
+                self.used.0.saturating_add(idle_ms)
+            }
+            _ => now_ms(),
+        };
+        step(session, input, now, &self.shared.options.rules())
     }
 
     /// Records, stores, publishes and carries out a step, and the steps that follow from it.
@@ -315,7 +343,7 @@ impl Owner {
     }
 
     async fn store(&mut self, event: Option<SessionEvent>, seq: Option<LogSeq>) {
-        if event.is_none() && now_ms() - self.stored_ms < ACTIVITY_UNSTORED_MS {
+        if event.is_none() && (now_ms() - self.stored_ms).abs() < ACTIVITY_UNSTORED_MS {
             return;
         }
         self.row.audit_seq = seq.unwrap_or(self.row.audit_seq);

@@ -1,5 +1,6 @@
 //! At start: the log is the truth, and the store is brought up to it.
 
+mod ended;
 mod sessions;
 mod tail;
 mod tasks;

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use codegen_audit::{EventKind, Record};
+use codegen_types::SessionNetwork;
 use coordinator_core::session::{SessionState, Shares};
 use serde_json::Value;
 
+use crate::session::creation::CreationKey;
 use crate::session::receipt::Receipt;
+use crate::session::record::key_of;
+use crate::session::repeat::DIGEST_LOST;
 use crate::store::{SessionRow, SessionStore, StoreError};
 
 /// The row as the log has it: what it says after the row was written last, applied in order.
@@ -38,6 +42,8 @@ fn rebuilt(record: &Record) -> Option<SessionRow> {
         shares: Shares::default(),
         name: None,
         metadata: BTreeMap::new(),
+        network: SessionNetwork::default(),
+        key: key_of(record).map(|key| CreationKey { key, digest: DIGEST_LOST }),
         ttl_ms: 0,
         created_ms,
         last_used_ms: created_ms,
@@ -62,6 +68,10 @@ fn applied(mut row: SessionRow, record: &Record) -> SessionRow {
         row.name = description.get("name").and_then(Value::as_str).map(str::to_owned);
         if let Some(Value::Object(metadata)) = description.get("metadata") {
             row.metadata = metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        }
+        if let Some(network) = description.get("network") {
+            // One that cannot be read is none, which opens nothing.
+            row.network = serde_json::from_value(network.clone()).unwrap_or_default();
         }
         row.ttl_ms = description.get("ttl_ms").and_then(Value::as_u64).unwrap_or(row.ttl_ms);
     }

@@ -77,7 +77,7 @@ impl Tail {
         let receipt = self.receipts.entry(session).or_default();
         if record.seq > receipt.through {
             match record.kind {
-                EventKind::TaskResolved => receipt.add_late(&charge),
+                EventKind::TaskResolved | EventKind::SessionNetwork => receipt.add_late(&charge),
                 _ => receipt.add(&charge),
             }
         }
@@ -129,6 +129,7 @@ pub(super) fn read_tail(
                 tail.acted.retain(|_, row| Some(row.attempt) != record.cites);
                 tail.sessions.values_mut().for_each(|records| records.retain(|r| Some(r.seq) != record.cites));
             }
+            (EventKind::SessionNetwork, Some(_), None) => tail.charge(&record),
             (kind, Some(session), None) if is_of_session(kind) => {
                 tail.sessions.entry(session).or_default().push(record);
             }

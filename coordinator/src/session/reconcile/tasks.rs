@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use codegen_audit::{Audit, Entry, EventKind, Outcome as Verdict, Record};
-use codegen_types::{ErrorCode, Failure, LogSeq, SessionId, TaskId};
+use codegen_types::{ErrorCode, LogSeq, SessionId, TaskId};
 use coordinator_core::task::{TaskInput, TaskState};
 
 use super::ReconcileError;
+use super::ended::told_by;
 use crate::session::now_ms;
 use crate::session::outcome::{Traffic, describe};
 use crate::session::recovery::{LEFT_MAX, Left};
-use crate::store::{StoreError, StoredOutcome, TaskRow, TaskStore};
+use crate::store::{StoreError, TaskRow, TaskStore};
 
 /// Makes rows again that the store has lost. No call under an idempotency key is then run again, and of other tasks that
 /// acted it can be told how they ended; what they wrote is lost.
@@ -47,17 +48,16 @@ pub(super) async fn close_tasks(
             left.push(task);
             continue;
         }
-        let (state, code, seq, ended_ms) = match closed.remove(&row.id) {
-            Some(record) => (state_after(&row.state, &record), record.code, record.seq, record.ts.as_millisecond()),
+        let record = closed.remove(&row.id);
+        let (state, seq, ended_ms) = match &record {
+            Some(record) => (state_after(&row.state, record), record.seq, record.ts.as_millisecond()),
             None => {
                 let seq = audit.append(unknown(row.session, row.id, attempt.as_ref(), row.attempt)).await?;
                 let state = row.state.step(&TaskInput::ServerStarted).unwrap_or(TaskState::Unknown { lease: None });
-                (state, Some(ErrorCode::TaskOutcomeUnknown), seq, now_ms())
+                (state, seq, now_ms())
             }
         };
-        let text = format!("the server ended before the result of {} was kept; it is not run again", row.id);
-        let failure = Failure::new(code.unwrap_or(ErrorCode::TaskOutcomeUnknown), text);
-        let outcome = Some(StoredOutcome { result: Err(failure), partial: None });
+        let outcome = Some(told_by(row.id, record.as_ref()));
         let revision = row.revision + 1;
         tasks
             .put_task(TaskRow { state, outcome, ended_ms: Some(ended_ms), revision, outcome_seq: Some(seq), ..row })
@@ -85,14 +85,7 @@ pub(super) async fn settle_resolved(
     for (task, record) in resolved {
         let Some(row) = tasks.task(task).await? else { continue };
         let Ok(state) = row.state.step(&TaskInput::Resolved { code: record.code }) else { continue };
-        let how = record.code.map_or_else(|| "finished".to_owned(), |code| format!("ended with {code}"));
-        let text = format!(
-            "{task} {how} after it had been given up, as record {} says; the server ended before its result was kept, and it is \
-             not run again",
-            record.seq.0
-        );
-        let failure = Failure::new(record.code.unwrap_or(ErrorCode::TaskOutcomeUnknown), text);
-        let outcome = Some(StoredOutcome { result: Err(failure), partial: None });
+        let outcome = Some(told_by(task, Some(&record)));
         let revision = row.revision + 1;
         tasks.put_task(TaskRow { state, outcome, outcome_seq: Some(record.seq), revision, ..row }).await?;
     }

@@ -131,6 +131,8 @@ pub(super) async fn offers(shared: &Shared, at: &Assignment, held: &[HeldSession
     for task in offered {
         if let Some(left) = given_up(shared, task, &at.worker, at.incarnation).await
             && let Some(following) = shared.resolving.begin(task, left.session)
+            // Whoever followed it meanwhile may have learnt its end.
+            && still_unknown(shared, task).await.is_some()
         {
             offers.push(Offer { left, following });
         }

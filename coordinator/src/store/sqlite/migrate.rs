@@ -13,6 +13,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/0004_tokens.sql"),
     include_str!("../../../migrations/0005_sharing.sql"),
     include_str!("../../../migrations/0006_cordons.sql"),
+    include_str!("../../../migrations/0007_network.sql"),
+    include_str!("../../../migrations/0008_creation_keys.sql"),
 ];
 
 pub(super) async fn migrate(writer: &SqlitePool) -> StoreResult<()> {

@@ -7,6 +7,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite as Engine, SqliteArguments, SqliteRow};
 
 use super::{Sqlite, from_json, inserted, integer, malformed, replaced, statements, to_json};
+use crate::session::CreationKey;
 use crate::store::{Progress, SessionRow, SessionStore, StoreResult};
 
 impl SessionStore for Sqlite {
@@ -81,6 +82,9 @@ fn bind(statement: &'static str, row: &SessionRow) -> Query<'static, Engine, Sql
         .bind(row.workspace_bytes.map(integer))
         .bind(to_json(&row.receipt))
         .bind(to_json(&row.shares))
+        .bind(to_json(&row.network))
+        .bind(row.key.as_ref().map(|key| key.key.clone()))
+        .bind(row.key.as_ref().map(|key| key.digest.to_vec()))
 }
 
 fn read(row: &SqliteRow) -> StoreResult<SessionRow> {
@@ -97,6 +101,8 @@ fn read(row: &SqliteRow) -> StoreResult<SessionRow> {
         shares: from_json(&id, &text("shares")?)?,
         name: row.try_get("name")?,
         metadata: from_json(&id, &text("metadata")?)?,
+        network: from_json(&id, &text("network")?)?,
+        key: key(&id, row)?,
         state: from_json(&id, &text("state")?)?,
         isolation: isolation.map(|report| from_json(&id, &report)).transpose()?,
         ttl_ms: count("ttl_ms")?,
@@ -108,4 +114,11 @@ fn read(row: &SqliteRow) -> StoreResult<SessionRow> {
         revision: count("revision")?,
         audit_seq: LogSeq(count("audit_seq")?),
     })
+}
+
+fn key(id: &str, row: &SqliteRow) -> StoreResult<Option<CreationKey>> {
+    let (key, digest): (Option<String>, Option<Vec<u8>>) = (row.try_get("key")?, row.try_get("key_digest")?);
+    let Some(key) = key else { return Ok(None) };
+    let digest = digest.unwrap_or_default().try_into();
+    Ok(Some(CreationKey { key, digest: digest.map_err(|_| malformed(id, "the digest has not 32 bytes"))? }))
 }

@@ -6,10 +6,12 @@ pub(super) const GET_META: &str = "SELECT key, value FROM meta";
 
 pub(super) const INSERT_SESSION: &str = "INSERT INTO sessions \
     (id, principal, name, metadata, state, isolation, ttl_ms, created_ms, last_used_ms, tasks, revision, audit_seq, \
-    workspace_bytes, receipt, shares) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    workspace_bytes, receipt, shares, network, key, key_digest) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
 pub(super) const PUT_SESSION: &str = "UPDATE sessions SET principal = ?2, name = ?3, metadata = ?4, state = ?5, \
     isolation = ?6, ttl_ms = ?7, created_ms = ?8, last_used_ms = ?9, tasks = ?10, revision = ?11, audit_seq = ?12, \
-    workspace_bytes = ?13, receipt = ?14, shares = ?15 WHERE id = ?1 AND revision = ?11 - 1";
+    workspace_bytes = ?13, receipt = ?14, shares = ?15, network = ?16, key = ?17, key_digest = ?18 \
+    WHERE id = ?1 AND revision = ?11 - 1";
 pub(super) const REMOVE_SESSION: &str = "DELETE FROM sessions WHERE id = ?1 AND revision = ?2";
 pub(super) const SESSIONS: &str = "SELECT * FROM sessions ORDER BY created_ms, id";
 

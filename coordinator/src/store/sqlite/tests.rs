@@ -60,7 +60,8 @@ async fn a_file_that_did_not_follow_the_log_is_brought_up_to_date() {
     let store = Sqlite::open(&path).await.unwrap();
     let earlier = "DROP TRIGGER session_inserted; DROP TRIGGER session_updated; DROP TRIGGER task_inserted; \
         DROP TRIGGER task_updated; DROP TABLE tokens; DROP TABLE cordons; \
-        ALTER TABLE sessions DROP COLUMN shares; DROP INDEX tasks_by_session; PRAGMA user_version = 2";
+        ALTER TABLE sessions DROP COLUMN shares; ALTER TABLE sessions DROP COLUMN network; \
+        ALTER TABLE sessions DROP COLUMN key; ALTER TABLE sessions DROP COLUMN key_digest; DROP INDEX tasks_by_session; PRAGMA user_version = 2";
     sqlx::raw_sql(earlier).execute(&store.writer).await.unwrap();
     store.close().await;
     let store = Sqlite::open(&path).await.unwrap();

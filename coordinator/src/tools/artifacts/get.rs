@@ -23,7 +23,7 @@ const TEXT_CHARS_MAX: usize = 20_000;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::tools) struct ArtifactGetInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// The artifact, as artifact_list names it; `artifacts/` may be left out.
     path: String,

@@ -25,7 +25,7 @@ const CURSOR_BYTES_MAX: usize = 8_192;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::tools) struct ArtifactListInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// Where to go on, as an earlier listing said.
     cursor: Option<String>,

@@ -16,13 +16,13 @@ const SOURCE: &str = concat!(include_str!("programs/prelude.py"), include_str!("
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct LintCheckInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// A file or directory of the workspace; left out: all.
     path: Option<String>,
     /// Wall time after which the program is ended; fractions are allowed. Default 60.
     timeout_seconds: Option<f64>,
-    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result and runs nothing.
+    /// At most 128 bytes. The same key and arguments again get the first result; nothing runs.
     idempotency_key: Option<String>,
 }
 

@@ -21,7 +21,7 @@ const TEXT_BYTES_MAX: usize = 4 << 20;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::tools) struct FsEditInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// The file, relative to the workspace.
     path: String,
@@ -33,7 +33,7 @@ pub(in crate::tools) struct FsEditInput {
     replace_all: Option<bool>,
     /// Edit only if the file's present etag is this one.
     if_match: Option<String>,
-    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result.
+    /// At most 128 bytes. The same key and arguments again get the first result.
     idempotency_key: Option<String>,
 }
 

@@ -23,7 +23,7 @@ const PATTERN_BYTES_MAX: usize = 1_024;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::tools) struct FsListInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// The directory, relative to the workspace; left out, the workspace itself.
     path: Option<String>,
@@ -37,7 +37,7 @@ pub(in crate::tools) struct FsListInput {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::tools) struct FsStatInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// The file or directory, relative to the workspace.
     path: String,

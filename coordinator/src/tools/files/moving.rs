@@ -15,7 +15,7 @@ use crate::tools::result::ToolResult;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::tools) struct FsMoveInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// What to rename, relative to the workspace.
     from: String,
@@ -23,20 +23,20 @@ pub(in crate::tools) struct FsMoveInput {
     to: String,
     /// Whether a file that is already there is replaced. Default false.
     overwrite: Option<bool>,
-    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result.
+    /// At most 128 bytes. The same key and arguments again get the first result.
     idempotency_key: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::tools) struct FsDeleteInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// The file or directory, relative to the workspace.
     path: String,
     /// Whether a directory may be deleted with all that is in it. Default false.
     recursive: Option<bool>,
-    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result.
+    /// At most 128 bytes. The same key and arguments again get the first result.
     idempotency_key: Option<String>,
 }
 

@@ -24,7 +24,7 @@ const LIMIT_MAX: u64 = 16 << 20;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::tools) struct FsReadInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// The file, relative to the workspace.
     path: String,

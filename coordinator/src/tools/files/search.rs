@@ -28,7 +28,7 @@ const TEXT_CHARS_MAX: usize = 20_000;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::tools) struct FsSearchInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// A regular expression for part of a line, as in ripgrep: no look-around, no backreferences.
     pattern: String,

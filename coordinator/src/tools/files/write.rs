@@ -28,7 +28,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::tools) struct FsWriteInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// The file, relative to the workspace; missing directories are made.
     path: String,
@@ -41,7 +41,7 @@ pub(in crate::tools) struct FsWriteInput {
     mode: Option<Mode>,
     /// Write only if the file's present etag is this one, as fs_stat, fs_read or fs_write gave it.
     if_match: Option<String>,
-    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result.
+    /// At most 128 bytes. The same key and arguments again get the first result.
     idempotency_key: Option<String>,
 }
 

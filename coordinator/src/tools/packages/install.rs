@@ -21,7 +21,7 @@ const SHOWN_CHARS_MAX: usize = 100;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::tools) struct PkgInstallInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
     /// Requirements such as `requests>=2.31`, or wheels of the workspace such as `dist/name-1.0-py3-none-any.whl`.
     packages: Vec<String>,
@@ -37,7 +37,7 @@ pub(in crate::tools) struct PkgInstallInput {
     background: Option<bool>,
     /// Characters of pip's output shown, 200 to 100000. Default 4000.
     max_output_chars: Option<u64>,
-    /// At most 128 bytes. A call repeated with the same key and arguments gets the first one's result and runs nothing.
+    /// At most 128 bytes. The same key and arguments again get the first result; nothing runs.
     idempotency_key: Option<String>,
 }
 

@@ -21,7 +21,7 @@ const PACKAGES_MAX: u32 = 1_000;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::tools) struct PkgListInput {
-    /// Session handle; left out: the connection's default session.
+    /// Session handle; left out: the default one.
     session_id: Option<String>,
 }
 

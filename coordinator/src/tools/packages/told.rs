@@ -1,9 +1,13 @@
 //! What a run's result says about packages and hosts, and what else its worker had to say.
 
-use codegen_types::Exit;
+use std::fmt::Write as _;
+
+use codegen_types::{ContactOutcome, Exit};
 
 /// The most packages that are named in a text.
 const PACKAGES_NAMED_MAX: usize = 50;
+/// The most hosts of each kind that are named in a text.
+const HOSTS_NAMED_MAX: usize = 50;
 
 /// Lines for the text of a result, each after a line end; nothing when there is nothing to tell.
 pub(in crate::tools) fn told(exit: &Exit) -> String {
@@ -22,9 +26,17 @@ pub(in crate::tools) fn told(exit: &Exit) -> String {
         text.push('\n');
         text.push_str(note);
     }
-    if !exit.hosts.is_empty() {
-        text.push_str("\nreached ");
-        text.push_str(&exit.hosts.join(", "));
+    let of =
+        |outcome| exit.contacts.iter().filter(move |contact| contact.outcome == outcome).map(|one| one.host.clone());
+    for (said, hosts) in [
+        ("reached", exit.hosts.iter().cloned().chain(of(ContactOutcome::Reached)).collect::<Vec<_>>()),
+        ("not reached", of(ContactOutcome::Failed).collect()),
+        ("refused, since the session may not reach it,", of(ContactOutcome::Refused).collect()),
+    ] {
+        if !hosts.is_empty() {
+            let named = hosts.len().min(HOSTS_NAMED_MAX);
+            let _ = write!(text, "\n{said} {}", hosts[..named].join(", "));
+        }
     }
     text
 }

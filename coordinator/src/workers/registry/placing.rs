@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use codegen_types::{Capabilities, Incarnation, Runtime, SessionId, WorkerId};
-use coordinator_core::placement::{self, Requirements, Unplaced, WorkerView};
+use coordinator_core::placement::{self, Requirements, Trust, Unplaced, WorkerView};
 use coordinator_core::worker::Admittance;
 
 use super::{Entry, Registry};
@@ -73,6 +73,11 @@ impl Registry {
         self.workers.get(worker).map(|entry| entry.capabilities.runtimes.clone()).unwrap_or_default()
     }
 
+    /// What a worker is trusted with; nothing more than another when it is gone.
+    pub(crate) fn trust(&self, worker: &WorkerId) -> Trust {
+        self.workers.get(worker).map(|entry| entry.placing.trust).unwrap_or_default()
+    }
+
     pub(crate) fn snapshot(&self, now: Duration) -> Vec<WorkerSnapshot> {
         let row = |(id, entry): (&WorkerId, &Entry)| WorkerSnapshot {
             id: id.clone(),
@@ -93,11 +98,12 @@ impl Registry {
     }
 }
 
-/// What placement asks for of what a worker said.
-pub(super) fn of(capabilities: &Capabilities) -> placement::Capabilities {
+/// What placement asks for of what a worker said, and of what it is trusted with.
+pub(super) fn of(capabilities: &Capabilities, trust: Trust) -> placement::Capabilities {
     placement::Capabilities {
         isolation: capabilities.isolation.level,
         runtimes: capabilities.runtimes.iter().map(|runtime| runtime.name.clone()).collect(),
         labels: capabilities.labels.clone(),
+        trust,
     }
 }

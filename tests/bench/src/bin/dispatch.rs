@@ -22,7 +22,7 @@ use coordinator::supervisor::Supervisor;
 use coordinator::workers::{DispatchEnd, Fleet as _, TaskDispatch, Workers, WorkersOptions};
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, iter, once, pending};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -168,15 +168,16 @@ async fn join(workers: &Workers, address: SocketAddr, id: &WorkerId, incarnation
     };
     let request = with_secret(v1::RegisterWorkerRequest::from(request), JOIN_TOKEN_KEY, &workers.issue_token(id))?;
     let answer: Registered = client.register_worker(request).await?.into_inner().try_into()?;
-    let mut link = BufReader::new(TcpStream::connect(address).await?);
-    link.get_mut().set_nodelay(true)?;
+    let mut link = TcpStream::connect(address).await?;
+    link.set_nodelay(true)?;
     let ticket = answer.link_ticket.context("a worker that does not advertise gets a ticket")?;
     let line = format!("codegen-link/1 {} {incarnation}\n", ticket.expose());
-    link.get_mut().write_all(line.as_bytes()).await?;
-    let mut said = String::new();
-    link.read_line(&mut said).await?;
-    anyhow::ensure!(said == "ok\n", "the link is refused: {said}");
-    tokio::spawn(serve(link.into_inner()));
+    link.write_all(line.as_bytes()).await?;
+    // No more than the word: HTTP/2 may follow at once.
+    let mut said = [0; 3];
+    link.read_exact(&mut said).await?;
+    anyhow::ensure!(said == *b"ok\n", "the link is refused: {said:?}");
+    tokio::spawn(serve(link));
     // Its other end may be a moment from being used.
     while !workers.snapshot().iter().any(|row| row.link_up) {
         tokio::task::yield_now().await;

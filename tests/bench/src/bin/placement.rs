@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use codegen_types::{Incarnation, IsolationLevel, WorkerId};
-use coordinator_core::placement::{Capabilities, Requirements, Slots, WorkerView, place};
+use coordinator_core::placement::{Capabilities, Requirements, Slots, Trust, WorkerView, place};
 use coordinator_core::worker::{Admittance, WorkerStatus};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -28,6 +28,7 @@ fn main() -> anyhow::Result<()> {
         isolation_minimum: IsolationLevel::Portable,
         runtimes: vec!["python".to_owned()],
         labels: BTreeMap::from([("zone".to_owned(), zone.to_owned())]),
+        trust: Trust::Sessions,
     };
     let (here, nowhere) = (wanted("a"), wanted("nowhere"));
     let (mut placed, mut placed_cpu, mut refused) = (Vec::new(), Vec::new(), Vec::new());
@@ -70,6 +71,7 @@ fn worker(at: u32, used: u32) -> anyhow::Result<Worker> {
             isolation: IsolationLevel::Full,
             runtimes: ["python", "shell", "node"].map(str::to_owned).into(),
             labels: BTreeMap::from([("zone".to_owned(), zone.to_owned()), ("pool".to_owned(), "main".to_owned())]),
+            trust: Trust::Sessions,
         },
         slots: Slots { total: used * 2 + 8, used, reserved: at % 3 },
     })

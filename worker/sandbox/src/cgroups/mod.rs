@@ -3,18 +3,17 @@
 //! Version 1 is used where its hierarchies are writable below our own group, version 2 where the controllers are
 //! delegated to us. What neither gives is bound by rlimits and sampling.
 
-mod oom;
+mod counter;
 mod v1;
 mod v2;
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use codegen_types::Limits;
 
-pub(crate) use oom::OomCounter;
+pub(crate) use counter::{Counters, Counts};
 
 /// What bounds one resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +50,12 @@ enum Version {
     Two(v2::Hierarchy),
 }
 
-/// The group of one sandbox, in every hierarchy that is used.
-#[derive(Debug)]
+/// The group of one sandbox, in every hierarchy that is used, with the files in which the kernel counts.
+#[derive(Debug, Default)]
 pub(crate) struct Group {
     directories: Vec<PathBuf>,
-    oom_file: Option<PathBuf>,
+    memory_file: Option<PathBuf>,
+    processes_file: Option<PathBuf>,
 }
 
 impl Groups {
@@ -86,7 +86,7 @@ impl Groups {
         self.next += 1;
         let name = self.next.to_string();
         match &self.version {
-            Version::None => Ok(Group { directories: Vec::new(), oom_file: None }),
+            Version::None => Ok(Group::default()),
             Version::One(hierarchies) => hierarchies.create(&name, limits),
             Version::Two(hierarchy) => hierarchy.create(&name, limits),
         }
@@ -112,10 +112,10 @@ impl Group {
         self.directories.iter().try_for_each(|directory| fs::write(directory.join("cgroup.procs"), pid.to_string()))
     }
 
-    /// Opens the counter of processes that were killed for the memory limit.
-    pub(crate) fn oom_counter(&self) -> Option<OwnedFd> {
-        let file = fs::File::open(self.oom_file.as_ref()?).ok()?;
-        Some(file.into())
+    /// Opens what the kernel counts.
+    pub(crate) fn counters(&self) -> Counters {
+        let open = |path: &Option<PathBuf>| fs::File::open(path.as_ref()?).ok().map(Into::into);
+        Counters::new(open(&self.memory_file), open(&self.processes_file))
     }
 
     /// Removes the group; false when a process that is still ending keeps it for a moment.

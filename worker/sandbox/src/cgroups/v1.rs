@@ -45,7 +45,7 @@ impl Hierarchies {
     }
 
     pub(super) fn create(&self, name: &str, limits: &Limits) -> io::Result<Group> {
-        let mut group = Group { directories: Vec::new(), oom_file: None };
+        let mut group = Group::default();
         let filled = self.fill(&mut group, name, limits);
         if filled.is_err() {
             group.remove();
@@ -59,10 +59,11 @@ impl Hierarchies {
             fs::write(directory.join("memory.limit_in_bytes"), &bytes)?;
             // Only there when swap is counted; without it swap lies outside the limit.
             let _ = fs::write(directory.join("memory.memsw.limit_in_bytes"), &bytes);
-            group.oom_file = Some(directory.join("memory.oom_control"));
+            group.memory_file = Some(directory.join("memory.oom_control"));
         }
         if let Some(directory) = make(group, self.processes.as_deref(), name)? {
             fs::write(directory.join("pids.max"), limits.processes.saturating_add(OWN_PROCESSES).to_string())?;
+            group.processes_file = Some(directory.join("pids.events"));
         }
         if let Some(directory) = make(group, self.cpu.as_deref(), name)? {
             fs::write(directory.join("cpu.cfs_period_us"), PERIOD_US.to_string())?;

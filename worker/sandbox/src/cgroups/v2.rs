@@ -59,7 +59,9 @@ impl Hierarchy {
     pub(super) fn create(&self, name: &str, limits: &Limits) -> io::Result<Group> {
         let directory = self.directory.join(name);
         fs::create_dir(&directory)?;
-        let group = Group { oom_file: Some(directory.join("memory.events")), directories: vec![directory.clone()] };
+        let count_in = |file: &str| Some(directory.join(file));
+        let (memory_file, processes_file) = (count_in("memory.events"), count_in("pids.events"));
+        let group = Group { directories: vec![directory.clone()], memory_file, processes_file };
         let filled = fill(&directory, limits, self.means.cpu);
         if filled.is_err() {
             group.remove();

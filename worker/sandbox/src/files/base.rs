@@ -16,11 +16,15 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::describe::Node;
+use super::identity::Identity;
+use super::scratch::SCRATCH;
 use super::tree::{self, TreeError};
 use super::usage::{self, Usage};
 use super::walk::{Reach, walk};
 use super::{names, resolve};
 
+/// Files of a workspace that are counted when its size is asked for; it may hold more where its limit is higher.
+const FILES_COUNTED_MAX: u64 = 500_000;
 /// A workspace on its way out; never opened again, deleted when the base is opened.
 const DELETING: &str = ".deleting-";
 /// A workspace that has no owner yet.
@@ -241,8 +245,11 @@ impl WorkspaceBase {
     /// # Errors
     /// There is none, or it cannot be read.
     pub fn disk_usage(&self, session: SessionId) -> io::Result<Usage> {
-        let workspace = resolve::directory_without_links(self.directory.as_fd(), &session_name(session))?;
-        Ok(usage::measure(workspace.as_fd())?)
+        let name = session_name(session);
+        let node = Node::at(self.directory.as_fd(), &name)?;
+        let _assumed = Identity::if_needed(node.uid, node.gid).map(|identity| identity.assume()).transpose()?;
+        let workspace = resolve::directory_without_links(self.directory.as_fd(), &name)?;
+        Ok(usage::measure(workspace.as_fd(), FILES_COUNTED_MAX)?)
     }
 
     /// Bytes that the file system below all workspaces has left for us.
@@ -256,7 +263,11 @@ impl WorkspaceBase {
 
     fn open_existing(&self, name: &CString, owner: u32) -> Result<OwnedFd, BaseError> {
         let foreign = |what| BaseError::Foreign { name: name.to_string_lossy().into_owned(), what };
-        let workspace = match resolve::directory_without_links(self.directory.as_fd(), name) {
+        let opened = match resolve::directory_without_links(self.directory.as_fd(), name) {
+            Err(Errno::ACCESS) => self.open_as_owner(name),
+            opened => opened,
+        };
+        let workspace = match opened {
             Err(Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Err(foreign("no plain directory")),
             found => found.map_err(failed("open"))?,
         };
@@ -265,6 +276,14 @@ impl WorkspaceBase {
             return Err(foreign("another user's directory"));
         }
         Ok(workspace)
+    }
+
+    /// Opens a workspace under its owner's id, where only that may.
+    fn open_as_owner(&self, name: &CString) -> Result<OwnedFd, Errno> {
+        let node = Node::at(self.directory.as_fd(), name)?;
+        let identity = Identity::if_needed(node.uid, node.gid).ok_or(Errno::ACCESS)?;
+        let _assumed = identity.assume().map_err(|_| Errno::ACCESS)?;
+        resolve::directory_without_links(self.directory.as_fd(), name)
     }
 
     /// Makes a workspace aside and gives it its name when it is whole.
@@ -294,20 +313,45 @@ impl WorkspaceBase {
     fn delete_leftovers(&self) -> io::Result<()> {
         let mut leftovers = Vec::new();
         self.each(|name| {
-            if [DELETING, CREATING, SPARE].iter().any(|aside| name.starts_with(aside)) {
+            if [DELETING, CREATING, SPARE, SCRATCH].iter().any(|aside| name.starts_with(aside)) {
                 leftovers.push(names::c_name(name));
             }
         })?;
         leftovers.iter().try_for_each(|name| self.erase(name))
     }
 
+    /// Lets the users of sessions pass the base, so that they can reach their workspaces by path, or closes it again. They
+    /// can list nothing. The group, too: whoever acts as a session may be in it.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn let_sessions_pass(&self, needed: bool) -> io::Result<()> {
+        const PASSABLE: Mode = Mode::XGRP.union(Mode::XOTH);
+        let present = Mode::from_raw_mode(Node::of(self.directory.as_fd())?.mode & 0o7777);
+        // Any other mode is the operator's own choice.
+        let closed = if present == Mode::RWXU | PASSABLE { Mode::RWXU } else { present };
+        let wanted = if needed { present | PASSABLE } else { closed };
+        if wanted == present { Ok(()) } else { Ok(fchmod(&self.directory, wanted)?) }
+    }
+
     fn erase(&self, name: &CString) -> io::Result<()> {
+        self.empty_as_owner(name);
         match tree::remove(self.directory.as_fd(), name, STEPS_MAX) {
             Ok(_) | Err(TreeError::Errno(Errno::NOENT)) => Ok(()),
             Err(TreeError::Errno(Errno::NOTDIR)) => Ok(unlinkat(&self.directory, name, AtFlags::empty())?),
             Err(TreeError::Errno(errno)) => Err(errno.into()),
             Err(TreeError::KeepsChanging) => Err(io::ErrorKind::ResourceBusy.into()),
         }
+    }
+
+    /// Empties a tree of a session's user, where only that user may. What cannot be deleted so is met again by whoever
+    /// deletes the tree itself.
+    fn empty_as_owner(&self, name: &CString) {
+        let Ok(node) = Node::at(self.directory.as_fd(), name) else { return };
+        let Some(Ok(_assumed)) = Identity::if_needed(node.uid, node.gid).map(|identity| identity.assume()) else {
+            return;
+        };
+        let _emptied = tree::clear(self.directory.as_fd(), name, STEPS_MAX);
     }
 
     /// Names that are UTF-8; the others are not ours.

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use codegen_types::event::{ChangeKind, FileChange, FileKind};
 use codegen_types::path::COMPONENTS_MAX;
 use codegen_types::{Failure, WorkspacePath};
+use rustix::io::Errno;
 
 use super::fault;
 use super::names::OURS;
@@ -56,6 +57,8 @@ impl Workspace {
     fn scan_up_to(&self, entries_max: usize) -> Result<Scan, Failure> {
         let reach = Reach::TreeWithout { components_max: COMPONENTS_MAX, left_out: OURS };
         let mut files = Vec::new();
+        let assumed = self.assume_if_needed();
+        let _assumed = assumed.map_err(|_| fault::of_errno(Errno::PERM, &WorkspacePath::root()))?;
         let complete = walk(self.root(), reach, entries_max, |met| {
             if met.kind == FileKind::Directory {
                 return;

@@ -46,6 +46,22 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &CStr, steps_max: u64) -> Res
     }
 }
 
+/// Deletes all that is in a directory, and leaves the directory.
+pub(super) fn clear(parent: BorrowedFd<'_>, name: &CStr, steps_max: u64) -> Result<(), TreeError> {
+    let prefix = names::unpredictable(".deleting-", "-").map_err(|_| Errno::IO)?;
+    let mut removal = Removal { prefix, renamed: 0, removed: 0, steps_left: steps_max };
+    let top = open(parent, name)?;
+    // What is too deep is lifted up into the top, where only another pass meets it.
+    loop {
+        let before = removal.renamed;
+        removal.step()?;
+        removal.clear(top.try_clone().map_err(|_| Errno::MFILE)?)?;
+        if removal.renamed == before {
+            return Ok(());
+        }
+    }
+}
+
 struct Removal {
     prefix: CString,
     renamed: u64,

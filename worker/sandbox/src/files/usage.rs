@@ -12,9 +12,6 @@ use super::fault;
 use super::walk::{Reach, walk};
 use super::workspace::Workspace;
 
-/// A workspace with more entries cannot be counted and takes no more files.
-pub const USAGE_ENTRIES_MAX: usize = 500_000;
-
 /// Directories deeper than this are not counted, and the count is incomplete.
 const DEPTH_MAX: usize = 256;
 
@@ -29,12 +26,12 @@ pub struct Usage {
     pub bytes: u64,
     /// Files, links and directories.
     pub files: u64,
-    /// Whether everything could be counted.
+    /// Whether everything was counted: there are no more files than may be, and no directory is too deep or unreadable.
     pub complete: bool,
 }
 
 impl Workspace {
-    /// Counts what the workspace holds now. Nothing is opened but directories, so the worker does it as itself.
+    /// Counts what the workspace holds now. Nothing is opened but directories, so the worker does it as itself where it may.
     ///
     /// # Errors
     /// The workspace cannot be read.
@@ -45,7 +42,10 @@ impl Workspace {
     /// Refuses a write of `added` bytes in place of `freed` that the quota has no room for.
     pub(super) fn require_room(&self, added: u64, freed: u64) -> Result<(), Failure> {
         let max = self.limits.workspace_bytes;
-        let fits = |usage: Usage| usage.complete && usage.bytes.saturating_sub(freed).saturating_add(added) <= max;
+        let files_max = self.limits.workspace_files;
+        let fits = |usage: Usage| {
+            usage.complete && usage.files <= files_max && usage.bytes.saturating_sub(freed).saturating_add(added) <= max
+        };
         let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if counted.is_some_and(|(at, usage)| at.elapsed() < COUNT_AGE_MAX && fits(usage)) {
             return Ok(());
@@ -54,25 +54,28 @@ impl Workspace {
         if fits(usage) {
             return Ok(());
         }
-        let message = if usage.complete {
+        let message = if usage.complete && usage.files <= files_max {
             format!("the workspace holds {} bytes, and {added} more would exceed its {max}; delete files", usage.bytes)
         } else {
-            "the workspace cannot be counted, since it has too many files, or directories that are unreadable or too deep; \
-             delete them"
-                .to_owned()
+            format!(
+                "the workspace has more than the {files_max} files that it may, or directories that are unreadable or too \
+                 deep; delete some"
+            )
         };
         Err(Failure::new(ErrorCode::DiskLimit, message))
     }
 
-    /// Remembers bytes that were written since the last count.
+    /// Remembers a file that was written since the last count, perhaps a new one.
     pub(super) fn count_written(&self, added: u64) {
         if let Some((_, usage)) = self.counted.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             usage.bytes = usage.bytes.saturating_add(added);
+            usage.files = usage.files.saturating_add(1);
         }
     }
 
     fn count(&self) -> Result<Usage, Errno> {
-        let usage = measure(self.root())?;
+        let _assumed = self.assume_if_needed().map_err(|_| Errno::PERM)?;
+        let usage = measure(self.root(), self.limits.workspace_files)?;
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), usage));
         Ok(usage)
     }
@@ -83,16 +86,22 @@ pub(super) fn forget(workspace: &Workspace) {
     *workspace.counted.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// Counts what is below a directory.
-pub(super) fn measure(directory: BorrowedFd<'_>) -> Result<Usage, Errno> {
+/// Counts what is below a directory, up to one more than so many entries.
+pub(super) fn measure(directory: BorrowedFd<'_>, files_max: u64) -> Result<Usage, Errno> {
     let mut usage = Usage::default();
     let mut linked = HashSet::new();
-    let complete = walk(directory, Reach::Tree { components_max: DEPTH_MAX }, USAGE_ENTRIES_MAX, |met| {
+    let entries_max = usize::try_from(files_max).unwrap_or(usize::MAX);
+    let complete = walk(directory, Reach::Tree { components_max: DEPTH_MAX }, entries_max, |met| {
         let Some(node) = met.node() else { return };
         usage.files += 1;
         if node.links < 2 || node.is_directory() || linked.insert((node.device, node.inode)) {
             usage.bytes = usage.bytes.saturating_add(node.allocated);
         }
-    })?;
-    Ok(Usage { complete, ..usage })
+    });
+    match complete {
+        Ok(complete) => Ok(Usage { complete, ..usage }),
+        // Whoever takes the rights away again and again is not counted, which must not look like a fault that passes.
+        Err(Errno::ACCESS | Errno::PERM) => Ok(Usage { complete: false, ..usage }),
+        Err(errno) => Err(errno),
+    }
 }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use codegen_types::event::FileKind;
-use rustix::fs::{FileType, RawDir, readlinkat};
+use rustix::fs::{FileType, Mode, RawDir, fchmod, readlinkat};
 use rustix::io::Errno;
 
 use super::describe::{Node, kind_of};
@@ -83,7 +83,13 @@ pub(super) fn walk_while(
     let (pending, path) = (Vec::new(), Vec::new());
     let mut walk = Walk { reach, left: entries_max, complete: true, pending, pending_bytes: 0, path };
     // A descriptor of its own, since walks that share one would share its reading position.
-    let top = resolve::directory_without_links(start, c".")?;
+    let top = match resolve::directory_without_links(start, c".") {
+        Err(Errno::ACCESS) => {
+            make_readable(start)?;
+            resolve::directory_without_links(start, c".")?
+        }
+        opened => opened?,
+    };
     walk.directory(top.as_fd(), &[], &mut visit)?;
     while let Some(path) = walk.pending.pop() {
         walk.pending_bytes -= path.len();
@@ -99,6 +105,12 @@ pub(super) fn walk_while(
         }
     }
     Ok(walk.complete)
+}
+
+/// Gives the owner back the rights to a directory that is held open, so that nobody escapes a count by taking them away.
+fn make_readable(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(Node::of(directory)?.mode & 0o7777);
+    fchmod(directory, mode | Mode::RWXU)
 }
 
 struct Walk {

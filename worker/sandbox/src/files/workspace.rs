@@ -19,6 +19,8 @@ use super::usage::Usage;
 pub struct Workspace {
     root: OwnedFd,
     identity: Option<Identity>,
+    /// The same where the worker cannot even look at a session's files as itself.
+    needed: Option<Identity>,
     pub(super) limits: Limits,
     turn: Mutex<()>,
     pub(super) counted: Mutex<Option<(Instant, Usage)>>,
@@ -35,7 +37,8 @@ impl Workspace {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         let identity = Identity::of_owner(node.uid, node.gid);
-        Ok(Self { root, identity, limits, turn: Mutex::new(()), counted: Mutex::new(None) })
+        let needed = Identity::if_needed(node.uid, node.gid);
+        Ok(Self { root, identity, needed, limits, turn: Mutex::new(()), counted: Mutex::new(None) })
     }
 
     /// The directory itself.
@@ -52,6 +55,11 @@ impl Workspace {
     pub(super) fn assume(&self) -> Result<Option<Assumed>, Failure> {
         let assumed = self.identity.as_ref().map(Identity::assume).transpose();
         assumed.map_err(|error| fault::internal(&format!("the worker cannot act as the session's user: {error}")))
+    }
+
+    /// Acts as the session, until the guard is dropped, only where the worker could not do so as itself.
+    pub(super) fn assume_if_needed(&self) -> io::Result<Option<Assumed>> {
+        self.needed.as_ref().map(Identity::assume).transpose()
     }
 
     /// Waits until no other operation changes anything.

@@ -2,19 +2,41 @@
 
 use std::fs;
 
+use crate::supervisor;
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Measured {
+    /// All that can be seen, which is the sandbox alone, and its scratch file systems.
+    Namespace,
+    /// This process and its descendants; their scratch space is no memory.
+    Descendants,
+}
+
 /// Whether everything inside uses more than `bytes_max` of memory.
 ///
 /// The quick sum counts pages that forked processes share once for each; only when it is over the limit are shares
 /// weighed, which costs more.
-pub(super) fn is_over(bytes_max: u64) -> bool {
-    let scratch = scratch_bytes();
-    let pids = processes();
+pub(super) fn is_over(bytes_max: u64, measured: Measured) -> bool {
+    let (scratch, pids) = match measured {
+        Measured::Namespace => (scratch_bytes(), processes()),
+        Measured::Descendants => (0, family()),
+    };
+    if pids.is_empty() {
+        // This process is always there: what cannot be measured may be too much.
+        return true;
+    }
     let quick: u64 = pids.iter().map(|pid| resident_anonymous(*pid)).sum();
     if scratch.saturating_add(quick) <= bytes_max {
         return false;
     }
     let weighed: u64 = pids.iter().map(|pid| proportional(*pid).unwrap_or_else(|| resident_anonymous(*pid))).sum();
     scratch.saturating_add(weighed) > bytes_max
+}
+
+fn family() -> Vec<u32> {
+    let below = supervisor::descendants().into_iter().filter_map(|pid| u32::try_from(pid).ok());
+    below.chain([std::process::id()]).collect()
 }
 
 fn processes() -> Vec<u32> {

@@ -1,16 +1,19 @@
-//! PID 1 of a sandbox: sets it up, starts programs when the worker says so, and reaps.
+//! The init of a sandbox: sets it up, starts programs when the worker says so, and reaps.
 //!
-//! It ends, and the kernel ends everything inside with it, when the worker closes its control socket.
+//! It ends when the worker closes its control socket. At level full it is PID 1 inside, and the kernel ends everything
+//! with it; below, it ends everything itself first, and the launcher sees to what it may have left.
 
+mod end;
 mod etc;
 mod meter;
+mod on_host;
 mod root;
 mod setup;
 mod trees;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use codegen_types::Limits;
 use rustix::event::{PollFd, PollFlags};
@@ -18,12 +21,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::{ChildEnd, SupervisorEvent};
 use crate::datagram;
-use crate::kernel::{self, Ending, Forked};
-use crate::layers::landlock::Rules;
+use crate::kernel::{self, Ending, Forked, Signalled};
 use crate::layers::rlimits::MemoryBound;
 use crate::layers::seccomp::Filters;
 use crate::protocol::{OpenRequest, SpawnOrder, Supervision};
-use crate::supervisor;
+use crate::supervisor::{self, Ground};
+use end::Everything;
+pub(crate) use on_host::Host;
+pub(crate) use trees::path_of;
 
 pub use trees::may_be_shown;
 
@@ -40,9 +45,13 @@ pub(crate) struct Plan<'a> {
     pub(crate) filters: &'a Filters,
     pub(crate) memory: MemoryBound,
     pub(crate) cpu_bound: bool,
+    /// What it lives on when it has no root of its own.
+    pub(crate) host: Option<&'a Host>,
+    /// What is to be shown as the certificates of its proxy.
+    pub(crate) certificates: Option<&'a [u8]>,
 }
 
-/// What init says to the launcher once it is set up.
+/// What init says to the launcher once it is set up; the listener of its proxy comes with it, if there is to be one.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum SetupReport {
     Ready { landlock_version: i32 },
@@ -52,7 +61,9 @@ pub(crate) enum SetupReport {
 /// Runs init in the fresh namespaces and gives its exit code.
 pub(crate) fn run(control: OwnedFd, workspace: OwnedFd, plan: &Plan<'_>) -> i32 {
     // First of all, since the copy of the launcher's end of `control` would hide that the launcher is gone.
-    if kernel::close_all_but(&[control.as_raw_fd(), workspace.as_raw_fd()]).is_err() {
+    let mut keep = vec![control.as_raw_fd(), workspace.as_raw_fd()];
+    keep.extend(plan.host.map(|host| host.scratch.as_raw_fd()));
+    if kernel::close_all_but(&keep).is_err() {
         return EXIT_RELEASED;
     }
     // The launcher says when ids are mapped and the control group is entered.
@@ -61,38 +72,49 @@ pub(crate) fn run(control: OwnedFd, workspace: OwnedFd, plan: &Plan<'_>) -> i32 
     }
     let limits = plan.request.limits;
     let memory = plan.memory;
-    let report = match setup::set_up(&control, workspace, plan) {
+    let made = match plan.host {
+        None => setup::set_up(&control, workspace, plan),
+        Some(host) => on_host::set_up(&control, workspace, host, plan),
+    };
+    let report = match made {
         Ok(ready) => {
             let report = SetupReport::Ready { landlock_version: kernel::landlock_version() };
-            if say(&control, &report).is_err() {
+            if say(&control, &report, ready.listener.as_ref()).is_err() {
                 return EXIT_RELEASED;
             }
-            return Init { control, signals: ready.signals, rules: ready.rules, limits, memory, bare: HashMap::new() }
-                .serve();
+            let setup::Ready { signals, ground, everything, listener } = ready;
+            // From here on the worker alone can take connections from it.
+            drop(listener);
+            let mut init = Init { control, signals, ground, limits, memory, everything, bare: HashMap::new() };
+            let code = init.serve();
+            init.everything.end();
+            return code;
         }
         Err(failure) => SetupReport::Failed(failure),
     };
     // Without a launcher nobody wants to know.
-    let _ = say(&control, &report);
+    let _ = say(&control, &report, None);
     1
 }
 
-fn say(control: &OwnedFd, report: &SetupReport) -> io::Result<()> {
-    datagram::send(control, &serde_json::to_vec(report)?, &[])
+fn say(control: &OwnedFd, report: &SetupReport, listener: Option<&OwnedFd>) -> io::Result<()> {
+    let passed: Vec<_> = listener.map(AsFd::as_fd).into_iter().collect();
+    datagram::send(control, &serde_json::to_vec(report)?, &passed)
 }
 
 struct Init {
     control: OwnedFd,
     signals: OwnedFd,
-    rules: Rules,
+    ground: Ground,
     limits: Limits,
     memory: MemoryBound,
+    everything: Everything,
     /// Programs without a supervisor, and where their end is told.
     bare: HashMap<i32, OwnedFd>,
 }
 
 impl Init {
-    fn serve(mut self) -> i32 {
+    fn serve(&mut self) -> i32 {
         let mut children = false;
         loop {
             let mut polled = [PollFd::new(&self.control, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
@@ -101,7 +123,7 @@ impl Init {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return 1,
             }
-            if sampled && meter::is_over(self.limits.memory_bytes) {
+            if sampled && meter::is_over(self.limits.memory_bytes, self.everything.measured()) {
                 return EXIT_MEMORY_LIMIT;
             }
             if !polled[0].revents().is_empty() {
@@ -110,7 +132,9 @@ impl Init {
                     Ok(None) | Err(_) => return EXIT_RELEASED,
                 }
             }
-            kernel::drain(&self.signals);
+            if kernel::drain(&self.signals) == Signalled::End && self.everything.ends_on_request() {
+                return EXIT_RELEASED;
+            }
             children = self.reap();
         }
     }
@@ -147,13 +171,13 @@ impl Init {
     fn start_supervised(&self, order: SpawnOrder) {
         match kernel::fork() {
             Ok(Forked::Parent(_)) => {}
-            Ok(Forked::Child) => kernel::run_and_exit(|| supervisor::run(order, &self.rules)),
+            Ok(Forked::Child) => kernel::run_and_exit(|| supervisor::run(order, &self.ground)),
             Err(error) => supervisor::say_failed(&order.ctl, "fork", &error),
         }
     }
 
     fn start_bare(&mut self, order: SpawnOrder) {
-        match supervisor::start_program(&order, &self.rules) {
+        match supervisor::start_program(&order, &self.ground) {
             Ok(pid) => {
                 supervisor::say(&order.ctl, &SupervisorEvent::Started { pid: pid as u32 });
                 self.bare.insert(pid, order.ctl);

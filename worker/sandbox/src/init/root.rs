@@ -13,6 +13,7 @@ use rustix::mount::{MountFlags, MoveMountFlags, UnmountFlags};
 use super::etc;
 use super::setup::Step;
 use super::trees::{Shown, Source, Trees};
+use crate::backend::PROXY_CERTIFICATES;
 use crate::kernel;
 use crate::protocol::OpenFailure;
 
@@ -24,7 +25,7 @@ const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY | NO_SET_UID_NO_DEVICES;
 const DEVICE: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 
 /// Mounts everything below a new root, enters it and leaves the host's behind.
-pub(super) fn build(trees: Trees, limits: &Limits) -> Result<(), OpenFailure> {
+pub(super) fn build(trees: Trees, limits: &Limits, certificates: Option<&[u8]>) -> Result<(), OpenFailure> {
     let stage = STAGES.iter().find(|path| Path::new(path).is_dir()).ok_or("no directory to mount on");
     let stage = *stage.step("find a mount point")?;
     mount_tmpfs(stage, "size=4m,nr_inodes=4096,mode=755", true).step("mount a tmpfs as root")?;
@@ -33,6 +34,9 @@ pub(super) fn build(trees: Trees, limits: &Limits) -> Result<(), OpenFailure> {
         place(shown, READ_ONLY)?;
     }
     etc::write(Path::new("etc")).step("write /etc")?;
+    if let Some(certificates) = certificates {
+        fs::write(inside(Path::new(PROXY_CERTIFICATES)), certificates).step("write the certificates of the proxy")?;
+    }
     build_dev(&trees.devices, limits)?;
     mount_at(&trees.workspace, "workspace", NO_SET_UID_NO_DEVICES).step("mount the workspace")?;
     fs::create_dir_all("tmp").step("make /tmp")?;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
 use super::setup::Step;
@@ -45,6 +45,9 @@ const CONFIGURATION: [&str; 25] = [
     "terminfo",
     "timezone",
 ];
+
+/// What names the users and hosts of the host, which a sandbox with a root of its own has its own files for.
+const NAMES: [&str; 6] = ["group", "host.conf", "hostname", "hosts", "nsswitch.conf", "passwd"];
 
 /// One thing to show.
 pub(super) struct Shown {
@@ -101,8 +104,31 @@ impl Trees {
     }
 }
 
+/// What of the host's root a sandbox on it may read: the system's own trees, those that the worker named, and plain
+/// configuration.
+pub(super) fn readable_on_host(further: &[PathBuf], workspace: &Path) -> Result<Vec<PathBuf>, OpenFailure> {
+    let system = SYSTEM.iter().map(PathBuf::from);
+    let further = further_trees(further, workspace)?;
+    let configuration = CONFIGURATION.iter().chain(&NAMES).map(|name| Path::new("/etc").join(name));
+    Ok(system.chain(further).chain(configuration).filter(|path| path.exists()).collect())
+}
+
+/// Opens a directory by its path, which must lead to the one that is given.
+pub(super) fn reach(directory: &OwnedFd, path: &Path) -> Result<(), OpenFailure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| OpenFailure {
+        remedy: Some(format!("let everybody pass (`chmod o+x`) each directory above {}", path.display())),
+        ..OpenFailure::at("reach the session's directories under its user id", errno)
+    })?;
+    let identity = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    if identity(&found).step("stat a directory")? != identity(directory).step("stat a directory")? {
+        return Err(OpenFailure::at("check the session's directories", "another directory is at its path"));
+    }
+    Ok(())
+}
+
 /// The path under which this mount namespace knows a directory.
-fn path_of(directory: &OwnedFd) -> Result<PathBuf, OpenFailure> {
+pub(crate) fn path_of(directory: &OwnedFd) -> Result<PathBuf, OpenFailure> {
     fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).step("find the workspace")
 }
 
@@ -150,8 +176,13 @@ fn show(path: &Path) -> Result<Option<Shown>, OpenFailure> {
 }
 
 /// The worker's trees, outermost first, without those that are shown already. Refuses a tree that would cover a part
-/// of the sandbox, or that holds the workspace and so the workspaces of others.
+/// of the sandbox, or that holds the workspace and so the workspaces of others; the system's own trees are no exception.
 fn further_trees(paths: &[PathBuf], workspace: &Path) -> Result<Vec<PathBuf>, OpenFailure> {
+    if SYSTEM.iter().any(|tree| workspace.starts_with(tree)) {
+        let why = format!("{} lies in a tree that every session is shown", workspace.display());
+        let remedy = Some("keep the state directory (CODEGEN_STATE_DIR) outside the system's directories".to_owned());
+        return Err(OpenFailure { remedy, ..OpenFailure::at("check the workspace's place", why) });
+    }
     let mut sorted: Vec<&PathBuf> = paths.iter().collect();
     sorted.sort();
     let mut kept: Vec<PathBuf> = Vec::new();
@@ -186,6 +217,10 @@ mod tests {
             ["/", "/srv", "/srv/user/state/workspaces", "/proc", "/etc/ssh", "relative", "/opt/../data", "/tmp/x"]
         {
             assert!(further_trees(&[path.into()], workspace).is_err(), "{path}");
+        }
+        for place in ["/usr/src/app/.local/state/workspaces/ses_1", "/lib/ses_1"] {
+            let refused = further_trees(&[], Path::new(place)).unwrap_err();
+            assert!(refused.remedy.is_some_and(|remedy| remedy.contains("CODEGEN_STATE_DIR")), "{place}");
         }
         let given = ["/opt/python", "/opt/python/lib", "/usr/local", "/data/python/3.11"].map(PathBuf::from);
         let kept = further_trees(&given, workspace).unwrap();

@@ -3,7 +3,10 @@
 //! It is the parent of every init, so that parent-death signals come from a thread that never ends early, and it ends
 //! with its worker.
 
+mod burials;
+mod on_host;
 mod open;
+mod remains;
 mod remedy;
 mod serve;
 
@@ -14,17 +17,20 @@ use rustix::process::Signal;
 
 use crate::datagram;
 use crate::kernel::{self, Forked};
+use crate::layers::seccomp::Filters;
 
 /// The worker's end of the socket to its launcher. The launcher and every sandbox end when it is closed.
 #[derive(Debug)]
 pub struct LauncherSocket(pub(crate) OwnedFd);
 
 /// Forks the launcher. Must be called by a process that has one thread and, in its memory, no secret: at the very
-/// start. Returns in the parent only. Fails when there are other threads already.
+/// start. Returns in the parent only. Fails when there are other threads already, or the rules on system calls are wrong.
 pub fn fork() -> io::Result<LauncherSocket> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the launcher must be forked before any thread is started"));
     }
+    // Here, since whoever starts the worker hears of an error.
+    let filters = Filters::compile()?;
     let worker = rustix::process::getpid();
     let (ours, theirs) = datagram::pair()?;
     match kernel::fork()? {
@@ -39,7 +45,7 @@ pub fn fork() -> io::Result<LauncherSocket> {
             if bound.is_err() || rustix::process::getppid() != Some(worker) {
                 return 1;
             }
-            serve::run(theirs, signals)
+            serve::run(theirs, signals, filters)
         }),
     }
 }

@@ -1,16 +1,19 @@
-//! Makes one sandbox: the parent's half. The child's half is [`crate::init`].
+//! Makes one sandbox with a root and namespaces of its own: the parent's half. The child's half is [`crate::init`].
 
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 
-use codegen_types::LayerReport;
+use codegen_types::{IsolationLevel, LayerReport};
 use rustix::event::{PollFd, PollFlags};
 use rustix::time::Timespec;
 
-use super::remedy;
+use super::remains::Remains;
 use super::serve::Launcher;
-use crate::cgroups::{Bound, Group};
+use super::{on_host, remedy};
+use crate::backend::Places;
+use crate::cgroups::{Bound, Group, Means};
 use crate::datagram;
 use crate::init::{self, Plan, SetupReport};
 use crate::kernel::{self, Forked};
@@ -28,6 +31,8 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
 const SETUP_DEADLINE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 /// User and group id inside.
 const INSIDE_ID: u32 = 1000;
+/// The longest file of certificates that fits into the root of a sandbox, in bytes.
+const CERTIFICATES_BYTES_MAX: u64 = 2 << 20;
 
 /// A sandbox that is set up.
 pub(super) struct Opened {
@@ -35,16 +40,45 @@ pub(super) struct Opened {
     pub(super) control: OwnedFd,
     pub(super) group: Group,
     pub(super) layers: Vec<LayerReport>,
+    pub(super) places: Places,
+    /// What is left when init is gone; nothing where the kernel ends everything with it.
+    pub(super) remains: Option<Remains>,
+    pub(super) listener: Option<OwnedFd>,
 }
 
-/// Makes a sandbox, or nothing at all.
-pub(super) fn open(launcher: &mut Launcher, request: &OpenRequest, workspace: OwnedFd) -> Result<Opened, OpenFailure> {
+/// Makes a sandbox of the level that is asked for, or nothing at all.
+pub(super) fn open(
+    launcher: &mut Launcher,
+    request: &OpenRequest,
+    workspace: OwnedFd,
+    certificates: Option<OwnedFd>,
+) -> Result<Opened, OpenFailure> {
+    match request.level {
+        IsolationLevel::Full => open_full(launcher, request, workspace, certificates),
+        // Only a network of its own keeps a program from going round the proxy.
+        IsolationLevel::Portable | IsolationLevel::Reduced if request.proxy => {
+            Err(OpenFailure::at("listen for the proxy", "a proxy needs level full"))
+        }
+        IsolationLevel::Portable | IsolationLevel::Reduced => on_host::open(launcher, request, workspace),
+        IsolationLevel::None => Err(OpenFailure::at("choose a level", "none is no level")),
+    }
+}
+
+fn open_full(
+    launcher: &mut Launcher,
+    request: &OpenRequest,
+    workspace: OwnedFd,
+    certificates: Option<OwnedFd>,
+) -> Result<Opened, OpenFailure> {
+    let certificates = certificates.map(read_certificates).transpose();
+    let certificates = certificates.map_err(|e| OpenFailure::at("read the certificates of the proxy", e))?;
     let ids = outside_ids(request.uid)?;
     let group = launcher.groups.create(&request.limits).map_err(|e| OpenFailure::at("make a control group", e))?;
     let (control, init_control) = datagram::pair().map_err(|e| OpenFailure::at("socketpair", e))?;
     let means = launcher.groups.means();
-    let memory = if means.memory == Bound::No { MemoryBound::Sampling } else { MemoryBound::ControlGroup };
-    let plan = Plan { request, filters: &launcher.filters, memory, cpu_bound: means.cpu != Bound::No };
+    let (memory, cpu_bound) = (memory_bound(means), means.cpu != Bound::No);
+    let certificates = certificates.as_deref();
+    let plan = Plan { request, filters: &launcher.filters, memory, cpu_bound, host: None, certificates };
     let pid = match kernel::fork_into(NAMESPACES) {
         Ok(Forked::Parent(pid)) => pid,
         Ok(Forked::Child) => kernel::run_and_exit(|| init::run(init_control, workspace, &plan)),
@@ -54,11 +88,13 @@ pub(super) fn open(launcher: &mut Launcher, request: &OpenRequest, workspace: Ow
         }
     };
     drop(init_control);
-    match admit(pid, ids, &group, &control) {
-        Ok(landlock_version) => {
+    match map_ids(pid, ids).and_then(|()| admit(pid, &group, &control)) {
+        Ok((landlock_version, listener)) => {
             let processes_counted_inside = counts_processes_inside();
-            let facts = Facts { uid: request.uid, landlock_version, groups: means, processes_counted_inside };
-            Ok(Opened { pid, control, group, layers: report::rows(&facts) })
+            let facts =
+                Facts { uid: request.uid, landlock_version, groups: means, processes_counted_inside, below_full: None };
+            let (layers, places) = (report::rows(&facts), Places::on_own_root());
+            Ok(Opened { pid, control, group, layers, places, remains: None, listener })
         }
         Err(failure) => {
             kernel::kill(pid, libc::SIGKILL);
@@ -81,29 +117,51 @@ fn outside_ids(uid: Option<u32>) -> Result<(u32, u32), OpenFailure> {
     }
 }
 
-/// Maps ids, places the process in its group, lets it set itself up and waits for its word.
-fn admit(pid: i32, (uid, gid): (u32, u32), group: &Group, control: &OwnedFd) -> Result<i32, OpenFailure> {
+/// Who bounds the memory.
+pub(super) fn memory_bound(means: Means) -> MemoryBound {
+    if means.memory == Bound::No { MemoryBound::Sampling } else { MemoryBound::ControlGroup }
+}
+
+/// The version of Landlock, and the listener of its proxy.
+pub(super) type Admitted = (i32, Option<OwnedFd>);
+
+fn map_ids(pid: i32, (uid, gid): (u32, u32)) -> Result<(), OpenFailure> {
     let write = |file: &str, text: String| {
         fs::write(format!("/proc/{pid}/{file}"), text).map_err(|e| OpenFailure::at(format!("write {file}"), e))
     };
     write("setgroups", "deny".into())?;
     write("uid_map", format!("{INSIDE_ID} {uid} 1"))?;
-    write("gid_map", format!("{INSIDE_ID} {gid} 1"))?;
+    write("gid_map", format!("{INSIDE_ID} {gid} 1"))
+}
+
+/// Places the process in its group, lets it set itself up and waits for its word.
+pub(super) fn admit(pid: i32, group: &Group, control: &OwnedFd) -> Result<Admitted, OpenFailure> {
     group.place(pid).map_err(|e| OpenFailure::at("enter the control group", e))?;
     datagram::send(control, b"go", &[]).map_err(|e| OpenFailure::at("let init go", e))?;
     match setup_report(control).map_err(|e| OpenFailure::at("wait for init", e))? {
-        SetupReport::Ready { landlock_version } => Ok(landlock_version),
-        SetupReport::Failed(failure) => Err(failure),
+        (SetupReport::Ready { landlock_version }, listener) => Ok((landlock_version, listener)),
+        (SetupReport::Failed(failure), _) => Err(failure),
     }
 }
 
-fn setup_report(control: &OwnedFd) -> io::Result<SetupReport> {
+fn setup_report(control: &OwnedFd) -> io::Result<(SetupReport, Option<OwnedFd>)> {
     let mut polled = [PollFd::new(control, PollFlags::IN)];
     if rustix::event::poll(&mut polled, Some(&SETUP_DEADLINE))? == 0 {
         return Err(io::ErrorKind::TimedOut.into());
     }
     let datagram = datagram::recv(control)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    Ok(serde_json::from_slice(&datagram.bytes)?)
+    Ok((serde_json::from_slice(&datagram.bytes)?, datagram.descriptors.into_iter().next()))
+}
+
+fn read_certificates(file: OwnedFd) -> io::Result<Vec<u8>> {
+    let file = fs::File::from(file);
+    let length = file.metadata()?.len();
+    if length > CERTIFICATES_BYTES_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// Whether this kernel counts RLIMIT_NPROC per user namespace (since 5.14).

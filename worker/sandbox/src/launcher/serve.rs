@@ -1,16 +1,19 @@
 //! The launcher's loop: requests of the worker, and deaths of inits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
 use rustix::time::Timespec;
 
-use super::open;
+use super::burials::{Burial, Burials};
+use super::remains::Remains;
+use super::{on_host, open};
 use crate::backend::SandboxEnd;
-use crate::cgroups::{Group, Groups, OomCounter};
+use crate::cgroups::{Counters, Group, Groups};
 use crate::datagram::{self, Datagram};
 use crate::init::{EXIT_MEMORY_LIMIT, EXIT_RELEASED};
 use crate::kernel::{self, Ending, Signalled};
@@ -19,8 +22,18 @@ use crate::protocol::{LauncherReply, LauncherRequest, OpenFailure, OpenRequest};
 use crate::supervisor;
 
 /// How often a group that a dying process still holds is tried again.
-const REMOVE_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+const REMOVE_INTERVAL: Duration = Duration::from_millis(20);
 const REMOVE_TRIES: u32 = 50;
+/// How long orphans are killed that multiply meanwhile, before requests have their turn.
+const ORPHANS_TURN: Duration = Duration::from_millis(10);
+/// How soon their next turn comes; later, when they go on for long.
+const ORPHANS_REST: Duration = Duration::from_millis(2);
+const ORPHANS_REST_LONG: Duration = Duration::from_millis(100);
+const ORPHANS_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a request waits for its user id to be free of processes.
+const USER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long everything may take to die at the launcher's own end; what is left then is the next start's.
+const END_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Everything the launcher holds.
 pub(super) struct Launcher {
@@ -29,6 +42,14 @@ pub(super) struct Launcher {
     socket: OwnedFd,
     signals: OwnedFd,
     live: HashMap<i32, Live>,
+    /// What sandboxes without namespaces left whose init is gone.
+    burials: Burials,
+    /// Since when there have been orphans.
+    orphans_since: Option<Instant>,
+    /// Requests whose user id is not free yet. Bounded by the sandboxes that the worker asks for at once.
+    waiting: Vec<Waiting>,
+    /// User ids under which nothing is left, each for the request that waited for that.
+    cleared: HashSet<u32>,
     /// Groups of sandboxes that are gone, with the tries left to remove them.
     stale: Vec<(Group, u32)>,
 }
@@ -37,20 +58,28 @@ pub(super) struct Launcher {
 pub(super) struct Live {
     pub(super) id: u64,
     pub(super) group: Group,
-    pub(super) oom: Option<OomCounter>,
+    pub(super) counters: Counters,
     pub(super) destroyed: Option<u32>,
+    remains: Option<Remains>,
+}
+
+/// A request for a sandbox, and how long it waits at most.
+struct Waiting {
+    request: OpenRequest,
+    descriptors: Vec<OwnedFd>,
+    until: Instant,
 }
 
 /// Runs the launcher until its worker lets go of it, and gives its exit code.
-pub(super) fn run(socket: OwnedFd, signals: OwnedFd) -> i32 {
-    let Ok(mut launcher) = Launcher::new(socket, signals) else { return 1 };
+pub(super) fn run(socket: OwnedFd, signals: OwnedFd, filters: Filters) -> i32 {
+    let Ok(mut launcher) = Launcher::new(socket, signals, filters) else { return 1 };
     let served = launcher.serve();
     launcher.end_all();
     if served.is_ok() { 0 } else { 1 }
 }
 
 impl Launcher {
-    fn new(socket: OwnedFd, signals: OwnedFd) -> io::Result<Self> {
+    fn new(socket: OwnedFd, signals: OwnedFd, filters: Filters) -> io::Result<Self> {
         kernel::close_all_but(&[socket.as_raw_fd(), signals.as_raw_fd()])?;
         detach_standard_descriptors()?;
         rustix::process::chdir("/")?;
@@ -58,21 +87,37 @@ impl Launcher {
             // No sandbox may have the groups of whoever started the worker.
             rustix::thread::set_thread_groups(&[])?;
         }
-        let (groups, filters) = (Groups::find(), Filters::compile()?);
-        Ok(Self { groups, filters, socket, signals, live: HashMap::new(), stale: Vec::new() })
+        // The product's allocator does without huge pages, for its process and all that descend from it; programs may have them.
+        // Where the kernel has no say in that, they only go without.
+        let _ = rustix::thread::disable_transparent_huge_pages(false);
+        let groups = Groups::find();
+        Ok(Self {
+            groups,
+            filters,
+            socket,
+            signals,
+            live: HashMap::new(),
+            burials: Burials::default(),
+            orphans_since: None,
+            waiting: Vec::new(),
+            cleared: HashSet::new(),
+            stale: Vec::new(),
+        })
     }
 
     fn serve(&mut self) -> io::Result<()> {
         loop {
             let mut polled = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
-            let timeout = (!self.stale.is_empty()).then_some(&REMOVE_INTERVAL);
-            match rustix::event::poll(&mut polled, timeout) {
+            let timeout = self.next_look().and_then(|rest| Timespec::try_from(rest).ok());
+            match rustix::event::poll(&mut polled, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
             let asked = !polled[0].revents().is_empty();
             let signalled = kernel::drain(&self.signals);
             self.reap()?;
+            self.go_on_burying()?;
+            self.open_waiting()?;
             if signalled == Signalled::End {
                 return Ok(());
             }
@@ -86,10 +131,26 @@ impl Launcher {
         }
     }
 
+    /// How long nothing need be looked at that nobody tells of.
+    fn next_look(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let orphans = self.orphans_since.map(|since| {
+            let rest = if now - since > ORPHANS_PATIENCE { ORPHANS_REST_LONG } else { ORPHANS_REST };
+            now + rest
+        });
+        let stale = (!self.stale.is_empty()).then(|| now + REMOVE_INTERVAL);
+        let waiting = self.waiting.iter().map(|waiting| waiting.until).min();
+        let next = [orphans, stale, waiting, self.burials.next_look()].into_iter().flatten().min();
+        next.map(|next| next.saturating_duration_since(now))
+    }
+
     fn handle(&mut self, datagram: Datagram) -> io::Result<()> {
         // What cannot be read can only be a fault of ours; the worker's request then ends with its deadline.
         match serde_json::from_slice(&datagram.bytes) {
-            Ok(LauncherRequest::Open(request)) => self.open(request, datagram.descriptors.into_iter().next()),
+            Ok(LauncherRequest::Open(request)) => {
+                let until = Instant::now() + USER_PATIENCE;
+                self.open_or_wait(Waiting { request, descriptors: datagram.descriptors, until })
+            }
             Ok(LauncherRequest::Destroy { id }) => {
                 self.destroy(id);
                 Ok(())
@@ -98,24 +159,55 @@ impl Launcher {
         }
     }
 
-    fn open(&mut self, request: OpenRequest, workspace: Option<OwnedFd>) -> io::Result<()> {
+    /// Opens a sandbox whose user id nothing else has. What an earlier life left under it is ended first, and the launcher
+    /// goes on meanwhile. That there is nothing is not to be seen: of a chain of forks each process may be gone when it is
+    /// looked at.
+    fn open_or_wait(&mut self, wanted: Waiting) -> io::Result<()> {
+        let Some(uid) = on_host::own_user(&wanted.request) else {
+            return self.open(wanted.request, wanted.descriptors);
+        };
+        let lives = self.live.values().filter_map(|live| live.remains.as_ref()).any(|own| own.user() == Some(uid));
+        if !lives && !self.burials.hold(uid) {
+            if self.cleared.remove(&uid) {
+                return self.open(wanted.request, wanted.descriptors);
+            }
+            self.burials.add(Remains::of_user(uid), None);
+        }
+        if Instant::now() < wanted.until {
+            self.waiting.push(wanted);
+            return Ok(());
+        }
+        let held = self.burials.hold(uid).then_some(uid);
+        let why = OpenFailure::at("end what an earlier session left", format!("processes of user id {uid} do not die"));
+        self.say(&LauncherReply::Refused { id: wanted.request.id, why, held }, &[])
+    }
+
+    fn open_waiting(&mut self) -> io::Result<()> {
+        std::mem::take(&mut self.waiting).into_iter().try_for_each(|waiting| self.open_or_wait(waiting))
+    }
+
+    fn open(&mut self, request: OpenRequest, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let id = request.id;
-        let opened = match workspace {
-            Some(workspace) => open::open(self, &request, workspace),
+        let mut descriptors = descriptors.into_iter();
+        let opened = match descriptors.next() {
+            Some(workspace) => open::open(self, &request, workspace, descriptors.next()),
             None => Err(OpenFailure::at("read the request", "the workspace's descriptor is missing")),
         };
         match opened {
             Ok(opened) => {
-                let counter = opened.group.oom_counter();
+                let counters = opened.group.counters();
                 let mut descriptors = vec![opened.control.as_fd()];
-                descriptors.extend(counter.as_ref().map(AsFd::as_fd));
-                let said = self.say(&LauncherReply::Opened { id, layers: opened.layers }, &descriptors);
-                let oom = counter.map(OomCounter::new);
+                descriptors.extend(opened.listener.as_ref().map(AsFd::as_fd));
+                descriptors.extend(counters.files().into_iter().flatten());
+                let (layers, places, proxy) = (opened.layers, opened.places, opened.listener.is_some());
+                let counted = counters.files().map(|file| file.is_some());
+                let said = self.say(&LauncherReply::Opened { id, layers, places, proxy, counted }, &descriptors);
                 // Also when the worker is gone, so that everything is put away at the end.
-                self.live.insert(opened.pid, Live { id, group: opened.group, oom, destroyed: None });
+                let live = Live { id, group: opened.group, counters, destroyed: None, remains: opened.remains };
+                self.live.insert(opened.pid, live);
                 said
             }
-            Err(why) => self.say(&LauncherReply::Refused { id, why }, &[]),
+            Err(why) => self.say(&LauncherReply::Refused { id, why, held: None }, &[]),
         }
     }
 
@@ -126,16 +218,70 @@ impl Launcher {
         kernel::kill(*pid, libc::SIGKILL);
     }
 
-    /// Reaps inits that are gone: the kernel has ended everything inside by then.
+    /// Reaps inits that are gone: with namespaces, the kernel has ended everything inside by then.
     fn reap(&mut self) -> io::Result<()> {
         while let Ok(Some((pid, ending))) = kernel::reap() {
-            let Some(live) = self.live.remove(&pid) else { continue };
+            let Some(live) = self.live.remove(&pid) else {
+                self.burials.note_end(pid, ending);
+                continue;
+            };
             let ended =
                 LauncherReply::Ended { id: live.id, end: end_of(&live, ending), killed: live.destroyed.unwrap_or(0) };
-            self.put_away(live.group);
-            self.say(&ended, &[])?;
+            match live.remains {
+                Some(remains) => self.burials.add(remains, Some((live.group, ended))),
+                None => {
+                    self.put_away(live.group);
+                    self.say(&ended, &[])?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Ends the orphans of inits that are gone, has the rest seen to, and tells the end of what is through.
+    fn go_on_burying(&mut self) -> io::Result<()> {
+        let orphaned = self.burials.have_orphans() && self.end_orphans()?;
+        let since = self.orphans_since.take().unwrap_or_else(Instant::now);
+        self.orphans_since = orphaned.then_some(since);
+        let mut replies = Vec::new();
+        // All is put away before anything is said, which fails once nobody listens.
+        for Burial { remains, after, .. } in self.burials.go_on(orphaned) {
+            remains.discard();
+            match (after, remains.user()) {
+                (Some((group, ended)), _) => {
+                    self.put_away(group);
+                    replies.push(ended);
+                }
+                (None, Some(uid)) if self.waiting.iter().any(|one| on_host::own_user(&one.request) == Some(uid)) => {
+                    self.cleared.insert(uid);
+                }
+                (None, _) => {}
+            }
+            replies.extend(remains.user().map(|uid| LauncherReply::Freed { uid }));
+        }
+        replies.iter().try_for_each(|reply| self.say(reply, &[]))
+    }
+
+    /// Kills what lost its parent with an init that is gone, for one turn; whether there is something left. Each of them is
+    /// killed before its descendants are looked for, which come here in their turn: a chain of forks is cut where it is
+    /// caught.
+    fn end_orphans(&mut self) -> io::Result<bool> {
+        let (own, until) = (rustix::process::getpid().as_raw_nonzero().get(), Instant::now() + ORPHANS_TURN);
+        loop {
+            let is_known = |pid: &i32| self.live.contains_key(pid) || self.burials.is_undertaker(*pid);
+            let orphans: Vec<i32> = supervisor::children(own).into_iter().filter(|pid| !is_known(pid)).collect();
+            if orphans.is_empty() {
+                return Ok(false);
+            }
+            orphans.iter().for_each(|pid| kernel::kill(*pid, libc::SIGKILL));
+            for pid in orphans.iter().flat_map(|pid| supervisor::descendants_of(*pid)) {
+                kernel::kill(pid, libc::SIGKILL);
+            }
+            self.reap()?;
+            if Instant::now() >= until {
+                return Ok(true);
+            }
+        }
     }
 
     /// Removes a group, now or as soon as nothing holds it.
@@ -149,19 +295,21 @@ impl Launcher {
         datagram::send(&self.socket, &serde_json::to_vec(reply)?, descriptors)
     }
 
+    /// Ends everything, as far as that can be brought about in time.
     fn end_all(&mut self) {
-        for (pid, live) in self.live.drain() {
-            kernel::kill(pid, libc::SIGKILL);
-            kernel::reap_child(pid);
-            self.stale.push((live.group, REMOVE_TRIES));
+        self.waiting.clear();
+        self.live.keys().for_each(|pid| kernel::kill(*pid, libc::SIGKILL));
+        let until = Instant::now() + END_PATIENCE;
+        while !(self.live.is_empty() && self.burials.is_empty()) && Instant::now() < until {
+            // Nobody listens any more; what cannot be said is no reason to leave anything behind.
+            let _ = self.reap();
+            let _ = self.go_on_burying();
+            rest(ORPHANS_REST);
         }
-        loop {
+        // Those whose init does not die go at the next start.
+        while !self.stale.is_empty() {
             self.remove_stale();
-            if self.stale.is_empty() {
-                break;
-            }
-            // Only the time matters here; an early return means one more try.
-            let _ = rustix::event::poll(&mut [], Some(&REMOVE_INTERVAL));
+            rest(REMOVE_INTERVAL);
         }
         self.groups.remove();
     }
@@ -174,8 +322,13 @@ impl Launcher {
     }
 }
 
+/// Only the time matters here; an early return means one more try.
+fn rest(time: Duration) {
+    let _ = rustix::event::poll(&mut [], Timespec::try_from(time).ok().as_ref());
+}
+
 fn end_of(live: &Live, ending: Ending) -> SandboxEnd {
-    let out_of_memory = live.oom.as_ref().is_some_and(|counter| counter.kills() > 0);
+    let out_of_memory = live.counters.now().memory_kills > 0;
     match (live.destroyed, ending) {
         // A sandbox that ran out of memory loses its supervisors first, for which the worker has it destroyed.
         (_, Ending::Exited(EXIT_MEMORY_LIMIT)) => SandboxEnd::MemoryLimit,

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 
-use super::seccomp::{ARCH, all_of, argument, masked};
+use super::seccomp::ARCH;
 
 /// Calls that take nothing from the outside but what is open already.
 const ALLOWED: &[i64] = &[
@@ -52,7 +55,7 @@ fn filter() -> io::Result<BpfProgram> {
     filter.and_then(BpfProgram::try_from).map_err(io::Error::other)
 }
 
-fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
+fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     const HOW: i32 = libc::MAP_SHARED | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     const OWN: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     let mut rules: BTreeMap<_, _> = ALLOWED.iter().map(|number| (*number, Vec::new())).collect();
@@ -60,8 +63,26 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError>
     rules.insert(libc::SYS_mmap, vec![all_of([no_code(), masked(3, HOW, OWN)])?]);
     rules.insert(libc::SYS_mprotect, vec![all_of([no_code()])?]);
     // How a program without memory ends itself.
-    rules.insert(libc::SYS_tgkill, vec![all_of([argument(2, seccompiler::SeccompCmpOp::Eq, libc::SIGABRT)])?]);
+    rules.insert(libc::SYS_tgkill, vec![all_of([argument(2, SeccompCmpOp::Eq, libc::SIGABRT)])?]);
     Ok(rules)
+}
+
+/// A rule that holds when every condition does.
+fn all_of<const N: usize>(
+    conditions: [Result<SeccompCondition, BackendError>; N],
+) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(conditions.into_iter().collect::<Result<_, _>>()?)
+}
+
+/// Compares the low 32 bits of an argument, which is all that the kernel looks at where this is used.
+fn argument(index: u8, op: SeccompCmpOp, value: i32) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, op, u64::from(value as u32))
+}
+
+/// Compares those of the low 32 bits that the mask names.
+fn masked(index: u8, mask: i32, value: i32) -> Result<SeccompCondition, BackendError> {
+    let op = SeccompCmpOp::MaskedEq(u64::from(mask as u32));
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, op, u64::from(value as u32))
 }
 
 #[cfg(test)]

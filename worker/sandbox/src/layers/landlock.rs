@@ -1,9 +1,10 @@
 //! Landlock: files are denied unless they lie below a listed tree; signals and abstract sockets stay inside a task.
 //!
-//! TCP is not handled, since the network namespace holds nothing but loopback, where programs may test their servers.
+//! At level full TCP is not handled, since the network namespace holds nothing but loopback, where programs may test their
+//! servers. Below it, binding and connecting are denied, and the root is the host's, of which next to nothing is listed.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use landlock::{
@@ -26,6 +27,11 @@ impl Rules {
         Ok(Self(build(system_trees).map_err(io::Error::other)?.into()))
     }
 
+    /// Makes the rules for a sandbox on the host's own root.
+    pub(crate) fn make_on_host(shown: &OnHost<'_>) -> io::Result<Self> {
+        Ok(Self(build_on_host(shown).map_err(io::Error::other)?.into()))
+    }
+
     /// Binds this process and its descendants; `no_new_privs` must be set.
     pub(crate) fn restrict(&self) -> io::Result<()> {
         self.0.as_ref().map_or(Ok(()), kernel::landlock_restrict)
@@ -37,12 +43,53 @@ impl Rules {
     }
 }
 
+/// What of the host's root is listed.
+#[derive(Debug)]
+pub(crate) struct OnHost<'a> {
+    /// Trees and files that may be read and run.
+    pub(crate) readable: &'a [PathBuf],
+    /// The session's own directories.
+    pub(crate) own: [BorrowedFd<'a>; 2],
+}
+
+/// Devices that programs may use. Not zero: a shared mapping of it, which needs writing, is memory that no sample would
+/// see.
+const DEVICES: [&str; 4] = ["/dev/null", "/dev/full", "/dev/random", "/dev/urandom"];
+
+fn of_workspace() -> BitFlags<AccessFs> {
+    AccessFs::from_all(NEWEST) & !(AccessFs::MakeChar | AccessFs::MakeBlock)
+}
+
+fn of_device() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev
+}
+
+fn build_on_host(shown: &OnHost<'_>) -> Result<RulesetCreated, RulesetError> {
+    let read = AccessFs::from_read(NEWEST);
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+        .create()?;
+    for path in shown.readable {
+        rules = allow(rules, path.clone(), read)?;
+    }
+    rules = allow(rules, "/proc".into(), AccessFs::ReadFile | AccessFs::ReadDir)?;
+    rules = allow(rules, "/dev/zero".into(), AccessFs::ReadFile.into())?;
+    for path in DEVICES {
+        rules = allow(rules, path.into(), of_device())?;
+    }
+    for own in shown.own {
+        rules = rules.add_rule(PathBeneath::new(own, of_workspace()))?;
+    }
+    Ok(rules)
+}
+
 fn build(system_trees: &[PathBuf]) -> Result<RulesetCreated, RulesetError> {
     let read = AccessFs::from_read(NEWEST);
-    let make_device = AccessFs::MakeChar | AccessFs::MakeBlock;
-    let all = AccessFs::from_all(NEWEST) & !make_device;
+    let all = of_workspace();
     let look = AccessFs::ReadFile | AccessFs::ReadDir;
-    let device = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev;
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -57,9 +104,8 @@ fn build(system_trees: &[PathBuf]) -> Result<RulesetCreated, RulesetError> {
     {
         rules = allow(rules, path.into(), access)?;
     }
-    // Not zero: a shared mapping of it, which needs writing, is memory that no sample would see.
-    for path in ["/dev/null", "/dev/full", "/dev/random", "/dev/urandom"] {
-        rules = allow(rules, path.into(), device)?;
+    for path in DEVICES {
+        rules = allow(rules, path.into(), of_device())?;
     }
     Ok(rules)
 }

@@ -14,6 +14,16 @@ pub(crate) struct Facts {
     pub(crate) groups: Means,
     /// Whether RLIMIT_NPROC counts per user namespace (Linux 5.14) or per user of the host.
     pub(crate) processes_counted_inside: bool,
+    /// What is so without a root and namespaces of its own; absent at level full.
+    pub(crate) below_full: Option<BelowFull>,
+}
+
+/// What a sandbox is that has no namespaces.
+#[derive(Debug, Clone)]
+pub(crate) struct BelowFull {
+    pub(crate) level: IsolationLevel,
+    /// Why it has no better level.
+    pub(crate) not_better: Option<OpenFailure>,
 }
 
 /// One row for every layer.
@@ -22,6 +32,74 @@ pub(crate) fn rows(facts: &Facts) -> Vec<LayerReport> {
 }
 
 fn row(layer: Layer, facts: &Facts) -> LayerReport {
+    facts
+        .below_full
+        .as_ref()
+        .and_then(|below| row_below(layer, below, facts))
+        .unwrap_or_else(|| row_of_full(layer, facts))
+}
+
+/// What differs from level full.
+fn row_below(layer: Layer, below: &BelowFull, facts: &Facts) -> Option<LayerReport> {
+    let partial = |detail: &str, remedy: &str| found(layer, LayerState::Partial, detail).with_remedy(remedy);
+    let own = below.level == IsolationLevel::Portable;
+    Some(match layer {
+        Layer::UserNamespace
+        | Layer::MountNamespace
+        | Layer::PidNamespace
+        | Layer::NetworkNamespace
+        | Layer::IpcNamespace
+        | Layer::UtsNamespace
+        | Layer::CgroupNamespace => not_there(layer, below),
+        Layer::SessionUid if own => found(layer, LayerState::Enforced, "a host user id that no other session has"),
+        Layer::SessionUid => found(
+            layer,
+            LayerState::Absent,
+            "sessions share the worker's user id, and can change mode and times of every file of that user",
+        )
+        .with_remedy(
+            "run the worker as root with the capabilities SETUID, SETGID, CHOWN and KILL, or as a user that has nothing else",
+        ),
+        Layer::Seccomp => {
+            found(layer, LayerState::Enforced, "as at level full, and no socket of any family but pairs of them")
+        }
+        Layer::NoCapabilities => found(
+            layer,
+            LayerState::Enforced,
+            "no set that counts has any; no_new_privs keeps the bounding set worthless",
+        ),
+        Layer::ProcessLimit if facts.groups.processes == Bound::No && !own => {
+            partial("rlimit, counted together with the worker's own processes", DELEGATE)
+        }
+        Layer::ScratchLimit => partial(
+            "the session's own directory in place of /tmp, sampled while a program runs; no /dev/shm",
+            "keep the state directory on a file system of bounded size",
+        ),
+        Layer::Landlock
+        | Layer::NoNewPrivs
+        | Layer::ClosedDescriptors
+        | Layer::MemoryLimit
+        | Layer::ProcessLimit
+        | Layer::CpuLimit
+        | Layer::DiskLimit => return None,
+    })
+}
+
+/// A namespace that is not there, for the one reason that there is none.
+fn not_there(layer: Layer, below: &BelowFull) -> LayerReport {
+    let remedy = "see what `coordinator doctor` says of this host";
+    match &below.not_better {
+        Some(failure) => LayerReport {
+            layer,
+            state: LayerState::Absent,
+            detail: format!("no namespaces can be made: {failure}"),
+            remedy: Some(failure.remedy.clone().unwrap_or_else(|| remedy.to_owned())),
+        },
+        None => found(layer, LayerState::Absent, "not asked for").with_remedy(remedy),
+    }
+}
+
+fn row_of_full(layer: Layer, facts: &Facts) -> LayerReport {
     let enforced = |detail: &str| found(layer, LayerState::Enforced, detail);
     match layer {
         Layer::UserNamespace => enforced("one user id is mapped, setgroups is denied"),
@@ -68,18 +146,15 @@ fn landlock(version: i32) -> LayerReport {
     match version {
         ..=0 => found(layer, LayerState::Absent, "the kernel has no Landlock")
             .with_remedy("boot a kernel 5.13 or newer with `landlock` in its `lsm=` list"),
-        1..=5 => found(
-            layer,
-            LayerState::Partial,
-            format!("version {version}: files, but no scopes of signals and sockets"),
-        )
-        .with_remedy(
-            "boot a kernel 6.12 or newer; until then a program can end its own supervisor, which ends its sandbox",
-        ),
+        1..=5 => {
+            found(layer, LayerState::Partial, format!("version {version}: files, but no scopes of signals and sockets"))
+                .with_remedy(SCOPES)
+        }
         _ => found(layer, LayerState::Enforced, format!("version {version}: files, signals, abstract sockets")),
     }
 }
 
+const SCOPES: &str = "boot a kernel 6.12 or newer; until then a program can end its own supervisor, which ends its sandbox, and level reduced is refused";
 const DELEGATE: &str = "start the server where control groups are delegated, e.g. `systemd-run --user --scope -p Delegate=yes coordinator serve`";
 
 fn memory(groups: &Means) -> LayerReport {
@@ -114,11 +189,10 @@ fn cpu(groups: &Means) -> LayerReport {
     }
 }
 
-/// The report of a probe that made a sandbox.
-pub(crate) fn probed(layers: Vec<LayerReport>) -> IsolationReport {
-    let missing = layers.iter().any(|row| row.layer.is_promised_by_full() && row.state == LayerState::Absent);
-    let level = if missing { IsolationLevel::None } else { IsolationLevel::Full };
-    IsolationReport { level, layers }
+/// The report of a sandbox that was made for a level.
+pub(crate) fn probed(level: IsolationLevel, layers: Vec<LayerReport>) -> IsolationReport {
+    let missing = layers.iter().any(|row| row.layer.is_promised_by(level) && row.state == LayerState::Absent);
+    IsolationReport { level: if missing { IsolationLevel::None } else { level }, layers }
 }
 
 /// The report of a probe that could not make one: nothing is run without it, so no layer holds.

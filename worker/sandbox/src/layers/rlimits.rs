@@ -18,17 +18,29 @@ pub(crate) enum MemoryBound {
     Sampling,
 }
 
-/// Binds this process and its descendants.
-pub(crate) fn apply(limits: &Limits, memory: MemoryBound) -> io::Result<()> {
+/// What one program may have of its own memory, in bytes, beside what bounds the whole sandbox. Not for init and supervisors:
+/// the allocator of this binary sets far more aside than it ever uses, which counts here.
+pub(crate) fn data_bytes_max(limits: &Limits, memory: MemoryBound) -> Option<u64> {
+    match memory {
+        MemoryBound::ControlGroup => None,
+        MemoryBound::Sampling => Some(limits.memory_bytes.saturating_mul(2)),
+    }
+}
+
+/// Binds this process, a program from here on, and its descendants.
+pub(crate) fn apply_to_program(data_bytes_max: Option<u64>) -> io::Result<()> {
+    data_bytes_max.map_or(Ok(()), |bytes| kernel::limit(libc::RLIMIT_DATA, bytes))
+}
+
+/// Binds this process and its descendants. `others` are processes that the kernel counts together with theirs.
+pub(crate) fn apply(limits: &Limits, others: u64) -> io::Result<()> {
     // Too little for a core file, and, unlike zero, for a helper of the host that takes cores through a pipe, too.
     kernel::limit(libc::RLIMIT_CORE, 1)?;
     kernel::limit(libc::RLIMIT_NOFILE, limits.open_files.max(64))?;
     kernel::limit(libc::RLIMIT_FSIZE, limits.workspace_bytes)?;
-    kernel::limit(libc::RLIMIT_NPROC, limits.processes.saturating_add(OWN_PROCESSES))?;
+    // One more than a control group lets there be: that one is asked later, and counts what it refuses.
+    let processes_max = limits.processes.saturating_add(OWN_PROCESSES).saturating_add(others).saturating_add(1);
+    kernel::limit(libc::RLIMIT_NPROC, processes_max)?;
     kernel::limit(libc::RLIMIT_MEMLOCK, 1 << 20)?;
-    kernel::limit(libc::RLIMIT_MSGQUEUE, 1 << 20)?;
-    match memory {
-        MemoryBound::ControlGroup => Ok(()),
-        MemoryBound::Sampling => kernel::limit(libc::RLIMIT_DATA, limits.memory_bytes.saturating_mul(2)),
-    }
+    kernel::limit(libc::RLIMIT_MSGQUEUE, 1 << 20)
 }

@@ -1,16 +1,17 @@
 //! The socket to the launcher: requests with their replies, and the ends of sandboxes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use codegen_types::{LayerReport, Limits};
+use codegen_types::{IsolationLevel, LayerReport, Limits};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::backend::{SandboxEnd, SandboxError};
+use crate::backend::{Places, ProxySpec, SandboxEnd, SandboxError};
+use crate::cgroups::Counters;
 use crate::datagram::{AsyncSocket, Datagram};
 use crate::protocol::{LauncherReply, LauncherRequest, OpenFailure, OpenRequest};
 
@@ -36,17 +37,35 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Table {
     next_id: u64,
-    opening: HashMap<u64, oneshot::Sender<Result<Opened, OpenFailure>>>,
-    live: HashMap<u64, watch::Sender<End>>,
+    opening: HashMap<u64, Opening>,
+    live: HashMap<u64, Live>,
+    /// User ids under which an earlier life left something that does not die.
+    held: BTreeSet<u32>,
+}
+
+#[derive(Debug)]
+struct Opening {
+    uid: Option<u32>,
+    reply: oneshot::Sender<Result<Opened, OpenFailure>>,
+}
+
+/// A sandbox that is not known to be gone.
+#[derive(Debug)]
+struct Live {
+    uid: Option<u32>,
+    end: watch::Sender<End>,
 }
 
 /// What to open; the id is the connection's to give.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) workspace: OwnedFd,
+    pub(super) level: IsolationLevel,
+    pub(super) not_better: Option<OpenFailure>,
     pub(super) limits: Limits,
     pub(super) system_paths: Vec<std::path::PathBuf>,
     pub(super) uid: Option<u32>,
+    pub(super) proxy: Option<ProxySpec>,
 }
 
 /// A sandbox that the launcher made.
@@ -54,8 +73,10 @@ pub(super) struct Wanted {
 pub(super) struct Opened {
     pub(super) id: u64,
     pub(super) layers: Vec<LayerReport>,
+    pub(super) places: Places,
     pub(super) control: OwnedFd,
-    pub(super) oom: Option<OwnedFd>,
+    pub(super) listener: Option<OwnedFd>,
+    pub(super) counters: Counters,
     pub(super) end: watch::Receiver<End>,
 }
 
@@ -88,12 +109,15 @@ impl Connection {
             }
             table.next_id += 1;
             let id = table.next_id;
-            table.opening.insert(id, reply);
+            table.opening.insert(id, Opening { uid: wanted.uid, reply });
             id
         };
-        let Wanted { workspace, limits, system_paths, uid } = wanted;
-        let request = LauncherRequest::Open(OpenRequest { id, limits, system_paths, uid });
-        self.send(&request, Some(&workspace)).await.map_err(OpenError::Channel)?;
+        let Wanted { workspace, level, not_better, limits, system_paths, uid, proxy: spec } = wanted;
+        let proxy = spec.is_some();
+        let request = LauncherRequest::Open(OpenRequest { id, level, not_better, limits, system_paths, uid, proxy });
+        let certificates = spec.and_then(|spec| spec.certificates);
+        let passed: Vec<_> = std::iter::once(workspace.as_fd()).chain(certificates.as_ref().map(AsFd::as_fd)).collect();
+        self.send(&request, &passed).await.map_err(OpenError::Channel)?;
         match replied.await {
             Ok(opened) => opened.map_err(OpenError::Refused),
             Err(_) => Err(OpenError::Channel(SandboxError::LauncherLost)),
@@ -102,7 +126,13 @@ impl Connection {
 
     /// Has a sandbox killed; its end is told where it was opened.
     pub(super) async fn destroy(&self, id: u64) -> Result<(), SandboxError> {
-        self.send(&LauncherRequest::Destroy { id }, None).await
+        self.send(&LauncherRequest::Destroy { id }, &[]).await
+    }
+
+    /// The user ids under which something may run, and so those of every sandbox whose end was not told.
+    pub(super) fn held(&self) -> BTreeSet<u32> {
+        let table = self.shared.table.lock();
+        table.live.values().filter_map(|live| live.uid).chain(table.held.iter().copied()).collect()
     }
 
     /// Waits until the launcher is gone.
@@ -112,10 +142,9 @@ impl Connection {
         let _gone = lost.wait_for(|lost| *lost).await;
     }
 
-    async fn send(&self, request: &LauncherRequest, descriptor: Option<&OwnedFd>) -> Result<(), SandboxError> {
+    async fn send(&self, request: &LauncherRequest, descriptors: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {
         let text = serde_json::to_vec(request).map_err(|e| SandboxError::Refused { why: e.to_string() })?;
-        let descriptors: Vec<_> = descriptor.map(AsFd::as_fd).into_iter().collect();
-        self.shared.socket.send(&text, &descriptors).await.map_err(|error| match error.raw_os_error() {
+        self.shared.socket.send(&text, descriptors).await.map_err(|error| match error.raw_os_error() {
             Some(libc::EPIPE | libc::ECONNRESET) => SandboxError::LauncherLost,
             Some(libc::EMSGSIZE) => SandboxError::Refused { why: "the system paths are too many".into() },
             _ => SandboxError::Channel(error),
@@ -145,22 +174,32 @@ async fn read(shared: Arc<Shared>) {
 impl Table {
     fn take(&mut self, reply: LauncherReply, datagram: Datagram) {
         match reply {
-            LauncherReply::Opened { id, layers } => {
+            LauncherReply::Opened { id, layers, places, proxy, counted } => {
                 let mut descriptors = datagram.descriptors.into_iter();
-                let (Some(control), Some(reply)) = (descriptors.next(), self.opening.remove(&id)) else { return };
+                let (Some(control), Some(opening)) = (descriptors.next(), self.opening.remove(&id)) else { return };
+                let Opening { uid, reply } = opening;
                 let (sender, end) = watch::channel(None);
-                self.live.insert(id, sender);
+                self.live.insert(id, Live { uid, end: sender });
                 // A caller that went away drops the control socket, which ends the sandbox.
-                let _ = reply.send(Ok(Opened { id, layers, control, oom: descriptors.next(), end }));
+                let listener = if proxy { descriptors.next() } else { None };
+                let [memory, processes] = counted.map(|is_counted| is_counted.then(|| descriptors.next()).flatten());
+                let counters = Counters::new(memory, processes);
+                let _ = reply.send(Ok(Opened { id, layers, places, control, listener, counters, end }));
             }
-            LauncherReply::Refused { id, why } => {
-                if let Some(reply) = self.opening.remove(&id) {
+            LauncherReply::Refused { id, why, held } => {
+                self.held.extend(held);
+                if let Some(Opening { reply, .. }) = self.opening.remove(&id) {
                     // A caller that went away wants no reason.
                     let _ = reply.send(Err(why));
                 }
             }
+            LauncherReply::Freed { uid } => {
+                if self.held.remove(&uid) {
+                    tracing::info!(uid, "a user id is free again: nothing runs under it any more");
+                }
+            }
             LauncherReply::Ended { id, end, killed } => {
-                if let Some(sender) = self.live.remove(&id) {
+                if let Some(Live { end: sender, .. }) = self.live.remove(&id) {
                     sender.send_replace(Some((end, killed)));
                 }
             }
@@ -170,8 +209,8 @@ impl Table {
     /// The launcher is gone, and the kernel ends every sandbox with it.
     fn lose(&mut self) {
         self.opening.clear();
-        for (_, sender) in self.live.drain() {
-            sender.send_replace(Some((SandboxEnd::Crashed, 0)));
+        for (_, Live { end, .. }) in self.live.drain() {
+            end.send_replace(Some((SandboxEnd::Crashed, 0)));
         }
     }
 }

@@ -3,40 +3,86 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use codegen_types::{IsolationReport, Limits, WorkspacePath};
+use codegen_types::{IsolationLevel, IsolationReport, LayerState, Limits, WorkspacePath};
 
 use super::connection::{Connection, OpenError, Wanted};
 use super::sandbox::ProcessSandbox;
 use crate::backend::{Sandbox, SandboxError, Spawn};
 use crate::layers::report;
 use crate::protocol::OpenFailure;
-use crate::uids::PROBE_UID;
+use crate::uids::{FIRST_PROBE_UID, probe_uid};
 
-/// What isolation this host gives.
-pub(super) async fn probe(connection: &Arc<Connection>) -> Result<IsolationReport, SandboxError> {
-    let uid = rustix::process::geteuid().is_root().then_some(PROBE_UID);
-    let directory = match ProbeDirectory::make(uid) {
-        Ok(directory) => directory,
-        Err(error) => return Ok(report::refused(&no_directory(&error))),
+/// What a probe found.
+pub(super) struct Probed {
+    pub(super) report: IsolationReport,
+    /// Why the level is not a better one.
+    pub(super) not_better: Option<OpenFailure>,
+}
+
+/// The best isolation that this host gives.
+pub(super) async fn probe(connection: &Arc<Connection>) -> Result<Probed, SandboxError> {
+    let mut not_better: Option<OpenFailure> = None;
+    let mut others = String::new();
+    for level in [IsolationLevel::Full, IsolationLevel::Portable, IsolationLevel::Reduced] {
+        match try_level(connection, level, not_better.clone()).await? {
+            Ok(report) => return Ok(Probed { report, not_better }),
+            // What stands in the way of the best level is what there is to mend.
+            Err(failure) => {
+                tracing::info!(%level, %failure, "this host does not permit a level of isolation");
+                match not_better {
+                    None => not_better = Some(failure),
+                    Some(_) => others.push_str(&format!("; nor {level}: {failure}")),
+                }
+            }
+        }
+    }
+    let mut failure = not_better.clone().unwrap_or_else(|| OpenFailure::at("choose a level", "there is none"));
+    failure.why.push_str(&others);
+    Ok(Probed { report: report::refused(&failure), not_better })
+}
+
+async fn try_level(
+    connection: &Arc<Connection>,
+    level: IsolationLevel,
+    not_better: Option<OpenFailure>,
+) -> Result<Result<IsolationReport, OpenFailure>, SandboxError> {
+    // Below level portable nobody has a user id of its own.
+    let needs_uid = rustix::process::geteuid().is_root() && level > IsolationLevel::Reduced;
+    let uid = needs_uid.then(probe_uid).transpose().map_err(SandboxError::Channel)?;
+    let (directory, workspace) = match ProbeDirectory::make(uid) {
+        Ok(made) => made,
+        Err(error) => return Ok(Err(no_directory(&error))),
     };
-    let workspace = fs::File::open(&directory.0).map_err(SandboxError::Channel)?.into();
-    let wanted = Wanted { workspace, limits: Limits::default(), system_paths: Vec::new(), uid };
+    let (limits, system_paths, proxy) = (Limits::default(), Vec::new(), None);
+    let wanted = Wanted { workspace, level, not_better, limits, system_paths, uid, proxy };
     let sandbox = match ProcessSandbox::make(connection, wanted).await {
         Ok(sandbox) => sandbox,
-        Err(OpenError::Refused(failure)) => return Ok(report::refused(&failure)),
+        Err(OpenError::Refused(failure)) => return Ok(Err(failure)),
         Err(OpenError::Channel(error)) => return Err(error),
     };
-    // The sandbox holds it mounted; a worker that is killed from here on leaves nothing behind.
-    drop(directory);
+    // A sandbox of level full holds it mounted; a worker that is killed from here on leaves nothing behind.
+    let directory = (level < IsolationLevel::Full).then_some(directory);
     let ran = run_true(&sandbox).await;
     sandbox.destroy().await;
-    match ran {
-        Ok(()) => Ok(sandbox.report().clone()),
-        Err(why) => Ok(report::refused(&OpenFailure::at("run a program", why))),
+    drop(directory);
+    let report = sandbox.report().clone();
+    Ok(match ran {
+        Ok(()) if report.level == level => Ok(report),
+        Ok(()) => Err(missing(&report, level)),
+        Err(why) => Err(OpenFailure::at("run a program", why)),
+    })
+}
+
+/// The first layer that a level is nothing without.
+fn missing(report: &IsolationReport, level: IsolationLevel) -> OpenFailure {
+    let row = report.layers.iter().find(|row| row.layer.is_promised_by(level) && row.state == LayerState::Absent);
+    match row {
+        Some(row) => OpenFailure { remedy: row.remedy.clone(), ..OpenFailure::at(row.layer.as_str(), &row.detail) },
+        None => OpenFailure::at("check the layers", "one is missing"),
     }
 }
 
@@ -45,7 +91,7 @@ fn no_directory(error: &io::Error) -> OpenFailure {
     let is_unmapped = error.raw_os_error() == Some(libc::EINVAL);
     let remedy = is_unmapped.then(|| {
         format!(
-            "start the server as a user other than root, or map user ids from {PROBE_UID} on into this user namespace"
+            "start the server as a user other than root, or map user ids from {FIRST_PROBE_UID} on into this user namespace"
         )
     });
     OpenFailure { remedy, ..OpenFailure::at("give a directory to a session's user id", error) }
@@ -71,24 +117,34 @@ async fn run_true(sandbox: &ProcessSandbox) -> Result<(), String> {
     if end.code == Some(0) { Ok(()) } else { Err(format!("it ended with {end:?}")) }
 }
 
-/// A directory that goes away with this value.
+/// A directory with one for a workspace in it, as the base of workspaces is. It goes away with this value.
 struct ProbeDirectory(PathBuf);
 
 impl ProbeDirectory {
-    fn make(owner: Option<u32>) -> io::Result<Self> {
+    fn make(owner: Option<u32>) -> io::Result<(Self, OwnedFd)> {
         let path = std::env::temp_dir().join(format!("codegen-mcp-probe-{}", codegen_types::Incarnation::mint()));
-        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        fs::DirBuilder::new().mode(0o711).create(&path)?;
         let directory = Self(path);
+        // Whatever the mask says.
+        fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o711))?;
+        fs::DirBuilder::new().mode(0o700).create(directory.workspace())?;
+        // Root without its power over others' files can open it no more once it has another owner.
+        let workspace = fs::File::open(directory.workspace())?.into();
         if let Some(owner) = owner {
-            chown(&directory.0, Some(owner), Some(owner))?;
+            chown(directory.workspace(), Some(owner), Some(owner))?;
         }
-        Ok(directory)
+        Ok((directory, workspace))
+    }
+
+    fn workspace(&self) -> PathBuf {
+        self.0.join("workspace")
     }
 }
 
 impl Drop for ProbeDirectory {
     fn drop(&mut self) {
         // A directory that stays is empty and says by its name what it was.
+        let _ = fs::remove_dir(self.workspace());
         let _ = fs::remove_dir(&self.0);
     }
 }

@@ -1,35 +1,49 @@
 //! One sandbox, as the worker holds it.
 
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use codegen_types::IsolationReport;
+use codegen_types::{IsolationLevel, IsolationReport};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::connection::{Connection, End, OpenError, Wanted};
-use crate::backend::{BoxFuture, Sandbox, SandboxEnd, SandboxError, SandboxSpec, Spawn};
-use crate::cgroups::OomCounter;
-use crate::child::Child;
+use crate::backend::{BoxFuture, Places, Sandbox, SandboxEnd, SandboxError, SandboxSpec, Spawn};
+use crate::cgroups::Counters;
+use crate::child::{Child, SupervisorLost};
 use crate::datagram::{self, AsyncSocket};
 use crate::layers::report;
 use crate::protocol::{EncodedSpawn, OpenFailure, Supervision};
+
+/// How long what was killed may take to be gone before its session goes on without it; its user id is held meanwhile.
+const END_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A sandbox made by the launcher. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct ProcessSandbox {
     connection: Arc<Connection>,
     id: u64,
+    uid: Option<u32>,
     report: IsolationReport,
+    places: Places,
     control: AsyncSocket,
-    oom: Option<Arc<OomCounter>>,
+    listener: Mutex<Option<TcpListener>>,
+    counters: Counters,
     end: watch::Receiver<End>,
 }
 
 impl ProcessSandbox {
-    pub(super) async fn open(connection: &Arc<Connection>, spec: SandboxSpec) -> Result<Self, SandboxError> {
-        let SandboxSpec { workspace, limits, system_paths, uid } = spec;
-        let wanted = Wanted { workspace, limits, system_paths, uid };
+    pub(super) async fn open(
+        connection: &Arc<Connection>,
+        spec: SandboxSpec,
+        level: IsolationLevel,
+        not_better: Option<OpenFailure>,
+    ) -> Result<Self, SandboxError> {
+        let SandboxSpec { workspace, limits, system_paths, uid, proxy } = spec;
+        let wanted = Wanted { workspace, level, not_better, limits, system_paths, uid, proxy };
         Self::make(connection, wanted).await.map_err(|error| match error {
             OpenError::Refused(failure) => SandboxError::Unavailable { why: explain(&failure) },
             OpenError::Channel(error) => error,
@@ -37,23 +51,28 @@ impl ProcessSandbox {
     }
 
     pub(super) async fn make(connection: &Arc<Connection>, wanted: Wanted) -> Result<Self, OpenError> {
+        let (level, uid) = (wanted.level, wanted.uid);
         let opened = connection.open(wanted).await?;
         let control = AsyncSocket::new(opened.control).map_err(|e| OpenError::Channel(SandboxError::Channel(e)))?;
         Ok(Self {
             connection: Arc::clone(connection),
             id: opened.id,
-            report: report::probed(opened.layers),
+            uid,
+            report: report::probed(level, opened.layers),
+            places: opened.places,
             control,
-            oom: opened.oom.map(|file| Arc::new(OomCounter::new(file))),
+            listener: Mutex::new(opened.listener.map(TcpListener::from)),
+            counters: opened.counters,
             end: opened.end,
         })
     }
 
     async fn start(&self, spawn: Spawn, supervision: Supervision) -> Result<Child, SandboxError> {
+        let is_supervised = supervision == Supervision::Supervised;
         let encoded =
             EncodedSpawn::new(spawn, supervision).map_err(|e| SandboxError::Refused { why: e.to_string() })?;
         let (ours, theirs) = datagram::pair().map_err(SandboxError::Channel)?;
-        let mut child = Child::from_ctl(ours).map_err(SandboxError::Channel)?.watching(self.oom.clone());
+        let mut child = Child::from_ctl(ours).map_err(SandboxError::Channel)?.watching(self.counters.clone());
         self.control
             .send(&encoded.bytes, &encoded.descriptors(theirs.as_fd()))
             .await
@@ -63,7 +82,9 @@ impl ProcessSandbox {
         match child.started().await {
             Ok(Ok(_)) => Ok(child),
             Ok(Err((step, source))) => Err(SandboxError::NotStarted { step, source }),
-            Err(_) => Err(SandboxError::Gone),
+            // The program runs before its supervisor can say so: whoever waits for its end learns that nobody knows.
+            Err(SupervisorLost) if is_supervised => Ok(child),
+            Err(SupervisorLost) => Err(SandboxError::Gone),
         }
     }
 }
@@ -81,6 +102,10 @@ impl Sandbox for ProcessSandbox {
         &self.report
     }
 
+    fn places(&self) -> &Places {
+        &self.places
+    }
+
     fn spawn(&self, spawn: Spawn) -> BoxFuture<'_, Result<Child, SandboxError>> {
         Box::pin(self.start(spawn, Supervision::Supervised))
     }
@@ -93,7 +118,11 @@ impl Sandbox for ProcessSandbox {
     }
 
     fn adopt(&self, ctl: OwnedFd) -> io::Result<Child> {
-        Ok(Child::from_ctl(ctl)?.watching(self.oom.clone()))
+        Ok(Child::from_ctl(ctl)?.watching(self.counters.clone()))
+    }
+
+    fn proxy_listener(&self) -> Option<TcpListener> {
+        self.listener.lock().take()
     }
 
     fn destroy(&self) -> BoxFuture<'_, u32> {
@@ -101,7 +130,17 @@ impl Sandbox for ProcessSandbox {
             if let Err(error) = self.connection.destroy(self.id).await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the launcher was not told to end a sandbox");
             }
-            wait(self.end.clone()).await.1
+            match tokio::time::timeout(END_PATIENCE, wait(self.end.clone())).await {
+                Ok((_, killed)) => killed,
+                Err(_) => {
+                    let uid = self.uid;
+                    tracing::error!(
+                        uid,
+                        "processes of a sandbox do not die; their user id is given to no other session"
+                    );
+                    0
+                }
+            }
         })
     }
 

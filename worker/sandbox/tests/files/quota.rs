@@ -1,6 +1,7 @@
 //! Limits on the bytes of files and workspaces.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use codegen_types::operation::{Pictures, Read, WriteMode};
 use codegen_types::{ErrorCode, Limits, OperationResult};
@@ -56,6 +57,18 @@ fn many_small_writes_do_not_pass_the_limit_unseen() {
 }
 
 #[test]
+fn more_files_than_there_may_be_are_refused_until_some_are_deleted() {
+    let f = Fixture::with_limits(Limits { workspace_files: 50, ..Limits::default() });
+    let refused = (0..200).position(|n| f.write(&format!("f{n}"), b"").is_err()).expect("is refused at some time");
+    assert!((49..=51).contains(&refused), "{refused}");
+    assert_eq!(code(f.write("g", b"")), ErrorCode::DiskLimit);
+    for n in 0..10 {
+        f.remove(&format!("f{n}"), false).expect("deleted");
+    }
+    f.write("g", b"").expect("fits now");
+}
+
+#[test]
 fn a_file_with_two_names_counts_once() {
     let f = small();
     f.as_session(|inside| {
@@ -66,6 +79,20 @@ fn a_file_with_two_names_counts_once() {
     let usage = f.workspace.usage().expect("counted");
     assert!((50_000..60_000).contains(&usage.bytes), "{usage:?}");
     assert_eq!(usage.files, 3);
+}
+
+#[test]
+fn a_workspace_that_may_not_be_listed_is_counted_all_the_same() {
+    let f = small();
+    f.as_session(|inside| {
+        fs::write(inside.join("big"), vec![1; 99_500]).expect("written");
+        fs::set_permissions(inside, fs::Permissions::from_mode(0o311)).expect("closed");
+    });
+    let usage = f.workspace.usage().expect("counted");
+    assert!(usage.bytes >= 99_500 && usage.complete, "{usage:?}");
+    assert_eq!(code(f.write("g", &[0; 1_000])), ErrorCode::DiskLimit);
+    f.as_session(|inside| fs::set_permissions(inside, fs::Permissions::from_mode(0o000)).expect("closed"));
+    assert!(f.workspace.scan().is_ok(), "the next program can be started");
 }
 
 #[test]

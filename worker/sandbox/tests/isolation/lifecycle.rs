@@ -1,6 +1,7 @@
 //! Ends: nothing outlives what it belongs to.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use sandbox::{SandboxEnd, SandboxError};
 use tempfile::TempDir;
 
 use crate::limits::is_enforced;
-use crate::room::{Room, descendants, descendants_of, eventually, host_processes, inits, is_root, within};
+use crate::room::{Room, descendants, descendants_of, eventually, host_processes, is_root, within};
 
 const ROLE: &str = "CODEGEN_TEST_ROLE";
 
@@ -41,6 +42,7 @@ struct Worker {
 fn worker() -> Worker {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let scratch = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     let mut process = command.env(ROLE, "worker").env("TMPDIR", scratch.path()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     let mut reader = BufReader::new(process.stdout.as_mut().unwrap());
@@ -94,7 +96,7 @@ pub async fn ending_the_worker_ends_launcher_and_sandboxes() {
 pub async fn destroying_a_sandbox_leaves_no_process_and_no_control_group() {
     let groups_before = groups();
     let room = Room::new().await;
-    let init = inits().into_iter().max().unwrap();
+    let init = room.init;
     let _running = room.start(&["/bin/sh", "-c", "trap '' TERM; sleep 100 & setsid sleep 100 & wait"]).await;
     eventually("they run", || {
         host_processes().iter().filter(|(pid, _, _)| descendants_of(init).contains(pid)).count() >= 4
@@ -135,7 +137,7 @@ fn groups_of(launchers: &[i32]) -> Vec<PathBuf> {
 
 pub async fn dropping_a_sandbox_ends_it() {
     let room = Room::new().await;
-    let init = inits().into_iter().max().unwrap();
+    let init = room.init;
     drop(room);
     eventually("init is gone", || !alive(&[init])).await;
 }

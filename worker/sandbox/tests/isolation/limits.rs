@@ -81,12 +81,12 @@ pub async fn a_fork_bomb_is_bounded_and_cleaned_up() {
     let room = Room::with(Limits { processes: 40, ..Limits::default() }, &[]).await;
     let bomb = r"
 import os, time
-open('/workspace/started', 'w').close()
+open('started', 'w').close()
 while True:
     try:
         os.fork()
     except OSError:
-        open('/workspace/bounded', 'w').close()
+        open('bounded', 'w').close()
 ";
     let running = room.start(&[PYTHON, "-I", "-c", bomb]).await;
     let workspace = room.workspace.clone();
@@ -97,10 +97,7 @@ while True:
         Ok(end) => {
             assert_eq!(end.signal, Some(libc::SIGKILL));
             assert!(end.leftovers_killed <= 60, "{end:?}");
-            assert_eq!(
-                room.python("import os; print(len([p for p in os.listdir('/proc') if p.isdigit()]))").await,
-                "3"
-            );
+            room.is_quiet().await;
         }
         // A bomb that could not be ended in time costs the sandbox, never the host.
         Err(_) => assert!(within(room.sandbox.destroy()).await > 0),
@@ -137,7 +134,15 @@ except OSError as e: print(e.errno)
 pub async fn every_layer_is_reported() {
     let room = Room::new().await;
     let report = room.sandbox.report();
-    assert_eq!(report.level, IsolationLevel::Full);
+    let expected = match std::env::var("CODEGEN_TEST_CONFINED").as_deref() {
+        Ok("portable") => IsolationLevel::Portable,
+        Ok(_) => IsolationLevel::Reduced,
+        Err(_) => IsolationLevel::Full,
+    };
+    assert_eq!(report.level, expected);
+    for row in report.layers.iter().filter(|row| row.layer.is_promised_by(expected)) {
+        assert_ne!(row.state, LayerState::Absent, "{}", row.layer);
+    }
     assert_eq!(report, backend().await.report(), "the probe made the same sandbox");
     assert_eq!(report.layers.iter().map(|row| row.layer).collect::<Vec<_>>(), Layer::ALL);
     for row in &report.layers {

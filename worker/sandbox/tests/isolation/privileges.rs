@@ -1,5 +1,7 @@
 //! Privileges: none, and no way to any.
 
+use codegen_types::{IsolationLevel, Layer};
+
 use crate::room::{PYTHON, Room};
 
 pub async fn there_are_no_capabilities_and_none_can_be_gained() {
@@ -35,44 +37,72 @@ for line in open('/proc/self/mountinfo'):
     assert_eq!(room.python(script).await, "1000");
 }
 
-pub async fn dangerous_system_calls_are_denied() {
-    let room = Room::new().await;
-    let script = r"
-import ctypes, errno, platform
+/// The rules of this architecture, and how each is tried.
+#[cfg(target_arch = "x86_64")]
+const POLICY: &str = include_str!("../../src/layers/seccomp/policy/x86_64.toml");
+#[cfg(target_arch = "aarch64")]
+const POLICY: &str = include_str!("../../src/layers/seccomp/policy/aarch64.toml");
+const ATTEMPTS: &str = include_str!("../../src/layers/seccomp/policy/attempts.toml");
+
+/// Makes calls, and prints of each by what error it was stopped.
+const ATTEMPT: &str = r"
+import ctypes, errno, json, sys
 libc = ctypes.CDLL(None, use_errno=True)
-X86 = platform.machine() == 'x86_64'
-def call(number, *arguments):
+def stopped(number, arguments):
     ctypes.set_errno(0)
     result = libc.syscall(ctypes.c_long(number), *[ctypes.c_long(a) for a in arguments])
-    return 0 if result >= 0 else ctypes.get_errno()
-def number(x86, arm): return x86 if X86 else arm
-denied = {
-    'ptrace': (number(101, 117), 0), 'unshare': (number(272, 97), 0x10000000), 'setns': (number(308, 268), 0, 0),
-    'mount': (number(165, 40), 0, 0, 0, 0, 0), 'umount2': (number(166, 39), 0, 0), 'pivot_root': (number(155, 41), 0, 0),
-    'chroot': (number(161, 51), 0), 'process_vm_readv': (number(310, 270), 1, 0, 0, 0, 0, 0),
-    'process_vm_writev': (number(311, 271), 1, 0, 0, 0, 0, 0), 'pidfd_getfd': (438, 0, 0, 0),
-    'keyctl': (number(250, 219), 0), 'add_key': (number(248, 217), 0, 0, 0, 0, 0), 'bpf': (number(321, 280), 0, 0, 0),
-    'userfaultfd': (number(323, 282), 0), 'perf_event_open': (number(298, 241), 0, 0, 0, 0, 0),
-    'io_uring_setup': (425, 1, 0), 'io_uring_enter': (426, 0, 0, 0, 0), 'io_uring_register': (427, 0, 0, 0, 0),
-    'kexec_load': (number(246, 104), 0, 0, 0, 0), 'init_module': (number(175, 105), 0, 0, 0),
-    'reboot': (number(169, 142), 0, 0, 0, 0), 'swapon': (number(167, 224), 0, 0),
-    'name_to_handle_at': (number(303, 264), 0, 0, 0, 0, 0), 'open_by_handle_at': (number(304, 265), 0, 0, 0),
-    'open_tree': (428, -100, 0, 0), 'move_mount': (429, 0, 0, 0, 0, 0), 'fsopen': (430, 0, 0), 'mount_setattr': (442, 0, 0, 0, 0, 0),
-    'open_tree_attr': (467, 0, 0, 0, 0, 0), 'kcmp': (number(312, 272), 1, 1, 0, 0, 0), 'syslog': (number(103, 116), 3, 0, 0),
-    'sethostname': (number(170, 161), 0, 0), 'clone new user': (number(56, 220), 0x10000000 | 17, 0, 0, 0, 0),
-    'clone new net': (number(56, 220), 0x40000000 | 17, 0, 0, 0, 0), 'prlimit of init': (number(302, 261), 1, 7, 0, 0),
-    'setpriority of init': (number(141, 140), 0, 1, 5), 'TIOCSTI': (number(16, 29), 0, 0x5412, 0), 'TIOCLINUX': (number(16, 29), 0, 0x541C, 0),
-    'TIOCSTI with high bits': (number(16, 29), 0, 0x1_0000_5412, 0),
-    'personality': (number(135, 92), 0x0040000), 'fanotify_init': (number(300, 262), 0, 0),
-}
-for name, (nr, *arguments) in denied.items():
-    error = call(nr, *arguments)
-    if error != errno.EPERM: print(name, errno.errorcode.get(error, error))
-for name, nr in {'clone3': 435, 'a call of the future': 700, 'x32 getpid': 0x40000000 + 39}.items():
-    error = call(nr, 0, 0)
-    if error != errno.ENOSYS: print(name, errno.errorcode.get(error, error))
+    return errno.errorcode.get(ctypes.get_errno(), 'unknown') if result == -1 else 'not'
+print(json.dumps([stopped(*attempt) for attempt in json.loads(sys.argv[1])]))
 ";
-    assert_eq!(room.python(script).await, "");
+
+pub async fn every_denied_system_call_is_stopped_as_the_policy_says() {
+    let room = Room::new().await;
+    let (policy, attempts): (toml::Table, toml::Table) = (POLICY.parse().unwrap(), ATTEMPTS.parse().unwrap());
+    let mut sections = vec!["always"];
+    if !crate::limits::is_enforced(Layer::MemoryLimit).await {
+        sections.push("sampled");
+    }
+    if crate::room::level().await < IsolationLevel::Full {
+        sections.push("below_full");
+    }
+    let (mut expected, mut tried) = (Vec::new(), Vec::new());
+    for section in sections {
+        let rules = policy[section].as_array().unwrap();
+        for (index, rule) in rules.iter().enumerate() {
+            let call = rule["call"].as_str().unwrap();
+            let way = rules[..index].iter().filter(|earlier| earlier["call"].as_str() == Some(call)).count();
+            let attempts = attempts[section].as_array().unwrap().iter();
+            let attempt = attempts.filter(|attempt| attempt["call"].as_str() == Some(call)).nth(way).unwrap();
+            let arguments: Vec<i64> =
+                attempt["with"].as_array().unwrap().iter().map(|n| n.as_integer().unwrap()).collect();
+            let answer = rule.get("answer").and_then(|text| text.as_str()).unwrap_or("EPERM");
+            // Of two rules that deny the same, the later one answers.
+            let same = |(earlier, with, _): &&mut (&str, Vec<i64>, &str)| *earlier == call && *with == arguments;
+            expected.iter_mut().filter(|earlier| same(earlier)).for_each(|earlier| earlier.2 = answer);
+            expected.push((call, arguments.clone(), answer));
+            tried.push(serde_json::json!([rule["number"].as_integer().unwrap(), arguments]));
+        }
+    }
+    // Beyond the rules: a number of the future, one of x32, and a request whose high bits the kernel ignores.
+    expected.extend([
+        ("a call of the future", Vec::new(), "ENOSYS"),
+        ("x32 getpid", Vec::new(), "ENOSYS"),
+        ("TIOCSTI with high bits", Vec::new(), "EPERM"),
+    ]);
+    let ioctl =
+        policy["always"].as_array().unwrap().iter().find(|rule| rule["call"].as_str() == Some("ioctl")).unwrap();
+    let ioctl = ioctl["number"].as_integer().unwrap();
+    tried.extend(
+        [(700, [0_i64, 0, 0]), (0x4000_0000 + 39, [0, 0, 0]), (ioctl, [0_i64, 0x1_0000_5412, 0])]
+            .map(|a| serde_json::json!(a)),
+    );
+    let stopped = room.run(&[PYTHON, "-I", "-c", ATTEMPT, &serde_json::to_string(&tried).unwrap()]).await;
+    let stopped: Vec<String> = serde_json::from_str(&stopped.stdout).unwrap_or_else(|_| panic!("{stopped:?}"));
+    for ((call, _, answer), stopped) in expected.iter().zip(&stopped) {
+        println!("{call:<24} {stopped}");
+        assert_eq!(stopped, answer, "{call}");
+    }
+    assert_eq!(expected.len(), stopped.len());
 }
 
 pub async fn calls_of_foreign_architectures_end_the_process() {

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use codegen_types::{Limits, WorkspacePath};
+use codegen_types::{IsolationLevel, Limits, WorkspacePath};
 use sandbox::launcher::{self, LauncherSocket};
 use sandbox::uids::Uids;
 use sandbox::{Backend, Child, ChildEnd, ProcessBackend, Sandbox, SandboxError, SandboxSpec, Spawn};
@@ -36,6 +36,11 @@ pub async fn backend() -> &'static ProcessBackend {
         .await
 }
 
+/// The level that sandboxes have here.
+pub async fn level() -> IsolationLevel {
+    backend().await.report().level
+}
+
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -49,6 +54,8 @@ pub struct Room {
     pub sandbox: Arc<dyn Sandbox>,
     pub workspace: PathBuf,
     pub uid: u32,
+    /// Its init, by its number on the host.
+    pub init: i32,
     _directory: TempDir,
 }
 
@@ -77,23 +84,44 @@ impl Room {
     }
 
     pub async fn try_with(limits: Limits, system_paths: &[&Path]) -> Result<Self, SandboxError> {
+        Self::try_under(take_uid(), limits, system_paths).await
+    }
+
+    /// One whose session has this user id.
+    pub async fn try_under(uid: Option<u32>, limits: Limits, system_paths: &[&Path]) -> Result<Self, SandboxError> {
         // The parent is closed to the session's id, as the state directory is.
         let directory = tempfile::tempdir().unwrap();
         let workspace = directory.path().join("workspace");
         std::fs::create_dir(&workspace).unwrap();
-        let uid = take_uid();
+        // Root without its power over others' files can open it no more once it has another owner.
+        let opened = File::open(&workspace).unwrap();
+        if level().await != IsolationLevel::Full {
+            // Sessions reach it by the host's path there, and so do the tests, which see what is in it but cannot list it.
+            for path in [directory.path(), &workspace] {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o711)).unwrap();
+            }
+        }
         if let Some(uid) = uid {
             chown(&workspace, Some(uid), Some(uid)).unwrap();
         }
         let spec = SandboxSpec {
-            workspace: File::open(&workspace).unwrap().into(),
+            workspace: opened.into(),
             limits,
             system_paths: system_paths.iter().map(|path| path.to_path_buf()).collect(),
             uid,
+            proxy: None,
         };
+        let before = inits();
         let sandbox = backend().await.open(spec).await?;
         let uid = uid.unwrap_or(rustix::process::geteuid().as_raw());
-        Ok(Self { sandbox, workspace, uid, _directory: directory })
+        // Not the highest: process ids begin anew, and tests here use many.
+        let init = inits().into_iter().find(|pid| !before.contains(pid)).unwrap();
+        Ok(Self { sandbox, workspace, uid, init, _directory: directory })
+    }
+
+    /// Waits until no program and no supervisor of it is left.
+    pub async fn is_quiet(&self) {
+        eventually("nothing but init is left", || descendants_of(self.init).is_empty()).await;
     }
 
     pub async fn start(&self, argv: &[&str]) -> Running {
@@ -106,7 +134,10 @@ impl Room {
         env: &[(&str, &str)],
         extra: Vec<(OwnedFd, RawFd)>,
     ) -> Result<Running, SandboxError> {
-        let (spawn, stdout, stderr) = spawn(argv, env, extra);
+        let (mut spawn, stdout, stderr) = spawn(argv, env, extra);
+        if env.is_empty() {
+            spawn.env.push(("TMPDIR".into(), self.sandbox.places().scratch.clone().into()));
+        }
         let child = self.sandbox.spawn(spawn).await?;
         Ok(Running { child, stdout: tokio::task::spawn_blocking(stdout), stderr: tokio::task::spawn_blocking(stderr) })
     }
@@ -217,14 +248,12 @@ pub fn descendants_of(pid: i32) -> Vec<i32> {
     found
 }
 
-/// The inits of sandboxes below this process.
+/// The inits of sandboxes below this process: children of its launcher, which is its only child.
 pub fn inits() -> Vec<i32> {
-    let ours = descendants();
-    host_processes()
-        .into_iter()
-        .filter(|(pid, _, inside)| *inside == 1 && ours.contains(pid))
-        .map(|(pid, _, _)| pid)
-        .collect()
+    let own = std::process::id() as i32;
+    let all = host_processes();
+    let launchers: Vec<i32> = all.iter().filter(|(_, of, _)| *of == own).map(|(pid, _, _)| *pid).collect();
+    all.into_iter().filter(|(_, of, _)| launchers.contains(of)).map(|(pid, _, _)| pid).collect()
 }
 
 /// Keeps a descriptor's number readable in messages.

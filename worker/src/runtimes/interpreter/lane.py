@@ -111,7 +111,9 @@ class Lane:
         return pid == 0, None
 
     def leave(self):
-        """Gives up what is the lane's own, in a process that was just forked."""
+        """Gives up what is the lane's own, in a process that was just forked, and ends with the lane from now on: nobody
+        else would end what it runs. (One that the lane did not live to see forked gets no orders and no job.)"""
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         close_all(control for control in self.programs.values() if control is not None)
         self.orders.close()

@@ -52,6 +52,7 @@ EXTRA_FD = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1
 JOB_FD = EXTRA_FD - 1
 JOB_BYTES_MAX = 64 << 10
 LEFTOVERS_DEADLINE_S = 2.0
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 # The same numbers on every architecture.

@@ -1,0 +1,2 @@
+-- What each session may reach outside.
+ALTER TABLE sessions ADD COLUMN network TEXT NOT NULL DEFAULT '{}';
