@@ -36,7 +36,9 @@ SETTINGS = {
     "GRPC_PORT": "0",
     "MAX_SESSIONS": "64",
     "HTTP_RATE": "none",
-    # What is kept on purpose is kept shortly, so that it does not look like growth.
+    # What is kept on purpose is kept shortly, so that it does not look like growth: the sessions of fronts that were
+    # killed, too.
+    "SESSION_MAX_AGE": "1m",
     "WORKSPACE_RETENTION": "1m",
     "CLEANUP_INTERVAL": "1s",
     "HTTP_AUTH": "open",

@@ -147,9 +147,13 @@ class Requests:
 class Stream:
     """A client of HTTP+SSE: messages go out on one connection and come in on another."""
 
-    def __init__(self, address):
+    def __init__(self, address, receive_bytes=None):
+        """The system chooses how many bytes wait to be read, unless `receive_bytes` says it."""
         self.http, self.last = Http(address), 0
         self.listening = http.client.HTTPConnection(address, timeout=SECONDS)
+        if receive_bytes:
+            self.listening.connect()
+            self.listening.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self.listening.request("GET", "/sse", headers={"Accept": "text/event-stream"})
         self.events = self.listening.getresponse()
         self.endpoint = self.event().split(address, 1)[-1]

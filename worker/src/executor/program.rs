@@ -254,7 +254,7 @@ async fn destroy(live: &Arc<Live>, session: &Session) -> (ChildEnd, Option<Sandb
     }
     let leftovers_killed = live.destroy().await;
     // What does not die must not keep its task from being told of.
-    let end = tokio::time::timeout(OWN_END, live.ended()).await.unwrap_or(SandboxEnd::Crashed);
+    let end = tokio::time::timeout(KILL_DEADLINE, live.ended()).await.unwrap_or(SandboxEnd::Crashed);
     (ChildEnd { signal: Some(libc::SIGKILL), leftovers_killed, ..ChildEnd::default() }, Some(end))
 }
 

@@ -87,7 +87,11 @@ pub(crate) fn run(control: OwnedFd, workspace: OwnedFd, plan: &Plan<'_>) -> i32 
             drop(listener);
             let mut init = Init { control, signals, ground, limits, memory, everything, bare: HashMap::new() };
             let code = init.serve();
-            init.everything.end();
+            // That memory ran out is known by this exit alone, which comes before anybody misses what ran here; the launcher
+            // sees to the rest.
+            if code != EXIT_MEMORY_LIMIT {
+                init.everything.end();
+            }
             return code;
         }
         Err(failure) => SetupReport::Failed(failure),
