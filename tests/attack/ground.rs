@@ -29,7 +29,7 @@ pub struct Column {
 /// Every level that this test run can start the product at; `ATTACK_LEVEL` picks one.
 pub fn columns() -> Vec<Column> {
     let column = |user: User| {
-        let name = if user == User::Uid1000 { "full, not root" } else { user.level() };
+        let name = if user == User::Ordinary { "full, not root" } else { user.level() };
         Column { name, level: user.level(), user }
     };
     let wanted = std::env::var("ATTACK_LEVEL").ok();
@@ -40,7 +40,7 @@ pub fn columns() -> Vec<Column> {
 /// The same; without a second one of level full, unless `make attack` asks for everything.
 pub fn levels() -> Vec<Column> {
     let all = std::env::var_os("ATTACK_ROUNDS").is_some();
-    columns().into_iter().filter(|column| all || column.user != User::Uid1000).collect()
+    columns().into_iter().filter(|column| all || column.user != User::Ordinary).collect()
 }
 
 /// An installation under attack.
@@ -125,9 +125,9 @@ impl Ground {
         let outside = installation.outside().join("outside");
         std::fs::create_dir(&outside).expect("a directory");
         std::fs::write(outside.join("secret.txt"), HOST_SECRET).expect("a file");
-        if matches!(column.user, User::Uid1000 | User::Reduced) && rustix::process::geteuid().is_root() {
+        if let Some(id) = column.user.other_id() {
             for path in [outside.clone(), outside.join("secret.txt")] {
-                chown(path, Some(1_000), Some(1_000)).expect("chown");
+                chown(path, Some(id), Some(id)).expect("chown");
             }
         }
         let file = installation.outside().join("attack.toml");

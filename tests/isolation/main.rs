@@ -1,4 +1,4 @@
-//! The promises of SECURITY.md, attacked from inside a session through the whole product, as root and as UID 1000.
+//! The promises of SECURITY.md, attacked from inside a session through the whole product, as root and as an ordinary user.
 
 mod levels;
 mod matrix;
@@ -192,7 +192,7 @@ fn another_user_of_the_machine_gets_neither_into_the_state_directory_nor_an_answ
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("chmod");
         }
         assert!(ask_as(1_001).contains("turned away"), "{user:?}");
-        let own = if user == User::Uid1000 { 1_000 } else { 0 };
+        let own = user.other_id().unwrap_or(0);
         assert!(ask_as(own).contains("listened to"), "{user:?}");
         client.tool("echo", json!({"message": "still served"})).ok();
     }

@@ -18,19 +18,19 @@ use crate::processes::{descendants, is_running, poll_until};
 pub enum User {
     /// As whoever runs the tests.
     Myself,
-    /// As user id 1000; the tests must run as root.
-    Uid1000,
+    /// As an ordinary user; the tests must run as root.
+    Ordinary,
     /// As root in what is like an engine's default container with four capabilities, where isolation is portable.
     Portable,
-    /// As user id 1000 in what is like an engine's default container, where isolation is reduced; an ordinary user who
-    /// runs the tests stands for it.
+    /// As an ordinary user in what is like an engine's default container, where isolation is reduced; one who runs the
+    /// tests stands for it.
     Reduced,
 }
 
 impl User {
     /// Every user as whom this test run can start the product.
     pub fn all() -> Vec<Self> {
-        if rustix::process::geteuid().is_root() { vec![Self::Myself, Self::Uid1000] } else { vec![Self::Myself] }
+        if rustix::process::geteuid().is_root() { vec![Self::Myself, Self::Ordinary] } else { vec![Self::Myself] }
     }
 
     /// Every user as whom this test run can start the product so that isolation is below full.
@@ -41,19 +41,21 @@ impl User {
     /// The level of isolation that this user's sessions have.
     pub fn level(self) -> &'static str {
         match self {
-            Self::Myself | Self::Uid1000 => "full",
+            Self::Myself | Self::Ordinary => "full",
             Self::Portable => "portable",
             Self::Reduced => "reduced",
         }
     }
 
-    /// Whether the product is started under user id 1000 by root.
-    fn is_another(self) -> bool {
-        match self {
-            Self::Uid1000 => true,
+    /// The user id under which root starts the product, where that is another. Each process of tests has one of its own:
+    /// the kernel counts processes by user id, and what uses them up in one test must not be missing in the next.
+    pub fn other_id(self) -> Option<u32> {
+        let is_another = match self {
+            Self::Ordinary => true,
             Self::Reduced => rustix::process::geteuid().is_root(),
             Self::Myself | Self::Portable => false,
-        }
+        };
+        is_another.then(|| 100_000 + std::process::id())
     }
 }
 
@@ -84,8 +86,8 @@ impl Installation {
         }
         fs::create_dir(installation.state_dir()).expect("a state directory");
         fs::set_permissions(installation.state_dir(), fs::Permissions::from_mode(0o700)).expect("permissions");
-        if user.is_another() {
-            std::os::unix::fs::chown(installation.state_dir(), Some(1000), Some(1000)).expect("chown");
+        if let Some(id) = user.other_id() {
+            std::os::unix::fs::chown(installation.state_dir(), Some(id), Some(id)).expect("chown");
         }
         installation
     }
@@ -126,11 +128,11 @@ impl Installation {
             command.arg(self.binary()).env("ISOLATION_MINIMUM", self.user.level());
         }
         command.args(arguments);
-        if below_full || self.user.is_another() {
+        if below_full || self.user.other_id().is_some() {
             command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
         }
-        if self.user.is_another() {
-            command.uid(1000).gid(1000);
+        if let Some(id) = self.user.other_id() {
+            command.uid(id).gid(id);
         }
         command
     }
@@ -143,8 +145,8 @@ impl Installation {
         let below_full = matches!(self.user, User::Portable | User::Reduced);
         let mut command = Command::new(if below_full { self.confined() } else { "/usr/bin/env".into() });
         command.args(["/usr/bin/python3", "-I", "-c", code]);
-        if self.user.is_another() {
-            command.uid(1000).gid(1000);
+        if let Some(id) = self.user.other_id() {
+            command.uid(id).gid(id);
         }
         command.output().expect("python3 of the system")
     }

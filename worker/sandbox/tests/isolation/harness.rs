@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::process::{Command, ExitCode};
 
-/// The user id that stands for an ordinary user.
-const USER: u32 = 1000;
+/// The user id of the one who stands for an ordinary user.
+const USER_ID: &str = "CODEGEN_TEST_USER_ID";
 /// As whom this process runs, when that is less than whoever runs the tests.
 const CONFINED: &str = "CODEGEN_TEST_CONFINED";
 /// A set-user-id program of root's, which gives root to whoever runs it outside of a sandbox: only root can plant one.
@@ -144,13 +144,14 @@ fn run_as(who: &str, names: &[&String]) -> bool {
     std::fs::create_dir(&scratch).unwrap();
     let mut command = Command::new(&program);
     command.arg("--exact").args(names).current_dir("/").env_clear().env("HOME", home.path()).env("TMPDIR", &scratch);
+    command.env(USER_ID, user().to_string());
     if another {
         for directory in [home.path(), &scratch] {
-            std::os::unix::fs::chown(directory, Some(USER), Some(USER)).unwrap();
+            std::os::unix::fs::chown(directory, Some(user()), Some(user())).unwrap();
         }
         // Root confines itself first, since others could do it only without set-user-id programs.
         if who != "reduced" {
-            command.uid(USER).gid(USER);
+            command.uid(user()).gid(user());
         }
         command.env(SET_USER_ID, plant_set_user_id(home.path()));
     } else if rustix::process::geteuid().is_root() {
@@ -164,11 +165,17 @@ fn run_as(who: &str, names: &[&String]) -> bool {
     status.success()
 }
 
+/// The ordinary user of this process of tests, and of those that it starts. The kernel counts processes by user id, and what
+/// uses them up in one test must not be missing in the next.
+fn user() -> u32 {
+    std::env::var(USER_ID).map_or_else(|_| 100_000 + std::process::id(), |id| id.parse().unwrap())
+}
+
 fn become_user() {
     rustix::thread::set_thread_groups(&[]).unwrap();
-    let group = rustix::thread::Gid::from_raw(USER);
+    let group = rustix::thread::Gid::from_raw(user());
     rustix::thread::set_thread_res_gid(group, group, group).unwrap();
-    let user = rustix::thread::Uid::from_raw(USER);
+    let user = rustix::thread::Uid::from_raw(user());
     rustix::thread::set_thread_res_uid(user, user, user).unwrap();
     // Which a change of ids takes away, and a test that looks into /proc needs.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).unwrap();
@@ -183,7 +190,7 @@ fn plant_set_user_id(home: &std::path::Path) -> std::path::PathBuf {
     for (path, mode) in [(home, 0o755), (&tree, 0o755), (&program, 0o4755)] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
-    let ran = Command::new(&program).arg("-u").uid(USER).gid(USER).output().unwrap();
+    let ran = Command::new(&program).arg("-u").uid(user()).gid(user()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&ran.stdout), "0\n", "outside of a sandbox it gives root");
     program
 }
