@@ -14,7 +14,7 @@ use crate::keys::{KeyError, Keys};
 use crate::layout::{self, REPAIR_MARK, WriterLock};
 use crate::log::{Cadence, Log, Segment, Tip};
 use crate::reader;
-use crate::record::EncodedEvent;
+use crate::record::{EncodedEvent, Record};
 use crate::redact::Redactor;
 use crate::scan::{self, Checkpoints, End, Fault, Position, Scan};
 use crate::sink::Sink as _;
@@ -117,9 +117,7 @@ pub(crate) fn open(options: &Options) -> Result<Prepared, OpenError> {
     let redactor = Redactor::new(keys.redaction());
     let opened = Opened { log_id: log_id.clone(), last_seq: LogSeq(found.tip.frontier.size()), recovered };
     let mut log = Log::new(Box::new(sink), log_id, Some(keys.into_signer()), cadence, found.tip, segment);
-    if let Some((file, _)) = &found.segment
-        && let Some(last) = reader::last_record(&file.path).map_err(io_error("read the last record"))?
-    {
+    if let Some(last) = last_record(&options.dir).map_err(io_error("read the last record"))? {
         log.times.resume(&last);
     }
     put_on_record(&mut log, &redactor, opened.recovered.as_ref())
@@ -128,6 +126,12 @@ pub(crate) fn open(options: &Options) -> Result<Prepared, OpenError> {
         clear_repair_mark(&options.dir)?;
     }
     Ok(Prepared { log, redactor, opened })
+}
+
+/// The newest record; a segment may have been begun and not have one yet.
+fn last_record(dir: &Path) -> io::Result<Option<Record>> {
+    let (segments, _) = scan::inventory(dir)?;
+    segments.iter().rev().find_map(|segment| reader::last_record(&segment.path).transpose()).transpose()
 }
 
 /// Makes the directories and becomes the one writer.

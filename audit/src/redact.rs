@@ -49,10 +49,10 @@ impl Redactor {
 
     /// The value with every long or secret-looking leaf replaced.
     pub(crate) fn value(&self, value: &Value) -> Value {
-        self.shorten(value, Sensitivity::Plain, 0)
+        self.shorten(value, Sensitivity::Plain, 0, None)
     }
 
-    fn shorten(&self, value: &Value, sensitivity: Sensitivity, depth: usize) -> Value {
+    fn shorten(&self, value: &Value, sensitivity: Sensitivity, depth: usize, within: Option<&str>) -> Value {
         match value {
             Value::Null | Value::Bool(_) => value.clone(),
             Value::Number(number) if sensitivity == Sensitivity::Secret => self.secret(&number.to_string()),
@@ -61,15 +61,15 @@ impl Redactor {
             Value::String(text) if text.len() > TEXT_BYTES_MAX => digest_of(text),
             Value::String(_) => value.clone(),
             Value::Array(_) | Value::Object(_) if depth >= DEPTH_MAX => digest_of(&escape::to_json(value)),
-            Value::Array(items) => items.iter().map(|item| self.shorten(item, sensitivity, depth + 1)).collect(),
-            Value::Object(fields) => self.object(fields, sensitivity, depth),
+            Value::Array(items) => items.iter().map(|item| self.shorten(item, sensitivity, depth + 1, None)).collect(),
+            Value::Object(fields) => self.object(fields, sensitivity, depth, within),
         }
     }
 
-    fn object(&self, fields: &Map<String, Value>, outer: Sensitivity, depth: usize) -> Value {
+    fn object(&self, fields: &Map<String, Value>, outer: Sensitivity, depth: usize, within: Option<&str>) -> Value {
         let shortened = fields.iter().map(|(name, value)| {
-            let inner = if looks_secret(name) { Sensitivity::Secret } else { outer };
-            (clip(name, KEY_BYTES_MAX), self.shorten(value, inner, depth + 1))
+            let inner = if looks_secret(name, within) { Sensitivity::Secret } else { outer };
+            (clip(name, KEY_BYTES_MAX), self.shorten(value, inner, depth + 1, (depth == 0).then_some(name)))
         });
         Value::Object(shortened.collect())
     }
@@ -102,9 +102,11 @@ pub(crate) fn clip_principal(principal: &Principal) -> String {
     clip(principal.as_str(), TEXT_BYTES_MAX)
 }
 
-/// Whether one of the words of a field's name says that its value is nobody's business.
-pub fn looks_secret(name: &str) -> bool {
-    if name == "idempotency_key" {
+/// Whether one of the words of a field's name says that its value is nobody's business. `within` is the argument that the field
+/// is directly in, if it is in one.
+pub fn looks_secret(name: &str, within: Option<&str>) -> bool {
+    // Neither holds a secret: a client's own name for a call, and the operator's names of the secrets a session may use.
+    if name == "idempotency_key" || (within, name) == (Some("network"), "secrets") {
         return false;
     }
     let mut word = String::new();
@@ -139,11 +141,12 @@ mod tests {
         let code = "x".repeat(257);
         let args = json!({
             "code": code, "path": "a.py", "env": {"HOME": "/root", "N": 7}, "stdin": "hunter2", "Authorization": "Bearer abc",
-            "apiKey": ["k1", {"inner": "k2"}], "GITHUB_TOKEN": "ghp", "monkey": "banana", "idempotency_key": "retry-1",
+            "apiKey": ["k1", {"inner": "k2"}], "metadata": {"network": {"secrets": ["k3"]}, "secrets": ["k4"]},
+            "network": {"allow": ["example.org:443"], "secrets": ["deploy"], "token": "k5"}, "GITHUB_TOKEN": "ghp", "monkey": "banana", "idempotency_key": "retry-1",
         });
         let kept = Redactor::new([7; 32]).value(&args);
         let text = kept.to_string();
-        for secret in ["xxx", "/root", "hunter2", "Bearer", "k1", "k2", "ghp", "\"N\":7"] {
+        for secret in ["xxx", "/root", "hunter2", "Bearer", "k1", "k2", "k3", "k4", "k5", "ghp", "\"N\":7"] {
             assert!(!text.contains(secret), "{secret} in {text}");
         }
         assert_eq!(kept["code"]["len"], 257);
@@ -151,6 +154,7 @@ mod tests {
         assert_eq!(kept["monkey"], "banana");
         assert_eq!(kept["path"], "a.py");
         assert_eq!(kept["idempotency_key"], "retry-1");
+        assert_eq!(kept["network"]["secrets"], json!(["deploy"]), "names of secrets are none");
     }
 
     #[test]

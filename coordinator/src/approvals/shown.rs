@@ -183,11 +183,11 @@ impl Bounds {
     /// What is shown of a value, and whether that is all, but for secrets.
     fn shorten(self, value: &Value) -> (Value, bool) {
         let mut is_whole = true;
-        let shown = self.part(value, false, 0, &mut is_whole);
+        let shown = self.part(value, false, 0, None, &mut is_whole);
         (shown, is_whole)
     }
 
-    fn part(self, value: &Value, is_secret: bool, depth: usize, is_whole: &mut bool) -> Value {
+    fn part(self, value: &Value, is_secret: bool, depth: usize, within: Option<&str>, is_whole: &mut bool) -> Value {
         match value {
             Value::Null | Value::Bool(_) => value.clone(),
             Value::Number(_) if is_secret => Value::from("(secret)"),
@@ -200,14 +200,16 @@ impl Bounds {
             }
             Value::Array(items) => {
                 let shown = items.iter().take(self.values);
-                let mut shown: Vec<Value> = shown.map(|item| self.part(item, is_secret, depth + 1, is_whole)).collect();
+                let mut shown: Vec<Value> =
+                    shown.map(|item| self.part(item, is_secret, depth + 1, None, is_whole)).collect();
                 shown.extend(self.more(items.len(), is_whole).map(Value::from));
                 Value::Array(shown)
             }
             Value::Object(fields) => {
                 let mut shown = Map::new();
                 for (name, value) in fields.iter().take(self.values) {
-                    let part = self.part(value, is_secret || looks_secret(name), depth + 1, is_whole);
+                    let is_secret = is_secret || looks_secret(name, within);
+                    let part = self.part(value, is_secret, depth + 1, (depth == 0).then_some(name), is_whole);
                     shown.insert(self.text(name, is_whole), part);
                 }
                 shown.extend(self.more(fields.len(), is_whole).map(|more| (more, Value::Null)));
@@ -270,10 +272,19 @@ mod tests {
     #[test]
     fn arguments_are_shown_by_head_and_tail_kept_whole_and_secrets_not_at_all() {
         let code = format!("head{}os.remove('all')", "x".repeat(5_000));
-        let args = json!({"code": code, "env": {"A": "hunter2"}, "list": vec![1; 200]});
+        let args =
+            json!({"code": code, "env": {"A": "hunter2"}, "list": vec![1; 200], "network": {"secrets": ["deploy"]}});
         let Arguments { shown, rest, whole } = Arguments::of(&args);
         let (text, whole) = (shown.to_string(), whole.expect("it fits"));
-        for part in ["\"head", "os.remove('all')", "of 5020 bytes", "SHA-256", "(secret of 7 bytes)", "(150 more)"] {
+        for part in [
+            "\"head",
+            "os.remove('all')",
+            "of 5020 bytes",
+            "SHA-256",
+            "(secret of 7 bytes)",
+            "(150 more)",
+            "[\"deploy\"]",
+        ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(rest == Rest::Kept && whole.contains(&code) && text.len() < 3_000, "{text}");

@@ -104,7 +104,7 @@ impl Vault {
     pub fn read(&self) -> Result<Vec<Kept>, VaultError> {
         let path = self.directory.join(FILE);
         let Some(bytes) = read(&path)? else { return Ok(Vec::new()) };
-        let identity = self.identity()?;
+        let identity = self.identity()?.ok_or_else(|| VaultError::NoIdentity(self.directory.join(IDENTITY)))?;
         let plain =
             age::decrypt(&identity, &bytes).map_err(|source| VaultError::Decrypt { path: path.clone(), source })?;
         serde_json::from_slice(&plain).map_err(|_| VaultError::Malformed(path))
@@ -112,7 +112,7 @@ impl Vault {
 
     /// Keeps these and no others, on disk when it returns.
     pub fn write(&self, kept: &[Kept]) -> Result<(), VaultError> {
-        let identity = self.identity()?;
+        let identity = self.identity()?.map_or_else(|| self.mint(), Ok)?;
         let plain = serde_json::to_vec(kept).map_err(|_| VaultError::Malformed(self.directory.join(FILE)))?;
         let bytes = age::encrypt(&identity.to_public(), &plain).map_err(VaultError::Encrypt)?;
         let (fresh, path) = (self.directory.join(NEW_FILE), self.directory.join(FILE));
@@ -124,27 +124,26 @@ impl Vault {
             .map_err(io_at(&path))
     }
 
-    /// Who opens the file; made when there is nobody yet.
-    fn identity(&self) -> Result<Identity, VaultError> {
+    /// Who opens the file, if there is somebody.
+    fn identity(&self) -> Result<Option<Identity>, VaultError> {
         let path = self.directory.join(IDENTITY);
-        let text = match read(&path)? {
-            Some(bytes) => {
-                let mode = fs::metadata(&path).map_err(io_at(&path))?.permissions().mode();
-                if mode & 0o077 != 0 {
-                    return Err(VaultError::Open(path));
-                }
-                SecretText::new(String::from_utf8_lossy(&bytes))
-            }
-            None => {
-                let identity = Identity::generate();
-                let text = SecretText(identity.to_string());
-                create(&path, text.expose().as_bytes()).and_then(|()| sync(&self.directory)).map_err(io_at(&path))?;
-                return Ok(identity);
-            }
-        };
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let mode = fs::metadata(&path).map_err(io_at(&path))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(VaultError::Open(path));
+        }
+        let text = SecretText::new(String::from_utf8_lossy(&bytes));
         // A file of `age-keygen` begins with comments.
         let line = text.expose().lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-        line.and_then(|line| line.parse().ok()).ok_or(VaultError::NoIdentity(path))
+        line.and_then(|line| line.parse().ok()).map(Some).ok_or(VaultError::NoIdentity(path))
+    }
+
+    /// Makes somebody who opens the file.
+    fn mint(&self) -> Result<Identity, VaultError> {
+        let (identity, path) = (Identity::generate(), self.directory.join(IDENTITY));
+        let text = SecretText(identity.to_string());
+        create(&path, text.expose().as_bytes()).and_then(|()| sync(&self.directory)).map_err(io_at(&path))?;
+        Ok(identity)
     }
 }
 

@@ -62,6 +62,13 @@ pub struct StateDir {
     fd: OwnedFd,
 }
 
+/// The tree that every session is shown in which a directory lies, if it lies in one.
+fn shown_tree(path: &Path) -> io::Result<Option<PathBuf>> {
+    let place = fs::canonicalize(path)?;
+    let mut trees = worker::SYSTEM_TREES.iter().filter_map(|tree| fs::canonicalize(tree).ok());
+    Ok(trees.find(|tree| place.starts_with(tree)))
+}
+
 impl StateDir {
     /// Opens the directory, and makes it first if it is not there.
     pub fn open_or_create(path: &Path) -> Result<Self, StateDirError> {
@@ -84,6 +91,10 @@ impl StateDir {
         let metadata = File::from(fd.try_clone().map_err(unusable)?).metadata().map_err(unusable)?;
         let uid = rustix::process::geteuid().as_raw();
         let untrusted = |why| Err(StateDirError::Untrusted { path: path.to_owned(), why });
+        if let Some(shown) = shown_tree(path).map_err(unusable)? {
+            let why = format!("every session is shown {}; name another place (CODEGEN_STATE_DIR)", shown.display());
+            return untrusted(why);
+        }
         if metadata.uid() != uid {
             return untrusted(format!("it belongs to user id {}, not to {uid}", metadata.uid()));
         }
@@ -356,6 +367,12 @@ mod tests {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o770)).unwrap();
         let error = StateDir::open_or_create(dir.path()).unwrap_err();
         assert!(error.to_string().contains("chmod 700"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_every_session_is_shown_is_refused() {
+        let error = StateDir::open(Path::new("/usr/share")).unwrap_err();
+        assert!(error.to_string().contains("every session is shown /usr"), "{error}");
     }
 
     #[test]

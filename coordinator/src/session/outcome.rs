@@ -1,8 +1,10 @@
 //! How the end of a dispatch is understood: what the caller gets, what the store keeps, what the record says.
 
+use std::collections::BTreeMap;
+
 use codegen_audit::{Entry, EventKind, Outcome as Verdict};
 use codegen_types::event::Edited;
-use codegen_types::{Contact, ErrorCode, EventBody, Failure, OperationResult};
+use codegen_types::{Contact, ContactOutcome, ErrorCode, EventBody, Failure, OperationResult};
 use coordinator_core::task::TaskInput;
 use serde_json::{Map, Value, json};
 
@@ -129,18 +131,33 @@ pub(super) fn detail_of(result: &OperationResult) -> Map<String, Value> {
     detail
 }
 
-/// As many contacts as a record has room for, those first that were reached.
+/// As many contacts as a record has room for, those first that were reached, and the rest as one of each outcome.
 pub(super) fn contacts_of(contacts: &[Contact]) -> Value {
     let mut ordered: Vec<&Contact> = contacts.iter().collect();
     ordered.sort_by_key(|contact| contact.outcome);
-    let mut room = CONTACTS_BYTES_MAX;
-    let told = ordered.into_iter().map(|contact| json!(Contact { host: cut(&contact.host), ..contact.clone() }));
-    told.take_while(|told| {
-        let left = room.checked_sub(told.to_string().len());
-        room = left.unwrap_or(0);
-        left.is_some()
-    })
-    .collect()
+    let (mut room, mut told, mut rest) = (CONTACTS_BYTES_MAX, Vec::new(), BTreeMap::new());
+    for contact in ordered {
+        let one = json!(Contact { host: cut(&contact.host), ..contact.clone() });
+        match room.checked_sub(one.to_string().len()) {
+            Some(left) if rest.is_empty() => {
+                room = left;
+                told.push(one);
+            }
+            Some(_) | None => add(&mut rest, contact),
+        }
+    }
+    told.extend(rest.into_values().map(|rest| json!(rest)));
+    told.into()
+}
+
+fn add(rest: &mut BTreeMap<ContactOutcome, Contact>, contact: &Contact) {
+    // No host is called so: each has its port.
+    let none =
+        || Contact { host: "others".to_owned(), connections: 0, sent_bytes: 0, received_bytes: 0, ..contact.clone() };
+    let sum = rest.entry(contact.outcome).or_insert_with(none);
+    sum.connections = sum.connections.saturating_add(contact.connections);
+    sum.sent_bytes = sum.sent_bytes.saturating_add(contact.sent_bytes);
+    sum.received_bytes = sum.received_bytes.saturating_add(contact.received_bytes);
 }
 
 /// A worker's word, as far as a record repeats it.

@@ -9,6 +9,7 @@ mod faults;
 mod following;
 mod lifecycle;
 mod quotas;
+mod reach;
 mod recovery;
 mod restart;
 mod retention;

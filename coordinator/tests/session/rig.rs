@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::{Audit, EventKind, Record};
-use codegen_proto::OpenSession;
+use codegen_proto::{Egress, OpenSession};
 use codegen_types::{
     Epoch, ErrorCode, EventBody, Exec, Exit, Failure, HeldSession, Incarnation, IsolationLevel, IsolationReport, Lease,
     Operation, OperationResult, OutputStream, Principal, Program, ResourceUse, Runtime, SessionId, TaskId, WorkerId,
@@ -56,12 +56,15 @@ struct Inner {
     files: HashSet<SessionId>,
     sizes: HashMap<SessionId, u64>,
     opened: Vec<Lease>,
+    /// What a session reaches, by each opening that succeeded.
+    told: Vec<Egress>,
     closed: Vec<(Lease, bool)>,
     dispatched: Vec<TaskDispatch>,
     attached: Vec<TaskAttach>,
     expected: Vec<(WorkerId, Incarnation)>,
     scripts: VecDeque<Script>,
     open_failure: Option<Failure>,
+    no_secrets: bool,
     close_failure: Option<Failure>,
 }
 
@@ -99,6 +102,18 @@ impl Double {
     }
     pub fn fail_open(&self, failure: Option<Failure>) {
         self.inner.lock().open_failure = failure;
+    }
+    /// Whether its worker is told no secrets.
+    pub fn keep_secrets(&self, no_secrets: bool) {
+        self.inner.lock().no_secrets = no_secrets;
+    }
+    /// The hosts, and after them the secrets, that its worker was told of each time.
+    pub fn told(&self) -> Vec<Vec<String>> {
+        let of = |egress: &Egress| {
+            let hosts = egress.hosts.iter().map(|allowed| allowed.host.to_string());
+            hosts.chain(egress.secrets.iter().map(|secret| secret.name.clone())).collect()
+        };
+        self.inner.lock().told.iter().map(of).collect()
     }
     pub fn fail_close(&self, failure: Option<Failure>) {
         self.inner.lock().close_failure = failure;
@@ -199,7 +214,7 @@ impl Fleet for Double {
     }
 
     fn open(&self, open: OpenSession) -> BoxFuture<'_, Result<Opened, Failure>> {
-        let OpenSession { session, lease, .. } = open;
+        let OpenSession { session, lease, egress, .. } = open;
         async move {
             if !self.is_present(&lease) {
                 return Err(away());
@@ -211,7 +226,11 @@ impl Fleet for Double {
             if let Some(failure) = inner.open_failure.clone() {
                 return Err(failure);
             }
+            if inner.no_secrets && egress.as_ref().is_some_and(|egress| !egress.secrets.is_empty()) {
+                return Err(Failure::new(ErrorCode::PermissionDenied, "the worker is told no secrets"));
+            }
             inner.opened.push(lease);
+            inner.told.extend(egress);
             let isolation = IsolationReport { level: IsolationLevel::Full, layers: vec![] };
             Ok(Opened { isolation, workspace_created: inner.files.insert(session) })
         }

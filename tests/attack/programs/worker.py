@@ -122,7 +122,12 @@ def _():
     def limits(pid):
         return resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, 0)) and f"limits of {pid}"
 
-    calls = []
+    def all_of(kind):
+        return os.setpriority(kind, 0, 19) or f"priority of all of {kind}"
+
+    ioprio_set = 251 if os.uname().machine == "x86_64" else 30
+    calls = [lambda k=k: all_of(k) for k in (os.PRIO_USER, os.PRIO_PGRP)]
+    calls += [lambda k=k: syscall(ioprio_set, k, 0, 3 << 13) == 0 and f"disk priority of all of {k}" for k in (2, 3)]
     for p in OTHERS:
         calls += [lambda p=p: prio(p), lambda p=p: limits(p), lambda p=p: os.sched_setaffinity(p, {0}) or f"processors of {p}"]
         calls += [lambda p=p: os.sched_setscheduler(p, os.SCHED_IDLE, os.sched_param(0)) or f"scheduler of {p}"]

@@ -28,6 +28,7 @@ use super::{Shared, now_ms, unavailable};
 use crate::store::SessionRow;
 use asked::gone;
 pub(in crate::session) use asked::gone_for_good;
+pub(in crate::session) use reach::note;
 
 /// Messages that wait for one owner. When they are that many, senders wait: each is a call of one client.
 pub(in crate::session) const MAILBOX: usize = 64;
@@ -108,6 +109,10 @@ pub(in crate::session) struct Owner {
     unready: Option<(Instant, Failure)>,
     /// What its worker was told that it reaches; nothing while this server has not told it.
     told: Option<reach::Told>,
+    /// When it is told once more what it could not be told.
+    retelling: Option<reach::Retelling>,
+    /// News of what decides about that, from the beginning on.
+    decided: reach::Decided,
     /// Its worker may still have processes of it, though it is at rest.
     left_over: bool,
     forgotten: bool,
@@ -123,7 +128,8 @@ impl Owner {
             ttl_ms: row.ttl_ms,
             tasks: row.tasks,
         };
-        let (running, writer, sharing, open_failure, unready, told) = Default::default();
+        let (running, writer, sharing, open_failure, unready, told, retelling) = Default::default();
+        let decided = reach::Decided::of(&shared.options, &row.network);
         let receipt = Arc::new(row.receipt.clone());
         let stored_ms = row.last_used_ms;
         let idle_ms = u64::try_from(now_ms() - row.last_used_ms).unwrap_or_default().min(row.ttl_ms);
@@ -142,6 +148,8 @@ impl Owner {
             open_failure,
             unready,
             told,
+            retelling,
+            decided,
             left_over: false,
             forgotten: false,
         }
@@ -192,19 +200,23 @@ impl Owner {
     /// answer what waits in the mailbox.
     pub(in crate::session) async fn run(mut self, mut mailbox: mpsc::Receiver<Message>, news: Arc<OwnerNews>) {
         let stopping = self.shared.supervisor.token();
-        let mut decided = self.decided();
         while !self.forgotten {
-            let idle_at = self.idle_at();
+            let (idle_at, retell_at) = (self.idle_at(), self.retelling.map(|retelling| retelling.at));
             let message = tokio::select! {
                 // What was said before the process stops is still heard.
                 biased;
                 input = news.next() => Some(Message::Happened { input }),
-                message = mailbox.recv() => message,
-                () = stopping.cancelled() => None,
-                () = decided.anew() => {
+                // No matter how much is asked of it meanwhile.
+                () = self.decided.anew() => {
                     self.decided_anew().await;
                     continue;
                 }
+                () = sleep_until(retell_at) => {
+                    self.retell().await;
+                    continue;
+                }
+                message = mailbox.recv() => message,
+                () = stopping.cancelled() => None,
                 () = sleep_until(idle_at) => Some(Message::Happened { input: Input::IdleSweep }),
             };
             match message {
@@ -248,7 +260,13 @@ impl Owner {
                 self.left_over |= self.session.state.lease().is_some_and(|lease| at.is_of(lease));
                 self.end_left().await;
             }
-            Message::Happened { input } => self.happened(&input).await,
+            Message::Happened { input } => {
+                self.happened(&input).await;
+                // It may be told now what it was not told while it was away, or while this server was.
+                if let Input::WorkerJoined { .. } = input {
+                    self.retell().await;
+                }
+            }
             Message::Stop { .. } => {}
         }
     }

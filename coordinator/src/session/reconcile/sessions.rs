@@ -97,3 +97,40 @@ pub(super) async fn put(sessions: &dyn SessionStore, row: SessionRow) -> Result<
     }
     Ok(row)
 }
+
+#[cfg(test)]
+mod tests {
+    use codegen_audit::{Audit, Entry};
+    use codegen_types::packages::HostPort;
+    use codegen_types::{Epoch, Incarnation, Lease, Principal, SessionId};
+    use coordinator_core::session::{Purpose, SessionEvent};
+    use serde_json::json;
+
+    use super::*;
+    use crate::session::record::of_step;
+
+    #[tokio::test]
+    async fn a_row_made_from_the_log_reaches_what_its_session_asked_for() {
+        let log = Audit::in_memory();
+        let lease = Lease { worker: "w1".parse().unwrap(), incarnation: Incarnation::mint(), epoch: Epoch(1) };
+        let state = SessionState::Opening { lease, purpose: Purpose::First };
+        let entry = Entry {
+            kind: EventKind::SessionCreated,
+            principal: Some(Principal::os_user("ann")),
+            session: Some(SessionId::mint()),
+            detail: Some(json!({ "state": state })),
+            ..Entry::default()
+        };
+        log.queue(entry).await.unwrap();
+        let mut row = rebuilt(&log.memory_records().remove(0)).unwrap();
+        let longest = ["a"; 125].join(".") + "b";
+        row.network = SessionNetwork {
+            allow: vec![HostPort::new(&longest, 65_535).unwrap(), HostPort::new("example.org", 443).unwrap()],
+            secrets: vec!["deploy".to_owned()],
+            approved: true,
+        };
+        log.queue(of_step(&row, SessionEvent::Created, None)).await.unwrap();
+        let again = caught_up(None, &log.memory_records()[1..]).unwrap();
+        assert_eq!(again.network, row.network);
+    }
+}

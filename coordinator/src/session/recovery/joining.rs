@@ -9,10 +9,13 @@ use codegen_types::{Epoch, ErrorCode, HeldSession, SessionId, WorkerId};
 use coordinator_core::session::{Assignment, Input};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::resolved;
 use crate::session::Shared;
+use crate::session::outcome::contacts_of;
+use crate::session::owner::note;
 use crate::supervisor::OnEnd;
 
 /// Sessions of one worker that it is asked to end at once.
@@ -137,9 +140,17 @@ async fn end(shared: &Shared, at: &Assignment, Stranger { session, epoch, why }:
     let delete = why == StrangerWhy::Closed;
     let [mut rest, longest] = RESTS;
     loop {
-        let Err(failure) = shared.fleet.close(session, at.lease(epoch), delete).await else {
-            tracing::info!(%session, worker = %at.worker, delete, "a session that is over here was ended on its worker");
-            return;
+        let failure = match shared.fleet.close(session, at.lease(epoch), delete).await {
+            Ok(closed) => {
+                tracing::info!(%session, worker = %at.worker, delete, "a session that is over here was ended on its worker");
+                if !closed.contacts.is_empty() {
+                    let principal = shared.table.get(session).map(|entry| entry.snapshot.principal.clone());
+                    let detail = json!({"contacts": contacts_of(&closed.contacts)});
+                    note(shared, principal, session, Some(at.lease(epoch)), detail).await;
+                }
+                return;
+            }
+            Err(failure) => failure,
         };
         tracing::warn!(%session, worker = %at.worker, %failure, "a session that is over here could not be ended");
         let is_away = failure.code == ErrorCode::WorkerUnavailable;

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The longest URL, in bytes.
 const URL_BYTES_MAX: usize = 1_024;
-/// The longest name of a host, in bytes.
-const HOST_BYTES_MAX: usize = 253;
+/// The longest name of a host, in bytes: with its port it is a text that records keep as it is (RFC 1035 would have 253).
+const HOST_BYTES_MAX: usize = 250;
 
 /// The URL of a package index (PEP 503): `http` or `https`, without credentials, query or fragment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,8 +11,8 @@ use rustix::mount::OpenTreeFlags;
 use super::setup::Step;
 use crate::protocol::OpenFailure;
 
-/// System directories that are shown if they exist: as they are, link or directory.
-const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+/// System directories that every sandbox is shown if they exist: as they are, link or directory.
+pub const SYSTEM_TREES: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 /// Places of a sandbox that no further tree may cover.
 const RESERVED: [&str; 8] = ["/proc", "/sys", "/dev", "/tmp", "/run", "/etc", "/workspace", "/var/tmp"];
@@ -81,7 +81,7 @@ impl Trees {
         let workspace_path = path_of(&workspace)?;
         let workspace = clone_workspace(&workspace, &workspace_path)?;
         let mut system = Vec::new();
-        for path in SYSTEM {
+        for path in SYSTEM_TREES {
             system.extend(show(Path::new(path))?);
         }
         for path in further_trees(further, &workspace_path)? {
@@ -107,7 +107,7 @@ impl Trees {
 /// What of the host's root a sandbox on it may read: the system's own trees, those that the worker named, and plain
 /// configuration.
 pub(super) fn readable_on_host(further: &[PathBuf], workspace: &Path) -> Result<Vec<PathBuf>, OpenFailure> {
-    let system = SYSTEM.iter().map(PathBuf::from);
+    let system = SYSTEM_TREES.iter().map(PathBuf::from);
     let further = further_trees(further, workspace)?;
     let configuration = CONFIGURATION.iter().chain(&NAMES).map(|name| Path::new("/etc").join(name));
     Ok(system.chain(further).chain(configuration).filter(|path| path.exists()).collect())
@@ -178,7 +178,7 @@ fn show(path: &Path) -> Result<Option<Shown>, OpenFailure> {
 /// The worker's trees, outermost first, without those that are shown already. Refuses a tree that would cover a part
 /// of the sandbox, or that holds the workspace and so the workspaces of others; the system's own trees are no exception.
 fn further_trees(paths: &[PathBuf], workspace: &Path) -> Result<Vec<PathBuf>, OpenFailure> {
-    if SYSTEM.iter().any(|tree| workspace.starts_with(tree)) {
+    if SYSTEM_TREES.iter().any(|tree| workspace.starts_with(tree)) {
         let why = format!("{} lies in a tree that every session is shown", workspace.display());
         let remedy = Some("keep the state directory (CODEGEN_STATE_DIR) outside the system's directories".to_owned());
         return Err(OpenFailure { remedy, ..OpenFailure::at("check the workspace's place", why) });
@@ -190,7 +190,8 @@ fn further_trees(paths: &[PathBuf], workspace: &Path) -> Result<Vec<PathBuf>, Op
         if !may_be_shown(path) || workspace.starts_with(path) {
             return Err(OpenFailure::at("check system paths", format!("{} cannot be shown", path.display())));
         }
-        let shown = SYSTEM.iter().any(|tree| path.starts_with(tree)) || kept.iter().any(|tree| path.starts_with(tree));
+        let shown =
+            SYSTEM_TREES.iter().any(|tree| path.starts_with(tree)) || kept.iter().any(|tree| path.starts_with(tree));
         if !shown {
             kept.push(path.clone());
         }

@@ -79,6 +79,8 @@ fn the_values_of_conditions_are_libc_s() {
         ("TIOCLINUX", 0x541c),
         ("TIOCSETD", 0x5423),
         ("MAP_SHARED_ANONYMOUS", i64::from(libc::MAP_SHARED | libc::MAP_ANONYMOUS)),
+        ("PRIO_PROCESS", i64::from(libc::PRIO_PROCESS)),
+        ("IOPRIO_WHO_PROCESS", 1),
         ("NO_CHANGE", i64::from(u32::MAX)),
     ]);
     for text in [X86_64, AARCH64] {
