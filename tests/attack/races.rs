@@ -222,7 +222,7 @@ fn rabbits(ground: &Ground) -> Vec<u32> {
 
 /// What a killed program leaves is gone before its call is answered; what the machine still takes apart may show a moment.
 fn expect_no_rabbit(ground: &Ground, when: &str) {
-    poll_until(&format!("{}, {when}: no process is left", ground.column.name), Duration::from_secs(5), || {
+    poll_until(&format!("{}, {when}: no process is left", ground.column.name), Duration::from_secs(30), || {
         rabbits(ground).is_empty().then_some(())
     });
 }

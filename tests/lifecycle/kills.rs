@@ -113,7 +113,7 @@ fn a_server_killed_at_any_moment_loses_no_answer_runs_nothing_twice_and_leaves_n
         if installation.server_pid().is_some() {
             installation.kill_server();
         }
-        poll_until("nothing is left running", Duration::from_secs(10), || {
+        poll_until("nothing is left running", Duration::from_secs(60), || {
             processes_of(Path::new(&nap)).is_empty().then_some(())
         });
     }

@@ -157,7 +157,7 @@ fn daemons_end_with_their_task() {
         );
         let answer = client.tool("run_python", json!({"code": code}));
         assert!(answer.text.contains("parent done"), "{}", answer.text);
-        poll_until("the daemon is gone", Duration::from_secs(10), || {
+        poll_until("the daemon is gone", Duration::from_secs(60), || {
             processes_of(Path::new(&nap)).is_empty().then_some(())
         });
     }

@@ -33,7 +33,7 @@ fn a_task_that_yields_outlives_its_connection_and_is_found_and_read_from_another
     let mut second = installation.client();
     let listed = second.tool("task_list", json!({"session_id": session, "state": "running"}));
     assert_eq!(listed.structured["tasks"][0]["task_id"], task.as_str(), "{listed:?}");
-    let logs = poll_until("it says something", Duration::from_secs(10), || {
+    let logs = poll_until("it says something", Duration::from_secs(60), || {
         let logs = second.tool("task_logs", json!({"task_id": task}));
         assert!(logs.ok().contains("still running"), "{logs:?}");
         logs.text.contains("begun").then_some(logs)
@@ -59,7 +59,7 @@ fn a_background_task_is_cancelled_by_its_id_and_its_failure_is_kept_over_a_resta
     let session = session(&mut client);
     let call = json!({"session_id": session, "command": "echo begun; sleep 1000", "background": true});
     let task = yielded(&client.tool("run_shell", call));
-    poll_until("it says something", Duration::from_secs(10), || {
+    poll_until("it says something", Duration::from_secs(60), || {
         client.tool("task_logs", json!({"task_id": task})).text.contains("begun").then_some(())
     });
     let cancelled = client.tool("task_cancel", json!({"task_id": task}));

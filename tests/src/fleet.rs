@@ -147,7 +147,7 @@ impl Fleet {
     /// Kills the server as the kernel's OOM killer would. Workers are processes of their own and go on.
     pub fn kill_server(&mut self) {
         self.server.signal(Signal::KILL);
-        self.server.wait(Duration::from_secs(10));
+        self.server.wait(Duration::from_secs(60));
     }
 
     /// Starts the server again that was killed, where it was.

@@ -191,7 +191,7 @@ impl Installation {
         let server = self.server_pid().expect("a server runs");
         let below = descendants(server);
         signal(server, Signal::KILL);
-        poll_until("the killed server and its processes are gone", Duration::from_secs(10), || {
+        poll_until("the killed server and its processes are gone", Duration::from_secs(60), || {
             (!is_running(server) && below.iter().all(|pid| !is_running(*pid))).then_some(())
         });
     }

@@ -139,5 +139,5 @@ async fn a_connection_that_is_open_at_one_end_only_is_noticed_after_two_pings() 
     swallow.cancel();
     let silent = Instant::now();
     rig.link_up(&double, false).await;
-    assert!(silent.elapsed() < interval * 2 + Duration::from_secs(3), "{:?}", silent.elapsed());
+    assert!(silent.elapsed() < interval * 2 + Duration::from_secs(10), "{:?}", silent.elapsed());
 }

@@ -44,7 +44,7 @@ async fn users_who_come_while_keys_are_asked_for_wait_for_them() {
         let token = key.sign(&issuer.claims("alice"));
         let first = trusting.ask(&token);
         let later = async {
-            let deadline = std::time::Instant::now() + Duration::from_secs(10);
+            let deadline = std::time::Instant::now() + Duration::from_secs(60);
             while issuer.asked() < asked {
                 assert!(std::time::Instant::now() < deadline, "the issuer is asked");
                 tokio::task::yield_now().await;
@@ -86,7 +86,7 @@ async fn a_withdrawn_key_is_used_for_about_an_hour_at_the_longest() {
     assert!(trusting.ask(&old.sign(&claims())).await.is_ok());
     issuer.publish(&[&new]);
     pass(3_600).await;
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
     // The first one asks beside itself for newer keys.
     while trusting.ask(&old.sign(&claims())).await.is_ok() {
         assert!(std::time::Instant::now() < deadline, "the key is withdrawn");
@@ -138,7 +138,7 @@ async fn an_issuer_that_does_not_answer_is_waited_for_five_seconds() {
     let token = key.sign(&issuer.claims("alice"));
     let asking = trusting.ask(&token);
     let passing = async {
-        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
         while issuer.asked() == 0 {
             assert!(std::time::Instant::now() < deadline, "the issuer is asked");
             tokio::task::yield_now().await;

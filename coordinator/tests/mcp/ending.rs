@@ -15,7 +15,7 @@ async fn an_idle_connection_ends_at_once_with_its_input() {
         let begun = std::time::Instant::now();
         client.close_input();
         client.ended().await.expect("a clean end");
-        assert!(begun.elapsed() < Duration::from_secs(1));
+        assert!(begun.elapsed() < Duration::from_secs(5));
     }
 }
 
@@ -74,7 +74,7 @@ async fn a_client_that_vanishes_takes_its_calls_with_it() {
     until("it runs", || server.double.running.load(Ordering::Relaxed) == 1).await;
     let served = client.vanish();
     until("the task has ended", || server.double.running.load(Ordering::Relaxed) == 0).await;
-    let _ = tokio::time::timeout(Duration::from_secs(10), served).await.expect("the connection ends");
+    let _ = tokio::time::timeout(Duration::from_secs(60), served).await.expect("the connection ends");
     let mut next = server.client().await;
     assert_eq!(text(&next.tool("echo", json!({"message": "x"})).await), "x");
 }

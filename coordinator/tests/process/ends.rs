@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::front::{Front, Place, below, is_running, poll, signal};
 
 /// What a person or client would call at once.
-const PROMPTLY: Duration = Duration::from_secs(3);
+const PROMPTLY: Duration = Duration::from_secs(10);
 
 #[test]
 fn the_end_of_stdin_is_the_end_of_the_front() {

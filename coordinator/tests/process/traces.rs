@@ -128,7 +128,7 @@ fn a_collector_that_is_not_there_delays_neither_calls_nor_the_end() {
     for _ in 0..20 {
         let begun = Instant::now();
         call(&mut front, "echo", &json!({"message": "hello"}), &Value::Null);
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
     let begun = Instant::now();
     assert!(front.close().success());

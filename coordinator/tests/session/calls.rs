@@ -85,7 +85,7 @@ async fn an_outcome_that_cannot_be_recorded_is_given_under_its_key_once_the_log_
     rig.run(call(session)).await;
     until("the outcome is on record", || rig.records_of(task).iter().any(|r| r.kind == EventKind::TaskOutcome)).await;
     let mut replayed = rig.run(keyed(session, "key")).await;
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while code(&replayed).is_some() && tokio::time::Instant::now() < deadline {
         tokio::task::yield_now().await;
         replayed = rig.run(keyed(session, "key")).await;

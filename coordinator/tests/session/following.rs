@@ -78,7 +78,7 @@ async fn a_session_that_is_made_while_its_worker_s_life_ends_hears_of_it() {
         let begun = Instant::now();
         tokio::task::block_in_place(|| {
             while sessions.get(&ann(), first).unwrap().state != "lost" {
-                assert!(begun.elapsed() < Duration::from_secs(10), "in time: the other session heard of it");
+                assert!(begun.elapsed() < Duration::from_secs(60), "in time: the other session heard of it");
                 std::thread::yield_now();
             }
         });

@@ -66,7 +66,7 @@ async fn after_a_kill_a_task_that_its_worker_goes_on_with_runs_and_ends_by_its_w
             tokio::spawn(async move { sessions.run(repeat, mpsc::channel(1).0, CancellationToken::new()).await })
         });
         gate.notify_one();
-        let ended = second.sessions.wait(&ann(), killed.task, Duration::from_secs(10)).await.unwrap();
+        let ended = second.sessions.wait(&ann(), killed.task, Duration::from_secs(60)).await.unwrap();
         assert_eq!(ended.info.phase, TaskPhase::Finished, "{ended:?}");
         if let Some(repeated) = repeated {
             let repeated = repeated.await.unwrap();
@@ -84,7 +84,7 @@ async fn after_a_kill_a_task_that_its_worker_goes_on_with_runs_and_ends_by_its_w
 async fn what_a_task_wrote_while_its_coordinator_was_away_is_not_lost() {
     let killed = Killed::amid(|session| keyed(session, "key")).await;
     let second = killed.next(Script::Say("written meanwhile")).await;
-    second.sessions.wait(&ann(), killed.task, Duration::from_secs(10)).await.unwrap();
+    second.sessions.wait(&ann(), killed.task, Duration::from_secs(60)).await.unwrap();
     let replayed = second.run(keyed(killed.session, "key")).await;
     assert_eq!((stdout(&replayed), replayed.replayed), ("written meanwhile".to_owned(), true));
 }
@@ -93,7 +93,7 @@ async fn what_a_task_wrote_while_its_coordinator_was_away_is_not_lost() {
 async fn a_worker_that_never_had_the_task_makes_it_one_that_was_not_run() {
     let killed = Killed::amid(call).await;
     let second = killed.next(Script::NotStarted).await;
-    let ended = second.sessions.wait(&ann(), killed.task, Duration::from_secs(10)).await.unwrap();
+    let ended = second.sessions.wait(&ann(), killed.task, Duration::from_secs(60)).await.unwrap();
     assert_eq!(ended.info.phase, TaskPhase::Failed(ErrorCode::WorkerUnavailable));
 }
 
@@ -105,7 +105,7 @@ async fn a_server_that_is_killed_again_takes_the_same_task_up_again() {
     let copy = after_kill(killed.left.path());
     second.fleet.script(Script::Say("at last"));
     let third = Rig::started(ground(copy.path(), second.fleet.clone()).await, options()).await;
-    let ended = third.sessions.wait(&ann(), killed.task, Duration::from_secs(10)).await.unwrap();
+    let ended = third.sessions.wait(&ann(), killed.task, Duration::from_secs(60)).await.unwrap();
     assert_eq!(ended.info.phase, TaskPhase::Finished);
 }
 
@@ -116,7 +116,7 @@ async fn a_result_that_comes_after_its_task_was_given_up_is_recorded_once_and_to
     killed.first.fleet.script(Script::Vanish);
     killed.first.fleet.script(Script::Vanish);
     let second = Rig::started(ground(killed.left.path(), killed.first.fleet.clone()).await, options()).await;
-    let unknown = second.sessions.wait(&ann(), killed.task, Duration::from_secs(10)).await.unwrap();
+    let unknown = second.sessions.wait(&ann(), killed.task, Duration::from_secs(60)).await.unwrap();
     assert_eq!(unknown.info.phase, TaskPhase::Unknown);
     until("it was waited for once more", || second.fleet.attached().len() == 2).await;
     let event = second.fleet.rejoin(&[(killed.session, killed.task)]);
@@ -124,7 +124,7 @@ async fn a_result_that_comes_after_its_task_was_given_up_is_recorded_once_and_to
     second.news.send(event.clone()).await.unwrap();
     until("the log has it", || killed.kinds(killed.left.path()).contains(&EventKind::TaskResolved)).await;
     let row = || async { second.sessions.task(&ann(), killed.task).await.unwrap().info.phase };
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while row().await != TaskPhase::Finished {
         assert!(tokio::time::Instant::now() < deadline, "in time: its row is resolved");
         tokio::task::yield_now().await;
@@ -147,7 +147,7 @@ async fn no_worker_tells_how_a_task_of_another_ended() {
     killed.first.fleet.script(Script::Vanish);
     killed.first.fleet.script(Script::Vanish);
     let second = Rig::started(ground(killed.left.path(), killed.first.fleet.clone()).await, options()).await;
-    second.sessions.wait(&ann(), killed.task, Duration::from_secs(10)).await.unwrap();
+    second.sessions.wait(&ann(), killed.task, Duration::from_secs(60)).await.unwrap();
     until("it was waited for once more", || second.fleet.attached().len() == 2).await;
     // Another life of the worker: for that it is another worker.
     let _new_life = second.fleet.join();

@@ -464,7 +464,7 @@ pub fn stdout(outcome: &TaskOutcome) -> String {
 
 /// Looks again and again, for ten seconds at most.
 pub async fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while !holds() {
         assert!(tokio::time::Instant::now() < deadline, "in time: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;

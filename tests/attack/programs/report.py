@@ -13,7 +13,7 @@ import sys
 import time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-PATIENCE_S = 10
+PATIENCE_S = 60
 # What answers for this program; attacks are made by children of it.
 GUARD = os.getppid()
 ATTACKS = []
