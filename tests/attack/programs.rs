@@ -25,7 +25,7 @@ fn attack(class: &'static str, program: &str) {
     for column in &columns {
         let mut ground = Ground::prepare(*column);
         let code = [&ground.facts(&denied(column.level)), REPORT, program].join("\n");
-        let answer = ground.attack(&code, 60.0);
+        let answer = ground.attack(&code, 300.0);
         assert!(answer.text.contains("all attacks were made"), "{class}, {}: {}", column.name, answer.text);
         for line in answer.text.lines().filter(|line| line.starts_with("{\"attack\"")) {
             let said: Value = serde_json::from_str(line).expect("JSON");

@@ -34,7 +34,7 @@ async fn time_of_a_program_that_ignores_interrupts() {
     let began = Instant::now();
     let ran = bench.python_for(code, Duration::from_millis(500)).await;
     assert_eq!((ran.code, ran.signal()), (Some(ErrorCode::TaskTimeout), Some(9)));
-    assert!(began.elapsed() < Duration::from_secs(6));
+    assert!(began.elapsed() < Duration::from_secs(30));
     goes_on(&bench).await;
 }
 
