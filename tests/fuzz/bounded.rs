@@ -94,6 +94,11 @@ fn no_event_of_a_hostile_worker_breaks_its_reading() {
     run("task_events", 20_000);
 }
 
+#[test]
+fn no_archive_of_a_hostile_client_is_unpacked_elsewhere_or_held_whole() {
+    run("archive_import", 20_000);
+}
+
 #[cfg(feature = "coordinator")]
 #[test]
 fn no_line_of_a_hostile_client_breaks_its_connection() {

@@ -1,5 +1,5 @@
 //! Pure decisions of the coordinator: state machines of sessions, workers and tasks, placement, retention,
-//! quotas, idempotency and policy.
+//! quotas, idempotency, policy, and what an archive may hold.
 //!
 //! Owner of what may happen next; the coordinator carries it out.
 //!
@@ -16,4 +16,5 @@ pub mod retention;
 pub mod scaling;
 pub mod session;
 pub mod task;
+pub mod unpacking;
 pub mod worker;

@@ -3,6 +3,7 @@
 //!
 //! *Invariant*: no target depends on anything but its bytes, and none leaves a file behind.
 
+mod archive_import;
 mod audit_log;
 #[cfg(feature = "coordinator")]
 mod client_lines;
@@ -11,6 +12,7 @@ mod task_events;
 
 use std::path::PathBuf;
 
+pub use archive_import::archive_import;
 pub use audit_log::audit_log;
 #[cfg(feature = "coordinator")]
 pub use client_lines::client_lines;
@@ -25,6 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("paths", paths),
     ("audit_log", audit_log),
     ("task_events", task_events),
+    ("archive_import", archive_import),
     #[cfg(feature = "coordinator")]
     ("client_lines", client_lines),
 ];
