@@ -65,10 +65,15 @@ fn token(installation: &Installation) -> String {
     made["token"].as_str().expect("its text").to_owned()
 }
 
+/// Says how bytes that stand for a tar are sent: as they are.
+const TAR_HOOK: &str = "import schemathesis\n\
+schemathesis.serializer.alias('application/x-tar', 'application/octet-stream')\n";
+
 /// Runs schemathesis over the description; how many operations it tested and how many requests passed.
 fn schemathesis(server: &Server, parameters: &str, arguments: &[&str]) -> (u64, u64) {
     let config: PathBuf = server.installation.outside().join("schemathesis.toml");
     std::fs::write(&config, parameters).expect("a file");
+    std::fs::write(server.installation.outside().join("tar_hook.py"), TAR_HOOK).expect("a file");
     let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,\
                   response_headers_conformance";
     let output = Command::new(python())
@@ -79,6 +84,7 @@ fn schemathesis(server: &Server, parameters: &str, arguments: &[&str]) -> (u64, 
         .args(["--mode", "all", "--max-examples", "5", "--generation-deterministic"])
         .args(["--request-timeout", "60", "--no-color"])
         .args(arguments)
+        .env("SCHEMATHESIS_HOOKS", "tar_hook")
         .current_dir(server.installation.outside())
         .output()
         .expect("Python starts");
@@ -162,6 +168,74 @@ fn an_archive_has_nothing_but_what_is_in_the_workspace_and_leads_there() {
     let bearer = format!("Authorization: Bearer {}", server.token);
     let refused = Command::new("curl").args(["-sS", "-w", "%{http_code}", "-H", &bearer, &url]).output().expect("curl");
     assert!(refused.stdout.ends_with(b"413"), "{refused:?}");
+}
+
+/// What another session gets: deep and long names, bytes that are no text, directories with and without files.
+const PACKED: &str = r#"
+import os
+os.makedirs("d/e"); os.makedirs("none/in"); open("d/e/é漢.txt", "w").write("deep"); open("empty", "w")
+open("d/" + "n" * 200, "w").write("long"); open("a\nb", "w").write("line")
+open("big", "wb").write(bytes(range(256)) * 20000)
+"#;
+/// Says what a tar has, with the digests of its files.
+const DIGESTS: &str = "import sys, tarfile, hashlib, json\n\
+t = tarfile.open(sys.argv[1])\n\
+print(json.dumps({m.name: hashlib.sha256(t.extractfile(m).read()).hexdigest() if m.isfile() else 'dir' for m in t}))";
+/// Writes a tar with a link that leads out, and a file through it.
+const THROUGH: &str = "import sys, tarfile, io\n\
+t = tarfile.open(sys.argv[1], 'w')\n\
+def add(name, **is_): i = tarfile.TarInfo(name); [setattr(i, *item) for item in is_.items()]; i.size = 1 if i.isfile() else 0; t.addfile(i, io.BytesIO(b'x'))\n\
+add('first'); add('l', type=tarfile.SYMTYPE, linkname='../../outside'); add('l/through'); t.close()";
+
+#[test]
+fn an_archive_goes_into_another_session_and_comes_out_the_same() {
+    let server = Server::start();
+    let new = || server.post("/api/v1/sessions", &json!({}))["session_id"].as_str().expect("a handle").to_owned();
+    let (one, two) = (new(), new());
+    let python_says = |arguments: &[&str]| {
+        let ran = Command::new(python()).arg("-c").args(arguments).output().expect("Python starts");
+        assert!(ran.status.success(), "{ran:?}");
+        ran.stdout
+    };
+    let ran = server.post(&format!("/api/v1/sessions/{one}/tasks?wait=30"), &json!({"kind": "python", "code": PACKED}));
+    assert_eq!(ran["exit_code"], 0, "{ran}");
+    let digests = |session: &str, name: &str| -> Value {
+        let file = server.installation.outside().join(name);
+        std::fs::write(&file, server.curl(&format!("/api/v1/sessions/{session}/archive"), &[])).expect("a file");
+        serde_json::from_slice(&python_says(&[DIGESTS, file.to_str().expect("UTF-8")])).expect("JSON")
+    };
+    let packed = digests(&one, "one.tar");
+    assert_eq!(packed.as_object().map(serde_json::Map::len), Some(9), "{packed}");
+    let file = server.installation.outside().join("one.tar");
+    let (file, at) = (file.to_str().expect("UTF-8"), format!("/api/v1/sessions/{two}/archive"));
+    let key = ["-T", file, "-H", "Idempotency-Key: once"];
+    let written = server.json(&at, &key);
+    assert_eq!(written, json!({"files": 5, "bytes": 5_120_012, "directories": 1}));
+    assert_eq!(digests(&two, "two.tar"), packed);
+    let files = format!("/api/v1/sessions/{two}/files");
+    server.curl(&format!("{files}/empty"), &["-X", "PUT", "--data-binary", "no more"]);
+    assert_eq!(server.json(&at, &key), written);
+    assert_eq!(server.curl(&format!("{files}/empty"), &[]), b"no more", "under its key it is written once");
+    let records = server.json(&format!("/api/v1/audit/records?session={two}&limit=500"), &[]);
+    let told = |path: &str| {
+        let records = records["records"].as_array().expect("records").iter();
+        records.filter(|record| record["tool"] == "fs_write" && record["path"] == path).count()
+    };
+    assert!(told("d/e/é漢.txt") > 0 && told("big") > 0 && told("none/in/.codegen-directory") > 0, "{records}");
+
+    let hostile = server.installation.outside().join("hostile.tar");
+    let hostile = hostile.to_str().expect("UTF-8");
+    python_says(&[THROUGH, hostile]);
+    let refused = Command::new("curl")
+        .args(["-sS", "-T", hostile, "-H", &format!("Authorization: Bearer {}", server.token)])
+        .arg(format!("{}{at}?path=hostile", server.url))
+        .output()
+        .expect("curl is there");
+    let refused: Value = serde_json::from_slice(&refused.stdout).expect("JSON");
+    let wanted = json!({"entry": "l", "files": 1, "bytes": 1, "directories": 0});
+    assert_eq!(refused["error"]["details"], wanted, "{refused}");
+    let left = server.json(&format!("{files}?path=hostile"), &[]);
+    assert_eq!(left["entries"].as_array().map(Vec::len), Some(1), "{left}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Bodies of requests, read whole before anybody looks at them: bounded each, bounded together, and in time.
+//! Bodies of requests: bounded each, bounded together, and in time. They are read whole before anybody looks at them, but
+//! for those that are taken piece by piece.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(super) const BODY_BYTES_MAX: usize = LINE_BYTES_MAX;
 const SMALL_BYTES: usize = 1 << 20;
 /// How long a body may take that comes as slowly as it may.
 const WHOLE: Duration = Duration::from_secs(120);
+/// How long a body may be on its way that is taken piece by piece.
+const INFLOW: Duration = Duration::from_secs(1_800);
 
 /// Room for bodies that are being read or served. Full means that a request is refused and may be repeated. Cheap to
 /// clone.
@@ -53,7 +56,8 @@ impl Bodies {
         Self { most, ..self.clone() }
     }
 
-    fn nothing_of(&self, principal: &Principal) -> Room {
+    /// Room for something of a principal's that has no bytes yet.
+    pub(super) fn nothing_of(&self, principal: &Principal) -> Room {
         Room { small: self.small.of(principal).nothing(), large: self.large.of(principal).nothing() }
     }
 }
@@ -66,9 +70,41 @@ pub(super) struct Room {
 }
 
 impl Room {
-    fn grow_to(&mut self, bytes: usize) -> Result<(), Full> {
-        self.small.grow_to(bytes.min(SMALL_BYTES))?;
-        self.large.grow_to(bytes.saturating_sub(SMALL_BYTES))
+    /// Takes room for so many bytes altogether.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` when the principal has all that one may have; `NO_CAPACITY` when all is taken.
+    pub(super) fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
+        self.small.grow_to(bytes.min(SMALL_BYTES)).map_err(no_room)?;
+        self.large.grow_to(bytes.saturating_sub(SMALL_BYTES)).map_err(no_room)
+    }
+}
+
+/// A body that comes piece by piece. The client is held back by whoever asks for no more.
+pub(super) struct Inflow {
+    body: Body,
+    silence: Duration,
+    deadline: Instant,
+}
+
+impl Inflow {
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// It is too slow, or broke off.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        loop {
+            let until = self.deadline.min(Instant::now() + self.silence);
+            let frame = match tokio::time::timeout_at(until, self.body.frame()).await {
+                Err(_elapsed) => return Err(too_slow()),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => return Err(ApiError::bad_request(format!("the body broke off: {error}"))),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
     }
 }
 
@@ -79,25 +115,22 @@ struct Whole {
 }
 
 impl Bodies {
-    async fn read(&self, principal: &Principal, mut body: Body) -> Result<Whole, ApiError> {
+    /// A body that is taken piece by piece.
+    pub(super) fn inflow(&self, body: Body) -> Inflow {
+        Inflow { body, silence: self.silence, deadline: Instant::now() + INFLOW }
+    }
+
+    async fn read(&self, principal: &Principal, body: Body) -> Result<Whole, ApiError> {
         if body.size_hint().lower() > self.most as u64 {
             return Err(ApiError::too_large(self.most));
         }
-        let deadline = Instant::now() + WHOLE;
+        let mut inflow = Inflow { body, silence: self.silence, deadline: Instant::now() + WHOLE };
         let (mut whole, mut room) = (Vec::new(), self.nothing_of(principal));
-        loop {
-            let until = deadline.min(Instant::now() + self.silence);
-            let frame = match tokio::time::timeout_at(until, body.frame()).await {
-                Err(_elapsed) => return Err(too_slow()),
-                Ok(None) => break,
-                Ok(Some(Err(error))) => return Err(ApiError::bad_request(format!("the body broke off: {error}"))),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            let Ok(data) = frame.into_data() else { continue };
+        while let Some(data) = inflow.next().await? {
             if data.len() > self.most - whole.len() {
                 return Err(ApiError::too_large(self.most));
             }
-            room.grow_to(whole.len() + data.len()).map_err(no_room)?;
+            room.grow_to(whole.len() + data.len())?;
             whole.extend_from_slice(&data);
         }
         Ok(Whole { bytes: whole.into(), room })

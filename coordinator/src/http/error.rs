@@ -106,10 +106,20 @@ impl ApiError {
         Self { status, ..self }
     }
 
-    /// The same with facts for programs, an object.
+    /// The same with more facts for programs, an object.
     #[must_use]
-    pub(super) fn with_details(mut self, details: Value) -> Self {
-        self.more.get_or_insert_default().details = Some(details);
+    pub(super) fn with_details(mut self, facts: Value) -> Self {
+        match (&mut self.more.get_or_insert_default().details, facts) {
+            (Some(Value::Object(details)), Value::Object(facts)) => details.extend(facts),
+            (details, facts) => *details = Some(facts),
+        }
+        self
+    }
+
+    /// The same, said of one thing among others.
+    #[must_use]
+    pub(super) fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
         self
     }
 

@@ -113,6 +113,15 @@ impl Connection {
         Ok(session)
     }
 
+    /// Finds out that this client's principal may see the session that it names.
+    ///
+    /// # Errors
+    /// `SESSION_NOT_FOUND`.
+    pub(crate) async fn find(&self, named: &str) -> Result<(), Failure> {
+        let session = self.session(Some(named)).await?;
+        self.sessions.get(&self.principal, session).map(drop)
+    }
+
     /// Remembers that this connection uses a session.
     pub(super) fn note(&self, session: SessionId) {
         let mut named = self.named.lock();

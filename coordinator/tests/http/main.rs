@@ -11,6 +11,7 @@ mod metrics;
 mod rest;
 mod rest_approvals;
 mod rest_archive;
+mod rest_archive_import;
 mod rest_events;
 mod rest_operators;
 mod rig;

@@ -24,7 +24,7 @@ use crate::http::error::ApiError;
 use crate::tools::{self, Connection, Raw};
 
 /// The most entries of an archive.
-const ENTRIES_MAX: u32 = 10_000;
+pub(super) const ENTRIES_MAX: u32 = 10_000;
 /// The most that its files hold together, in bytes.
 pub(super) const BYTES_MAX: u64 = 1 << 30;
 /// What the product itself keeps in a workspace.
@@ -221,7 +221,7 @@ impl Source {
 }
 
 /// Asks again while the caller's rate is used up.
-async fn patiently<T, F: Future<Output = Result<T, ApiError>>>(ask: impl Fn() -> F) -> Result<T, ApiError> {
+pub(super) async fn patiently<T, F: Future<Output = Result<T, ApiError>>>(ask: impl Fn() -> F) -> Result<T, ApiError> {
     let deadline = Instant::now() + RATE_PATIENCE;
     loop {
         match ask().await {

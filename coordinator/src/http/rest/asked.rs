@@ -73,6 +73,13 @@ impl Held {
 }
 
 impl Asked {
+    /// The same, of one of the calls that a request consists of: with a key of its own, and with this room.
+    pub(super) fn part(&self, number: usize, room: Arc<Room>) -> Self {
+        let key = self.key.as_ref().map(|key| idempotency::key_of_part(key, number));
+        let held = Held { _body: Some(room), ..self.held.clone() };
+        Self { key, held, ..self.clone() }
+    }
+
     /// Refuses a key where nothing remembers what it did.
     pub(super) fn takes_no_key(&self) -> Result<(), ApiError> {
         match self.key {

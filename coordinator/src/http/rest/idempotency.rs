@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use codegen_types::{ErrorCode, Principal};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
@@ -72,15 +75,41 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     Ok(Some(bare.to_owned()))
 }
 
+/// The key of one of the calls that a request consists of.
+pub(super) fn key_of_part(key: &str, number: usize) -> String {
+    let hash = Sha256::new().chain_update(key).chain_update([0]).chain_update(number.to_le_bytes());
+    URL_SAFE_NO_PAD.encode(hash.finalize())
+}
+
 /// Lets a request through unless its key stands for another one, or for one that is in flight.
 pub(super) async fn once(State(api): State<Api>, request: Request, next: Next) -> Result<Response, ApiError> {
     let acts = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let (Some(key), true) = (key(request.headers())?, acts) else { return Ok(next.run(request).await) };
-    let Some(identity) = request.extensions().get::<Identity>() else { return Ok(next.run(request).await) };
-    let place = (identity.principal.clone(), key);
-    let (mut parts, body) = request.into_parts();
+    let (true, Some(place)) = (acts, place_of(&request)?) else { return Ok(next.run(request).await) };
+    let (parts, body) = request.into_parts();
     // It is whole already, so that this neither waits nor copies.
     let body: Bytes = axum::body::to_bytes(body, usize::MAX).await.map_err(|_| ApiError::bad_request("no body"))?;
+    let fingerprint = fingerprint(&parts, &body);
+    run_once(&api, place, fingerprint, Request::from_parts(parts, Body::from(body)), next).await
+}
+
+/// As [`once`], of a request whose body is still to come: what is in it, its parts stand for ([`key_of_part`]).
+pub(super) async fn once_without_body(
+    State(api): State<Api>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let Some(place) = place_of(&request)? else { return Ok(next.run(request).await) };
+    let (parts, body) = request.into_parts();
+    let fingerprint = fingerprint(&parts, b"");
+    run_once(&api, place, fingerprint, Request::from_parts(parts, body), next).await
+}
+
+fn place_of(request: &Request) -> Result<Option<Place>, ApiError> {
+    let identity = request.extensions().get::<Identity>();
+    Ok(key(request.headers())?.zip(identity).map(|(key, identity)| (identity.principal.clone(), key)))
+}
+
+fn fingerprint(parts: &Parts, body: &[u8]) -> Fingerprint {
     let mut hash = Sha256::new();
     for part in [parts.method.as_str(), &parts.uri.to_string()] {
         hash.update(part);
@@ -90,11 +119,21 @@ pub(super) async fn once(State(api): State<Api>, request: Request, next: Next) -
         hash.update(parts.headers.get(name).map(|value| value.as_bytes()).unwrap_or_default());
         hash.update([0]);
     }
-    hash.update(&body);
-    let in_flight = Arc::new(api.keys().begin(place, hash.finalize().into(), Instant::now())?);
+    hash.update(body);
+    hash.finalize().into()
+}
+
+async fn run_once(
+    api: &Api,
+    place: Place,
+    fingerprint: Fingerprint,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let in_flight = Arc::new(api.keys().begin(place, fingerprint, Instant::now())?);
     // A call outlives the client that goes away, and so does its key.
-    parts.extensions.insert(Arc::clone(&in_flight));
-    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    request.extensions_mut().insert(Arc::clone(&in_flight));
+    let response = next.run(request).await;
     if response.status().is_success() {
         in_flight.carried_out();
     }

@@ -9,6 +9,7 @@ mod api;
 mod approvals;
 mod archive;
 mod archive_body;
+mod archive_import;
 mod archive_links;
 mod asked;
 mod description;
@@ -29,7 +30,7 @@ mod tasks;
 mod tokens;
 mod workers;
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Extension};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{Router, get};
 use utoipa_axum::router::OpenApiRouter;
@@ -46,7 +47,7 @@ const BASE: &str = "/api/v1";
 /// The largest body in JSON, in bytes: code, its input and its environment fit.
 const JSON_BYTES_MAX: usize = 16 << 20;
 
-/// Every operation.
+/// Every operation whose body is read whole before it.
 fn all() -> OpenApiRouter<Api> {
     let of_sessions =
         sessions::router().merge(files::router()).merge(tasks::router()).merge(logs::router()).merge(archive::router());
@@ -60,16 +61,23 @@ fn all() -> OpenApiRouter<Api> {
 
 /// Everything below `/api`.
 pub(super) fn router(api: Api, authentication: Authentication, bodies: &Bodies) -> Router {
-    let operations = OpenApiRouter::with_openapi(description::frame()).nest(BASE, all());
-    let (operations, description) = operations.split_for_parts();
     let file_bytes = usize::try_from(api.limits().file_bytes).unwrap_or(usize::MAX);
     let bodies = bodies.of_at_most(file_bytes.max(JSON_BYTES_MAX));
-    let operations = operations
+    // An archive is larger than anything that is held.
+    let inflowing = OpenApiRouter::new()
+        .nest(BASE, archive_import::router())
+        .with_state(api.clone())
+        .layer(Extension(bodies.clone()))
+        .layer(from_fn_with_state(api.clone(), idempotency::once_without_body));
+    let operations = OpenApiRouter::with_openapi(description::frame())
+        .nest(BASE, all())
         .with_state(api.clone())
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(api, idempotency::once))
         .layer(from_fn_with_state(bodies, bodies::read))
+        .merge(inflowing)
         .layer(from_fn_with_state(authentication, authentication::authenticate));
+    let (operations, description) = operations.split_for_parts();
     let description = description::Description::new(description);
     let for_anybody = Router::new()
         .route("/api/openapi.json", get(description::document))
