@@ -79,10 +79,9 @@ impl Burials {
     /// processes that lost their parent, and whose they are is not known.
     pub(super) fn go_on(&mut self, orphaned: bool) -> Vec<Burial> {
         let now = Instant::now();
-        let waits = |burial: &Burial| orphaned && burial.remains.user().is_none();
         for burial in &mut self.0 {
             match burial.stage {
-                Stage::Resting { until } if until <= now && !waits(burial) => burial.begin(now),
+                Stage::Resting { until } if until <= now && !burial.waits(orphaned) => burial.begin(now),
                 Stage::Under { undertaker, until } if until <= now => {
                     kernel::kill(undertaker, libc::SIGKILL);
                     // It is reaped when it is gone; one that sleeps in the kernel takes its time.
@@ -91,13 +90,14 @@ impl Burials {
                 Stage::Resting { .. } | Stage::Under { .. } | Stage::Done => {}
             }
         }
-        self.0.extract_if(.., |burial| matches!(burial.stage, Stage::Done) && !waits(burial)).collect()
+        self.0.extract_if(.., |burial| matches!(burial.stage, Stage::Done) && !burial.waits(orphaned)).collect()
     }
 
-    /// When something is to be done that nobody tells of.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    /// When something is to be done that nobody tells of. Of what waits for the orphans' end nothing is, while there are some.
+    pub(super) fn next_look(&self, orphaned: bool) -> Option<Instant> {
         let of = |burial: &Burial| match burial.stage {
-            Stage::Resting { until } | Stage::Under { until, .. } => Some(until),
+            Stage::Resting { until } => (!burial.waits(orphaned)).then_some(until),
+            Stage::Under { until, .. } => Some(until),
             Stage::Done => None,
         };
         self.0.iter().filter_map(of).min()
@@ -105,6 +105,11 @@ impl Burials {
 }
 
 impl Burial {
+    /// Whether it must wait until no process is left that lost its parent, since that may be its own.
+    fn waits(&self, orphaned: bool) -> bool {
+        orphaned && self.remains.user().is_none()
+    }
+
     fn begin(&mut self, now: Instant) {
         self.turns = self.turns.saturating_add(1);
         self.stage = match self.remains.bury() {
@@ -138,7 +143,9 @@ mod tests {
         for _ in 0..3 {
             assert!(burials.go_on(true).is_empty());
             assert!(matches!(burials.0[0].stage, Stage::Resting { .. }), "no undertaker begins, either");
+            assert_eq!(burials.next_look(true), None, "and nobody looks again before the orphans' next turn");
         }
+        assert!(burials.next_look(false).is_some_and(|look| look <= Instant::now()), "it is due without them");
         burials.0[0].stage = Stage::Done;
         assert!(burials.go_on(true).is_empty(), "others may have come since its undertaker began");
         assert_eq!(burials.go_on(false).len(), 1);

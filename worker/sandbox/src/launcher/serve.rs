@@ -140,7 +140,8 @@ impl Launcher {
         });
         let stale = (!self.stale.is_empty()).then(|| now + REMOVE_INTERVAL);
         let waiting = self.waiting.iter().map(|waiting| waiting.until).min();
-        let next = [orphans, stale, waiting, self.burials.next_look()].into_iter().flatten().min();
+        let burials = self.burials.next_look(orphans.is_some());
+        let next = [orphans, stale, waiting, burials].into_iter().flatten().min();
         next.map(|next| next.saturating_duration_since(now))
     }
 
