@@ -72,6 +72,15 @@ impl Permitted {
         let injections = certificates.map(|certificates| Injections::of(&said.secrets, certificates)).transpose()?;
         Ok(Self { said, hosts, injections: injections.unwrap_or_default(), over: CancellationToken::new() })
     }
+
+    fn nothing() -> Self {
+        Self {
+            said: codegen_proto::Egress { hosts: Vec::new(), secrets: Vec::new() },
+            hosts: BTreeMap::new(),
+            injections: Injections::default(),
+            over: CancellationToken::new(),
+        }
+    }
 }
 
 /// A connection to a host of the list, whose bytes are counted.
@@ -98,15 +107,23 @@ impl Egress {
     /// it is not told of each what it carries. Secrets for a sandbox that was made without any come with its next one.
     ///
     /// # Errors
-    /// As of [`of`](Self::of); what was permitted before stays then.
+    /// As of [`of`](Self::of); nothing is permitted then, since what was before may be what is taken away.
     pub fn permit(&self, said: codegen_proto::Egress) -> Result<(), Failure> {
         if self.permitted().said == said {
             return Ok(());
         }
-        let next = Arc::new(Permitted::of(said, self.certificates.as_ref())?);
-        let before = std::mem::replace(&mut *self.permitted.write(), next);
+        let next = Permitted::of(said, self.certificates.as_ref());
+        next.map(|next| self.put_in_force(next)).inspect_err(|_| self.permit_nothing())
+    }
+
+    /// Lets nothing be reached until something else is permitted.
+    pub fn permit_nothing(&self) {
+        self.put_in_force(Permitted::nothing());
+    }
+
+    fn put_in_force(&self, next: Permitted) {
+        let before = std::mem::replace(&mut *self.permitted.write(), Arc::new(next));
         before.over.cancel();
-        Ok(())
     }
 
     fn permitted(&self) -> Arc<Permitted> {
@@ -226,4 +243,35 @@ pub(crate) fn unavailable(level: codegen_types::IsolationLevel) -> Failure {
              than it may; this worker isolates at level `{level}`. Nothing was run."
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use codegen_proto::{EgressSecret, Secret};
+
+    use super::*;
+
+    fn host(name: &str) -> HostPort {
+        HostPort::new(name, 443).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_put_in_force_leaves_nothing_in_force() {
+        let hosts = vec![EgressHost { host: host("a.example"), reach: Reach::Public }];
+        let before = codegen_proto::Egress { hosts: hosts.clone(), secrets: Vec::new() };
+        let egress = Egress::of(before.clone(), WayOut::default(), &Places::default(), Arc::default()).unwrap();
+        let open = egress.permitted();
+        let stray = EgressSecret {
+            name: "key".to_owned(),
+            host: host("b.example"),
+            header: "authorization".to_owned(),
+            value: Secret::new("x"),
+        };
+        let refused = egress.permit(codegen_proto::Egress { hosts, secrets: vec![stray] }).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::InvalidArgument);
+        assert!(egress.permitted().hosts.is_empty(), "no host is reached");
+        assert!(open.over.is_cancelled(), "and what is open ends");
+        egress.permit(before).unwrap();
+        assert!(egress.permitted().hosts.contains_key(&host("a.example")), "what is permitted next is in force");
+    }
 }

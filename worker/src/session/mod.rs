@@ -89,10 +89,15 @@ impl Session {
 
     /// What it reaches from now on. One that has no proxy keeps having none.
     async fn permit(&self, permitted: Option<codegen_proto::Egress>) -> Result<(), Failure> {
-        let Some(egress) = self.egress.clone() else { return Ok(()) };
-        let permitted = permitted.unwrap_or_else(|| codegen_proto::Egress { hosts: Vec::new(), secrets: Vec::new() });
-        let permitting = tokio::task::spawn_blocking(move || egress.permit(permitted));
+        let Some(egress) = &self.egress else { return Ok(()) };
+        let Some(permitted) = permitted else {
+            egress.permit_nothing();
+            return Ok(());
+        };
+        let permitting = Arc::clone(egress);
+        let permitting = tokio::task::spawn_blocking(move || permitting.permit(permitted));
         permitting.await.unwrap_or_else(|error| {
+            egress.permit_nothing();
             tracing::error!(error = &error as &dyn std::error::Error, "what a session reaches could not be changed");
             Err(Failure::new(ErrorCode::Internal, "What the session reaches cannot be changed."))
         })
