@@ -1,11 +1,14 @@
 //! A double for tests of the worker: nothing is isolated and nothing is run, every answer is canned.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::{IsolationLevel, IsolationReport, Layer, LayerReport, LayerState};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::backend::{Backend, BoxFuture, Places, Sandbox, SandboxEnd, SandboxError, SandboxSpec, Spawn};
@@ -50,12 +53,31 @@ type Script = dyn Fn(&Spawn) -> FakeRun + Send + Sync;
 pub struct FakeBackend {
     report: IsolationReport,
     script: Arc<Script>,
+    held: BTreeSet<u32>,
+    mortal: watch::Sender<bool>,
 }
 
 impl FakeBackend {
     /// A backend whose programs do what the script says.
     pub fn new(script: impl Fn(&Spawn) -> FakeRun + Send + Sync + 'static) -> Self {
-        Self { report: report(IsolationLevel::Full), script: Arc::new(script) }
+        Self {
+            report: report(IsolationLevel::Full),
+            script: Arc::new(script),
+            held: BTreeSet::new(),
+            mortal: watch::Sender::new(true),
+        }
+    }
+
+    /// The same backend, under whose user ids something may still run.
+    #[must_use]
+    pub fn with_held(mut self, held: impl IntoIterator<Item = u32>) -> Self {
+        self.held = held.into_iter().collect();
+        self
+    }
+
+    /// Whether its sandboxes die when they are destroyed. One that does not is waited for.
+    pub fn mortal(&self) -> watch::Sender<bool> {
+        self.mortal.clone()
     }
 
     /// The same backend, claiming this level.
@@ -76,14 +98,22 @@ impl Backend for FakeBackend {
         &self.report
     }
 
-    fn open(&self, _spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, SandboxError>> {
-        let sandbox = FakeSandbox {
+    fn open(&self, spec: SandboxSpec) -> BoxFuture<'_, Result<Arc<dyn Sandbox>, SandboxError>> {
+        // Of this host, where nobody knows its port.
+        let listener = spec.proxy.map(|_| TcpListener::bind("127.0.0.1:0")).transpose();
+        let sandbox = listener.map_err(SandboxError::Channel).map(|listener| FakeSandbox {
             report: self.report.clone(),
             places: Places::on_own_root(),
             script: self.script.clone(),
+            listener: Mutex::new(listener),
+            mortal: self.mortal.subscribe(),
             end: watch::Sender::new(None),
-        };
-        Box::pin(async move { Ok(Arc::new(sandbox) as Arc<dyn Sandbox>) })
+        });
+        Box::pin(async move { Ok(Arc::new(sandbox?) as Arc<dyn Sandbox>) })
+    }
+
+    fn held(&self) -> BTreeSet<u32> {
+        self.held.clone()
     }
 
     fn lost(&self) -> BoxFuture<'_, ()> {
@@ -95,6 +125,8 @@ struct FakeSandbox {
     report: IsolationReport,
     places: Places,
     script: Arc<Script>,
+    listener: Mutex<Option<TcpListener>>,
+    mortal: watch::Receiver<bool>,
     end: watch::Sender<Option<SandboxEnd>>,
 }
 
@@ -123,9 +155,18 @@ impl Sandbox for FakeSandbox {
         Box::pin(async { Ok(2) })
     }
 
+    fn proxy_listener(&self) -> Option<TcpListener> {
+        self.listener.lock().take()
+    }
+
     fn destroy(&self) -> BoxFuture<'_, u32> {
-        self.end.send_if_modified(|end| end.replace(SandboxEnd::Destroyed).is_none());
-        Box::pin(async { 1 })
+        let mut mortal = self.mortal.clone();
+        Box::pin(async move {
+            // Nobody holds back the sandboxes of a backend that is gone.
+            let _dies = mortal.wait_for(|mortal| *mortal).await;
+            self.end.send_if_modified(|end| end.replace(SandboxEnd::Destroyed).is_none());
+            1
+        })
     }
 
     fn ended(&self) -> BoxFuture<'_, SandboxEnd> {

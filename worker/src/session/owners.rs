@@ -70,10 +70,11 @@ impl Owners {
         Ok(Some(uid))
     }
 
-    /// An id for a session that is still to come, which has no workspace yet. None: the worker's own.
-    pub fn reserve(&self) -> Result<Option<u32>, OwnerError> {
+    /// An id for a session that is still to come, which has no workspace yet: none that is `held` by what an earlier one
+    /// left. None: the worker's own.
+    pub fn reserve(&self, held: &BTreeSet<u32>) -> Result<Option<u32>, OwnerError> {
         let Some(uids) = &self.0 else { return Ok(None) };
-        Ok(Some(uids.lock().take(None)?))
+        Ok(Some(uids.lock().take_but(None, held)?))
     }
 
     /// Gives back the id of a session that has neither files nor processes any more.

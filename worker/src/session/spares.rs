@@ -3,7 +3,7 @@
 //!
 //! A spare belongs to one session at most, and nothing of a session was ever in it before.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -205,8 +205,9 @@ impl Spares {
 
     async fn make(&self) -> Result<Spare, SpareError> {
         let (base, owners, limits) = (self.ground.base.clone(), self.ground.owners.clone(), self.limits);
+        let held = self.ground.backend.held();
         let (uid, name, workspace) =
-            tokio::task::spawn_blocking(move || make_workspace(&base, &owners, limits)).await??;
+            tokio::task::spawn_blocking(move || make_workspace(&base, &owners, limits, &held)).await??;
         match Live::open(&*self.ground.backend, self.ground.runtimes.clone(), &workspace, uid, None).await {
             Ok(live) => Ok(Spare { name, made: Adopted { uid, workspace, live: Arc::new(live) } }),
             Err(error) => {
@@ -266,8 +267,9 @@ fn make_workspace(
     base: &WorkspaceBase,
     owners: &Owners,
     limits: Limits,
+    held: &BTreeSet<u32>,
 ) -> Result<(Option<u32>, SpareWorkspace, Workspace), SpareError> {
-    let uid = owners.reserve()?;
+    let uid = owners.reserve(held)?;
     let made = base.create_spare(uid).map_err(SpareError::from).and_then(|(name, directory)| {
         let workspace = Workspace::new(directory, limits)?;
         Ok((uid, name, workspace))
@@ -276,4 +278,45 @@ fn make_workspace(
         uid.into_iter().for_each(|uid| owners.release(uid));
     }
     made
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use sandbox::FakeBackend;
+    use sandbox::fake::FakeRun;
+
+    use super::*;
+
+    /// The longest that anything here may take.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn no_spare_gets_a_user_id_under_which_something_may_still_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = Arc::new(WorkspaceBase::open(directory.path()).unwrap());
+        let owners = Arc::new(Owners::of(&base).unwrap());
+        let Some(first) = owners.reserve(&BTreeSet::new()).unwrap() else {
+            println!("SKIPPED: only root gives sessions user ids of their own");
+            return;
+        };
+        owners.release(first);
+        let ground = Ground {
+            base,
+            owners,
+            backend: Arc::new(FakeBackend::new(|_| FakeRun::default()).with_held([first])),
+            runtimes: Arc::new(Runtimes::default()),
+            lull: Arc::default(),
+        };
+        let spares = Spares::start(ground, Limits::default());
+        let until = Instant::now() + PATIENCE;
+        while spares.kept.lock().ready.len() < SPARES_MAX {
+            assert!(Instant::now() < until, "the spares are made in time");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let uids: BTreeSet<_> = spares.kept.lock().ready.iter().map(|spare| spare.made.uid).collect();
+        assert!(uids.len() == SPARES_MAX && !uids.contains(&Some(first)), "{first} is held: {uids:?}");
+        spares.end().await;
+    }
 }
