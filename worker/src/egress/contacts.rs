@@ -55,6 +55,12 @@ impl Contacts {
         self.0.lock().listed.entry((listed.to_string(), outcome)).or_default().add(more);
     }
 
+    /// Whether there is nothing to be told.
+    pub fn is_empty(&self) -> bool {
+        let tallies = self.0.lock();
+        tallies.listed.is_empty() && tallies.strangers.is_empty()
+    }
+
     /// All of them, once.
     pub fn take(&self) -> Vec<Contact> {
         let Tallies { listed, strangers } = std::mem::take(&mut *self.0.lock());

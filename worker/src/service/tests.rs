@@ -1,8 +1,11 @@
 //! The service over a backend that runs nothing: what is told of tasks and sessions, whatever a program does.
 
+mod sessions;
+
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use codegen_proto::SessionClosed;
 use codegen_types::{
     Epoch, Event, EventBody, Exec, IsolationLevel, Limits, Operation, OperationResult, OutputStream, Program,
 };
@@ -10,6 +13,7 @@ use futures::StreamExt;
 use sandbox::fake::{FakeEnd, FakeRun};
 use sandbox::files::WorkspaceBase;
 use sandbox::{ChildEnd, FakeBackend};
+use tokio::sync::watch;
 
 use super::*;
 use crate::runtimes::Runtimes;
@@ -18,6 +22,8 @@ use crate::session::{Owners, PoolOptions};
 struct Bench {
     service: Service,
     starts: Arc<AtomicUsize>,
+    /// Whether sandboxes die when they are destroyed.
+    mortal: watch::Sender<bool>,
     session: SessionId,
     directory: tempfile::TempDir,
 }
@@ -38,6 +44,7 @@ impl Bench {
             counted.fetch_add(1, Ordering::SeqCst);
             run.clone()
         });
+        let mortal = backend.mortal();
         let tasks = Arc::new(Tasks::default());
         let base = WorkspaceBase::open(&directory.path().join("workspaces")).unwrap();
         let pool = Pool::new(PoolOptions {
@@ -53,7 +60,7 @@ impl Bench {
         });
         let identity = Identity { worker: "w".parse().unwrap(), incarnation: Incarnation::mint() };
         let service = Service::new(identity, pool, tasks);
-        Self { service, starts, session: SessionId::mint(), directory }
+        Self { service, starts, mortal, session: SessionId::mint(), directory }
     }
 
     fn lease(&self, epoch: u64) -> Lease {
@@ -66,21 +73,33 @@ impl Bench {
     }
 
     async fn open_session(&self, session: SessionId, epoch: u64, minimum: IsolationLevel) -> Result<bool, ErrorCode> {
-        let open = OpenSession {
+        self.open_as(OpenSession { isolation_minimum: minimum, ..self.opening(session, epoch) }).await
+    }
+
+    fn opening(&self, session: SessionId, epoch: u64) -> OpenSession {
+        OpenSession {
             session,
             lease: self.lease(epoch),
             limits: Limits { output_bytes: 1_000, ..Limits::default() },
-            isolation_minimum: minimum,
+            isolation_minimum: IsolationLevel::Full,
             egress: None,
-        };
+        }
+    }
+
+    /// Whether its workspace was made by this.
+    async fn open_as(&self, open: OpenSession) -> Result<bool, ErrorCode> {
         let opened = self.service.open_session(Request::new(open.into())).await;
         opened.map(|opened| opened.into_inner().workspace_created).map_err(code)
     }
 
     async fn close(&self, epoch: u64, delete_workspace: bool) -> Result<u64, ErrorCode> {
+        self.close_as(epoch, delete_workspace).await.map(|closed| closed.workspace_bytes)
+    }
+
+    async fn close_as(&self, epoch: u64, delete_workspace: bool) -> Result<SessionClosed, ErrorCode> {
         let close = CloseSession { session: self.session, lease: self.lease(epoch), delete_workspace };
         let closed = self.service.close_session(Request::new(close.into())).await;
-        closed.map(|closed| closed.into_inner().workspace_bytes).map_err(code)
+        closed.map(|closed| closed.into_inner().try_into().expect("a well-formed answer")).map_err(code)
     }
 
     fn request(&self, task: TaskId, epoch: u64) -> ExecuteTask {

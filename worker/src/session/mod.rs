@@ -1,5 +1,6 @@
 //! Sessions on this worker: their workspaces, sandboxes and prepared interpreters.
 
+mod entries;
 mod kernels;
 mod live;
 mod lull;
@@ -195,8 +196,9 @@ impl Slots {
     async fn turn(&self, closed_token: &CancellationToken) -> Result<Slot<'_>, Failure> {
         let waiting = Waiting::enter(self)?;
         let permit = tokio::select! {
-            permit = self.free.acquire() => permit.map_err(|_| closed())?,
+            biased;
             () = closed_token.cancelled() => return Err(closed()),
+            permit = self.free.acquire() => permit.map_err(|_| closed())?,
         };
         drop(waiting);
         Ok(Slot(permit))

@@ -1,6 +1,6 @@
-//! The sessions of this worker, open and closed, and the fence of epochs.
+//! The sessions of this worker: opening them, closing them, and finding them.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,18 +12,16 @@ use sandbox::files::{Workspace, WorkspaceBase};
 use sandbox::uids::UidError;
 use tokio_util::sync::CancellationToken;
 
+use super::entries::{Entries, Turns};
 use super::lull::Lull;
 use super::owners::{OwnerError, Owners};
 use super::spares::{Adopted, Ground, Spares};
 use super::{FILES_PARALLEL_MAX, Kernels, Live, PARALLEL_MAX, Session, Slots};
-use crate::egress::{self, Contacts, Egress, Places};
+use crate::egress::{self, Egress, Places};
 use crate::runtimes::Runtimes;
 use crate::tasks::{Stop, Tasks};
 use crate::upstream::WayOut;
 
-/// Closed sessions whose epoch is remembered. Beyond it the oldest is forgotten; the coordinator persists epochs before
-/// it uses them, so that a stale message that old would have to come from a connection that ended long ago.
-const CLOSED_MAX: usize = 65_536;
 /// How long a workspace that is kept may take to count; closing waits for it.
 const COUNT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -54,18 +52,12 @@ pub(crate) struct Pool {
     sessions_max: usize,
     isolation_minimum: IsolationLevel,
     entries: Mutex<Entries>,
+    turns: Turns,
     spares: Option<Arc<Spares>>,
     lull: Arc<Lull>,
-    /// Workspaces are made one at a time, so that two sessions never get the same user id.
+    /// Workspaces are made one at a time, so that two sessions never get the same user id. Nothing is ended meanwhile, since
+    /// what does not die would hold up everybody.
     making: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct Entries {
-    open: HashMap<SessionId, Arc<Session>>,
-    closed: HashMap<SessionId, Epoch>,
-    /// Oldest first.
-    closed_order: VecDeque<SessionId>,
 }
 
 impl Pool {
@@ -94,6 +86,7 @@ impl Pool {
             sessions_max: options.sessions_max as usize,
             isolation_minimum: options.isolation_minimum,
             entries: Mutex::default(),
+            turns: Turns::default(),
             making: tokio::sync::Mutex::default(),
         }
     }
@@ -103,27 +96,21 @@ impl Pool {
         self.check_isolation(&request)?;
         self.lull.disturb();
         let session = {
-            let _making = self.making.lock().await;
+            let _turn = self.turns.of(request.session).await;
             let earlier = self.entries.lock().fence(request.session, request.lease.epoch)?;
             match earlier {
                 Some(session) if session.epoch == request.lease.epoch => {
                     session.permit(request.egress.clone()).await?;
                     session
                 }
-                earlier => {
-                    if let Some(session) = &earlier {
-                        self.end(session).await;
-                    }
-                    // What was not told of the earlier life is told of this one.
-                    let contacts = earlier.and_then(|session| session.egress().map(Egress::contacts));
-                    self.make(&request, contacts.unwrap_or_default()).await?
-                }
+                Some(earlier) => self.replace(&earlier, &request).await?,
+                None => self.make(&request).await?,
             }
         };
         match session.open(&self.lull).await {
             Ok(isolation) => Ok(SessionOpened { isolation, workspace_created: session.workspace_created }),
             Err(failure) => {
-                self.entries.lock().open.retain(|_, other| !Arc::ptr_eq(other, &session));
+                self.entries.lock().remove(&session);
                 Err(failure)
             }
         }
@@ -144,9 +131,20 @@ impl Pool {
         ))
     }
 
-    async fn make(&self, request: &OpenSession, contacts: Arc<Contacts>) -> Result<Arc<Session>, Failure> {
+    /// Ends an earlier life of a session, which keeps its place among the sessions for the next one.
+    async fn replace(&self, earlier: &Arc<Session>, request: &OpenSession) -> Result<Arc<Session>, Failure> {
+        self.end_processes(earlier).await;
+        let made = self.make(request).await;
+        if made.is_err() {
+            self.entries.lock().remove(earlier);
+        }
+        made
+    }
+
+    async fn make(&self, request: &OpenSession) -> Result<Arc<Session>, Failure> {
+        let _making = self.making.lock().await;
         let id = request.session;
-        if self.len() >= self.sessions_max {
+        if self.entries.lock().others(id) >= self.sessions_max {
             let message = format!("This worker has {} sessions, as many as it may.", self.sessions_max);
             return Err(Failure::new(ErrorCode::NoCapacity, message));
         }
@@ -157,6 +155,8 @@ impl Pool {
         let egress = match request.egress.clone() {
             Some(permitted) => {
                 let (way_out, places) = (self.way_out.of_one(), self.places.clone());
+                // What was not told of the earlier life is told of this one.
+                let contacts = self.entries.lock().contacts(id);
                 let make = move || Egress::of(permitted, way_out, &places, contacts);
                 let made = tokio::task::spawn_blocking(make).await;
                 Some(made.unwrap_or_else(|error| Err(internal(&error)))?)
@@ -188,45 +188,55 @@ impl Pool {
         if let Some(live) = live {
             session.watch(&live);
         }
-        self.entries.lock().open.insert(id, session.clone());
+        self.entries.lock().insert(Arc::clone(&session));
         Ok(session)
     }
 
     /// Ends a session's processes and, when asked, deletes its workspace; one that is kept is counted. Closing again is
     /// no error.
     pub async fn close(&self, request: CloseSession) -> Result<SessionClosed, Failure> {
-        let open = {
+        let (session, epoch) = (request.session, request.lease.epoch);
+        {
+            // At once, so that nothing more begins under this lease while others have their turn with the session.
             let mut entries = self.entries.lock();
-            let open = entries.fence_close(request.session, request.lease.epoch)?;
-            entries.note_closed(request.session, request.lease.epoch);
-            open
-        };
-        let (processes_killed, contacts) = match open {
-            Some(session) => {
-                let killed = self.end(&session).await;
-                (killed, session.egress().map(Egress::take_contacts).unwrap_or_default())
-            }
-            None => (0, Vec::new()),
-        };
-        let (base, owners, session) = (self.base.clone(), self.owners.clone(), request.session);
-        if request.delete_workspace {
-            let deleted = tokio::task::spawn_blocking(move || delete_workspace(&base, &owners, session)).await;
-            deleted.unwrap_or_else(|error| Err(internal(&error)))?;
-            return Ok(SessionClosed { processes_killed, workspace_bytes: 0, contacts });
+            entries.fence_close(session, epoch)?;
+            entries.note_closed(session, epoch);
         }
-        let counting = tokio::task::spawn_blocking(move || workspace_bytes(&base, session));
-        let counted = tokio::time::timeout(COUNT_DEADLINE, counting).await;
-        let workspace_bytes = counted.ok().and_then(Result::ok).unwrap_or(u64::MAX);
+        let _turn = self.turns.of(session).await;
+        let open = self.entries.lock().fence_close(session, epoch)?;
+        let processes_killed = match open {
+            Some(session) => self.end(&session).await,
+            None => 0,
+        };
+        let workspace_bytes = self.put_away(session, request.delete_workspace).await?;
+        // Not before: who is not answered is told by the next answer.
+        let contacts = self.entries.lock().take_contacts(session);
         Ok(SessionClosed { processes_killed, workspace_bytes, contacts })
     }
 
+    /// Deletes a workspace, or counts it; the bytes that are left of it.
+    async fn put_away(&self, session: SessionId, delete: bool) -> Result<u64, Failure> {
+        let (base, owners) = (self.base.clone(), self.owners.clone());
+        if delete {
+            let deleted = tokio::task::spawn_blocking(move || delete_workspace(&base, &owners, session)).await;
+            return deleted.unwrap_or_else(|error| Err(internal(&error))).map(|()| 0);
+        }
+        let counting = tokio::task::spawn_blocking(move || workspace_bytes(&base, session));
+        let counted = tokio::time::timeout(COUNT_DEADLINE, counting).await;
+        Ok(counted.ok().and_then(Result::ok).unwrap_or(u64::MAX))
+    }
+
     async fn end(&self, session: &Arc<Session>) -> u32 {
+        let killed = self.end_processes(session).await;
+        self.entries.lock().remove(session);
+        killed
+    }
+
+    async fn end_processes(&self, session: &Session) -> u32 {
         for task in self.tasks.of_session(session.id) {
             task.stop(Stop::SessionClosed);
         }
-        let killed = session.close().await;
-        self.entries.lock().open.retain(|_, other| !Arc::ptr_eq(other, session));
-        killed
+        session.close().await
     }
 
     /// The session that a lease names, for a new task.
@@ -242,9 +252,7 @@ impl Pool {
 
     /// Fails for a lease that another one has superseded.
     pub fn check_lease(&self, session: SessionId, lease: &Lease) -> Result<(), Failure> {
-        let entries = self.entries.lock();
-        let newest = entries.open.get(&session).map(|open| open.epoch).max(entries.closed.get(&session).copied());
-        if newest.is_some_and(|newest| lease.epoch < newest) { Err(stale()) } else { Ok(()) }
+        self.entries.lock().check(session, lease.epoch)
     }
 
     /// Every session whose workspace is here.
@@ -259,67 +267,30 @@ impl Pool {
 
     fn describe(&self, session: SessionId) -> HeldSession {
         let entries = self.entries.lock();
-        let open = entries.open.get(&session);
-        let epoch = open.map(|open| open.epoch).or(entries.closed.get(&session).copied()).unwrap_or_default();
+        let (open, epoch) = (entries.get(session), entries.epoch(session).unwrap_or_default());
         let tasks = self.tasks.of_session(session).iter().map(|task| task.id).collect();
         HeldSession { session, epoch, open: open.is_some_and(|open| open.is_live()), tasks }
     }
 
     /// The sessions that are open, each with the epoch of its lease.
     pub fn open_now(&self) -> Vec<(SessionId, Epoch)> {
-        self.entries.lock().open.values().map(|session| (session.id, session.epoch)).collect()
+        self.entries.lock().open().map(|session| (session.id, session.epoch)).collect()
     }
 
     /// How many sessions are open.
     pub fn len(&self) -> usize {
-        self.entries.lock().open.len()
+        self.entries.lock().open().len()
     }
 
     /// Ends every process of every session, and the spares; the workspaces of sessions stay.
     pub async fn close_all(&self) {
-        let open: Vec<Arc<Session>> = self.entries.lock().open.values().cloned().collect();
+        let open: Vec<Arc<Session>> = self.entries.lock().open().cloned().collect();
         let spares = async {
             if let Some(spares) = &self.spares {
                 spares.end().await;
             }
         };
         tokio::join!(spares, futures::future::join_all(open.iter().map(|session| self.end(session))));
-    }
-}
-
-impl Entries {
-    /// The open session, if the epoch is neither below its own nor that of one that was closed.
-    fn fence(&self, session: SessionId, epoch: Epoch) -> Result<Option<Arc<Session>>, Failure> {
-        if self.closed.get(&session).is_some_and(|closed| epoch <= *closed) {
-            return Err(stale());
-        }
-        self.fence_open(session, epoch)
-    }
-
-    /// Like [`fence`](Self::fence), but what was closed may be closed again.
-    fn fence_close(&self, session: SessionId, epoch: Epoch) -> Result<Option<Arc<Session>>, Failure> {
-        if self.closed.get(&session).is_some_and(|closed| epoch < *closed) {
-            return Err(stale());
-        }
-        self.fence_open(session, epoch)
-    }
-
-    fn fence_open(&self, session: SessionId, epoch: Epoch) -> Result<Option<Arc<Session>>, Failure> {
-        match self.open.get(&session) {
-            Some(open) if epoch < open.epoch => Err(stale()),
-            open => Ok(open.cloned()),
-        }
-    }
-
-    fn note_closed(&mut self, session: SessionId, epoch: Epoch) {
-        if self.closed.insert(session, epoch).is_none() {
-            self.closed_order.push_back(session);
-        }
-        if self.closed.len() > CLOSED_MAX
-            && let Some(oldest) = self.closed_order.pop_front()
-        {
-            self.closed.remove(&oldest);
-        }
     }
 }
 
@@ -375,10 +346,6 @@ fn workspace_bytes(base: &WorkspaceBase, session: SessionId) -> u64 {
             u64::MAX
         }
     }
-}
-
-fn stale() -> Failure {
-    Failure::new(ErrorCode::PermissionDenied, "The lease is stale: the session was assigned again since.")
 }
 
 fn internal(error: &(dyn std::error::Error + 'static)) -> Failure {
