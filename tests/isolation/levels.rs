@@ -141,6 +141,30 @@ fn temporary_files_that_grow_too_large_are_noticed_below_full() {
 }
 
 #[test]
+fn temporary_files_that_grow_too_large_between_calls_are_noticed_below_full() {
+    at_each_level(|user, client| {
+        let session = new_session(client, user);
+        let mut tool = |name: &str, mut arguments: Value| {
+            arguments["session_id"] = json!(session);
+            client.tool(name, arguments)
+        };
+        let code = "import os, threading, time\ndef fill():\n    while not os.path.exists('go'): time.sleep(0.01)\n    \
+            with open(os.environ['TMPDIR'] + '/big', 'wb') as f:\n        \
+            for _ in range(100): f.write(b'x' * (8 << 20)); f.flush(); time.sleep(0.01)\n\
+            threading.Thread(target=fill).start()";
+        tool("run_python", json!({"code": code, "kernel": "k"})).ok();
+        tool("fs_write", json!({"path": "go", "contents": ""})).ok();
+        poll_until("the kernel is ended", std::time::Duration::from_secs(120), || {
+            let kernels = tool("kernel_list", json!({})).structured["kernels"].as_array().expect("kernels").len();
+            (kernels == 0).then_some(())
+        });
+        let next =
+            tool("run_python", json!({"code": "import os; print(os.listdir(os.environ['TMPDIR']))", "kernel": "k"}));
+        assert!(next.ok().contains("[]") && next.text.contains("temporary files were more"), "{user:?}: {}", next.text);
+    });
+}
+
+#[test]
 fn where_sessions_share_a_user_id_there_is_one_unless_the_operator_says_otherwise() {
     let installation = Installation::for_user(User::Reduced);
     let mut client = installation.client();

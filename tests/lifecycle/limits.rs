@@ -82,22 +82,46 @@ fn code_that_writes_for_ever_is_ended() {
     answer.code("OUTPUT_LIMIT");
 }
 
+/// A client of a server whose workspaces may hold 32 MiB.
+fn client_with_little_disk(installation: &Installation) -> Client {
+    let config = installation.outside().join("small.toml");
+    std::fs::write(&config, "[limits]\nworkspace_bytes = 33554432\nfile_bytes = 16777216\n")
+        .expect("a configuration file");
+    installation.client_with(["--config", config.to_str().expect("a path")])
+}
+
 #[test]
 fn code_that_fills_the_disk_is_ended() {
     let installation = Installation::new();
-    std::fs::write(
-        installation.outside().join("small.toml"),
-        "[limits]\nworkspace_bytes = 33554432\nfile_bytes = 16777216\n",
-    )
-    .expect("a configuration file");
-    let config = installation.outside().join("small.toml");
-    let mut client = installation.client_with(["--config", config.to_str().expect("a path")]);
+    let mut client = client_with_little_disk(&installation);
     let code =
         "import os\nn = 0\nwhile True:\n    with open(f'f{n}', 'wb') as f: f.write(os.urandom(1 << 20))\n    n += 1";
     let answer = client.tool("run_python", json!({"code": code, "timeout_seconds": 60}));
     answer.code("DISK_LIMIT");
     client.tool("fs_write", json!({"path": "more", "contents": "x".repeat(1 << 20)})).code("DISK_LIMIT");
     client.tool("fs_delete", json!({"path": "f0"})).ok();
+}
+
+#[test]
+fn a_kernel_that_fills_the_disk_between_its_calls_is_ended_and_the_next_call_says_why() {
+    let installation = Installation::new();
+    let mut client = client_with_little_disk(&installation);
+    let code = "import os, threading, time\nos.mkdir('fill')\ndef fill():\n    \
+        while not os.path.exists('go'): time.sleep(0.01)\n    for n in range(400):\n        \
+        with open(f'fill/{n}', 'wb') as f: f.write(os.urandom(1 << 20))\n        time.sleep(0.05)\n\
+        threading.Thread(target=fill).start()";
+    client.tool("run_python", json!({"code": code, "kernel": "k"})).ok();
+    client.tool("fs_write", json!({"path": "go", "contents": ""})).ok();
+    // Looking at kernels runs nothing that would be looked after itself.
+    poll_until("the kernel is ended", Duration::from_secs(120), || {
+        let kernels = client.tool("kernel_list", json!({})).structured["kernels"].as_array().expect("kernels").len();
+        (kernels == 0).then_some(())
+    });
+    client.tool("fs_delete", json!({"path": "fill", "recursive": true})).ok();
+    let next = client.tool("run_python", json!({"code": "print('fill' in globals())", "kernel": "k"}));
+    assert!(next.ok().contains("False"), "{}", next.text);
+    let why = "started anew, so earlier variables are gone: the session's processes wrote on between calls";
+    assert!(next.text.contains(why) && next.text.contains("DISK_LIMIT"), "{}", next.text);
 }
 
 #[test]

@@ -1,19 +1,11 @@
 //! File operations and looks at a workspace, off the event loop: they block on the disk.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use codegen_types::operation::{Pictures, Read};
 use codegen_types::{ErrorCode, Failure, Operation, OperationResult, WorkspacePath};
 use sandbox::files::{Scan, Workspace};
-use tokio::time::Instant;
-
-/// How often a workspace is counted while a program runs, at most.
-const COUNT_INTERVAL_MIN: Duration = Duration::from_millis(250);
-/// How often in a row it may be that a workspace cannot be counted.
-const UNREAD_MAX: u32 = 2;
 
 /// Carries out an operation on files. A search ends soon after this is dropped; everything else is short and goes on.
 pub(crate) async fn perform(workspace: &Arc<Workspace>, operation: Operation) -> Result<OperationResult, Failure> {
@@ -59,60 +51,8 @@ pub(crate) async fn scan(workspace: &Arc<Workspace>) -> Result<Scan, Failure> {
     }
 }
 
-/// What a workspace has too much of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outgrown {
-    Bytes,
-    Files,
-    /// Its temporary files, where no file system of their own bounds them.
-    Scratch,
-}
-
-/// Temporary files that nothing but looking bounds.
-#[derive(Debug, Clone)]
-pub(crate) struct Scratch {
-    pub directory: PathBuf,
-    pub bytes_max: u64,
-}
-
-impl Scratch {
-    /// As many as a file system of their own would have room for.
-    const FILES_MAX: u64 = 65_536;
-
-    fn is_outgrown(&self) -> bool {
-        // One that is gone holds nothing; one that cannot be counted holds too much.
-        match sandbox::files::scratch_usage(&self.directory) {
-            Ok(usage) => usage.bytes > self.bytes_max || usage.files > Self::FILES_MAX || !usage.complete,
-            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
-        }
-    }
-}
-
-/// Waits until the workspace holds more than so many bytes, or more files than it may, or scratch too much. The count is repeated
-/// more rarely the longer it takes, so that it never takes more than a tenth of the time.
-pub(crate) async fn outgrown(workspace: &Arc<Workspace>, bytes_max: u64, scratch: Option<Scratch>) -> Outgrown {
-    let (mut pause, mut unread) = (COUNT_INTERVAL_MIN, 0);
-    loop {
-        tokio::time::sleep(pause).await;
-        let began = Instant::now();
-        match blocking(workspace, Workspace::usage).await {
-            Ok(usage) if usage.bytes > bytes_max => return Outgrown::Bytes,
-            Ok(usage) if !usage.complete => return Outgrown::Files,
-            Ok(_) => unread = 0,
-            // One that cannot be read just now is looked at again, but not for ever.
-            Err(_) if unread == UNREAD_MAX => return Outgrown::Files,
-            Err(_) => unread += 1,
-        }
-        if let Some(scratch) = scratch.clone()
-            && tokio::task::spawn_blocking(move || scratch.is_outgrown()).await.unwrap_or(false)
-        {
-            return Outgrown::Scratch;
-        }
-        pause = COUNT_INTERVAL_MIN.max(began.elapsed() * 10);
-    }
-}
-
-async fn blocking<T: Send + 'static>(
+/// Works on a workspace off the event loop.
+pub(crate) async fn blocking<T: Send + 'static>(
     workspace: &Arc<Workspace>,
     work: impl FnOnce(&Workspace) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
@@ -121,20 +61,4 @@ async fn blocking<T: Send + 'static>(
         tracing::error!(%error, "an operation on files panicked");
         Err(Failure::new(ErrorCode::Internal, "The worker failed while it worked on files."))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn temporary_files_that_cannot_be_counted_are_too_many_and_those_that_are_gone_are_none() {
-        let directory = tempfile::tempdir().unwrap();
-        let scratch = |name| Scratch { directory: directory.path().join(name), bytes_max: 1 << 20 };
-        std::fs::create_dir(directory.path().join("empty")).unwrap();
-        std::fs::write(directory.path().join("no-directory"), "").unwrap();
-        assert!(scratch("no-directory").is_outgrown());
-        assert!(!scratch("empty").is_outgrown());
-        assert!(!scratch("gone").is_outgrown());
-    }
 }

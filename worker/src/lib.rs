@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod disk;
 mod egress;
 mod executor;
 mod files;

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use codegen_types::{ErrorCode, EventBody, Exit, Failure};
+use codegen_types::{ErrorCode, EventBody, Exit, Failure, Limits};
 
+use crate::disk::Outgrown;
 use crate::tasks::Stop;
 
 /// How long a program may take to end after an interrupt.
@@ -51,6 +52,15 @@ impl From<Stop> for Ending {
 }
 
 impl Ending {
+    /// That of what runs in a session that has too much.
+    pub fn of_outgrown(of: Outgrown, limits: &Limits) -> Self {
+        match of {
+            Outgrown::Bytes(_) => Self::Disk(limits.workspace_bytes),
+            Outgrown::Files => Self::Files(limits.workspace_files),
+            Outgrown::Scratch => Self::Scratch(limits.scratch_bytes),
+        }
+    }
+
     /// How long what runs may take to end after an interrupt; none: it is killed at once. A kernel that goes on after
     /// its call keeps its variables, so it is interrupted first also when it used too much.
     pub fn grace(self, outlives_its_task: bool) -> Option<Duration> {

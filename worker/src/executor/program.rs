@@ -17,8 +17,9 @@ use super::ending::Ending;
 use super::output::Output;
 use super::stdio::{self, Stdio, Streams};
 use super::subject::{self, Ended, Subject};
+use crate::disk::{self, Scratch};
 use crate::egress::Egress;
-use crate::files::{self, Outgrown, Scratch};
+use crate::files;
 use crate::runtimes::{Prepared, StartError};
 use crate::session::{Live, Session, Turn};
 use crate::tasks::Task;
@@ -115,6 +116,9 @@ async fn start_and_watch(
     };
     let (mut subject, news) = started.map_err(|error| start_failure(task, error))?;
     notes.extend(news);
+    if subject.outlives_its_task() {
+        session.look_after();
+    }
     let showing = Displays::new(task, session, clock);
     let output = Output::new(task, session.limits().output_bytes, Some(Arc::clone(session.workspace())));
     let exited = CancellationToken::new();
@@ -146,6 +150,7 @@ async fn start_and_watch(
         }
         None => {
             notes.extend((!subject.has_begun()).then(|| PERHAPS.to_owned()));
+            ending = ending.or_else(|| live.outgrown().map(|of| Ending::of_outgrown(of, session.limits())));
             destroy(&live, session).await
         }
     };
@@ -213,11 +218,7 @@ async fn watch(
             ending = stopped(task, clock) => ending,
             () = restarted => Ending::KernelRestarted,
             () = output.exceeded() => Ending::Output(limits.output_bytes),
-            of = files::outgrown(session.workspace(), limits.workspace_bytes, scratch) => match of {
-                Outgrown::Bytes => Ending::Disk(limits.workspace_bytes),
-                Outgrown::Files => Ending::Files(limits.workspace_files),
-                Outgrown::Scratch => Ending::Scratch(limits.scratch_bytes),
-            },
+            of = disk::outgrown(session.workspace(), scratch) => Ending::of_outgrown(of, limits),
         }
     };
     let ending = tokio::select! {

@@ -96,9 +96,17 @@ impl Kernels {
         Ok(OperationResult::Kernels { kernels: self.list() })
     }
 
+    /// Whether one lives, or what one left where nobody can tell any more what is its own.
+    pub fn any_lives(&self) -> bool {
+        self.all().iter().any(|cell| cell.lives())
+    }
+
     fn list(&self) -> Vec<KernelInfo> {
-        let cells: Vec<Arc<Cell>> = self.cells.lock().values().cloned().collect();
-        cells.iter().filter_map(|cell| cell.info()).collect()
+        self.all().iter().filter_map(|cell| cell.info()).collect()
+    }
+
+    fn all(&self) -> Vec<Arc<Cell>> {
+        self.cells.lock().values().cloned().collect()
     }
 
     async fn restart(&self, name: &KernelName) -> Result<(), Failure> {
@@ -174,6 +182,14 @@ impl Cell {
         })
     }
 
+    fn lives(&self) -> bool {
+        // A call that has it starts one if there is none.
+        let Ok(mut seat) = self.seat.try_lock() else { return true };
+        seat.look();
+        self.note(&seat, false);
+        seat.kernel.is_some() || seat.unattended.as_ref().is_some_and(|live| !live.is_lost())
+    }
+
     fn note(&self, seat: &Seat, busy: bool) {
         self.facts.send_replace(match &seat.kernel {
             Some(kernel) => Facts {
@@ -206,7 +222,8 @@ impl Seat {
     fn look(&mut self) {
         let Some(kernel) = &mut self.kernel else { return };
         if kernel.live().is_lost() {
-            self.end("the session's sandbox was replaced".to_owned());
+            let why = kernel.live().why_gone();
+            self.end(why.to_owned());
         } else if let Some(ended) = kernel.ended_unseen() {
             let live = kernel.live().clone();
             let why = ended.unwrap_or_else(|SupervisorLost| {
@@ -236,8 +253,9 @@ impl Turn {
     pub async fn ready(&mut self, live: &Arc<Live>) -> Result<(&mut Kernel, Option<String>), StartError> {
         self.seat.look();
         self.seat.obey(&self.cell);
-        if self.seat.kernel.as_ref().is_some_and(|kernel| !Arc::ptr_eq(kernel.live(), live)) {
-            self.seat.end("the session's sandbox was replaced".to_owned());
+        let gone = self.seat.kernel.as_ref().map(Kernel::live).filter(|gone| !Arc::ptr_eq(gone, live));
+        if let Some(why) = gone.map(|gone| gone.why_gone()) {
+            self.seat.end(why.to_owned());
         }
         let mut news = None;
         if self.seat.kernel.is_none() {

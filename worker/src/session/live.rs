@@ -1,7 +1,7 @@
 //! A sandbox that is there, and the interpreter prepared in it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use codegen_types::{IsolationLevel, Limits};
 use sandbox::files::Workspace;
@@ -9,8 +9,8 @@ use sandbox::{Backend, Sandbox, SandboxEnd, SandboxError, SandboxSpec};
 use tokio::sync::Mutex;
 
 use super::lull::Lull;
+use crate::disk::{Outgrown, Scratch};
 use crate::egress::{Egress, Proxying};
-use crate::files::Scratch;
 use crate::runtimes::{Runtimes, StartError, Template};
 
 /// One life of a session's sandbox.
@@ -21,6 +21,8 @@ pub(crate) struct Live {
     runtimes: Arc<Runtimes>,
     template: Mutex<Option<Arc<Template>>>,
     lost: AtomicBool,
+    /// What its session had too much of between calls, where it was ended for that.
+    outgrown: OnceLock<Outgrown>,
     prepared: AtomicBool,
 }
 
@@ -54,6 +56,7 @@ impl Live {
             runtimes,
             template: Mutex::default(),
             lost: AtomicBool::new(false),
+            outgrown: OnceLock::new(),
             prepared: AtomicBool::new(false),
         })
     }
@@ -146,6 +149,34 @@ impl Live {
             proxying.ended().await;
         }
         killed
+    }
+
+    /// Kills everything inside since it has too much.
+    pub async fn end_outgrown(&self, of: Outgrown) {
+        // Before anybody learns of its end.
+        let _first = self.outgrown.set(of);
+        self.destroy().await;
+    }
+
+    /// What its session had too much of, if it was ended for that.
+    pub fn outgrown(&self) -> Option<Outgrown> {
+        self.outgrown.get().copied()
+    }
+
+    /// Why its kernels are no more once it is gone, as a sentence goes on after a colon.
+    pub fn why_gone(&self) -> &'static str {
+        self.outgrown().map_or("the session's sandbox was replaced", Outgrown::between_calls)
+    }
+
+    /// What the next call is told of it once it is gone.
+    pub fn loss(&self) -> String {
+        match self.outgrown() {
+            Some(of) => format!("Earlier processes and /tmp are gone, files are kept: {}.", of.between_calls()),
+            None => {
+                "The session's sandbox was gone and is replaced: earlier processes and /tmp are gone, files are kept."
+                    .to_owned()
+            }
+        }
     }
 
     fn stop_proxying(&self) {

@@ -1,5 +1,6 @@
 //! Sessions on this worker: their workspaces, sandboxes and prepared interpreters.
 
+mod between;
 mod entries;
 mod kernels;
 mod live;
@@ -9,7 +10,7 @@ mod pool;
 mod spares;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use codegen_types::{Epoch, ErrorCode, Failure, IsolationReport, Limits, SessionId};
@@ -48,6 +49,8 @@ pub(crate) struct Session {
     live: Mutex<Option<Arc<Live>>>,
     egress: Option<Arc<Egress>>,
     kernels: Kernels,
+    /// Whether somebody sees to what lives between calls.
+    looked_after: AtomicBool,
     programs: Slots,
     files: Slots,
     closed: CancellationToken,
@@ -134,10 +137,9 @@ impl Session {
             error.failure()
         })?);
         self.watch(&fresh);
-        let news = live.replace(fresh.clone()).map(|_| {
+        let news = live.replace(fresh.clone()).map(|gone| {
             tracing::warn!(session = %self.id, "the session's sandbox was gone; it has a new one");
-            "The session's sandbox was gone and is replaced: earlier processes and /tmp are gone, files are kept."
-                .to_owned()
+            gone.loss()
         });
         Ok((fresh, news))
     }

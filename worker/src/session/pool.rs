@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use codegen_proto::{CloseSession, OpenSession, SessionClosed, SessionOpened};
@@ -181,6 +182,7 @@ impl Pool {
             live: tokio::sync::Mutex::new(live.clone()),
             egress,
             kernels: Kernels::new(!created),
+            looked_after: AtomicBool::new(false),
             programs: Slots::of(PARALLEL_MAX),
             files: Slots::of(FILES_PARALLEL_MAX),
             closed: CancellationToken::new(),
