@@ -36,7 +36,7 @@ pub(crate) struct DiskSink {
     current: Option<OpenSegment>,
     allocation_bytes: u64,
     /// Held for as long as the sink lives: there is one writer.
-    _lock: WriterLock,
+    lock: WriterLock,
 }
 
 struct OpenSegment {
@@ -44,12 +44,14 @@ struct OpenSegment {
     file: File,
     end: u64,
     allocated: u64,
+    /// The file is at least so long, unless somebody cuts it.
+    length: u64,
 }
 
 impl DiskSink {
     /// A sink in a directory whose lock the caller holds, with no segment open yet.
     pub(crate) fn new(dir: PathBuf, lock: WriterLock, segment_bytes_max: u64) -> Self {
-        Self { dir, current: None, allocation_bytes: ALLOCATION_BYTES.min(segment_bytes_max.max(4_096)), _lock: lock }
+        Self { dir, current: None, allocation_bytes: ALLOCATION_BYTES.min(segment_bytes_max.max(4_096)), lock }
     }
 
     /// Goes on in a segment whose first `end` bytes are good; what follows is cut.
@@ -57,7 +59,16 @@ impl DiskSink {
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         file.set_len(end)?;
         file.sync_all()?;
-        self.current = Some(OpenSegment { path, file, end, allocated: end });
+        self.current = Some(OpenSegment { path, file, end, allocated: end, length: end });
+        Ok(())
+    }
+
+    /// Becomes the one writer of a directory that was put in the place of the one that is locked.
+    fn keep_lock(&mut self) -> io::Result<()> {
+        if !self.lock.is_of(&self.dir)? {
+            let taken = |holder| io::Error::other(format!("another writer has the log that is here now: {holder}"));
+            self.lock = layout::lock(&self.dir)?.map_err(taken)?;
+        }
         Ok(())
     }
 
@@ -76,7 +87,7 @@ impl Sink for DiskSink {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a segment of that name holds records already"));
         }
         file.set_len(0)?;
-        let mut segment = OpenSegment { path, file, end: 0, allocated: 0 };
+        let mut segment = OpenSegment { path, file, end: 0, allocated: 0, length: 0 };
         segment.allocate(self.allocation_bytes)?;
         segment.file.sync_all()?;
         layout::sync_dir(&self.dir)?;
@@ -93,6 +104,7 @@ impl Sink for DiskSink {
         }
         segment.file.write_all_at(bytes, segment.end)?;
         segment.end = end;
+        segment.length = segment.length.max(end);
         Ok(())
     }
 
@@ -110,11 +122,12 @@ impl Sink for DiskSink {
     fn finish_segment(&mut self) -> io::Result<()> {
         let segment = self.current()?;
         segment.file.set_len(segment.end)?;
-        segment.allocated = segment.end;
+        (segment.allocated, segment.length) = (segment.end, segment.end);
         segment.file.sync_all()
     }
 
     fn salvage(&mut self, durable_bytes: u64) -> io::Result<Salvaged> {
+        self.keep_lock()?;
         let path = self.current()?.path.clone();
         let mut fresh = File::open(&path)?;
         let cut_bytes = used_bytes(&mut fresh, durable_bytes)?;
@@ -140,19 +153,23 @@ impl Sink for DiskSink {
 }
 
 impl OpenSegment {
-    /// Whether what was written can be found: somebody may have taken the file away, or put another in its place.
+    /// Whether what was written can be found: somebody may have taken the file away, cut it, or put another in its place.
     fn check_place(&self) -> io::Result<()> {
         let (written, found) = (self.file.metadata()?, std::fs::metadata(&self.path)?);
-        if (written.dev(), written.ino()) == (found.dev(), found.ino()) {
-            return Ok(());
+        if (written.dev(), written.ino()) != (found.dev(), found.ino()) {
+            return Err(io::Error::other("the segment is not the file that was being written"));
         }
-        Err(io::Error::other("the segment is not the file that was being written"))
+        if written.len() < self.length {
+            return Err(io::Error::other("the segment was cut"));
+        }
+        Ok(())
     }
 
     /// Allocates the file up to `end`. File systems that cannot do that are written without.
     fn allocate(&mut self, end: u64) -> io::Result<()> {
         match fallocate(&self.file, FallocateFlags::empty(), self.allocated, end - self.allocated) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.allocated = end,
+            Ok(()) => (self.allocated, self.length) = (end, end),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.allocated = end,
             Err(error) => return Err(error.into()),
         }
         Ok(())

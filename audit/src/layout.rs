@@ -113,9 +113,23 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
 /// Held by the one who writes a log. The directory is locked as well as the file in it, which somebody may take away.
 #[derive(Debug)]
 pub(crate) struct WriterLock {
-    _file: File,
+    file: File,
     /// `None` where the file system locks no directories.
-    _dir: Option<File>,
+    dir: Option<File>,
+}
+
+impl WriterLock {
+    /// Whether what is locked is still what is there.
+    ///
+    /// # Errors
+    /// What the operating system says when there is nothing.
+    pub(crate) fn is_of(&self, dir: &Path) -> io::Result<bool> {
+        let (locked, found) = match &self.dir {
+            Some(locked) => (locked.metadata()?, std::fs::metadata(dir)?),
+            None => (self.file.metadata()?, std::fs::metadata(dir.join(LOCK_FILE))?),
+        };
+        Ok((locked.dev(), locked.ino()) == (found.dev(), found.ino()))
+    }
 }
 
 /// Becomes the log's one writer, for as long as the lock lives, or says who is.
@@ -124,13 +138,13 @@ pub(crate) fn lock(dir: &Path) -> io::Result<Result<WriterLock, String>> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let directory = File::open(dir)?;
     let give_up = Instant::now() + LOCK_PATIENCE;
-    let _dir = match lock_until(&directory, give_up)? {
+    let locked = match lock_until(&directory, give_up)? {
         Locking::Done => Some(directory),
         Locking::Impossible => None,
         Locking::Taken => return Ok(Err(holder_of(&directory)?)),
     };
     match lock_until(&file, give_up)? {
-        Locking::Done => Ok(Ok(WriterLock { _file: file, _dir })),
+        Locking::Done => Ok(Ok(WriterLock { file, dir: locked })),
         Locking::Impossible => Err(rustix::io::Errno::OPNOTSUPP.into()),
         Locking::Taken => Ok(Err(holder_of(&file)?)),
     }

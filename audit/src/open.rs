@@ -11,7 +11,7 @@ use crate::entry::{Entry, EventKind};
 use crate::handle::Options;
 use crate::hash::Hash;
 use crate::keys::{KeyError, Keys};
-use crate::layout::{self, REPAIR_MARK, WriterLock};
+use crate::layout::{self, NoteFile, REPAIR_MARK, SegmentFile, WriterLock};
 use crate::log::{Cadence, Log, Segment, Tip};
 use crate::reader;
 use crate::record::{EncodedEvent, Record};
@@ -168,6 +168,9 @@ fn examine(dir: &Path, keys: &Keys) -> Result<Scan, OpenError> {
             scan::scan(tail, start, Some(keys.log_id()), &known).map_err(io_error("read the audit log"))?
         }
     };
+    if let Some((at, fault)) = missing(&segments, &notes).map_err(io_error("read the audit log"))? {
+        return Err(OpenError::Corrupt { at, fault });
+    }
     let last = LogSeq(found.tip.frontier.size());
     match &found.end {
         End::Bad { at, fault } => return Err(OpenError::Corrupt { at: at.clone(), fault: fault.clone() }),
@@ -180,6 +183,23 @@ fn examine(dir: &Path, keys: &Keys) -> Result<Scan, OpenError> {
         Some(checkpoint) if checkpoint.through() > last => Err(OpenError::Cut { last, covered: checkpoint.through() }),
         _ => Ok(found),
     }
+}
+
+/// The first segment that is missing between others, as the checkpoints at the ends of segments tell. Where one could not be
+/// made at its time, its records are in the segment before it.
+fn missing(segments: &[SegmentFile], notes: &[NoteFile]) -> io::Result<Option<(Position, Fault)>> {
+    for pair in segments.windows(2) {
+        let (before, behind) = (pair[0].first, pair[1].first);
+        let is_between = |note: &&NoteFile| !note.within && before.0 <= note.size && note.size + 1 < behind.0;
+        let Some(note) = notes.iter().find(is_between) else { continue };
+        let last = reader::last_record(&pair[0].path)?.map_or(LogSeq(note.size), |record| record.seq);
+        let expected = LogSeq(last.0 + 1);
+        if expected != behind {
+            let at = Position { seq: expected, file: pair[1].name(), line: 1, offset: 0 };
+            return Ok(Some((at, Fault::Segment { expected, found: behind })));
+        }
+    }
+    Ok(None)
 }
 
 /// Sets a torn tail aside, cuts it, and leaves the sink where the next record belongs.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use codegen_audit::{Audit, Hash, OpenError, Verdict, repair, verify, verify_with};
+use codegen_audit::{Audit, Fault, Hash, OpenError, Verdict, repair, verify, verify_with};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -98,6 +98,38 @@ fn a_missing_or_renamed_segment_is_found() {
     std::fs::rename(stored.dir().join(&segments[1].0), stored.dir().join("segment-00000000000000009999.jsonl"))
         .unwrap();
     assert!(found(&stored));
+}
+
+#[test]
+fn a_segment_that_is_missing_between_others_keeps_the_log_closed() {
+    let stored = runtime().block_on(stored::closed(12, 2_000));
+    let segments = stored.segments();
+    for (name, _) in &segments[1..segments.len() - 1] {
+        std::fs::remove_file(stored.dir().join(name)).unwrap();
+        let error = runtime().block_on(Audit::open(stored::options(stored.dir(), 2_000))).err().unwrap();
+        assert!(matches!(&error, OpenError::Corrupt { fault: Fault::Segment { .. }, .. }), "{name:?}: {error}");
+        stored.restore();
+    }
+}
+
+#[test]
+fn a_checkpoint_behind_which_no_segment_could_be_begun_keeps_no_log_closed() {
+    let stored = runtime().block_on(stored::closed(2, 2_000));
+    let notes = || std::fs::read_dir(stored.dir().join("checkpoints")).unwrap().map(|note| note.unwrap().path());
+    let last = notes().find(|note| !note.to_str().unwrap().contains("-segment")).unwrap();
+    // Its disk was full then, and the next writer went on in the same segment.
+    std::fs::rename(&last, last.with_file_name(format!("{}-segment.note", last.file_stem().unwrap().display())))
+        .unwrap();
+    runtime().block_on(async {
+        for _ in 0..2 {
+            let (audit, _) = stored::open(stored.dir(), 2_000).await;
+            for task in 0..12 {
+                audit.append(stored::attempt(task)).await.unwrap();
+            }
+            audit.close().await;
+        }
+    });
+    assert_eq!(verify(stored.dir(), None).verdict, Verdict::Whole);
 }
 
 #[test]
