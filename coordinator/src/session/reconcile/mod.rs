@@ -1,6 +1,7 @@
 //! At start: the log is the truth, and the store is brought up to it.
 
 mod ended;
+mod lost;
 mod sessions;
 mod tail;
 mod tasks;
@@ -15,9 +16,10 @@ use codegen_types::SessionId;
 use super::now_ms;
 use super::receipt::Receipt;
 use super::recovery::Left;
-use crate::store::{SessionRow, SessionStore, StoreError, TaskStore};
+use crate::store::{Progress, SessionRow, SessionStore, StoreError, TaskStore};
+use lost::Known;
 use sessions::{caught_up, put};
-use tail::{Seek, read_tail};
+use tail::{Seek, Tail, read_tail};
 use tasks::{bring_back, close_tasks, settle_resolved};
 
 /// Why the store could not be brought up to the log.
@@ -63,10 +65,15 @@ pub(super) async fn run(
     let seek = Seek {
         unfinished: tasks.unfinished_tasks().await?.iter().map(|row| row.id).collect(),
         since_ms: now_ms().saturating_sub(i64::try_from(outcome_retention.as_millis()).unwrap_or(i64::MAX)),
+        known: Known::of(&rows, tasks).await?,
     };
-    let receipts = rows.iter().map(|(id, row)| (*id, row.receipt.clone())).collect();
-    let reading = tokio::task::spawn_blocking(move || read_tail(&dir, &progress, &seek, receipts));
-    let tail = reading.await.map_err(|_| ReconcileError::CutOff)??;
+    let mut tail = read(dir.clone(), progress.clone(), seek.clone(), &rows).await?;
+    if let Some(from) = tail.lost_from {
+        lost::put_on_record(audit, from, seek.known.last().max(progress.settled_before)).await?;
+        lost::forget_places(sessions, &mut rows, tasks, from).await?;
+        let progress = Progress { settled_before: progress.settled_before.min(from), ..progress };
+        tail = read(dir, progress, Seek { known: Known::default(), ..seek }, &rows).await?;
+    }
     for (session, records) in tail.sessions {
         let row = rows.remove(&session);
         let stored = row.as_ref().map(|row| row.revision);
@@ -96,4 +103,15 @@ pub(super) async fn run(
         sessions.settle(log_id, open.map_or(tail.last, |first| first.min(tail.last))).await?;
     }
     Ok(Reconciled { rows: rows.into_values().collect(), left })
+}
+
+async fn read(
+    dir: PathBuf,
+    progress: Progress,
+    seek: Seek,
+    rows: &BTreeMap<SessionId, SessionRow>,
+) -> Result<Tail, ReconcileError> {
+    let receipts = rows.iter().map(|(id, row)| (*id, row.receipt.clone())).collect();
+    let reading = tokio::task::spawn_blocking(move || read_tail(&dir, &progress, &seek, receipts));
+    Ok(reading.await.map_err(|_| ReconcileError::CutOff)??)
 }

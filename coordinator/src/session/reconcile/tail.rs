@@ -7,6 +7,7 @@ use codegen_audit::{EventKind, ReadError, Record, records};
 use codegen_types::{LogSeq, SessionId, TaskId};
 use coordinator_core::task::{TaskInput, TaskState};
 
+use super::lost::Known;
 use crate::session::receipt::{Charge, Receipt};
 use crate::session::record::{is_read_only, key_of};
 use crate::session::repeat::DIGEST_LOST;
@@ -34,6 +35,8 @@ pub(super) struct Tail {
     pub(super) resolved: BTreeMap<TaskId, Record>,
     pub(super) last: LogSeq,
     pub(super) log_id: Option<String>,
+    /// The first place where the log has not the record that the store knows of.
+    pub(super) lost_from: Option<LogSeq>,
 }
 
 /// What is looked for.
@@ -43,9 +46,18 @@ pub(super) struct Seek {
     pub(super) unfinished: Vec<TaskId>,
     /// Outcomes are kept of calls since then, in milliseconds since the Unix epoch.
     pub(super) since_ms: i64,
+    /// What must be in its place.
+    pub(super) known: Known,
 }
 
 impl Tail {
+    /// Compares a record with what the store knows to be in its place.
+    fn compare(&mut self, record: &Record, seek: &Seek) {
+        if seek.known.contradicts(record) {
+            self.lost_from.get_or_insert(record.seq);
+        }
+    }
+
     fn attempted(&mut self, task: TaskId, record: Record, seek: &Seek) {
         if record.ts.as_millisecond() >= seek.since_ms {
             self.remember(task, &record, seek);
@@ -109,8 +121,10 @@ pub(super) fn read_tail(
         if progress.log_id.as_ref().is_some_and(|known| *known != record.log_id) {
             // Another log was put in the place of the one that the store knows: all of it counts.
             tail.receipts.values_mut().for_each(|receipt| receipt.through = LogSeq(0));
-            return read_tail(dir, &Progress::default(), seek, tail.receipts);
+            let seek = Seek { known: Known::default(), ..seek.clone() };
+            return read_tail(dir, &Progress::default(), &seek, tail.receipts);
         }
+        tail.compare(&record, seek);
         (tail.last, tail.log_id) = (record.seq, Some(record.log_id.clone()));
         match (record.kind, record.session, record.task) {
             (EventKind::TaskAttempt, _, Some(task)) => tail.attempted(task, record, seek),
@@ -135,6 +149,14 @@ pub(super) fn read_tail(
             }
             _ => {}
         }
+    }
+    if from.is_some_and(|from| tail.last < from) {
+        // Not even what was reconciled before is there.
+        tail = read_tail(dir, &Progress::default(), seek, tail.receipts)?;
+        tail.lost_from.get_or_insert(LogSeq(tail.last.0 + 1));
+    }
+    if seek.known.last() > tail.last {
+        tail.lost_from.get_or_insert(LogSeq(tail.last.0 + 1));
     }
     Ok(tail)
 }
