@@ -187,7 +187,7 @@ impl Tokens {
     /// # Errors
     /// `AUDIT_UNAVAILABLE`; `INTERNAL` when the store fails.
     pub async fn note_loss(&self, by: &Principal) -> Result<(), Failure> {
-        let note = "no token: the store was damaged and begun anew, and the tokens in it are lost".to_owned();
+        let note = "no token: the store was lost or damaged and begun anew, and the tokens in it are lost".to_owned();
         let (principal, scopes, note) = ("nobody".to_owned(), Scopes::NONE, Some(note));
         let (view, _unused) = self.create(NewToken { principal, scopes, lifetime_seconds: None, note }, by).await?;
         self.revoke(&view.id, by).await.map(drop)

@@ -17,6 +17,7 @@ use super::chosen::{embedded_options, session_options};
 use super::client::McpClients;
 use super::fronts::ServeClient;
 use super::listeners::{ListenError, Listeners};
+use super::lost_tokens;
 use super::readiness::Parts;
 use super::state_dir::{LockedStateDir, StateDirError};
 use crate::admission::Admission;
@@ -157,7 +158,7 @@ impl Bound {
             tracing::error!(aside = %aside.display(), "the store was damaged and set aside; sessions come back from the log");
         }
         let tokens = Tokens::load(Arc::new(store.clone()), audit.clone()).await?;
-        if damaged.is_some() {
+        if damaged.is_some() || lost_tokens::are_lost(&store, state.audit_dir()).await? {
             tokens.note_loss(&caller::this_user()).await.map_err(AssemblyError::Tokens)?;
         }
         let issuer = config.oauth.clone().map(Issuer::new).transpose()?;

@@ -9,6 +9,7 @@ mod client;
 pub mod client_io;
 pub mod fronts;
 mod listeners;
+mod lost_tokens;
 pub mod presence;
 mod readiness;
 pub mod signals;
