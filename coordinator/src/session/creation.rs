@@ -128,7 +128,7 @@ impl Sessions {
 
     fn made_under(&self, principal: &Principal, key: &str) -> Option<Arc<SessionSnapshot>> {
         let kept_ms = i64::try_from(self.shared.options.outcome_retention.as_millis()).unwrap_or(i64::MAX);
-        self.shared.table.made_under(principal, key, now_ms().saturating_sub(kept_ms))
+        self.shared.table.made_under(principal, key, self.shared.believed_ms().saturating_sub(kept_ms))
     }
 
     /// Claims a key, once nobody else is making a session under it.

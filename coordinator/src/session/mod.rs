@@ -36,6 +36,7 @@ mod waiting;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use codegen_audit::{Audit, AuditUnavailable};
 use codegen_types::{ErrorCode, Failure, Incarnation, WorkerId};
@@ -95,9 +96,19 @@ struct Shared {
     resolving: Arc<recovery::Resolving>,
     /// What workers that have joined are being asked about.
     joining: recovery::Joining,
+    /// When this server began, by the clock in milliseconds since the Unix epoch and by the time that passes.
+    began: (i64, Instant),
 }
 
 impl Shared {
+    /// Milliseconds since the Unix epoch, of a clock that was not set ahead since the server began: what is kept for a while
+    /// is forgotten by it.
+    fn believed_ms(&self) -> i64 {
+        let (began_ms, began) = self.began;
+        let passed_ms = i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        now_ms().min(began_ms.saturating_add(passed_ms))
+    }
+
     fn present(&self, worker: &WorkerId) -> Option<Incarnation> {
         self.workers.read().get(worker).copied()
     }

@@ -5,7 +5,8 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,7 @@ use crate::store::TasksOf;
 
 /// One task tells transcripts of its output at most once in this time, in milliseconds. Who hears of it looks again a
 /// moment later, too.
-const TRANSCRIPT_INTERVAL_MS: i64 = 250;
+const TRANSCRIPT_INTERVAL_MS: u64 = 250;
 
 /// Running tasks by id; they are independent of each other. Each leaves when its outcome has been stored.
 #[derive(Default)]
@@ -34,8 +35,9 @@ pub(super) struct Run {
     pub(super) tool: Cow<'static, str>,
     /// Whether transcripts tell of it.
     acts: bool,
-    /// When a transcript last told of its output, in milliseconds since the Unix epoch.
-    told_ms: AtomicI64,
+    /// From when on a transcript tells of its output again, in milliseconds since `began`: the clock may be set meanwhile.
+    tells_from_ms: AtomicU64,
+    began: Instant,
     pub(super) begun_ms: i64,
     pub(super) cancel: CancellationToken,
     pub(super) transcript: Mutex<Transcript>,
@@ -104,8 +106,23 @@ impl Run {
     ) -> Self {
         let (transcript, outcome, over) = (Mutex::default(), watch::Sender::new(None), CancellationToken::new());
         let tool = tool.into();
-        let (begun_ms, told_ms, told) = (super::now_ms(), AtomicI64::new(0), AtomicBool::new(false));
-        Self { principal, session, task, tool, acts, told_ms, begun_ms, cancel, transcript, outcome, told, over }
+        let (tells_from_ms, told) = Default::default();
+        let (began, begun_ms) = (Instant::now(), super::now_ms());
+        Self {
+            principal,
+            session,
+            task,
+            tool,
+            acts,
+            tells_from_ms,
+            began,
+            begun_ms,
+            cancel,
+            transcript,
+            outcome,
+            told,
+            over,
+        }
     }
 
     /// The same, for one that began then, in milliseconds since the Unix epoch.
@@ -154,9 +171,9 @@ impl Run {
             return;
         }
         shared.live.tell_output(self.session, self.task, from, event);
-        let now = super::now_ms();
-        if now - self.told_ms.load(Ordering::Relaxed) >= TRANSCRIPT_INTERVAL_MS {
-            self.told_ms.store(now, Ordering::Relaxed);
+        let passed_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if passed_ms >= self.tells_from_ms.load(Ordering::Relaxed) {
+            self.tells_from_ms.store(passed_ms.saturating_add(TRANSCRIPT_INTERVAL_MS), Ordering::Relaxed);
             shared.changes.tell_transcript(self.session);
         }
     }

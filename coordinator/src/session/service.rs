@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use codegen_types::{ErrorCode, Failure, Lease, Principal, Runtime, SessionId, WorkerId};
 use coordinator_core::egress::InForce;
@@ -18,7 +19,7 @@ use super::owner::{MAILBOX, Message, Owner};
 use super::reconcile::{self, ReconcileError, Reconciled};
 use super::recovery::{self, Left, WAITING_MAX};
 use super::table::Entry;
-use super::{Shared, reaper};
+use super::{Shared, now_ms, reaper};
 use crate::store::SessionRow;
 use crate::supervisor::OnEnd;
 
@@ -75,6 +76,7 @@ impl Sessions {
             resolving,
             joining,
             ended,
+            began: (now_ms(), Instant::now()),
         });
         let this = Self { shared };
         this.expect_workers(&rows, &left);

@@ -95,7 +95,9 @@ pub(in crate::session) struct Owner {
     row: SessionRow,
     session: Session,
     running: BTreeMap<TaskId, Running>,
+    /// Its times are milliseconds since `began`: the clock may be set meanwhile.
     writer: WriterLease,
+    began: Instant,
     /// With whom the step that is being taken shares the session, or shares it no longer, for its record.
     sharing: Option<Sharing>,
     /// What its tasks used. The row has it as it was when the server started; the log has the rest.
@@ -141,6 +143,7 @@ impl Owner {
             session,
             running,
             writer,
+            began: now,
             sharing,
             receipt,
             stored_ms,
@@ -242,7 +245,7 @@ impl Owner {
                 if let Some(charge) = charge {
                     Arc::make_mut(&mut self.receipt).add(&charge);
                 }
-                self.writer.end(task, now_ms(), self.shared.options.writer_lease_ms());
+                self.writer.end(task, self.passed_ms(), self.shared.options.writer_lease_ms());
                 self.happened(&Input::TaskEnded { task }).await;
                 self.running.remove(&task);
                 self.end_left().await;

@@ -18,8 +18,8 @@ impl Owner {
         match by.need {
             Need::Read | Need::Own => Ok(()),
             Need::Act => {
-                let now = now_ms();
-                self.writer.check(&by.principal, now).map_err(|writing| access::busy(&writing, now))
+                let checked = self.writer.check(&by.principal, self.passed_ms());
+                checked.map_err(|writing| access::busy(&self.by_clock(writing), now_ms()))
             }
         }
     }
@@ -27,7 +27,19 @@ impl Owner {
     /// Who acts in it, when there are several who may.
     pub(super) fn writing(&self) -> Option<Writing> {
         let may_others = self.row.shares.iter().any(|(_, role)| role == Role::Writer);
-        if may_others { self.writer.holder(now_ms()) } else { None }
+        let held = may_others.then(|| self.writer.holder(self.passed_ms()))?;
+        held.map(|writing| self.by_clock(writing))
+    }
+
+    /// Milliseconds that have passed since this owner began, for the writer's lease.
+    pub(super) fn passed_ms(&self) -> i64 {
+        i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// What the lease says in that time, in the clock's.
+    fn by_clock(&self, writing: Writing) -> Writing {
+        let ahead_ms = now_ms().saturating_sub(self.passed_ms());
+        Writing { until_ms: writing.until_ms.map(|until_ms| until_ms.saturating_add(ahead_ms)), ..writing }
     }
 
     pub(super) async fn share(&mut self, with: Principal, role: Role) -> Result<Arc<SessionSnapshot>, Failure> {
