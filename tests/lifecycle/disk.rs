@@ -128,7 +128,16 @@ pub struct Server {
 
 impl Server {
     pub fn start(installation: &Installation) -> Self {
-        let mut command = installation.command(["--grpc-port", "0", "serve", "--http", "127.0.0.1:0"]);
+        Self::launch(Self::command(installation))
+    }
+
+    /// How it is started.
+    pub fn command(installation: &Installation) -> Command {
+        installation.command(["--grpc-port", "0", "serve", "--http", "127.0.0.1:0"])
+    }
+
+    /// Starts it by such a command.
+    pub fn launch(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the server starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("a pipe was asked for"));
         let mut said = String::new();
@@ -142,8 +151,25 @@ impl Server {
 
     /// The status and the body of what it answers a GET with.
     pub fn get(&self, path: &str) -> (u16, Value) {
+        self.ask(&format!("GET {path}"), "", "")
+    }
+
+    /// The same of a request with a token.
+    pub fn get_as(&self, path: &str, token: &str) -> (u16, Value) {
+        self.ask(&format!("GET {path}"), &format!("Authorization: Bearer {token}\r\n"), "")
+    }
+
+    /// The same of putting text there.
+    pub fn put_as(&self, path: &str, token: &str, text: &str) -> (u16, Value) {
+        let length = text.len();
+        let headers = format!("Authorization: Bearer {token}\r\nContent-Length: {length}\r\n");
+        self.ask(&format!("PUT {path}"), &headers, text)
+    }
+
+    fn ask(&self, what: &str, headers: &str, body: &str) -> (u16, Value) {
         let mut stream = TcpStream::connect(&self.address).expect("it listens");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        let host = &self.address;
+        let request = format!("{what} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n{body}");
         stream.write_all(request.as_bytes()).expect("it reads");
         let mut said = String::new();
         stream.read_to_string(&mut said).expect("it answers");
@@ -183,6 +209,24 @@ pub fn session(client: &mut Client) -> Value {
     let created = client.tool("session_create", json!({}));
     created.ok();
     created.structured["session_id"].clone()
+}
+
+/// A token of this principal.
+pub fn token_of(installation: &Installation, principal: &str, more: &[&str]) -> String {
+    let made = installation.run([&["tokens", "create", "--principal", principal], more].concat());
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8_lossy(&made.stdout).trim().to_owned()
+}
+
+/// What the list says of a session, which is no use of it.
+pub fn state_of(client: &mut Client, session: &Value) -> Value {
+    let listed = client.tool("session_list", json!({})).structured["sessions"].take();
+    let row = listed.as_array().expect("sessions").iter().find(|row| row["session_id"] == *session);
+    row.unwrap_or_else(|| panic!("{session} is in {listed}"))["state"].clone()
+}
+
+pub fn until_suspended(client: &mut Client, session: &Value) {
+    poll_until("the idle session is suspended", PATIENCE, || (state_of(client, session) == "suspended").then_some(()));
 }
 
 /// A program that ends only when it is ended, and how it is known on the host.
@@ -233,4 +277,17 @@ pub fn verified_records(installation: &Installation) -> Vec<Value> {
     let query = installation.run(["audit", "query", "--json"]);
     let lines = String::from_utf8_lossy(&query.stdout).into_owned();
     lines.lines().map(|line| serde_json::from_str(line).expect("a record a line")).collect()
+}
+
+pub fn of_kind(records: &[Value], kind: &str) -> Vec<Value> {
+    records.iter().filter(|record| record["type"] == kind).cloned().collect()
+}
+
+/// The files of the log, the oldest first.
+pub fn segments(installation: &Installation) -> Vec<PathBuf> {
+    let files =
+        fs::read_dir(installation.state_dir().join("audit")).expect("the log").flatten().map(|file| file.path());
+    let mut segments: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).collect();
+    segments.sort();
+    segments
 }

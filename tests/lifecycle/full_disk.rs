@@ -14,6 +14,13 @@ fn is_served(records: &[Value], tool: &str) -> bool {
     of_kind(records, "call.served").any(|record| record["tool"] == tool)
 }
 
+/// What an operator's command says when it has done what it was to.
+fn operators_say(installation: &Installation, command: &[&str]) -> String {
+    let output = installation.run(command);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 fn outcome_code(records: &[Value], task: &str) -> Value {
     let outcomes: Vec<&Value> = of_kind(records, "task.outcome").filter(|record| record["task"] == task).collect();
     assert_eq!(outcomes.len(), 1, "{task}: {outcomes:?}");
@@ -124,4 +131,37 @@ fn with_the_whole_state_directory_full_what_is_to_stop_stops_and_with_room_again
     assert!(again.is_error == not_stored.is_error || !again.is_error, "{not_stored:?}, then {again:?}");
     let records = verified_records(&installation);
     assert_eq!(outcome_code(&records, &endless.task), "TASK_CANCELLED");
+}
+
+#[test]
+fn with_the_logs_disk_full_operators_end_tasks_and_sessions_and_who_did_is_on_record_when_there_is_room() {
+    let installation = Installation::new();
+    let Some(disk) = SmallDisk::at(&installation.state_dir().join("audit"), 12) else { return };
+    let server = Server::start(&installation);
+    let mut client = installation.client();
+    let (kept, closed) = (session(&mut client), session(&mut client));
+    let (cancelled, ended) = (Endless::start(&mut client, &kept, 1), Endless::start(&mut client, &closed, 2));
+    disk.fill();
+    fill_log(&mut client);
+    assert_eq!(server.until_ready(false)["checks"]["log"], "failing");
+
+    let said = operators_say(&installation, &["tasks", "cancel", &cancelled.task]);
+    assert!(said.contains("was asked to end"), "{said}");
+    cancelled.until_gone();
+    let said = operators_say(&installation, &["sessions", "close", closed.as_str().expect("a handle")]);
+    assert!(said.contains("is closed"), "{said}");
+    ended.until_gone();
+    let refused = installation.run(["tasks", "logs", &ended.task]);
+    assert!(!refused.status.success() && refused.stdout.is_empty(), "what only looks is not done: {refused:?}");
+    verified_records(&installation);
+
+    disk.free();
+    server.until_ready(true);
+    let records = verified_records(&installation);
+    assert_eq!(outcome_code(&records, &cancelled.task), "TASK_CANCELLED");
+    assert!(!outcome_code(&records, &ended.task).is_null());
+    let acts: Vec<&Value> = of_kind(&records, "operator.acted").map(|record| &record["tool"]).collect();
+    assert_eq!(acts, ["tasks/cancel", "sessions/close"]);
+    assert_eq!(of_kind(&records, "session.closed").filter(|record| record["session"] == closed).count(), 1);
+    assert!(of_kind(&records, "log.recovered").any(|record| record["detail"]["lost_records"] == 0));
 }

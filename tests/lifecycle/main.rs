@@ -1,18 +1,23 @@
 //! How processes, sessions and the log begin and end, seen from outside.
 
 mod audit;
+mod clock;
 mod devtools;
 mod disk;
 mod faults;
 mod full_disk;
 mod injection;
+mod jumps;
 mod kills;
 mod limits;
 mod long;
+mod lost_store;
 mod packages;
 mod pip;
 mod processes;
+mod retention;
 mod scripts;
+mod segments;
 mod sessions;
 mod stalled_disk;
 mod tasks;
