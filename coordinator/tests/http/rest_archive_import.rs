@@ -298,16 +298,20 @@ async fn nobody_writes_into_a_foreign_session_or_without_the_scope() {
     let id = session(&rig, Some(&ann)).await;
     let unknown = SessionId::mint().to_string();
     let archive = ended(&[file("a", b"x")]);
-    let mut answers: Vec<(StatusCode, Value)> = Vec::new();
-    for handle in [&id, &unknown] {
-        let answer = put(&rig, handle, "", archive.clone()).bearer(Some(&bob)).send().await;
-        answers.push((answer.status, answer.json().await));
+    // What holds nothing is told no more.
+    for archive in [ended(&[]), archive.clone()] {
+        let mut answers: Vec<(StatusCode, Value)> = Vec::new();
+        for handle in [&id, &unknown] {
+            let answer = put(&rig, handle, "", archive.clone()).bearer(Some(&bob)).send().await;
+            answers.push((answer.status, answer.json().await));
+        }
+        assert_eq!(answers[0], answers[1]);
+        let (status, answer) = &answers[0];
+        assert_eq!((*status, &answer["error"]["code"]), (StatusCode::NOT_FOUND, &json!("SESSION_NOT_FOUND")));
+        let refused = put(&rig, &id, "", archive).bearer(Some(&few)).send().await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN);
+        assert_eq!(refused.json().await["error"]["details"]["needed_scopes"], json!(["tools"]));
     }
-    assert_eq!(answers[0], answers[1]);
-    assert_eq!((answers[0].0, &answers[0].1["error"]["code"]), (StatusCode::NOT_FOUND, &json!("SESSION_NOT_FOUND")));
-    let refused = put(&rig, &id, "", archive.clone()).bearer(Some(&few)).send().await;
-    assert_eq!(refused.status, StatusCode::FORBIDDEN);
-    assert_eq!(refused.json().await["error"]["details"]["needed_scopes"], json!(["tools"]));
     for (query, status) in [("?path=..", 400), ("?path=%2fetc", 400), ("?colour=red", 400)] {
         let refused = put(&rig, &id, query, archive.clone()).bearer(Some(&ann)).send().await;
         assert_eq!(refused.status.as_u16(), status, "{query}");
