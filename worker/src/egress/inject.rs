@@ -10,7 +10,6 @@ use codegen_proto::EgressSecret;
 use codegen_types::packages::HostPort;
 use codegen_types::{ContactOutcome, ErrorCode, Failure, Reach};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 use hyper::header::{HOST, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, Uri};
@@ -23,8 +22,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::authority::{Authority, CertificatesError, Trusted};
+use super::forward::{self, Sender};
 use super::refusal::{Body, Refusal};
-use super::{Egress, Permitted, forward, proxy};
+use super::{Egress, Permitted, proxy};
 
 /// How long either side may take to agree on keys.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(20);
@@ -127,7 +127,7 @@ impl Stand {
 struct Line {
     stand: Stand,
     /// The connection to the host, and what carries it.
-    sender: Mutex<(Option<SendRequest<Incoming>>, JoinSet<()>)>,
+    sender: Mutex<(Option<Sender>, JoinSet<()>)>,
 }
 
 impl Line {
@@ -149,19 +149,19 @@ impl Line {
         }
         let mut line = self.sender.lock().await;
         let kept = match line.0.take() {
-            Some(mut sender) => sender.ready().await.is_ok().then_some(sender),
+            Some(mut sender) => sender.is_ready().await.then_some(sender),
             None => None,
         };
         let mut sender = match kept {
             Some(sender) => sender,
             None => self.connect(&mut line.1).await?,
         };
-        let answer = sender.send_request(request).await.map_err(|_| Refusal::NoAnswer(host.clone()))?;
+        let answer = sender.send(request).await.ok_or_else(|| Refusal::NoAnswer(host.clone()))?;
         line.0 = Some(sender);
-        forward::back(answer).ok_or_else(|| Refusal::NoAnswer(host.clone()))
+        Ok(answer)
     }
 
-    async fn connect(&self, drivers: &mut JoinSet<()>) -> Result<SendRequest<Incoming>, Refusal> {
+    async fn connect(&self, drivers: &mut JoinSet<()>) -> Result<Sender, Refusal> {
         let Stand { egress, host, reach, .. } = &self.stand;
         let unreached = |source| Refusal::Unreached { host: host.clone(), source };
         let outside = egress.connect(host, true, *reach).await.map_err(unreached)?;
@@ -178,7 +178,7 @@ impl Line {
             Err(_) => return Err(untrusted()),
         };
         while drivers.try_join_next().is_some() {}
-        forward::sender(stream, drivers).await.ok_or_else(|| Refusal::NoAnswer(host.clone()))
+        Sender::over(stream, drivers).await.ok_or_else(|| Refusal::NoAnswer(host.clone()))
     }
 }
 

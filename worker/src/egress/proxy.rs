@@ -18,12 +18,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::forward::{self, Sender};
 use super::hello::{self, Greeted};
 use super::inject::Stand;
 use super::places::{Full, Place};
 use super::refusal::{Body, Refusal, text};
 use super::watched::{Activity, Watched};
-use super::{Egress, Outside, Permitted, forward};
+use super::{Egress, Outside, Permitted};
 
 /// The longest head of a request, in bytes; the least that the library takes.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -58,12 +59,11 @@ struct Door {
 }
 
 impl Door {
-    /// While there is no place, whoever comes waits in the listener's queue; when there was none for too long, until there is
-    /// one again, whoever comes is refused.
+    /// Who finds no place waits for one, and whoever comes later behind it in the listener's queue; when there was none for too
+    /// long, until there is one again, whoever comes is refused. No place is taken before somebody comes for it.
     async fn serve(&mut self) {
         let mut patience = PLACE_PATIENCE;
         loop {
-            let waited = self.egress.places.take(patience).await;
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -72,10 +72,7 @@ impl Door {
                     continue;
                 }
             };
-            let place = match waited {
-                Ok(place) => Ok(place),
-                Err(_) => self.egress.places.take(Duration::ZERO).await,
-            };
+            let place = self.egress.places.take(patience).await;
             patience = if place.is_ok() { PLACE_PATIENCE } else { Duration::ZERO };
             match place {
                 Ok(place) => self.let_in(stream, place),
@@ -239,11 +236,10 @@ impl Visit {
         let outside = self.connect(&host, false, reach).await?;
         let mut drivers = std::mem::take(&mut *self.drivers.lock());
         while drivers.try_join_next().is_some() {}
-        let sender = forward::sender(outside, &mut drivers).await;
+        let sender = Sender::over(outside, &mut drivers).await;
         *self.drivers.lock() = drivers;
         let no_answer = || Refusal::NoAnswer(host.clone());
-        let answer = sender.ok_or_else(no_answer)?.send_request(request).await.map_err(|_| no_answer())?;
-        forward::back(answer).ok_or_else(no_answer)
+        sender.ok_or_else(no_answer)?.send(request).await.ok_or_else(no_answer)
     }
 
     fn gets_secret(&self, host: &HostPort) -> bool {

@@ -42,6 +42,11 @@ impl Activity {
 pub(super) trait Watcher: Unpin {
     /// So much was read, or written.
     fn carried(&self, read: usize, written: usize);
+
+    /// Whether any more may be read.
+    fn may_read(&self) -> bool {
+        true
+    }
 }
 
 impl Watcher for Activity {
@@ -76,6 +81,9 @@ impl<S, W> Watched<S, W> {
 
 impl<S: AsyncRead + Unpin, W: Watcher> AsyncRead for Watched<S, W> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.watcher.may_read() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         let read = buf.filled().len() - before;
