@@ -1,16 +1,12 @@
 //! What an operator changes while sessions are there: hosts, rules, secrets; and contacts after a session's last program.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use e2e::{Client, User, poll_until, signal};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::rig::{ASK, Rig, python};
-
-/// How long what must happen may take.
-const LONG: Duration = Duration::from_secs(60);
+use crate::rig::{ASK, LONG, Rig, python};
 
 /// What a session reaches, and what is no longer permitted, as it is told.
 fn network(client: &mut Client, session: &str) -> (Value, Value) {

@@ -1,9 +1,16 @@
 //! What sessions reach outside: the hosts on their list, by the worker's proxy, and nothing else.
 
 mod changes;
+mod connections;
 mod hostile;
+mod neighbours;
+mod requests;
 mod rig;
 mod secrets;
+mod tunnels;
+mod upstream;
+mod upstreams;
+mod workers;
 
 use e2e::User;
 use rig::{ASK, Rig, python};

@@ -4,9 +4,13 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use e2e::{Authority, Client, Installation, User};
+use e2e::{Authority, Client, Installation, User, descendants, poll_until};
 use serde_json::{Value, json};
+
+/// How long what must happen may take.
+pub const LONG: Duration = Duration::from_secs(120);
 
 /// A host on the loopback interface of the machine. Dropping it ends it.
 pub struct Origin {
@@ -97,6 +101,11 @@ impl Rig {
         std::fs::write(self.installation.outside().join("config.toml"), text).expect("a configuration file");
     }
 
+    /// Has the next server permit these hosts, wherever their names lead.
+    pub fn permit(&self, hosts: &[&str]) {
+        self.configure(&format!("egress_private_hosts = '{}'\n", hosts.join(", ")));
+    }
+
     /// A client of the server, which trusts the authority.
     pub fn client(&self) -> Client {
         let config = self.installation.outside().join("config.toml");
@@ -121,13 +130,21 @@ impl Rig {
 
     /// Keeps a secret for a host, for everybody.
     pub fn keep(&self, name: &str, host: &str, value: &str) {
-        let arguments = ["secrets", "set", name, "--host", host, "--header", "X-Token", "--everybody"];
-        let mut command = self.installation.command(arguments);
-        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary starts");
-        writeln!(process.stdin.take().expect("a pipe"), "{value}").expect("it reads");
-        let output = process.wait_with_output().expect("it ends");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains(name) && !said.contains(value), "{said}");
+        keep(&self.installation, name, host, value);
+    }
+
+    /// The process id of the server's own worker.
+    pub fn worker_pid(&self) -> u32 {
+        let server = self.installation.server_pid().expect("a server runs");
+        *descendants(server).first().expect("the first that the server started")
+    }
+
+    /// What the tasks of all sessions said of a host with this outcome: connections, in all.
+    pub fn connections(&self, host: &str, outcome: &str) -> u64 {
+        let records = self.records("task.outcome");
+        let contacts = records.iter().filter_map(|record| record["detail"]["contacts"].as_array()).flatten();
+        let those = contacts.filter(|contact| contact["host"] == host && contact["outcome"] == outcome);
+        those.filter_map(|contact| contact["connections"].as_u64()).sum()
     }
 
     /// The records of the log of one type.
@@ -137,6 +154,43 @@ impl Rig {
         let records = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a record a line"));
         records.filter(|record| record["type"] == kind).collect()
     }
+}
+
+/// Keeps a secret for a host on the server of an installation, for everybody.
+pub fn keep(installation: &Installation, name: &str, host: &str, value: &str) {
+    let arguments = ["secrets", "set", name, "--host", host, "--header", "X-Token", "--everybody"];
+    let mut command = installation.command(arguments);
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the binary starts");
+    writeln!(process.stdin.take().expect("a pipe"), "{value}").expect("it reads");
+    let output = process.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains(name) && !said.contains(value), "{said}");
+}
+
+/// Begins to run Python in a session, and gives its task.
+pub fn begin(client: &mut Client, session: &str, code: &str) -> Value {
+    let arguments = json!({"session_id": session, "code": code, "background": true, "timeout_seconds": 300});
+    let begun = client.tool("run_python", arguments);
+    begun.ok();
+    begun.meta["codegen/task_id"].clone()
+}
+
+/// Waits for the end of a task, however slow the machine is, and gives what it printed.
+pub fn finish(client: &mut Client, task: &Value) -> String {
+    loop {
+        let seen = client.tool("task_wait", json!({"task_id": task, "timeout_seconds": 10}));
+        if seen.meta["codegen/state"] != "running" {
+            return seen.text;
+        }
+    }
+}
+
+/// Waits until a program of a session has put this file there, and gives its first line.
+pub fn written(client: &mut Client, session: &str, path: &str) -> String {
+    poll_until(&format!("{path} is written"), LONG, || {
+        let read = client.tool("fs_read", json!({"session_id": session, "path": path}));
+        (!read.is_error).then(|| read.text.lines().next().unwrap_or_default().to_owned())
+    })
 }
 
 /// Runs Python in a session and gives what it printed.

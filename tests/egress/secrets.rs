@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::rig::{Rig, python};
 
-const VALUE: &str = "correct-horse-battery-staple";
+pub const VALUE: &str = "correct-horse-battery-staple";
 const PAGE_BYTES: usize = 4096;
 static EMPTY: [u8; 2 * PAGE_BYTES] = [0; 2 * PAGE_BYTES];
 /// Asks with what the environment says that is to be trusted.
@@ -126,7 +126,7 @@ fn is_inside(pid: u32, server: u32) -> bool {
 }
 
 /// Whether a process has these bytes in memory that it can write; nothing for one that is gone.
-fn memory_has(pid: u32, wanted: &[u8]) -> Option<bool> {
+pub fn memory_has(pid: u32, wanted: &[u8]) -> Option<bool> {
     use std::os::unix::fs::FileExt as _;
     let is_there = || std::fs::read_link(format!("/proc/{pid}/exe")).is_ok();
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"));
