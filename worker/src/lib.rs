@@ -40,7 +40,6 @@ use process::Life;
 pub use link::InvalidAddress;
 pub use probe::Probe;
 pub use process::allow_descriptors;
-pub use sandbox::SYSTEM_TREES;
 pub use start::{AdvertiseStart, RemoteStart, StartError, StartMessage, TlsPair, TlsStart};
 
 /// The whole worker process. `args` begins with the program's name, as [`std::env::args_os`] does.

@@ -65,7 +65,7 @@ pub struct StateDir {
 /// The tree that every session is shown in which a directory lies, if it lies in one.
 fn shown_tree(path: &Path) -> io::Result<Option<PathBuf>> {
     let place = fs::canonicalize(path)?;
-    let mut trees = worker::SYSTEM_TREES.iter().filter_map(|tree| fs::canonicalize(tree).ok());
+    let mut trees = codegen_types::isolation::SYSTEM_TREES.iter().filter_map(|tree| fs::canonicalize(tree).ok());
     Ok(trees.find(|tree| place.starts_with(tree)))
 }
 

@@ -28,7 +28,7 @@ pub use backend::{
 };
 pub use child::{Child, ChildEnd, SupervisorLost};
 pub use fake::FakeBackend;
-pub use init::{SYSTEM_TREES, may_be_shown};
+pub use init::may_be_shown;
 pub use layers::computing::only_computing;
 pub use layers::landlock::without_files;
 pub use process::ProcessBackend;

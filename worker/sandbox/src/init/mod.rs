@@ -30,7 +30,7 @@ use end::Everything;
 pub(crate) use on_host::Host;
 pub(crate) use trees::path_of;
 
-pub use trees::{SYSTEM_TREES, may_be_shown};
+pub use trees::may_be_shown;
 
 /// The exit code with which init says that the sandbox used more memory than it may.
 pub(crate) const EXIT_MEMORY_LIMIT: i32 = 72;

@@ -5,14 +5,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use codegen_types::isolation::SYSTEM_TREES;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::OpenTreeFlags;
 
 use super::setup::Step;
 use crate::protocol::OpenFailure;
 
-/// System directories that every sandbox is shown if they exist: as they are, link or directory.
-pub const SYSTEM_TREES: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 /// Places of a sandbox that no further tree may cover.
 const RESERVED: [&str; 8] = ["/proc", "/sys", "/dev", "/tmp", "/run", "/etc", "/workspace", "/var/tmp"];
