@@ -158,7 +158,8 @@ impl Bound {
             tracing::error!(aside = %aside.display(), "the store was damaged and set aside; sessions come back from the log");
         }
         let tokens = Tokens::load(Arc::new(store.clone()), audit.clone()).await?;
-        if damaged.is_some() || lost_tokens::are_lost(&store, state.audit_dir()).await? {
+        let are_lost = damaged.is_some() || (!tokens.any() && lost_tokens::are_lost(&store, state.audit_dir()).await?);
+        if are_lost {
             tokens.note_loss(&caller::this_user()).await.map_err(AssemblyError::Tokens)?;
         }
         let issuer = config.oauth.clone().map(Issuer::new).transpose()?;

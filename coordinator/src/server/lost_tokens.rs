@@ -7,7 +7,7 @@ use codegen_audit::{EventKind, records};
 use crate::store::sqlite::Sqlite;
 use crate::store::{SessionStore as _, StoreError};
 
-/// Whether the log tells of tokens, and the store is a new one. Only then is all of the log read.
+/// Whether the log tells of tokens, and the store, which has none, is a new one. Only then is all of the log read.
 ///
 /// # Errors
 /// [`StoreError`]: the store cannot be read.
