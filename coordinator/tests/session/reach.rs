@@ -78,14 +78,16 @@ fn last(rig: &Rig) -> Vec<String> {
     rig.fleet.told().pop().unwrap_or_default()
 }
 
-/// Counts how often the worker was asked.
-fn counted(rig: &Rig) -> Arc<AtomicUsize> {
+/// A host is taken away, and the worker that is told of it gives no answer.
+async fn decided_in_vain(operator: &Operator, rig: &Rig) {
     let asked = Arc::<AtomicUsize>::default();
     let counter = Arc::clone(&asked);
     *rig.fleet.on_open.lock() = Some(Box::new(move || {
         counter.fetch_add(1, Ordering::Relaxed);
     }));
-    asked
+    rig.fleet.fail_open(Some(Failure::new(ErrorCode::WorkerUnavailable, "away")));
+    operator.decides(STRICTER).await;
+    until("it was asked in vain", || asked.load(Ordering::Relaxed) > 0).await;
 }
 
 #[tokio::test]
@@ -110,10 +112,7 @@ async fn what_is_taken_away_while_a_worker_is_away_is_told_to_it_when_it_is_back
     let operator = Operator::new().await;
     let rig = Rig::with(Ground::in_memory(), operator.options()).await;
     session(&rig, &[]).await;
-    let asked = counted(&rig);
-    rig.fleet.fail_open(Some(Failure::new(ErrorCode::WorkerUnavailable, "away")));
-    operator.decides(STRICTER).await;
-    until("it was asked in vain", || asked.load(Ordering::Relaxed) > 0).await;
+    decided_in_vain(&operator, &rig).await;
     rig.fleet.fail_open(None);
     rig.news.send(rig.fleet.rejoin(&[])).await.unwrap();
     until("it is told of one host", || last(&rig) == HOSTS[..1]).await;
@@ -125,10 +124,7 @@ async fn a_worker_of_which_no_answer_came_is_told_again_though_all_is_as_before(
     let operator = Operator::new().await;
     let rig = Rig::with(Ground::in_memory(), operator.options()).await;
     session(&rig, &[]).await;
-    let asked = counted(&rig);
-    rig.fleet.fail_open(Some(Failure::new(ErrorCode::WorkerUnavailable, "away")));
-    operator.decides(STRICTER).await;
-    until("it was asked in vain", || asked.load(Ordering::Relaxed) > 0).await;
+    decided_in_vain(&operator, &rig).await;
     operator.decides("").await;
     rig.fleet.fail_open(None);
     until("it is told again", || rig.fleet.told().len() > 1).await;
