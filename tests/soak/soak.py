@@ -38,7 +38,7 @@ SETTINGS = {
     "HTTP_RATE": "none",
     # What is kept on purpose is kept shortly, so that it does not look like growth: the sessions of fronts that were
     # killed, too.
-    "SESSION_MAX_AGE": "1m",
+    "SESSION_MAX_AGE": "30s",
     "WORKSPACE_RETENTION": "1m",
     "CLEANUP_INTERVAL": "1s",
     "HTTP_AUTH": "open",
