@@ -35,10 +35,6 @@ def below(top):
     return found
 
 
-def is_running(pid):
-    return pid in parents()
-
-
 def pss_bytes(pid):
     """The proportional set size: pages that several processes share count in parts."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -126,9 +122,9 @@ def end(pid, seconds=20):
     pids = below(pid)
     send(pid, signal.SIGTERM)
     deadline = time.monotonic() + seconds
-    while is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    left = set(pids) & set(parents())
+    # What ends with it does so a moment later.
+    while (left := set(pids) & set(parents())) and time.monotonic() < deadline:
+        time.sleep(0.02)
     for pid in left:
         send(pid, signal.SIGKILL)
     return not left
