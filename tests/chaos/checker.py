@@ -17,7 +17,7 @@ REFUSED = {"WORKER_UNAVAILABLE", "NO_CAPACITY", "SESSION_LOST"}
 KILLS_OF_WORKER = {"worker", "launcher", "disk"}
 # What may end a program of a session, and nothing else of it.
 KILLS_OF_PROGRAM = {"init", "program"}
-# That a server was told to stop: it ends what its own worker runs before it goes.
+# That a server was told to stop: before it goes it ends what sessions run, on every worker.
 ORDERED = "ordered"
 # What the death of a part of a sandbox comes to is seen when that part is needed next.
 NEEDED_SECONDS = 2
@@ -261,7 +261,7 @@ def excuses_of(code, place):
     """What must have been killed for an answer with this code."""
     of_session = KILLS_OF_WORKER | KILLS_OF_PROGRAM
     if code in ("FAILED", "INTERNAL"):
-        return of_session if place == "far" else of_session | {ORDERED}
+        return of_session | {ORDERED}
     if code == UNKNOWN:
         # A worker that runs by itself goes on without its server, and tells it how its tasks ended.
         return of_session if place == "far" else of_session | {"server"}

@@ -91,8 +91,9 @@ class Forged(unittest.TestCase):
 
     def test_what_a_server_ends_that_is_told_to_stop_is_excused_and_what_is_lost_with_one_that_is_killed_is_not(self):
         ended = {"calls": [call(answer("INTERNAL"))], "records": [attempt(), end("failed", code="INTERNAL")]}
-        self.nothing(**ended, faults=[fault("server", ordered=True)])
-        self.found("came to INTERNAL", **ended, faults=[fault("server")])
+        for place in ("embedded", "far"):
+            self.nothing(**ended, places={SESSION: place}, faults=[fault("server", ordered=True)])
+            self.found("came to INTERNAL", **ended, places={SESSION: place}, faults=[fault("server")])
 
     def test_an_answer_that_is_on_no_record_or_on_another_is_found(self):
         self.found("no end of it", records=[attempt()])
