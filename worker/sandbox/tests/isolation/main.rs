@@ -1,5 +1,5 @@
 //! The promises of SECURITY.md, one test each, on real sandboxes: at level full as the user who runs the tests and, when
-//! that is root, as user id 1000 as well; at the levels below with what an engine's default container leaves them. Which
+//! that is root, as an ordinary user as well; at the levels below with what an engine's default container leaves them. Which
 //! is promised at which is said here: what is in one of the lists for some levels is not promised at the others.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
