@@ -4,6 +4,7 @@ mod changes;
 mod connections;
 mod hostile;
 mod neighbours;
+mod redirects;
 mod requests;
 mod rig;
 mod secrets;

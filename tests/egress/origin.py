@@ -1,4 +1,5 @@
-"""A host that a session may want to reach: answers every request with what it got, as JSON.
+"""A host that a session may want to reach: answers every request with what it got, as JSON, or sends whoever asks for
+`/to/` and a URL on to there.
 
 Usage: origin.py [CERTIFICATE KEY]; the first line that it writes is its port.
 """
@@ -23,7 +24,10 @@ class Origin(BaseHTTPRequestHandler):
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         got = {"method": self.command, "path": self.path, "headers": self.headers.items(), "body": body.decode("latin-1")}
         text = json.dumps(got).encode()
-        self.send_response(200)
+        _, is_sent_on, url = self.path.partition("/to/")
+        self.send_response(302 if is_sent_on else 200)
+        if is_sent_on:
+            self.send_header("Location", url)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)

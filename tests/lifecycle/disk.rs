@@ -257,6 +257,61 @@ impl Endless {
     }
 }
 
+/// Two sessions with an endless program each: the task of the first is to be cancelled, the second is to be closed.
+pub struct Doomed {
+    pub kept: Value,
+    pub closed: Value,
+    pub cancelled: Endless,
+    pub ended: Endless,
+}
+
+impl Doomed {
+    pub fn start(client: &mut Client) -> Self {
+        let (kept, closed) = (session(client), session(client));
+        let (cancelled, ended) = (Endless::start(client, &kept, 1), Endless::start(client, &closed, 2));
+        Self { kept, closed, cancelled, ended }
+    }
+
+    /// That each has one end on record, and which.
+    pub fn assert_ends_on_record(&self, records: &[Value]) {
+        assert_eq!(outcome_code(records, &self.cancelled.task), "TASK_CANCELLED");
+        assert!(!outcome_code(records, &self.ended.task).is_null());
+        let closings = of_kind(records, "session.closed").into_iter().filter(|record| record["session"] == self.closed);
+        assert_eq!(closings.count(), 1);
+    }
+
+    /// Has an operator end both, and looks that they end.
+    pub fn end_by_an_operator(&self, installation: &Installation) {
+        let said = operators_say(installation, &["tasks", "cancel", &self.cancelled.task]);
+        assert!(said.contains("was asked to end"), "{said}");
+        self.cancelled.until_gone();
+        let said = operators_say(installation, &["sessions", "close", self.closed.as_str().expect("a handle")]);
+        assert!(said.contains("is closed"), "{said}");
+        self.ended.until_gone();
+    }
+
+    /// That this operator's commands are on record.
+    pub fn assert_operator_on_record(&self, records: &[Value]) {
+        let acts: Vec<Value> = of_kind(records, "operator.acted").iter().map(|record| record["tool"].clone()).collect();
+        assert_eq!(acts, ["tasks/cancel", "sessions/close"]);
+    }
+}
+
+/// What an operator's command says when it has done what it was to.
+fn operators_say(installation: &Installation, command: &[&str]) -> String {
+    let output = installation.run(command);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The code of the one outcome of a task.
+pub fn outcome_code(records: &[Value], task: &str) -> Value {
+    let outcomes: Vec<Value> =
+        of_kind(records, "task.outcome").into_iter().filter(|record| record["task"] == task).collect();
+    assert_eq!(outcomes.len(), 1, "{task}: {outcomes:?}");
+    outcomes[0]["code"].clone()
+}
+
 /// Makes calls, all of them refused and on record, until the log has no room for another.
 pub fn fill_log(client: &mut Client) {
     let padding: Vec<String> = (0..200).map(|n| format!("{n}{}", "x".repeat(240))).collect();

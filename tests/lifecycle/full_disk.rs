@@ -3,28 +3,11 @@
 use e2e::Installation;
 use serde_json::{Value, json};
 
-use super::disk::{Endless, Server, SmallDisk, fill_log, session, verified_records};
-
-fn of_kind<'a>(records: &'a [Value], kind: &str) -> impl Iterator<Item = &'a Value> {
-    records.iter().filter(move |record| record["type"] == kind)
-}
+use super::disk::{Doomed, Endless, Server, SmallDisk, fill_log, of_kind, outcome_code, session, verified_records};
 
 /// Whether that a tool was called is on record, in answer to nothing but itself.
 fn is_served(records: &[Value], tool: &str) -> bool {
-    of_kind(records, "call.served").any(|record| record["tool"] == tool)
-}
-
-/// What an operator's command says when it has done what it was to.
-fn operators_say(installation: &Installation, command: &[&str]) -> String {
-    let output = installation.run(command);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn outcome_code(records: &[Value], task: &str) -> Value {
-    let outcomes: Vec<&Value> = of_kind(records, "task.outcome").filter(|record| record["task"] == task).collect();
-    assert_eq!(outcomes.len(), 1, "{task}: {outcomes:?}");
-    outcomes[0]["code"].clone()
+    of_kind(records, "call.served").iter().any(|record| record["tool"] == tool)
 }
 
 #[test]
@@ -33,8 +16,8 @@ fn with_the_logs_disk_full_nothing_runs_what_is_to_stop_stops_and_with_room_agai
     let Some(disk) = SmallDisk::at(&installation.state_dir().join("audit"), 12) else { return };
     let server = Server::start(&installation);
     let mut client = installation.client();
-    let (kept, closed) = (session(&mut client), session(&mut client));
-    let (cancelled, ended) = (Endless::start(&mut client, &kept, 1), Endless::start(&mut client, &closed, 2));
+    let doomed = Doomed::start(&mut client);
+    let Doomed { kept, closed, cancelled, ended } = &doomed;
     let run = |word: &str| json!({"session_id": kept, "command": format!("echo {word} >> ran.txt")});
     client.tool("run_shell", run("before")).ok();
 
@@ -63,14 +46,12 @@ fn with_the_logs_disk_full_nothing_runs_what_is_to_stop_stops_and_with_room_agai
     let told = client.tool("task_wait", json!({"task_id": cancelled.task}));
     assert!(told.failed().contains("TASK_CANCELLED"), "{told:?}");
     let records = verified_records(&installation);
-    assert_eq!(outcome_code(&records, &cancelled.task), "TASK_CANCELLED");
-    assert!(!outcome_code(&records, &ended.task).is_null());
+    doomed.assert_ends_on_record(&records);
     assert!(
         is_served(&records, "task_cancel") && is_served(&records, "session_close"),
         "who stopped them is on record"
     );
-    assert_eq!(of_kind(&records, "session.closed").filter(|record| record["session"] == closed).count(), 1);
-    assert!(of_kind(&records, "log.recovered").any(|record| record["detail"]["lost_records"] == 0));
+    assert!(of_kind(&records, "log.recovered").iter().any(|record| record["detail"]["lost_records"] == 0));
 }
 
 #[test]
@@ -139,29 +120,20 @@ fn with_the_logs_disk_full_operators_end_tasks_and_sessions_and_who_did_is_on_re
     let Some(disk) = SmallDisk::at(&installation.state_dir().join("audit"), 12) else { return };
     let server = Server::start(&installation);
     let mut client = installation.client();
-    let (kept, closed) = (session(&mut client), session(&mut client));
-    let (cancelled, ended) = (Endless::start(&mut client, &kept, 1), Endless::start(&mut client, &closed, 2));
+    let doomed = Doomed::start(&mut client);
     disk.fill();
     fill_log(&mut client);
     assert_eq!(server.until_ready(false)["checks"]["log"], "failing");
 
-    let said = operators_say(&installation, &["tasks", "cancel", &cancelled.task]);
-    assert!(said.contains("was asked to end"), "{said}");
-    cancelled.until_gone();
-    let said = operators_say(&installation, &["sessions", "close", closed.as_str().expect("a handle")]);
-    assert!(said.contains("is closed"), "{said}");
-    ended.until_gone();
-    let refused = installation.run(["tasks", "logs", &ended.task]);
+    doomed.end_by_an_operator(&installation);
+    let refused = installation.run(["tasks", "logs", &doomed.ended.task]);
     assert!(!refused.status.success() && refused.stdout.is_empty(), "what only looks is not done: {refused:?}");
     verified_records(&installation);
 
     disk.free();
     server.until_ready(true);
     let records = verified_records(&installation);
-    assert_eq!(outcome_code(&records, &cancelled.task), "TASK_CANCELLED");
-    assert!(!outcome_code(&records, &ended.task).is_null());
-    let acts: Vec<&Value> = of_kind(&records, "operator.acted").map(|record| &record["tool"]).collect();
-    assert_eq!(acts, ["tasks/cancel", "sessions/close"]);
-    assert_eq!(of_kind(&records, "session.closed").filter(|record| record["session"] == closed).count(), 1);
-    assert!(of_kind(&records, "log.recovered").any(|record| record["detail"]["lost_records"] == 0));
+    doomed.assert_ends_on_record(&records);
+    doomed.assert_operator_on_record(&records);
+    assert!(of_kind(&records, "log.recovered").iter().any(|record| record["detail"]["lost_records"] == 0));
 }

@@ -3,7 +3,7 @@
 use e2e::Installation;
 use serde_json::{Value, json};
 
-use super::disk::{Endless, Server, Stall, session, verified_records};
+use super::disk::{Doomed, Endless, Server, Stall, session, verified_records};
 
 #[test]
 fn while_the_disk_stalls_nothing_is_acknowledged_what_is_to_stop_stops_and_afterwards_it_goes_on_by_itself() {
@@ -66,4 +66,21 @@ fn a_server_whose_disk_stalls_ends_at_sigterm_with_its_programs_and_the_next_los
     let records = verified_records(&installation);
     let ends = records.iter().filter(|record| record["task"] == endless.task.as_str() && !record["cites"].is_null());
     assert_eq!(ends.count(), 1, "the attempt has an end");
+}
+
+#[test]
+fn while_the_disk_stalls_operators_end_tasks_and_sessions_and_who_did_is_on_record_afterwards() {
+    let installation = Installation::new();
+    let server = Server::start(&installation);
+    let mut client = installation.client();
+    let doomed = Doomed::start(&mut client);
+    let Some(stall) = Stall::of(server.child.id(), installation.outside()) else { return };
+    doomed.end_by_an_operator(&installation);
+    assert_eq!(server.until_ready(false)["checks"]["log"], "failing");
+
+    stall.end();
+    server.until_ready(true);
+    let records = verified_records(&installation);
+    doomed.assert_ends_on_record(&records);
+    doomed.assert_operator_on_record(&records);
 }

@@ -3,9 +3,10 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use codegen_types::{IsolationLevel, IsolationReport, LayerState, Limits, WorkspacePath};
 
@@ -16,6 +17,11 @@ use crate::layers::report;
 use crate::protocol::OpenFailure;
 use crate::uids::{FIRST_PROBE_UID, probe_uid};
 
+/// What the names of probes' directories begin with.
+const PREFIX: &str = "codegen-mcp-probe-";
+/// Longer than a probe takes.
+const PROBE_TIME_MAX: Duration = Duration::from_secs(600);
+
 /// What a probe found.
 pub(super) struct Probed {
     pub(super) report: IsolationReport,
@@ -25,6 +31,8 @@ pub(super) struct Probed {
 
 /// The best isolation that this host gives.
 pub(super) async fn probe(connection: &Arc<Connection>) -> Result<Probed, SandboxError> {
+    // Nobody waits for it: others may have filled the directory.
+    tokio::task::spawn_blocking(|| clear_away_earlier(&std::env::temp_dir()));
     let mut not_better: Option<OpenFailure> = None;
     let mut others = String::new();
     for level in [IsolationLevel::Full, IsolationLevel::Portable, IsolationLevel::Reduced] {
@@ -122,7 +130,7 @@ struct ProbeDirectory(PathBuf);
 
 impl ProbeDirectory {
     fn make(owner: Option<u32>) -> io::Result<(Self, OwnedFd)> {
-        let path = std::env::temp_dir().join(format!("codegen-mcp-probe-{}", codegen_types::Incarnation::mint()));
+        let path = std::env::temp_dir().join(format!("{PREFIX}{}", codegen_types::Incarnation::mint()));
         fs::DirBuilder::new().mode(0o711).create(&path)?;
         let directory = Self(path);
         // Whatever the mask says.
@@ -143,8 +151,54 @@ impl ProbeDirectory {
 
 impl Drop for ProbeDirectory {
     fn drop(&mut self) {
-        // A directory that stays is empty and says by its name what it was.
+        // One that stays is empty, and a later probe takes it away.
         let _ = fs::remove_dir(self.workspace());
         let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Takes away what was left by workers that were killed in the middle of a probe: empty directories of this user's alone.
+fn clear_away_earlier(base: &Path) {
+    let user = rustix::process::geteuid().as_raw();
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        let is_probes = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        if is_probes && entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == user && is_over(&found)) {
+            drop(ProbeDirectory(entry.path()));
+        }
+    }
+}
+
+/// Whether whoever made a directory cannot be at work in it any more.
+fn is_over(found: &fs::Metadata) -> bool {
+    found.modified().is_ok_and(|made| made.elapsed().is_ok_and(|age| age > PROBE_TIME_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, FileTimes};
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn what_a_killed_probe_left_is_taken_away_and_nothing_else() {
+        let base = tempfile::tempdir().unwrap();
+        let directory = |name: &str, age: u64| {
+            let path = base.path().join(name);
+            fs::create_dir_all(path.join("workspace")).unwrap();
+            let times = FileTimes::new().set_modified(SystemTime::now() - Duration::from_secs(age));
+            File::open(&path).unwrap().set_times(times).unwrap();
+            path
+        };
+        let left = directory("codegen-mcp-probe-left", 3_600);
+        let at_work = directory("codegen-mcp-probe-at-work", 1);
+        let others = directory("other", 3_600);
+        let full = directory("codegen-mcp-probe-full", 3_600);
+        fs::write(full.join("workspace/file"), "kept").unwrap();
+        std::os::unix::fs::symlink(&others, base.path().join("codegen-mcp-probe-link")).unwrap();
+        clear_away_earlier(base.path());
+        assert!(!left.exists());
+        assert!(at_work.join("workspace").exists() && others.join("workspace").exists());
+        assert!(full.join("workspace/file").exists(), "only what is empty goes");
     }
 }
