@@ -56,8 +56,8 @@ fn files_are_given_up_by_the_time_that_passes_and_by_the_clock_only_from_one_ser
     client.close();
     server.stop();
 
-    // The week that files are kept is over by the clock. Who begins looks at once, and a worker is to be there when it looks
-    // again: of a session whose worker stays away, the files are left.
+    // The week that files are kept is over by the clock. Who begins looks at once, and a worker that is not there yet is
+    // told when it is.
     clock.set(8 * DAY);
     let mut server = clock.server(&installation, &[]);
     assert_eq!(until_expired(&installation, 2), [oldest.clone(), old.clone()]);

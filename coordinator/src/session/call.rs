@@ -80,6 +80,8 @@ pub struct SessionSnapshot {
     pub created_ms: i64,
     /// When it was last used, in milliseconds since the Unix epoch.
     pub last_used_ms: i64,
+    /// When it was over, in milliseconds since the Unix epoch; none of one that is not.
+    pub closed_ms: Option<i64>,
     /// When its files will be deleted at the latest if nobody uses it, in milliseconds since the Unix epoch.
     pub retained_until_ms: i64,
     /// Tasks that run at present.

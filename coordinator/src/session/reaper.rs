@@ -31,8 +31,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 async fn sweep(shared: &Shared, ages: &mut Ages, began: Instant) {
     let entries = shared.table.all();
-    let used: Vec<(SessionId, i64)> =
-        entries.iter().map(|entry| (entry.snapshot.id, entry.snapshot.last_used_ms)).collect();
+    // One that is over is remembered since then: its worker may have been away, and is told when it comes back.
+    let since = |snapshot: &SessionSnapshot| snapshot.closed_ms.unwrap_or(snapshot.last_used_ms);
+    let used: Vec<(SessionId, i64)> = entries.iter().map(|entry| (entry.snapshot.id, since(&entry.snapshot))).collect();
     let passed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (ages, now) = ages.at(&used, now_ms(), passed_ms);
     let ages: HashMap<SessionId, u64> = used.into_iter().map(|(session, _)| session).zip(ages).collect();
@@ -50,14 +51,16 @@ async fn sweep(shared: &Shared, ages: &mut Ages, began: Instant) {
         let _ = entry.owner.try_send(Message::EndLeft);
     }
     let age_ms = u64::try_from(shared.options.retention.as_millis()).unwrap_or(u64::MAX);
-    // Closed sessions have no files to lose, so that however many they are, they push out no others.
-    let (closed, at_rest): (Vec<_>, Vec<_>) = entries
-        .iter()
-        .filter(|entry| !matches!(entry.snapshot.state, "opening" | "ready"))
-        .partition(|entry| entry.snapshot.state == "closed");
+    // Closed sessions have no files to lose, so that however many they are, they push out no others. What is closing is
+    // given up once its worker has been away for as long as files are kept.
     let bytes_max = shared.options.retention_bytes;
-    for (entries, sessions_max) in [(closed, CLOSED_SESSIONS_MAX), (at_rest, usize::MAX)] {
-        give_up(shared, &entries, &ages, &Retention { age_ms, bytes_max, sessions_max });
+    for (states, age_ms, sessions_max) in [
+        (["closed"].as_slice(), age_ms, CLOSED_SESSIONS_MAX),
+        (&["closing"], age_ms.saturating_mul(2), usize::MAX),
+        (&["suspended", "lost"], age_ms, usize::MAX),
+    ] {
+        let those: Vec<&Entry> = entries.iter().filter(|entry| states.contains(&entry.snapshot.state)).collect();
+        give_up(shared, &those, &ages, &Retention { age_ms, bytes_max, sessions_max });
     }
 }
 

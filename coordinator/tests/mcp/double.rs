@@ -292,6 +292,7 @@ impl SessionCalls for Sessions {
                 ttl_ms: create.ttl.map_or(1_800_000, |ttl| ttl.as_millis() as u64),
                 created_ms: 0,
                 last_used_ms: 0,
+                closed_ms: None,
                 retained_until_ms: 0,
                 running: vec![],
                 tasks: 0,

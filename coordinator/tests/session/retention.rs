@@ -96,6 +96,40 @@ async fn files_that_cannot_be_deleted_just_now_are_not_given_up_for_want_of_room
 }
 
 #[tokio::test]
+async fn files_that_are_due_while_their_worker_is_away_are_deleted_when_it_comes_back() {
+    let retention = Duration::from_secs(4);
+    let rig = Rig::with(Ground::in_memory(), SessionOptions { retention, ..capped(1 << 20) }).await;
+    let (due, closed) = (sized(&rig, BRIEF, 10).await, sized(&rig, BRIEF, 10).await);
+    is_kept(&rig, due, 10).await;
+    is_kept(&rig, closed, 10).await;
+    let gone = rig.fleet.leave();
+    rig.news.send(gone).await.unwrap();
+    rig.sessions.close(&ann(), closed).await.unwrap();
+    rig.reaches(due, "closing").await;
+    // Many looks later.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!((rig.state(due), rig.state(closed)), ("closing", "closing"), "both are remembered");
+    rig.news.send(rig.fleet.join()).await.unwrap();
+    rig.reaches(due, "forgotten").await;
+    rig.reaches(closed, "closed").await;
+    assert_eq!(rig.fleet.closed().iter().filter(|(_, deleted)| *deleted).count(), 2, "their files are deleted");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(rig.state(closed), "closed", "it is remembered since it was closed");
+}
+
+#[tokio::test]
+async fn what_is_due_of_a_worker_that_never_comes_back_is_forgotten_in_the_end() {
+    let retention = Duration::from_secs(3);
+    let rig = Rig::with(Ground::in_memory(), SessionOptions { retention, ..capped(1 << 20) }).await;
+    let session = sized(&rig, BRIEF, 10).await;
+    is_kept(&rig, session, 10).await;
+    let gone = rig.fleet.leave();
+    rig.news.send(gone).await.unwrap();
+    rig.reaches(session, "forgotten").await;
+    assert_eq!(rig.kinds(session).last(), Some(&EventKind::SessionExpired));
+}
+
+#[tokio::test]
 async fn a_worker_that_makes_up_a_size_is_believed_up_to_what_a_session_may_hold() {
     let limits = Limits { workspace_bytes: 12, ..Limits::default() };
     let rig = Rig::with(Ground::in_memory(), SessionOptions { limits, ..capped(25) }).await;
