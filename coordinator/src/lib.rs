@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod approvals;
+pub mod arrivals;
 mod byte_room;
 pub mod caller;
 pub mod cli;

@@ -14,6 +14,7 @@ mod long;
 mod lost_store;
 mod packages;
 mod pip;
+mod pipelined;
 mod processes;
 mod retention;
 mod scripts;

@@ -171,6 +171,7 @@ fn task_call(number: u64, task: TaskId, call: &Call) -> TaskCall {
         idempotency_key: call.key.clone(),
         client: None,
         trace: None,
+        arrival: None,
         leave: Leave::Free,
     }
 }

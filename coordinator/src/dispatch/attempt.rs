@@ -144,7 +144,12 @@ impl Dispatch {
 
     fn take(&mut self, came: Came) -> Taken {
         match came {
-            Came::Opened => Taken::Pass(None),
+            Came::Opened => {
+                if let Some(arrival) = self.arrival.take() {
+                    arrival.over();
+                }
+                Taken::Pass(None)
+            }
             Came::Event(event) => self.take_event(*event),
             Came::NotExecuted(status) => Taken::Done(self.not_executed(&status)),
             Came::NotAttached(status) => Taken::Done(self.not_attached(&status)),

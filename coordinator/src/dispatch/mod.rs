@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 
+use crate::arrivals::Arrival;
 use crate::telemetry::traces::{self, Step};
 use crate::workers::{DispatchEnd, Inner, Link, LinkWait, TaskAttach, TaskDispatch};
 
@@ -73,7 +74,7 @@ struct Followed {
 
 impl Followed {
     fn of(task: &TaskDispatch) -> Self {
-        let TaskDispatch { task, session, lease, operation, timeout, output_bytes_max, trace: _ } = task;
+        let TaskDispatch { task, session, lease, operation, timeout, output_bytes_max, .. } = task;
         Self {
             task: *task,
             session: *session,
@@ -112,6 +113,8 @@ struct Dispatch {
     reconnect_by: Option<Instant>,
     /// How long the task was with its worker, as that says.
     times: Option<TaskTimes>,
+    /// Who waits until its worker has it.
+    arrival: Option<Arrival>,
 }
 
 /// The task is being ended by the coordinator.
@@ -148,10 +151,12 @@ impl Dispatch {
             strikes: 0,
             reconnect_by: None,
             times: None,
+            arrival: None,
         }
     }
 
-    async fn send(&mut self, task: TaskDispatch) -> DispatchEnd {
+    async fn send(&mut self, mut task: TaskDispatch) -> DispatchEnd {
+        self.arrival = task.arrival.take();
         let (link, stream) = match self.first_link().await {
             Ok(first) => first,
             Err(failure) => return DispatchEnd::NotStarted(failure),
@@ -284,7 +289,7 @@ impl Dispatch {
 }
 
 fn execute_message(task: TaskDispatch) -> v1::TaskRequest {
-    let TaskDispatch { task, session, lease, operation, timeout, output_bytes_max: _, trace: _ } = task;
+    let TaskDispatch { task, session, lease, operation, timeout, .. } = task;
     ExecuteTask { task, session, lease, timeout, operation }.into()
 }
 

@@ -18,6 +18,7 @@ use super::quirks::{self, Quirks};
 use super::subscriptions::{self, Subscriptions};
 use super::{Options, convert, resources, trace};
 use crate::approvals::Asking;
+use crate::arrivals::Arrival;
 use crate::caller::Caller;
 use crate::identity::{Identity, Scopes};
 use crate::tools::{Connection, Request, ToolResult, UnknownTool};
@@ -196,6 +197,7 @@ impl Handler {
             scopes: self.scopes(&context),
             client: self.client(&context),
             trace: self.trace(&context),
+            arrival: context.extensions.get::<Arrival>().cloned(),
             whole: None,
             asking,
             events,

@@ -26,6 +26,7 @@ use super::LINE_BYTES_MAX;
 use super::line::{Line, LineReader};
 use super::unanswered::Unanswered;
 use super::writer::{Lines, OutputClosed};
+use crate::arrivals::Arrivals;
 
 /// The most messages in one batch.
 pub(super) const BATCH_MAX: usize = 100;
@@ -43,6 +44,7 @@ pub(super) struct Stdio<R> {
     /// Cancelled when the client has closed its side.
     input_over: CancellationToken,
     unanswered: Unanswered,
+    arrivals: Arrivals,
     /// How long requests may be answered that are open when the client closes its side.
     last_answers: Duration,
     /// When that is over, once it has.
@@ -59,6 +61,7 @@ impl<R: AsyncRead + Send + Unpin> Stdio<R> {
             begun: false,
             input_over,
             unanswered: Unanswered::default(),
+            arrivals: Arrivals::default(),
             last_answers,
             ends_at: None,
         }
@@ -201,8 +204,9 @@ impl<R: AsyncRead + Send + Unpin> Transport<RoleServer> for Stdio<R> {
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         let received = self.receive_or_end().await;
         match received {
-            Ok(Some(message)) => {
+            Ok(Some(mut message)) => {
                 self.unanswered.asked(&message);
+                self.arrivals.mark(&mut message);
                 Some(message)
             }
             Ok(None) | Err(OutputClosed) => {

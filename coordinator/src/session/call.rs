@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::creation::CreationKey;
 use super::receipt::Receipt;
+use crate::arrivals::Arrival;
 
 /// A new session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -123,6 +124,8 @@ pub struct TaskCall {
     pub client: Option<String>,
     /// The trace that it belongs to.
     pub trace: Option<TraceContext>,
+    /// Its place among the calls on its kernel: it begins when those before it are with their worker.
+    pub arrival: Option<Arrival>,
     /// On what ground it was let in.
     pub leave: Leave,
 }

@@ -38,7 +38,7 @@ pub struct SessionOptions {
     pub outcome_retention: Duration,
     /// Sessions of all principals, but for closed ones.
     pub sessions_max: usize,
-    /// Tasks of one session that run at once.
+    /// Tasks of one session at once, those included that wait for their kernel or for a place among its programs.
     pub tasks_per_session_max: usize,
     /// How long a principal that acted in a shared session alone may go on acting there.
     pub writer_lease: Duration,
@@ -69,7 +69,7 @@ impl Default for SessionOptions {
             retention_bytes: 20 << 30,
             outcome_retention: OUTCOME_KEPT,
             sessions_max: 1_000,
-            tasks_per_session_max: 8,
+            tasks_per_session_max: 32,
             writer_lease: Duration::from_secs(30),
             worker_patience: Duration::from_secs(10),
             reconnect_grace: Duration::from_secs(120),

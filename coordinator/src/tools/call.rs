@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::result::ToolResult;
 use super::{Effect, Tool, args};
 use crate::approvals::Asking;
+use crate::arrivals::Arrival;
 use crate::identity::Scopes;
 use crate::policy::Whole;
 use crate::session::{Launched, Leave, TaskCall, TaskOutcome};
@@ -33,6 +34,8 @@ pub struct Request {
     pub client: Option<String>,
     /// The trace that it belongs to: as the client says, and with traces on our own span in it.
     pub trace: Option<TraceContext>,
+    /// Its place among the calls on its kernel, where its connection has an order.
+    pub arrival: Option<Arrival>,
     /// Leave for the whole of what it is a part of.
     pub whole: Option<Whole>,
     /// How the user of the client can be asked to approve of it.
@@ -123,6 +126,7 @@ impl Call<'_> {
             idempotency_key: act.idempotency_key,
             client: self.request.client.clone(),
             trace: self.request.trace.clone(),
+            arrival: self.request.arrival.clone(),
             leave: self.leave,
         };
         self.connection.sessions.launch(call, self.request.events.clone(), cancel).await

@@ -12,6 +12,8 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::arrivals::Arrival;
+
 use coordinator_core::placement::Requirements;
 
 /// A slot on a worker, held until a session is opened in it or it is dropped.
@@ -55,6 +57,8 @@ pub struct TaskDispatch {
     pub output_bytes_max: u64,
     /// The trace that it belongs to.
     pub trace: Option<TraceContext>,
+    /// Who waits until its worker has it.
+    pub arrival: Option<Arrival>,
 }
 
 /// A task that was sent by an earlier server, or was given up, and may still be with its worker.

@@ -117,6 +117,7 @@ impl Rig {
             timeout: Duration::from_secs(60),
             output_bytes_max: 1 << 20,
             trace: None,
+            arrival: None,
         };
         change(&mut task);
         let (sender, events) = mpsc::channel(room);

@@ -27,6 +27,7 @@ async fn call_on(connection: &Connection, tool: &str, args: Value) -> ToolResult
         scopes: Scopes::USER,
         client: None,
         trace: None,
+        arrival: None,
         events: mpsc::channel(1).0,
         cancel: CancellationToken::new(),
         yield_after: Duration::from_millis(50),

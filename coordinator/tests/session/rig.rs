@@ -446,6 +446,7 @@ pub fn call(session: SessionId) -> TaskCall {
         idempotency_key: None,
         client: None,
         trace: None,
+        arrival: None,
         leave: Leave::Free,
     }
 }

@@ -293,6 +293,7 @@ async fn answer(rig: &Rig, principal: Principal, tool: &Tool, arguments: Value) 
         scopes: Scopes::USER,
         client: None,
         trace: None,
+        arrival: None,
         events: mpsc::channel(1).0,
         cancel: CancellationToken::new(),
         yield_after: Duration::from_secs(30),

@@ -16,33 +16,56 @@ use codegen_proto::ExecuteTask;
 use codegen_types::{ErrorCode, EventBody, Exec, Failure, Operation, OperationResult};
 
 use crate::files;
-use crate::session::{Session, Turn};
+use crate::session::{Place, Session, Turn};
 use crate::tasks::{Task, Tasks};
 use program::{Clock, stopped};
 
-/// Runs a task that was just admitted. Its last event comes in any case.
-pub(crate) async fn run(tasks: Arc<Tasks>, task: Arc<Task>, session: Arc<Session>, request: ExecuteTask) {
+/// A task that was just admitted, with its place in the queue for its kernel when it calls one: kernels take calls in the
+/// order in which they are admitted.
+pub(crate) struct Admission {
+    pub task: Arc<Task>,
+    pub session: Arc<Session>,
+    pub request: ExecuteTask,
+    place: Option<Result<Place, Failure>>,
+}
+
+impl Admission {
+    pub fn of(task: Arc<Task>, session: Arc<Session>, request: ExecuteTask) -> Self {
+        let place = match &request.operation {
+            Operation::Exec(Exec { kernel: Some(name), .. }) => Some(session.kernels().queue(name)),
+            _ => None,
+        };
+        Self { task, session, request, place }
+    }
+}
+
+/// Runs a task. Its last event comes in any case.
+pub(crate) async fn run(tasks: Arc<Tasks>, admission: Admission) {
+    let Admission { task, session, request, place } = admission;
     let end = EndGuard { tasks: &tasks, task: &task };
-    let last = perform(&task, &session, request).await;
+    let last = perform(&task, &session, request, place).await;
     task.push(last);
     drop(end);
 }
 
-async fn perform(task: &Arc<Task>, session: &Arc<Session>, request: ExecuteTask) -> EventBody {
+async fn perform(
+    task: &Arc<Task>,
+    session: &Arc<Session>,
+    request: ExecuteTask,
+    place: Option<Result<Place, Failure>>,
+) -> EventBody {
     let clock = Clock::start(request.timeout.min(session.task_time_max()));
     // A call waits for its kernel before it takes one of the session's slots, so that a queue holds up nobody else.
-    let mut turn = match &request.operation {
-        Operation::Exec(Exec { kernel: Some(name), .. }) => {
-            let turn = tokio::select! {
-                turn = session.kernels().turn(name) => turn,
-                ending = stopped(task, clock) => return ending.before_it_ran(&format!("earlier calls on kernel `{name}`")),
-            };
-            match turn {
-                Ok(turn) => Some(turn),
-                Err(failure) => return EventBody::Failed { failure, exit: None },
+    let mut turn = match place {
+        Some(Ok(place)) => {
+            let awaited = format!("earlier calls on kernel `{}`", place.name());
+            tokio::select! {
+                turn = place.turn() => Some(turn),
+                ending = stopped(task, clock) => return ending.before_it_ran(&awaited),
             }
         }
-        _ => None,
+        Some(Err(failure)) => return EventBody::Failed { failure, exit: None },
+        None => None,
     };
     let slot = async {
         match &request.operation {

@@ -13,6 +13,11 @@ use super::StartError;
 /// A lane that is taken so soon after it was free is in the hands of somebody who does not think between calls.
 const HURRY: Duration = Duration::from_millis(3);
 
+/// Asks for a spare that has done all it can before somebody needs it.
+const AHEAD: &[u8] = b"s";
+/// Asks for one that takes its job as soon as it can.
+const AT_ONCE: &[u8] = b"h";
+
 /// The lanes of one interpreter. A lane has one program with a job at a time.
 #[derive(Debug)]
 pub(super) struct Lanes {
@@ -63,7 +68,7 @@ impl Lanes {
     pub async fn new(first: OwnedFd) -> Result<Arc<Self>, StartError> {
         let first = Arc::new(AsyncSocket::new(first).map_err(StartError::Descriptors)?);
         let mut lane = Lane { orders: first.clone(), asked: false, freed: None };
-        lane.ask().await?;
+        lane.ask(AHEAD).await?;
         Ok(Arc::new(Self { first, free: Mutex::new(vec![lane]) }))
     }
 
@@ -105,9 +110,10 @@ impl Taken {
 
     /// Lets the lane make its next spare, ahead of need.
     pub async fn refill(&mut self) {
+        let order = if self.hurried { AT_ONCE } else { AHEAD };
         if let Some(lane) = &mut self.lane {
             // One that is gone is noticed by whoever needs the spare.
-            let _ = lane.ask().await;
+            let _ = lane.ask(order).await;
         }
     }
 
@@ -133,16 +139,16 @@ impl Drop for Taken {
 }
 
 impl Lane {
-    async fn ask(&mut self) -> Result<(), StartError> {
+    async fn ask(&mut self, order: &[u8]) -> Result<(), StartError> {
         if !self.asked {
-            self.orders.send(b"s", &[]).await.map_err(|_| StartError::InterpreterLost)?;
+            self.orders.send(order, &[]).await.map_err(|_| StartError::InterpreterLost)?;
             self.asked = true;
         }
         Ok(())
     }
 
     async fn spare(&mut self) -> Result<Spare, StartError> {
-        self.ask().await?;
+        self.ask(AT_ONCE).await?;
         let Datagram { bytes, descriptors } =
             self.orders.recv().await.ok().flatten().ok_or(StartError::InterpreterLost)?;
         self.asked = false;
@@ -186,7 +192,7 @@ mod tests {
         interpreter.send(br#"{"failed":{"step":"fork","errno":12}}"#, &[]).await.unwrap();
         let refused = first.spare().await;
         assert!(matches!(refused, Err(StartError::Fork { source, .. }) if source.raw_os_error() == Some(12)));
-        assert_eq!(order(&interpreter).await, b"s", "what was refused ahead of need is asked for once more");
+        assert_eq!(order(&interpreter).await, b"h", "what was refused ahead of need is asked for once more");
         drop(first);
         let first = lanes.take().await.unwrap();
         let second = lanes.take().await.unwrap();

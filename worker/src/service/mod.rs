@@ -106,7 +106,8 @@ impl Service {
         match self.0.tasks.admit(id, request.session, request.lease.epoch) {
             Admitted::New(task) => {
                 let events = task.log.read(1);
-                self.0.running.spawn(executor::run(self.0.tasks.clone(), task, session, request));
+                let admission = executor::Admission::of(task, session, request);
+                self.0.running.spawn(executor::run(self.0.tasks.clone(), admission));
                 Ok(events)
             }
             Admitted::Known(task) => Ok(task.log.read(1)),

@@ -8,6 +8,8 @@ use std::time::Duration;
 use codegen_types::event::KernelInfo;
 use codegen_types::operation::Kernels as Asked;
 use codegen_types::{ErrorCode, Failure, KernelName, OperationResult};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use sandbox::SupervisorLost;
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -64,6 +66,20 @@ struct Seat {
     unattended: Option<Arc<Live>>,
 }
 
+/// A place in the queue for a kernel; given up when dropped.
+pub(crate) struct Place {
+    cell: Arc<Cell>,
+    waiting: Waiting,
+    seat: Awaited,
+    reopened: bool,
+}
+
+/// A kernel's seat, or its queue.
+enum Awaited {
+    Taken(OwnedMutexGuard<Seat>),
+    Queued(BoxFuture<'static, OwnedMutexGuard<Seat>>),
+}
+
 /// The right to use a kernel; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
@@ -78,14 +94,17 @@ impl Kernels {
         Self { cells: Mutex::default(), reopened }
     }
 
-    /// Waits for a kernel's turn; turns are given in the order in which they were asked for.
-    pub async fn turn(&self, name: &KernelName) -> Result<Turn, Failure> {
+    /// Takes a place in the queue for a kernel; turns are given in the order of these.
+    pub fn queue(&self, name: &KernelName) -> Result<Place, Failure> {
         let cell = self.cell(name);
         let waiting = Waiting::enter(&cell)?;
-        let seat = cell.seat.clone().lock_owned().await;
-        drop(waiting);
-        cell.facts.send_modify(|facts| facts.busy = true);
-        Ok(Turn { cell, seat, reopened: self.reopened })
+        let mut seat = cell.seat.clone().lock_owned().boxed();
+        // Whoever asked for the seat has a place, and keeps it.
+        let seat = match (&mut seat).now_or_never() {
+            Some(taken) => Awaited::Taken(taken),
+            None => Awaited::Queued(seat),
+        };
+        Ok(Place { cell, waiting, seat, reopened: self.reopened })
     }
 
     /// Lists them, or ends one.
@@ -235,6 +254,25 @@ impl Seat {
     }
 }
 
+impl Place {
+    /// The kernel's name.
+    pub fn name(&self) -> &KernelName {
+        &self.cell.name
+    }
+
+    /// Waits for the turn.
+    pub async fn turn(self) -> Turn {
+        let Self { cell, waiting, seat, reopened } = self;
+        let seat = match seat {
+            Awaited::Taken(seat) => seat,
+            Awaited::Queued(seat) => seat.await,
+        };
+        drop(waiting);
+        cell.facts.send_modify(|facts| facts.busy = true);
+        Turn { cell, seat, reopened }
+    }
+}
+
 impl Turn {
     /// The kernel's name.
     pub fn name(&self) -> &KernelName {
@@ -318,11 +356,11 @@ impl Drop for Turn {
 }
 
 /// Counts a call among those that wait.
-struct Waiting<'a>(&'a AtomicU32);
+struct Waiting(Arc<Cell>);
 
-impl<'a> Waiting<'a> {
-    fn enter(cell: &'a Cell) -> Result<Self, Failure> {
-        let this = Self(&cell.waiting);
+impl Waiting {
+    fn enter(cell: &Arc<Cell>) -> Result<Self, Failure> {
+        let this = Self(Arc::clone(cell));
         if cell.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
             let message = format!("{WAITING_MAX} calls wait for kernel `{}`. Wait for some to end.", cell.name);
             return Err(Failure::new(ErrorCode::RateLimited, message));
@@ -331,8 +369,8 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

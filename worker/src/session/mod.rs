@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::egress::Egress;
 use crate::runtimes::Runtimes;
-pub(crate) use kernels::{Kernels, Turn};
+pub(crate) use kernels::{Kernels, Place, Turn};
 pub(crate) use live::Live;
 use lull::Lull;
 pub(crate) use owners::Owners;

@@ -281,6 +281,7 @@ impl Api {
             scopes: asked.identity.scopes,
             client: asked.client.clone(),
             trace: asked.trace.clone(),
+            arrival: None,
             whole,
             asking: Asking::Nobody,
             events,

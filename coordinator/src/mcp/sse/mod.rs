@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::calls::Calls;
 use super::handler::{Handler, Room};
 use super::{Services, unread};
+use crate::arrivals::Arrivals;
 use crate::byte_room::ByteRoom;
 use crate::caller::Caller;
 use crate::identity::Identity;
@@ -83,7 +84,7 @@ impl LegacySse {
         let end = End { id: id.clone(), connections: Arc::clone(&self.connections), calls: calls.clone() };
         let unread = self.unread.of(&identity.principal);
         let handler = self.handler(identity, calls);
-        let transport = SseTransport { inbox: received, outbox, owed, unread };
+        let transport = SseTransport { inbox: received, outbox, owed, unread, arrivals: Arrivals::default() };
         self.calls.spawn(async move {
             // What the beginning takes room for is given back before the long rest of the connection.
             let begun = Box::pin(rmcp::service::serve_server_with_ct(handler, transport, CancellationToken::new()));

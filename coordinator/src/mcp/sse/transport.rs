@@ -10,6 +10,7 @@ use rmcp::model::{ClientJsonRpcMessage, ClientNotification, JsonRpcMessage, Requ
 use rmcp::transport::Transport;
 use tokio::sync::mpsc;
 
+use crate::arrivals::Arrivals;
 use crate::byte_room::{Held, Share};
 use crate::mcp::unanswered::Unanswered;
 use crate::mcp::unread::with_room;
@@ -94,6 +95,7 @@ pub(super) struct SseTransport {
     pub(super) outbox: mpsc::Sender<Outgoing>,
     pub(super) owed: Owed,
     pub(super) unread: Share,
+    pub(super) arrivals: Arrivals,
 }
 
 impl Transport<RoleServer> for SseTransport {
@@ -118,7 +120,9 @@ impl Transport<RoleServer> for SseTransport {
     }
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
-        self.inbox.recv().await.map(|message| *message)
+        let mut message = *self.inbox.recv().await?;
+        self.arrivals.mark(&mut message);
+        Some(message)
     }
 
     async fn close(&mut self) -> Result<(), Self::Error> {
@@ -150,7 +154,16 @@ mod tests {
     fn transport(outbox: usize) -> (SseTransport, mpsc::Receiver<Outgoing>) {
         let (sender, receiver) = mpsc::channel(outbox);
         let unread = crate::mcp::unread::room().of(&codegen_types::Principal::os_user("ann"));
-        (SseTransport { inbox: mpsc::channel(1).1, outbox: sender, owed: Owed::default(), unread }, receiver)
+        (
+            SseTransport {
+                inbox: mpsc::channel(1).1,
+                outbox: sender,
+                owed: Owed::default(),
+                unread,
+                arrivals: Arrivals::default(),
+            },
+            receiver,
+        )
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::event_log::{Begin, EventId, EventLog, UnknownEvent};
 use super::kept::Kept;
+use crate::arrivals::Arrivals;
 use crate::byte_room::Share;
 use crate::mcp::calls::Calls;
 use crate::mcp::unread::with_room;
@@ -112,7 +113,7 @@ impl ProtocolSession {
         };
         let (inbox_of, routes) = (Mutex::new(Some(sender)), Mutex::new(routes));
         let session = Arc::new(Self { principal, inbox: inbox_of, routes, kept, unread });
-        let transport = SessionTransport { session: Arc::clone(&session), inbox, calls };
+        let transport = SessionTransport { session: Arc::clone(&session), inbox, calls, arrivals: Arrivals::default() };
         (session, transport)
     }
 
@@ -322,6 +323,7 @@ pub(super) struct SessionTransport {
     session: Arc<ProtocolSession>,
     inbox: mpsc::Receiver<Box<ClientJsonRpcMessage>>,
     calls: Calls,
+    arrivals: Arrivals,
 }
 
 impl Transport<RoleServer> for SessionTransport {
@@ -342,7 +344,9 @@ impl Transport<RoleServer> for SessionTransport {
             self.calls.end_streams();
             self.calls.cancel();
         }
-        message.map(|message| *message)
+        let mut message = *message?;
+        self.arrivals.mark(&mut message);
+        Some(message)
     }
 
     async fn close(&mut self) -> Result<(), Self::Error> {

@@ -140,7 +140,8 @@ impl Owner {
         match refusal {
             Refusal::TooManyTasks => {
                 let count = self.session.running.len();
-                let text = format!("{count} tasks run in this session, the most there may be; wait for one to end");
+                let text =
+                    format!("{count} tasks run or wait in this session, the most there may be; wait for one to end");
                 Failure::new(ErrorCode::RateLimited, text)
             }
             Refusal::Absent

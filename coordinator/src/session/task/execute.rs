@@ -102,6 +102,7 @@ impl Runner {
             timeout: self.call.timeout.unwrap_or(Duration::from_millis(limits.task_ms)),
             output_bytes_max: limits.output_bytes,
             trace: span.context().cloned(),
+            arrival: self.call.arrival.clone(),
         };
         let (sender, mut events) = mpsc::channel(EVENTS);
         let cancel = CancellationToken::new();

@@ -58,6 +58,10 @@ impl Runner {
     pub(super) async fn run(self, begins: oneshot::Sender<()>, answer: impl FnOnce(TaskOutcome)) {
         let (task, admitted) = (self.call.task, Instant::now());
         let mut queued = self.span(Step::SessionQueue);
+        if let Some(arrival) = &self.call.arrival {
+            // One that is cancelled meanwhile is refused further on.
+            let _ = self.cancel.run_until_cancelled(arrival.turn()).await;
+        }
         let begun = match self.ask(|reply| Message::Begin { task, by: self.by(), asked: admitted.into(), reply }).await
         {
             Ok(begun) => begun,

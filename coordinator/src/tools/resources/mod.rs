@@ -199,6 +199,7 @@ impl Asked {
             scopes: self.scopes,
             client: self.client.clone(),
             trace,
+            arrival: None,
             whole: None,
             asking: Asking::Nobody,
             events,
@@ -230,6 +231,7 @@ fn task_call(
         idempotency_key: None,
         client: request.client.clone(),
         trace: request.trace.clone(),
+        arrival: None,
         leave: Leave::Free,
     }
 }

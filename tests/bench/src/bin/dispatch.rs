@@ -131,6 +131,7 @@ impl Dispatching {
             timeout: Duration::from_secs(60),
             output_bytes_max: 1 << 20,
             trace: None,
+            arrival: None,
         };
         let (sender, mut events) = mpsc::channel(16);
         let run = self.workers.execute(task, sender, CancellationToken::new());

@@ -6,16 +6,17 @@
 def serve():
     """Lives as a lane until the worker is gone. Returns in a program's process alone, with its job."""
     while True:
-        jobs = Lane(socket.socket(fileno=LANE_FD)).serve()
+        lane = Lane(socket.socket(fileno=LANE_FD))
+        jobs = lane.serve()
         if jobs is not None:
-            return become_program(jobs)
+            return become_program(jobs, lane.is_hurried)
 
 
 class Lane:
     """Forks programs and answers for them, as the worker says over the lane's SOCK_SEQPACKET socket.
 
-    The worker asks for a spare (`s`) or for another lane (`l`, with its socket). A spare comes with a control socket,
-    its job socket and a process descriptor. On the control socket the worker says that the program is to be interrupted
+    The worker asks for a spare (`s`, or `h` when somebody waits for it) or for another lane (`l`, with its socket). A
+    spare comes with a control socket, its job socket and a process descriptor. On the control socket the worker says that the program is to be interrupted
     (`i`) or killed (`k`), and the lane how it ended, once nothing of it is left; closed, it is the program's end."""
 
     def __init__(self, orders):
@@ -26,6 +27,8 @@ class Lane:
         # Programs that ended and are not answered for yet, and processor seconds of processes that they left behind.
         self.ended = []
         self.stray_s = 0.0
+        # Whether somebody waits for the spare that was asked for last.
+        self.is_hurried = False
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         self.awake, self.wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self.wake, warn_on_full_buffer=False)
@@ -56,7 +59,8 @@ class Lane:
             order, descriptors, _, _ = socket.recv_fds(self.orders, 16, 1, socket.MSG_CMSG_CLOEXEC)
         except OSError:
             order, descriptors = b"", []
-        if order == b"s":
+        if order in (b"s", b"h"):
+            self.is_hurried = order == b"h"
             return self.make_spare()
         if order == b"l" and descriptors:
             return self.make_lane(socket.socket(fileno=descriptors[0]))

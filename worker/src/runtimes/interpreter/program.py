@@ -5,8 +5,8 @@
 REHEARSAL = "import json, os\nx = [n * 2 for n in range(64)]\ndef f(a, b=1):\n    return a + b\nf(1)"
 
 
-def become_program(jobs):
-    """Gets as ready as can be and waits for a job, which it returns."""
+def become_program(jobs, is_hurried):
+    """Gets as ready as can be and waits for a job, which it returns. In a hurry only what must be done comes first."""
     os.setsid()
     os.dup2(jobs.fileno(), JOB_FD, inheritable=False)
     jobs.close()
@@ -16,7 +16,9 @@ def become_program(jobs):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     fence()
     settle()
-    warm_program()
+    prepare_standard_streams()
+    if not is_hurried:
+        warm_program()
     return take_job(JOBS)
 
 
@@ -61,7 +63,6 @@ def settle():
 
 def warm_program():
     """Copies the pages that nearly every program writes to, before anybody waits for it: does what it will do."""
-    prepare_standard_streams()
     main = types.ModuleType("__warm__")
     main.__builtins__ = builtins
     take_environment(json.loads('{"A": "B"}'))
