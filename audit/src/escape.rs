@@ -27,6 +27,30 @@ pub fn for_terminal(text: &str) -> String {
     out
 }
 
+/// JSON, as `serde_json` writes it, in which such characters are `\uXXXX`, for a terminal: it means what it meant. Line breaks
+/// stay; inside of its strings there are none.
+pub fn json_for_terminal(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c == '\n' {
+            out.push(c);
+        } else {
+            push_in_json(&mut out, c);
+        }
+    }
+    out
+}
+
+/// A character of a string in JSON.
+fn push_in_json(out: &mut String, c: char) {
+    if !is_deceptive(c) {
+        return out.push(c);
+    }
+    for unit in c.encode_utf16(&mut [0; 2]) {
+        write!(out, "\\u{unit:04x}").expect("a String takes everything");
+    }
+}
+
 /// Compact JSON on one line in which deceptive characters are `\uXXXX`.
 pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> String {
     let mut out = Vec::with_capacity(256);
@@ -44,15 +68,7 @@ impl Formatter for OneLine {
             return writer.write_all(fragment.as_bytes());
         }
         let mut escaped = String::with_capacity(fragment.len() + 16);
-        for c in fragment.chars() {
-            if is_deceptive(c) {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    write!(escaped, "\\u{unit:04x}").expect("a String takes everything");
-                }
-            } else {
-                escaped.push(c);
-            }
-        }
+        fragment.chars().for_each(|c| push_in_json(&mut escaped, c));
         writer.write_all(escaped.as_bytes())
     }
 }
@@ -69,6 +85,17 @@ mod tests {
         assert!(!json.chars().any(is_deceptive), "{json}");
         assert_eq!(serde_json::from_str::<String>(&json).unwrap(), NASTY);
         assert!(json.contains("ü漢"));
+    }
+
+    #[test]
+    fn json_of_any_layout_deceives_no_terminal_and_means_the_same() {
+        let value = serde_json::json!({NASTY: [NASTY, 1], "plain": {}});
+        for json in [value.to_string(), format!("{value:#}")] {
+            let shown = json_for_terminal(&json);
+            assert!(!shown.chars().any(|c| c != '\n' && is_deceptive(c)), "{shown:?}");
+            assert_eq!(shown.lines().count(), json.lines().count());
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        }
     }
 
     #[test]

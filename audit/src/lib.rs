@@ -34,7 +34,7 @@ mod writer;
 pub use checkpoint::{BadCheckpoint, Checkpoint};
 pub use disk::{SYNC_SECONDS, syncs};
 pub use entry::{Entry, EventKind, InvalidEventKind, InvalidOutcome, Outcome};
-pub use escape::for_terminal;
+pub use escape::{for_terminal, json_for_terminal};
 pub use handle::{Audit, AuditUnavailable, Health, Options, Pending};
 pub use hash::{Hash, InvalidHash};
 pub use keys::KeyError;

@@ -65,6 +65,32 @@ fn program(nasty: &str) -> String {
     )
 }
 
+/// Every command that shows what clients and programs said, with and without `--json` where there are both.
+fn commands<'a>(session: &'a str, task: &'a str) -> Vec<Vec<&'a str>> {
+    let commands = [
+        &["audit", "query"][..],
+        &["audit", "tail"],
+        &["audit", "show", "3"],
+        &["audit", "verify"],
+        &["requests"],
+        &["usage"],
+        &["usage", "--by", "tool"],
+        &["sessions", "ls"],
+        &["sessions", "show", session],
+        &["tasks", "ls"],
+        &["tasks", "show", task],
+        &["workers", "ls"],
+        &["workers", "show", "embedded"],
+        &["approvals", "ls"],
+        &["tokens", "ls"],
+        &["secrets", "ls"],
+        &["top"],
+    ];
+    let both = commands.iter().flat_map(|command| [command.to_vec(), [command, &["--json"][..]].concat()]);
+    // Without it the output of a program goes to a pipe as it is.
+    both.chain([vec!["top", "--once"], vec!["tasks", "logs", task, "--json"]]).collect()
+}
+
 fn shown(installation: &Installation, arguments: &[&str]) -> String {
     let output = installation.run(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -83,26 +109,20 @@ fn nothing_that_a_client_or_a_program_says_forges_a_record_or_a_line_that_an_ope
     client.tool("run_python", json!({"session_id": session, "code": program(&nasty)})).failed();
     say_everywhere(&mut client, &session, &nasty);
     let running = json!({"session_id": session, "command": format!("echo '{nasty}'; sleep 1000"), "background": true});
-    client.tool("run_shell", running).ok();
+    let running = client.tool("run_shell", running);
+    running.ok();
+    let task = running.meta["codegen/task_id"].as_str().expect("a task").to_owned();
+    let session = session.as_str().expect("a handle");
 
-    for arguments in [
-        &["audit", "query"][..],
-        &["audit", "tail"],
-        &["audit", "show", "3"],
-        &["requests"],
-        &["usage"],
-        &["usage", "--by", "tool"],
-        &["sessions", "ls"],
-        &["tasks", "ls"],
-        &["workers", "ls"],
-        &["approvals", "ls"],
-        &["top", "--once"],
-    ] {
-        let shown = shown(&installation, arguments);
+    for arguments in commands(session, &task) {
+        let shown = shown(&installation, &arguments);
         let bad: Vec<&str> =
             shown.lines().filter(|line| line.starts_with(FORGED) || line.contains(is_deceptive)).collect();
         assert!(bad.is_empty(), "{arguments:?}: {bad:?}");
     }
+    let whole = installation.run(["sessions", "show", session, "--json"]).stdout;
+    let whole: Value = serde_json::from_slice(&whole).expect("JSON");
+    assert_eq!(whole["metadata"]["m"], json!(nasty), "it is shown escaped, and means what was said");
     let records = verified_records(&installation);
     assert!(records.iter().all(|record| record["type"] != "server.stopped"), "a record of a program's making");
     let said = records.iter().filter(|record| record.to_string().contains(FORGED)).count();

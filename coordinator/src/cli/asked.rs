@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{complain, print};
+use super::{complain, json, print};
 use crate::control::{self, Ask, AskError};
 
 /// Why a command has nothing to show.
@@ -63,7 +63,7 @@ pub(super) fn show_value(
     text: impl FnOnce(Value) -> Result<String, serde_json::Error>,
 ) -> ExitCode {
     let shown = ask(state_dir, question).and_then(|answer| match form {
-        Form::Json => Ok(format!("{answer:#}\n")),
+        Form::Json => Ok(json::pretty(&answer)),
         Form::Text => Ok(text(answer)?),
     });
     match shown {

@@ -9,12 +9,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use codegen_audit::{
-    EventKind, Outcome, Query, ReadError, Record, Verdict, VerifyOptions, for_terminal, last_segment_start,
-    latest_note, records, repair, verify_with,
+    EventKind, Outcome, Query, ReadError, Record, Verdict, VerifyOptions, for_terminal, json_for_terminal,
+    last_segment_start, latest_note, records, repair, verify_with,
 };
 use codegen_types::{LogSeq, SessionId, TaskId};
 
 use self::text::{Form, Table, describe};
+use super::json;
 
 /// Something failed that is no verdict.
 const FAILED: u8 = 1;
@@ -207,7 +208,7 @@ fn show(dir: &Path, seq: LogSeq, form: Form, out: &mut impl Write) -> io::Result
         ));
     };
     if form == Form::Json {
-        writeln!(out, "{}", record.line)?;
+        writeln!(out, "{}", json_for_terminal(&record.line))?;
         return Ok(damage.code());
     }
     let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&record.line)?;
@@ -229,7 +230,7 @@ fn show(dir: &Path, seq: LogSeq, form: Form, out: &mut impl Write) -> io::Result
 fn verify(dir: &Path, options: &VerifyOptions, form: Form, out: &mut impl Write) -> io::Result<u8> {
     let found = verify_with(dir, options);
     if form == Form::Json {
-        writeln!(out, "{}", serde_json::to_string(&found)?)?;
+        writeln!(out, "{}", json::line(&found))?;
     } else {
         describe(&found, out)?;
     }
@@ -254,7 +255,7 @@ fn checkpoint(dir: &Path, out: &mut impl Write) -> io::Result<u8> {
 fn run_repair(dir: &Path, form: Form, out: &mut impl Write) -> io::Result<u8> {
     let done = repair(dir).map_err(io::Error::other)?;
     if form == Form::Json {
-        writeln!(out, "{}", serde_json::to_string(&done)?)?;
+        writeln!(out, "{}", json::line(&done))?;
         return Ok(0);
     }
     if !done.changed_anything() {

@@ -7,14 +7,8 @@ use crate::config::{Config, Shown};
 
 pub(super) fn run(config: &Config, json: bool) -> ExitCode {
     let rows = config.show();
-    let text = if json { as_json(&rows) } else { as_text(&rows) };
+    let text = if json { super::json::pretty(&rows) } else { as_text(&rows) };
     super::print(&text, ExitCode::SUCCESS)
-}
-
-fn as_json(rows: &[Shown]) -> String {
-    let mut text = serde_json::to_string_pretty(rows).expect("plain data has a JSON form");
-    text.push('\n');
-    text
 }
 
 fn as_text(rows: &[Shown]) -> String {

@@ -9,6 +9,7 @@ mod columns;
 mod config_show;
 mod doctor;
 mod install;
+mod json;
 mod pages;
 mod policy;
 mod provision;

@@ -97,7 +97,7 @@ fn check(file: &Path, json: bool) -> ExitCode {
     let code = if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(INVALID) };
     if json {
         let report = json!({"errors": errors, "warnings": warnings, "rules": rules, "sha256": sha256});
-        return print(&format!("{report:#}\n"), code);
+        return print(&super::json::pretty(&report), code);
     }
     let mut text = String::new();
     let place = for_terminal(&file.display().to_string());
@@ -124,7 +124,7 @@ fn explain(args: &ExplainArgs, policy: &Policy, hosts: &Hosts) -> ExitCode {
     };
     let decision = policy.decide(Action { principal: &args.principal, tool: tool.name, subjects: &subjects });
     let text =
-        if args.json { format!("{:#}\n", as_json(&decision)) } else { as_text(&decision, policy.default_effect()) };
+        if args.json { super::json::pretty(&as_json(&decision)) } else { as_text(&decision, policy.default_effect()) };
     print(&text, ExitCode::SUCCESS)
 }
 

@@ -176,7 +176,7 @@ struct Table {
 impl Table {
     fn row(&mut self, request: &Request, out: &mut impl Write) -> io::Result<()> {
         if self.json {
-            return writeln!(out, "{}", request.to_json());
+            return writeln!(out, "{}", super::json::line(&request.to_json()));
         }
         let Request { record, asked } = request;
         if !self.has_heading {

@@ -11,7 +11,7 @@ use codegen_types::{SessionId, TaskId, WorkerId};
 
 use super::asked::{AskedError, Form, ask, say, show};
 use super::columns::{Yields, columns, table, terminal_width};
-use super::complain;
+use super::{complain, json};
 use crate::control::{Ask, OperateAsk};
 use crate::operators::{TaskDetail, TaskLine, TaskLog, TaskPage, TasksFilter};
 
@@ -126,7 +126,7 @@ fn logs(args: &LogsArgs, state_dir: &Path) -> Result<(), LogsError> {
         let ends = is_through && (!args.follow || part.state != "running");
         if args.json {
             if !is_through || (ends && from == 0) {
-                writeln!(std::io::stdout(), "{answer}")?;
+                writeln!(std::io::stdout(), "{}", json::line(&answer))?;
             }
         } else {
             write_part(&part)?;

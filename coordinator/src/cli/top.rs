@@ -15,7 +15,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwins
 
 use super::asked::{AskedError, ask};
 use super::columns::shortened;
-use super::{complain, print, tasks, workers};
+use super::{complain, json, print, tasks, workers};
 use crate::control::{Ask, OperateAsk};
 use crate::operators::Top;
 
@@ -55,7 +55,7 @@ enum TopError {
 pub(super) fn run(args: &TopArgs, state_dir: &Path) -> ExitCode {
     if args.json || args.once || !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return match look(state_dir) {
-            Ok((top, _)) if args.json => print(&format!("{:#}\n", serde_json::json!(top)), ExitCode::SUCCESS),
+            Ok((top, _)) if args.json => print(&json::pretty(&top), ExitCode::SUCCESS),
             Ok((top, _)) => print(&(lines(&top, None, None).join("\n") + "\n"), ExitCode::SUCCESS),
             Err(error) => complain(&error, 1),
         };

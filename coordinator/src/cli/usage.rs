@@ -54,7 +54,7 @@ fn as_json(report: &Report, args: &UsageArgs) -> String {
     let mut value = json!(report);
     value["since"] = json!(args.since);
     value["until"] = json!(args.until);
-    format!("{value:#}\n")
+    super::json::pretty(&value)
 }
 
 fn as_text(report: &Report) -> String {

@@ -12,7 +12,7 @@ use coordinator_core::worker::Admittance;
 
 use super::asked::{AskedError, Form, ask, say, show};
 use super::columns::{Yields, columns, table, terminal_width};
-use super::{complain, print};
+use super::{complain, json, print};
 use crate::control::{Ask, OperateAsk};
 use crate::operators::{WorkerDetail, WorkerRow};
 
@@ -90,8 +90,8 @@ fn drain(args: &DrainArgs, state_dir: &Path) -> ExitCode {
         };
         if row.drained || begun.elapsed() >= args.timeout {
             let code = if row.drained { ExitCode::SUCCESS } else { ExitCode::from(1) };
-            let text = if args.of.json { as_json(&row) } else { progress(&row) };
-            return print(&format!("{text}\n"), code);
+            let text = if args.of.json { json::pretty(&row) } else { progress(&row) + "\n" };
+            return print(&text, code);
         }
         let now = progress(&row);
         if now != told {
@@ -106,10 +106,6 @@ fn drain(args: &DrainArgs, state_dir: &Path) -> ExitCode {
 
 fn look(state_dir: &Path, question: OperateAsk) -> Result<WorkerRow, AskedError> {
     Ok(serde_json::from_value(ask(state_dir, Ask::Operate(question))?)?)
-}
-
-fn as_json(row: &WorkerRow) -> String {
-    format!("{:#}", serde_json::json!(row))
 }
 
 fn progress(row: &WorkerRow) -> String {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use codegen_audit::{Outcome, Record, Verdict, Verification, for_terminal};
+use codegen_audit::{Outcome, Record, Verdict, Verification, for_terminal, json_for_terminal};
 use codegen_types::LogSeq;
 
 /// How records are printed.
@@ -31,7 +31,7 @@ impl Table {
 
     pub(super) fn row(&mut self, record: &Record, out: &mut impl Write) -> io::Result<()> {
         if self.form == Form::Json {
-            return writeln!(out, "{}", record.line);
+            return writeln!(out, "{}", json_for_terminal(&record.line));
         }
         if !self.has_heading {
             self.has_heading = true;

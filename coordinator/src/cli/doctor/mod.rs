@@ -72,14 +72,8 @@ pub(super) fn run(given: &Given, json: bool) -> ExitCode {
     let ok = checks.iter().all(|check| check.verdict != Verdict::Problem);
     let isolation = probed.ok().map(|found| found.isolation);
     let report = Report { version: env!("CARGO_PKG_VERSION"), ok, checks, isolation };
-    let text = if json { as_json(&report) } else { as_text(&report) };
+    let text = if json { super::json::pretty(&report) } else { as_text(&report) };
     super::print(&text, if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn as_json(report: &Report) -> String {
-    let mut text = serde_json::to_string_pretty(report).expect("plain data has a JSON form");
-    text.push('\n');
-    text
 }
 
 fn as_text(report: &Report) -> String {
