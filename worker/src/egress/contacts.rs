@@ -65,13 +65,31 @@ impl Contacts {
     pub fn take(&self) -> Vec<Contact> {
         let Tallies { listed, strangers } = std::mem::take(&mut *self.0.lock());
         let strangers = strangers.into_iter().map(|(host, tally)| ((host, ContactOutcome::Refused), tally));
-        let contact = |((host, outcome), tally): ((String, ContactOutcome), Tally)| {
+        let contact = |((host, outcome), tally): Told| {
             let Tally { connections, sent_bytes, received_bytes } = tally;
             Contact { host, outcome, connections, sent_bytes, received_bytes }
         };
-        // Beyond it the coordinator would take none: lists that change give more names than one list has.
-        listed.into_iter().chain(strangers).map(contact).take(CONTACTS_MAX).collect()
+        bounded(listed.into_iter().chain(strangers).collect()).into_iter().map(contact).collect()
     }
+}
+
+/// What is told of one host with one outcome.
+type Told = ((String, ContactOutcome), Tally);
+
+/// No more than the coordinator takes: lists that change give more names than one list has, and the last are counted together.
+fn bounded(mut told: Vec<Told>) -> Vec<Told> {
+    if told.len() <= CONTACTS_MAX {
+        return told;
+    }
+    // Each outcome may need an entry that stands for the others.
+    for ((_, outcome), tally) in told.split_off(CONTACTS_MAX - ContactOutcome::NAMES.len()) {
+        let others = (Contact::OTHERS.to_owned(), outcome);
+        match told.iter_mut().find(|(known, _)| *known == others) {
+            Some((_, sum)) => sum.add(tally),
+            None => told.push((others, tally)),
+        }
+    }
+    told
 }
 
 impl Tally {
@@ -106,6 +124,31 @@ mod tests {
         let told = contacts.take();
         assert_eq!(told.len(), STRANGERS_MAX);
         assert_eq!(told.iter().map(|contact| contact.connections).sum::<u32>(), 10_001, "none is lost");
+    }
+
+    #[test]
+    fn beyond_the_bound_refusals_and_connections_are_counted_together_and_none_is_lost() {
+        let contacts = Contacts::default();
+        let host = |name: &str, n: usize| HostPort::new(&format!("{name}{n}.example"), 443).unwrap();
+        let lists = CONTACTS_MAX;
+        for n in 0..lists {
+            contacts.note(&host("listed", n), ContactOutcome::Reached);
+            contacts.carried(&host("listed", n), 1, 2);
+            contacts.refuse_stranger(Some(&host("stranger", n)));
+        }
+        let told = contacts.take();
+        assert!(told.len() <= CONTACTS_MAX, "{}", told.len());
+        let sum = |outcome: ContactOutcome, of: fn(&Contact) -> u64| -> u64 {
+            told.iter().filter(|contact| contact.outcome == outcome).map(of).sum()
+        };
+        for outcome in [ContactOutcome::Reached, ContactOutcome::Refused] {
+            assert_eq!(sum(outcome, |contact| contact.connections.into()), lists as u64, "{outcome:?}");
+            let others = told.iter().filter(|contact| contact.host == Contact::OTHERS && contact.outcome == outcome);
+            assert_eq!(others.count(), 1, "{outcome:?}");
+        }
+        let carried =
+            (sum(ContactOutcome::Reached, |c| c.sent_bytes), sum(ContactOutcome::Reached, |c| c.received_bytes));
+        assert_eq!(carried, (lists as u64, 2 * lists as u64));
     }
 
     #[test]
