@@ -25,17 +25,13 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// A disk of so many MiB at a directory, which is made; `None` where tests may not mount.
+    /// A disk of so many MiB at a directory, which is made; `None` where tests may not mount, unless with `CI=true`.
     pub fn at(dir: &Path, mebibytes: u32) -> Option<Self> {
         fs::create_dir_all(dir).expect("a directory");
         let size = std::ffi::CString::new(format!("size={mebibytes}m,mode=0700")).expect("no NUL in it");
         match mount("tmpfs", dir, "tmpfs", MountFlags::NOSUID, size.as_c_str()) {
             Ok(()) => Some(Self { at: dir.to_owned() }),
-            Err(why) => {
-                let test = std::thread::current().name().unwrap_or("a test").to_owned();
-                eprintln!("SKIPPED {test}: it needs to mount a small disk: {why}");
-                None
-            }
+            Err(why) => skipped(&format!("it needs to mount a small disk: {why}")),
         }
     }
 
@@ -74,12 +70,10 @@ pub struct Stall {
 }
 
 impl Stall {
-    /// Begins for this process and its threads; `None` where tests may not trace it.
+    /// Begins for this process and its threads; `None` where tests may not trace it, unless with `CI=true`.
     pub fn of(pid: u32, outside: &Path) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            eprintln!("SKIPPED {test}: only root may trace a server that runs already");
-            return None;
+            return skipped("only root may trace a server that runs already");
         }
         let mut command = Command::new(faults::strace());
         command.args([
@@ -110,6 +104,14 @@ impl Drop for Stall {
             let _status = self.strace.wait();
         }
     }
+}
+
+/// Says that the test is skipped, and why; with `CI=true` it fails.
+fn skipped<T>(why: &str) -> Option<T> {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{test}: {why}");
+    eprintln!("SKIPPED {test}: {why}");
+    None
 }
 
 fn all_traced_by(pid: u32, tracer: u32) -> bool {
