@@ -6,7 +6,7 @@
 Clients of each kind come, work and go, with calls cancelled, connections dropped and interpreters killed; beside them others
 use up what they may, send what is no message, and read no answer. What is held in
 the last third of the time, after a warm-up, is compared with the first; and at the end, with everybody gone, no session,
-no task and no process of one may be left. Exits with 1 when something grows or was answered wrongly.
+no task and no process of one may be left, and the log must be whole. Exits with 1 when something grows or was answered wrongly.
 """
 
 import os
@@ -30,6 +30,7 @@ WARM_UP_SHARE, WARM_UP_SECONDS_MAX = 0.25, 120
 SAMPLES = 60
 SHORT_SECONDS = 120
 END_SECONDS = 45
+IDLE_SECONDS = 30
 # Those of default sessions of fronts that were killed, and of spares that were prepared since.
 PROCESSES_MORE = 24
 SETTINGS = {
@@ -38,7 +39,7 @@ SETTINGS = {
     "HTTP_RATE": "none",
     # What is kept on purpose is kept shortly, so that it does not look like growth: the sessions of fronts that were
     # killed, too.
-    "SESSION_MAX_AGE": "30s",
+    "SESSION_MAX_AGE": f"{IDLE_SECONDS}s",
     "WORKSPACE_RETENTION": "1m",
     "CLEANUP_INTERVAL": "1s",
     "HTTP_AUTH": "open",
@@ -99,13 +100,17 @@ class Server:
         lines = [line for line in body.decode().splitlines() if not line.startswith("#") and " " in line]
         series = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
         open_states = ("opening", "ready", "closing")
-        # A killed front leaves its default session, which ends by its own idle time.
         states = {state: series.get(f'codegen_sessions{{state="{state}"}}', 0) for state in open_states}
         return states, series.get("codegen_tasks_running", 0)
 
     def close(self):
         self.process.stderr.close()
         return processes.end(self.process.pid, END_SECONDS)
+
+    def verified(self):
+        """What is wrong with the log, by the operator's own command."""
+        done = subprocess.run([*self.command, "audit", "verify"], capture_output=True, text=True, env=self.env)
+        return [] if done.returncode == 0 else [f"the log does not verify: {done.stdout}{done.stderr}"]
 
 
 def run(server, seconds):
@@ -125,10 +130,12 @@ def run(server, seconds):
 
 def settled(server, before):
     """What is still there once everybody has gone and there was time to notice."""
-    deadline = time.monotonic() + END_SECONDS
+    # A killed front leaves its default session, which ends by its own idle time.
+    deadline = time.monotonic() + IDLE_SECONDS + END_SECONDS
     while True:
-        now, (_states, tasks) = watch.sample(server.process.pid), server.left()
+        now, (states, tasks) = watch.sample(server.process.pid), server.left()
         wrong = [f"{tasks:.0f} tasks still run"] if tasks else []
+        wrong += [f"{count:.0f} sessions are still {state}" for state, count in states.items() if count]
         for key, most in (("descriptors", 24), ("threads", 4)):
             grown = now["server", key] - before["server", key]
             if grown > most:
@@ -156,6 +163,7 @@ def main():
             ended = server.close()
         if not ended:
             wrong.append("the server did not end in time, or left processes behind")
+        wrong += server.verified()
     print(watch.table(rows))
     wrong += [f"{kind} of {part} grow" for part, kind, *_, holds in rows if not holds]
     for line in wrong:
