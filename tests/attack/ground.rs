@@ -1,17 +1,30 @@
 //! Where attacks are made: an installation at some level of isolation, a session that attacks and one that it is to harm.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::net::{TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use e2e::{Answer, Client, Installation, User, descendants, is_running};
 use serde_json::{Value, json};
 
 /// What the host holds in places that no session may read.
 pub const HOST_SECRET: &str = "host-secret-value";
+/// What the server keeps for itself, in its state directory.
+const KEPT: [&str; 9] = [
+    "state.db",
+    "server.lock",
+    "secrets.age",
+    "secrets.identity",
+    "audit/keys/checkpoint.key",
+    "audit/keys/checkpoint.vkey",
+    "audit/keys/redaction.key",
+    "audit/segment-00000000000000000001.jsonl",
+    "audit/writer.lock",
+];
 /// What the other session holds.
 pub const SIBLING_SECRET: &str = "sibling-secret";
 
@@ -174,6 +187,7 @@ impl Ground {
             "secret_file": self.outside.join("secret.txt"),
             "outside_dir": self.outside,
             "state_dir": self.installation.state_dir(),
+            "state_files": self.state_files(),
             "pids": pids,
             "victim": victim,
             "tcp_port": self.listeners.tcp_port(),
@@ -183,6 +197,30 @@ impl Ground {
             "denied": denied,
         });
         format!("import json, os\nFACTS = json.loads({:?})\n", facts.to_string())
+    }
+
+    /// Every file that the server keeps for itself, a secret among them.
+    fn state_files(&self) -> Vec<PathBuf> {
+        let arguments = ["secrets", "set", "kept", "--host", "api.example.com", "--everybody"];
+        let mut keeping =
+            self.installation.command(arguments).stdin(Stdio::piped()).spawn().expect("the binary starts");
+        writeln!(keeping.stdin.take().expect("a pipe"), "{HOST_SECRET}").expect("it reads");
+        assert!(keeping.wait().expect("it ends").success());
+        let state = self.installation.state_dir();
+        let (mut files, mut directories) = (Vec::new(), vec![state.clone()]);
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(&directory).expect("a directory").flatten() {
+                match entry.file_type().expect("a type") {
+                    kind if kind.is_file() => files.push(entry.path()),
+                    kind if kind.is_dir() && entry.file_name() != "workspaces" => directories.push(entry.path()),
+                    _ => {}
+                }
+            }
+        }
+        for name in KEPT {
+            assert!(files.contains(&state.join(name)), "there is no {name}: {files:?}");
+        }
+        files
     }
 
     /// The workspace of a session on the host.

@@ -113,9 +113,11 @@ fn the_same_attacks_come_through_outside_a_sandbox() {
     std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("permissions");
     let here = directory.path().join("workspace");
     std::fs::create_dir(&here).expect("a directory");
+    let kept = directory.path().join("state.db");
+    std::fs::write(&kept, "").expect("a file");
     let listeners = Listeners::open();
     let facts = json!({
-        "secret_file": secret, "outside_dir": here, "state_dir": directory.path(), "pids": [], "grpc_port": 9,
+        "secret_file": secret, "outside_dir": here, "state_dir": directory.path(), "state_files": [kept], "pids": [], "grpc_port": 9,
         "tcp_port": listeners.tcp_port(), "udp_port": listeners.udp_port(), "abstract": [listeners.name()],
     });
     let facts = format!("import json, os\nFACTS = json.loads({:?})\n", facts.to_string());
@@ -137,6 +139,7 @@ fn the_same_attacks_come_through_outside_a_sandbox() {
     for attack in [
         "read a file of the host by its path",
         "list the state directory",
+        "read or write tokens, secrets, keys, records and locks of the server",
         "climb out of the workspace by ..",
         "reach the host's root through /proc",
         "change modes, owners or times of files outside the workspace",

@@ -3,15 +3,24 @@
 use e2e::{Client, Installation, User, poll_until};
 use serde_json::{Value, json};
 
+/// What the server keeps for itself, as it is called from a workspace.
+const KEPT: [&str; 5] = [
+    "../../state.db",
+    "../../server.lock",
+    "../../audit/keys/checkpoint.key",
+    "../../audit/segment-00000000000000000001.jsonl",
+    "../../audit/writer.lock",
+];
+
 /// Runs the product at each lower level, with room for two sessions where they share a user id.
-fn at_each_level(mut check: impl FnMut(User, &mut Client)) {
+fn at_each_level(mut check: impl FnMut(User, &Installation, &mut Client)) {
     for user in User::below_full() {
         let installation = Installation::for_user(user);
         let mut command = installation.command::<&str>([]);
         command.env("REDUCED_SESSIONS", "2");
         let mut client = Client::launch(command);
         client.initialize("2025-11-25");
-        check(user, &mut client);
+        check(user, &installation, &mut client);
     }
 }
 
@@ -23,7 +32,7 @@ fn new_session(client: &mut Client, user: User) -> String {
 
 #[test]
 fn programs_kernels_and_files_work_below_full() {
-    at_each_level(|user, client| {
+    at_each_level(|user, _, client| {
         let session = new_session(client, user);
         let mut tool = |name: &str, mut arguments: Value| {
             arguments["session_id"] = json!(session);
@@ -48,7 +57,7 @@ fn programs_kernels_and_files_work_below_full() {
 
 #[test]
 fn a_sibling_session_is_out_of_reach_below_full() {
-    at_each_level(|user, client| {
+    at_each_level(|user, installation, client| {
         let (victim, attacker) = (new_session(client, user), new_session(client, user));
         let place = client.tool(
             "run_shell",
@@ -58,10 +67,14 @@ fn a_sibling_session_is_out_of_reach_below_full() {
         client
             .tool("run_python", json!({"session_id": victim, "code": "import os; print(os.getpid())", "kernel": "k"}))
             .ok();
+        for name in KEPT {
+            let kept = installation.state_dir().join("workspaces").join(&victim).join(name);
+            assert!(kept.is_file(), "{user:?}: there is no {}", kept.display());
+        }
         let code = format!(
             "import os, signal\nplace = {place:?}\nfor dir in (place, os.path.dirname(place), os.path.dirname(os.path.dirname(place))):\n    \
              try: print('LISTED', os.listdir(dir))\n    except OSError: pass\n\
-             for name in ('secret.txt', '../../audit/log_id', '../../state.db', '../../server.lock'):\n    \
+             for name in ['secret.txt', *{KEPT:?}]:\n    \
              try: print('READ', name, open(os.path.join(place, name)).read(10))\n    except OSError: pass\n    \
              try: open(os.path.join(place, name), 'a'); print('OPENED', name)\n    except OSError: pass\n\
              seen = 0\nfor pid in (int(p) for p in os.listdir('/proc') if p.isdigit()):\n    \
@@ -94,7 +107,7 @@ fn there_is_no_network_at_all_below_full() {
          try: socket.create_connection(('127.0.0.1', {port}), 1); print('REACHED')\nexcept OSError: print('refused')\n\
          try: socket.getaddrinfo('localhost', 80); print('resolved')\nexcept OSError: pass"
     );
-    at_each_level(|user, client| {
+    at_each_level(|user, _, client| {
         let session = new_session(client, user);
         let text = client.tool("run_python", json!({"session_id": session, "code": code})).ok().to_owned();
         assert!(text.contains("refused") && !text.contains("MADE") && !text.contains("REACHED"), "{user:?}: {text}");
@@ -127,7 +140,7 @@ fn nothing_of_a_closed_session_is_left_below_full() {
 
 #[test]
 fn temporary_files_that_grow_too_large_are_noticed_below_full() {
-    at_each_level(|user, client| {
+    at_each_level(|user, _, client| {
         let session = new_session(client, user);
         let code = "import os, time\nf = open(os.environ['TMPDIR'] + '/big', 'wb')\nwhile True:\n    f.write(b'x' * (8 << 20)); f.flush()\n    time.sleep(0.01)";
         let answer = client.tool("run_python", json!({"session_id": session, "code": code, "timeout_seconds": 60}));
@@ -142,7 +155,7 @@ fn temporary_files_that_grow_too_large_are_noticed_below_full() {
 
 #[test]
 fn temporary_files_that_grow_too_large_between_calls_are_noticed_below_full() {
-    at_each_level(|user, client| {
+    at_each_level(|user, _, client| {
         let session = new_session(client, user);
         let mut tool = |name: &str, mut arguments: Value| {
             arguments["session_id"] = json!(session);
@@ -217,7 +230,7 @@ fn the_state_directory_can_be_passed_only_where_sessions_must_and_is_closed_agai
 
 #[test]
 fn a_wheel_of_the_workspace_is_installed_below_full() {
-    at_each_level(|user, client| {
+    at_each_level(|user, _, client| {
         let session = new_session(client, user);
         let wheel = e2e::wheel("local_one", "0.1", "");
         let hex: String = wheel.iter().map(|byte| format!("{byte:02x}")).collect();

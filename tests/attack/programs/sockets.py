@@ -33,10 +33,18 @@ def _():
     return every([lambda a=a: connect(socket.AF_INET, (a, FACTS["grpc_port"])) for a in ("127.0.0.1", "0.0.0.0")])
 
 
-@attack("read the tokens that workers join with")
+@attack("read or write tokens, secrets, keys, records and locks of the server")
 def _():
-    names = ("worker.token", "token", "worker-token", "audit/signing.key", "config.toml", "state.sqlite", "store.sqlite")
-    return every([lambda n=n: read(f"{FACTS['state_dir']}/{n}") for n in names])
+    def through_directory(path, touch):
+        directory = os.open(FACTS["state_dir"], os.O_PATH)
+        try:
+            return touch(f"/proc/self/fd/{directory}/{os.path.relpath(path, FACTS['state_dir'])}")
+        finally:
+            os.close(directory)
+
+    tries = [(p, t) for p in FACTS["state_files"] for t in (read, write)]
+    direct = [lambda p=p, t=t: t(p) is not None and p for p, t in tries]
+    return every(direct + [lambda p=p, t=t: through_directory(p, t) is not None and p for p, t in tries])
 
 
 @attack("connect to a server on the host's loopback")
