@@ -170,6 +170,18 @@ fn take_charge() -> io::Result<OwnedFd> {
     kernel::signals()
 }
 
+/// Kills those children of this process that are meant, each before its descendants are looked for, which come here in their
+/// turn: a chain of forks is cut where it is caught. True when there were some.
+pub(crate) fn kill_children(is_meant: impl Fn(&i32) -> bool) -> bool {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let found: Vec<i32> = children(own).into_iter().filter(is_meant).collect();
+    found.iter().for_each(|pid| kernel::kill(*pid, libc::SIGKILL));
+    for pid in found.iter().flat_map(|pid| descendants_of(*pid)) {
+        kernel::kill(pid, libc::SIGKILL);
+    }
+    !found.is_empty()
+}
+
 /// The process ids of all descendants of this process that live or wait to be reaped.
 pub(crate) fn descendants() -> Vec<i32> {
     descendants_of(rustix::process::getpid().as_raw_nonzero().get())

@@ -2,15 +2,21 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
 use rustix::time::Timespec;
 
 use super::meter::Measured;
 use crate::kernel;
 use crate::supervisor;
 
-/// How long init takes at most; the launcher sees to what is left.
+/// How long init takes at most while there is a launcher, which sees to what is left.
 const END_DEADLINE: Duration = Duration::from_secs(2);
-const LOOK_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+/// How long it kills without a rest what multiplies meanwhile.
+const TURN: Duration = Duration::from_millis(10);
+/// The rest between two turns; later, when they go on for long.
+const REST: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+const REST_LONG: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// By what a sandbox's processes are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,25 +43,60 @@ impl Everything {
         self != Self::Namespace
     }
 
-    /// Kills all but init until nothing is left, as far as that can be brought about in time.
-    pub(super) fn end(self) {
+    /// Kills all but init until nothing is left. The launcher sees to what dies late; once that is gone nobody else does, and
+    /// nobody waits for init.
+    pub(super) fn end(self, launcher: Launcher) {
         if self == Self::Namespace {
             return;
         }
-        let deadline = Instant::now() + END_DEADLINE;
+        let begun = Instant::now();
+        while !self.end_for_a_turn() {
+            if begun.elapsed() > END_DEADLINE && !launcher.is_gone() {
+                return;
+            }
+            let rest = if begun.elapsed() > PATIENCE { REST_LONG } else { REST };
+            // Only the time matters.
+            let _ = rustix::event::poll(&mut [], Some(&rest));
+        }
+    }
+
+    /// Kills whatever is found for a while; true when nothing is left.
+    fn end_for_a_turn(self) -> bool {
+        let until = Instant::now() + TURN;
         loop {
             // All of the user at once, between two forks of whatever still multiplies.
             if self == Self::User && !rustix::process::geteuid().is_root() {
                 kernel::kill(-1, libc::SIGKILL);
             }
-            supervisor::descendants().into_iter().for_each(|pid| kernel::kill(pid, libc::SIGKILL));
-            while matches!(kernel::reap(), Ok(Some(_))) {}
-            let alone = supervisor::descendants().is_empty();
-            if alone || Instant::now() > deadline {
-                return;
+            supervisor::kill_children(|_| true);
+            let alone = loop {
+                match kernel::reap() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break false,
+                    Err(_) => break true,
+                }
+            };
+            if alone {
+                return true;
             }
-            // Only the time matters.
-            let _ = rustix::event::poll(&mut [], Some(&LOOK_INTERVAL));
+            if Instant::now() >= until {
+                return false;
+            }
         }
+    }
+}
+
+/// The process that sees to what init leaves, as long as it is there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Launcher(Option<Pid>);
+
+impl Launcher {
+    /// The one that forked this process.
+    pub(super) fn of_this_process() -> Self {
+        Self(rustix::process::getppid())
+    }
+
+    pub(super) fn is_gone(self) -> bool {
+        rustix::process::getppid() != self.0
     }
 }

@@ -26,7 +26,7 @@ use crate::layers::rlimits::MemoryBound;
 use crate::layers::seccomp::Filters;
 use crate::protocol::{OpenRequest, SpawnOrder, Supervision};
 use crate::supervisor::{self, Ground};
-use end::Everything;
+use end::{Everything, Launcher};
 pub(crate) use on_host::Host;
 pub(crate) use trees::path_of;
 
@@ -70,8 +70,7 @@ pub(crate) fn run(control: OwnedFd, workspace: OwnedFd, plan: &Plan<'_>) -> i32 
     if !matches!(datagram::recv(&control), Ok(Some(_))) {
         return EXIT_RELEASED;
     }
-    let limits = plan.request.limits;
-    let memory = plan.memory;
+    let (launcher, limits, memory) = (Launcher::of_this_process(), plan.request.limits, plan.memory);
     let made = match plan.host {
         None => setup::set_up(&control, workspace, plan),
         Some(host) => on_host::set_up(&control, workspace, host, plan),
@@ -88,9 +87,9 @@ pub(crate) fn run(control: OwnedFd, workspace: OwnedFd, plan: &Plan<'_>) -> i32 
             let mut init = Init { control, signals, ground, limits, memory, everything, bare: HashMap::new() };
             let code = init.serve();
             // That memory ran out is known by this exit alone, which comes before anybody misses what ran here; the launcher
-            // sees to the rest.
-            if code != EXIT_MEMORY_LIMIT {
-                init.everything.end();
+            // sees to the rest, if it is there.
+            if code != EXIT_MEMORY_LIMIT || launcher.is_gone() {
+                init.everything.end(launcher);
             }
             return code;
         }

@@ -263,20 +263,13 @@ impl Launcher {
         replies.iter().try_for_each(|reply| self.say(reply, &[]))
     }
 
-    /// Kills what lost its parent with an init that is gone, for one turn; whether there is something left. Each of them is
-    /// killed before its descendants are looked for, which come here in their turn: a chain of forks is cut where it is
-    /// caught.
+    /// Kills what lost its parent with an init that is gone, for one turn; whether there is something left.
     fn end_orphans(&mut self) -> io::Result<bool> {
-        let (own, until) = (rustix::process::getpid().as_raw_nonzero().get(), Instant::now() + ORPHANS_TURN);
+        let until = Instant::now() + ORPHANS_TURN;
         loop {
-            let is_known = |pid: &i32| self.live.contains_key(pid) || self.burials.is_undertaker(*pid);
-            let orphans: Vec<i32> = supervisor::children(own).into_iter().filter(|pid| !is_known(pid)).collect();
-            if orphans.is_empty() {
+            let is_orphan = |pid: &i32| !self.live.contains_key(pid) && !self.burials.is_undertaker(*pid);
+            if !supervisor::kill_children(is_orphan) {
                 return Ok(false);
-            }
-            orphans.iter().for_each(|pid| kernel::kill(*pid, libc::SIGKILL));
-            for pid in orphans.iter().flat_map(|pid| supervisor::descendants_of(*pid)) {
-                kernel::kill(pid, libc::SIGKILL);
             }
             self.reap()?;
             if Instant::now() >= until {

@@ -1,28 +1,42 @@
 //! Ends: nothing outlives what it belongs to.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use codegen_types::{Layer, Limits};
+use rustix::event::{PollFd, PollFlags};
 use sandbox::{SandboxEnd, SandboxError};
 use tempfile::TempDir;
 
 use crate::limits::is_enforced;
-use crate::room::{Room, descendants, descendants_of, eventually, host_processes, is_root, within};
+use crate::room::{PYTHON, Room, Running, descendants, descendants_of, eventually, host_processes, is_root, within};
 
 const ROLE: &str = "CODEGEN_TEST_ROLE";
+/// The role of a worker in whose sandbox generations of forks follow one another.
+const CHAINS: &str = "chains";
+
+/// Writes the program that it is given and becomes it.
+const BECOME: &str = r"
+import os, sys
+with open('program', 'wb') as f: f.write(bytes.fromhex(sys.argv[1]))
+os.chmod('program', 0o700)
+os.execv('program', ['program'])
+";
+/// How long chains of forks may go on when nobody is left but what ends them.
+const CHAINS_DEADLINE: Duration = Duration::from_secs(120);
 
 /// In a process started by a test here: be a worker with a busy sandbox until killed.
 pub fn play_role() -> Option<ExitCode> {
-    std::env::var_os(ROLE)?;
+    let role = std::env::var(ROLE).ok()?;
     crate::room::fork_launcher();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let room = Room::new().await;
-        let running = room.start(&["/bin/sleep", "1000"]).await;
+        let running = if role == CHAINS { chains(&room).await } else { room.start(&["/bin/sleep", "1000"]).await };
         let pids: Vec<String> = descendants().iter().map(ToString::to_string).collect();
         println!("{}", pids.join(" "));
         let end = room.sandbox.ended().await;
@@ -30,6 +44,21 @@ pub fn play_role() -> Option<ExitCode> {
         drop(running);
     });
     Some(ExitCode::SUCCESS)
+}
+
+/// Chains of forks that hold a copy of this process's stderr.
+async fn chains(room: &Room) -> Running {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("chains");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/isolation/chains.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O1", "-Wall", "-Werror", "-o"]).arg(&program).arg(source).env("PATH", "/usr/bin:/bin");
+    assert!(compiler.status().expect("a C compiler is needed").success(), "it compiles");
+    let program: String = std::fs::read(&program).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+    let held = std::io::stderr().as_fd().try_clone_to_owned().unwrap();
+    let running = room.try_start(&[PYTHON, "-I", "-c", BECOME, &program], &[], vec![(held, 3)]).await.unwrap();
+    eventually("the chains grow", || room.workspace.join("grown").exists()).await;
+    running
 }
 
 struct Worker {
@@ -40,10 +69,15 @@ struct Worker {
 }
 
 fn worker() -> Worker {
+    worker_with("worker", Stdio::inherit())
+}
+
+fn worker_with(role: &str, stderr: Stdio) -> Worker {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let scratch = tempfile::tempdir().unwrap();
     std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
-    let mut process = command.env(ROLE, "worker").env("TMPDIR", scratch.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut process =
+        command.env(ROLE, role).env("TMPDIR", scratch.path()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
     let mut line = String::new();
     let mut reader = BufReader::new(process.stdout.as_mut().unwrap());
     reader.read_line(&mut line).unwrap();
@@ -68,6 +102,38 @@ pub async fn ending_the_launcher_ends_every_sandbox() {
     process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(said.trim(), "Crashed", "the worker is told");
     process.wait().unwrap();
+}
+
+/// Where the kernel ends nothing with init, which alone is left to do so when the launcher is killed.
+pub async fn no_chain_of_forks_outlives_launcher_or_worker() {
+    for killed in ["launcher", "worker"] {
+        let mut worker = worker_with(CHAINS, Stdio::piped());
+        let held = worker.process.stderr.take().unwrap();
+        if killed == "launcher" {
+            kill(worker.descendants[0]);
+        } else {
+            worker.process.kill().unwrap();
+        }
+        worker.process.wait().unwrap();
+        let said = until_let_go(held).unwrap_or_else(|| panic!("a chain outlived the {killed}"));
+        assert!(!said.contains("panicked"), "{said}");
+    }
+}
+
+/// What was written into a pipe until nobody held it any more; `None` when that takes too long.
+fn until_let_go(mut pipe: impl Read + AsFd) -> Option<String> {
+    let (mut said, deadline) = (Vec::new(), Instant::now() + CHAINS_DEADLINE);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).try_into().unwrap();
+        if rustix::event::poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&left)).unwrap() == 0 {
+            return None;
+        }
+        let mut chunk = [0; 4096];
+        match pipe.read(&mut chunk).unwrap() {
+            0 => return Some(String::from_utf8_lossy(&said).into_owned()),
+            len => said.extend(&chunk[..len]),
+        }
+    }
 }
 
 pub async fn control_groups_of_a_dead_launcher_are_removed_at_the_next_start() {

@@ -104,6 +104,27 @@ while True:
     }
 }
 
+/// Far less than one processor is allowed, and two loops would have one and more of them.
+pub async fn processor_use_is_bounded_where_that_is_said() {
+    if !is_enforced(Layer::CpuLimit).await {
+        println!("SKIPPED: without control groups only the priority is lower");
+        return;
+    }
+    let room = Room::with(Limits { cpu_millicores: 100, ..Limits::default() }, &[]).await;
+    let script = r"
+import os, time
+def used(): return sum(os.times()[:4])
+begun, before = time.monotonic(), used()
+child = os.fork()
+while time.monotonic() - begun < 4: pass
+if child == 0: os._exit(0)
+os.wait()
+print((used() - before) / (time.monotonic() - begun))
+";
+    let share: f64 = room.python(script).await.parse().unwrap();
+    assert!(share < 0.35, "a tenth of a processor is allowed: {share}");
+}
+
 pub async fn scratch_space_is_bounded() {
     let room = Room::with(Limits { scratch_bytes: 4 * MIB, ..Limits::default() }, &[]).await;
     let script = r"

@@ -50,6 +50,7 @@ fn promised_everywhere() -> Vec<Case> {
         limits::a_single_large_allocation_is_bounded,
         limits::memory_that_no_process_maps_any_more_is_bounded,
         limits::a_fork_bomb_is_bounded_and_cleaned_up,
+        limits::processor_use_is_bounded_where_that_is_said,
         limits::open_files_and_core_dumps_are_bounded,
         limits::every_layer_is_reported,
         privileges::calls_of_foreign_architectures_end_the_process,
@@ -107,6 +108,7 @@ fn promised_below_full() -> Vec<Case> {
         below::ordinary_programs_work,
         below::temporary_files_go_with_the_sandbox,
         below::what_outlives_a_killed_init_is_ended,
+        lifecycle::no_chain_of_forks_outlives_launcher_or_worker,
         survivors::no_end_is_told_while_a_chain_of_forks_lives,
     ]
 }
