@@ -302,7 +302,8 @@ impl Layers {
 
 /// A limit of zero would make every task fail in a way that looks like a fault.
 fn check_limit(row: &Row) -> Result<(), ConfigError> {
-    if row.value != "0" {
+    let least = if row.name == "limits.open_files" { Limits::OPEN_FILES_MIN } else { 1 };
+    if row.value.parse::<u64>().is_ok_and(|value| value >= least) {
         return Ok(());
     }
     Err(ConfigError::NotAllowed {
@@ -310,7 +311,7 @@ fn check_limit(row: &Row) -> Result<(), ConfigError> {
         value: row.value.clone(),
         source_of_value: row.source.clone(),
         why: "nothing could run".to_owned(),
-        allowed: "a whole number above zero".to_owned(),
+        allowed: format!("a whole number, at least {least}"),
     })
 }
 

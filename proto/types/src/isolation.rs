@@ -92,15 +92,23 @@ pub enum Layer {
     ProcessLimit,
     /// Bound on processor use of the whole session.
     CpuLimit,
+    /// Bound on the time of each task.
+    WallTimeLimit,
+    /// Bound on the open descriptors of each process.
+    DescriptorLimit,
+    /// Bound on what each task writes to its outputs.
+    OutputLimit,
     /// Bound on the bytes in the workspace.
     DiskLimit,
+    /// Bound on the number of files in the workspace.
+    FilesLimit,
     /// Bound on `/tmp` and `/dev/shm`.
     ScratchLimit,
 }
 
 impl Layer {
     /// Every layer, in the order in which reports list them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::UserNamespace,
         Self::MountNamespace,
         Self::PidNamespace,
@@ -117,7 +125,11 @@ impl Layer {
         Self::MemoryLimit,
         Self::ProcessLimit,
         Self::CpuLimit,
+        Self::WallTimeLimit,
+        Self::DescriptorLimit,
+        Self::OutputLimit,
         Self::DiskLimit,
+        Self::FilesLimit,
         Self::ScratchLimit,
     ];
 
@@ -140,7 +152,11 @@ impl Layer {
             Self::MemoryLimit => "memory_limit",
             Self::ProcessLimit => "process_limit",
             Self::CpuLimit => "cpu_limit",
+            Self::WallTimeLimit => "wall_time_limit",
+            Self::DescriptorLimit => "descriptor_limit",
+            Self::OutputLimit => "output_limit",
             Self::DiskLimit => "disk_limit",
+            Self::FilesLimit => "files_limit",
             Self::ScratchLimit => "scratch_limit",
         }
     }
@@ -178,7 +194,15 @@ impl Layer {
             | Self::NoCapabilities
             | Self::ClosedDescriptors
             | Self::ScratchLimit => true,
-            Self::SessionUid | Self::MemoryLimit | Self::ProcessLimit | Self::CpuLimit | Self::DiskLimit => false,
+            Self::SessionUid
+            | Self::MemoryLimit
+            | Self::ProcessLimit
+            | Self::CpuLimit
+            | Self::WallTimeLimit
+            | Self::DescriptorLimit
+            | Self::OutputLimit
+            | Self::DiskLimit
+            | Self::FilesLimit => false,
         }
     }
 }

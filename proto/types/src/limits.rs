@@ -27,8 +27,13 @@ pub struct Limits {
     pub file_bytes: u64,
     /// `/tmp` and `/dev/shm` of a session, in bytes each. Outcome: writing fails inside with ENOSPC.
     pub scratch_bytes: u64,
-    /// Open file descriptors of one process. Outcome: opening fails inside with EMFILE.
+    /// Open file descriptors of one process, at least [`Self::OPEN_FILES_MIN`]. Outcome: opening fails inside with EMFILE.
     pub open_files: u64,
+}
+
+impl Limits {
+    /// As many as the processes of our own in a sandbox need, which have the same limit.
+    pub const OPEN_FILES_MIN: u64 = 64;
 }
 
 impl Default for Limits {

@@ -81,7 +81,11 @@ fn row_below(layer: Layer, below: &BelowFull, facts: &Facts) -> Option<LayerRepo
         | Layer::MemoryLimit
         | Layer::ProcessLimit
         | Layer::CpuLimit
-        | Layer::DiskLimit => return None,
+        | Layer::WallTimeLimit
+        | Layer::DescriptorLimit
+        | Layer::OutputLimit
+        | Layer::DiskLimit
+        | Layer::FilesLimit => return None,
     })
 }
 
@@ -120,8 +124,13 @@ fn row_of_full(layer: Layer, facts: &Facts) -> LayerReport {
         Layer::MemoryLimit => memory(&facts.groups),
         Layer::ProcessLimit => processes(facts),
         Layer::CpuLimit => cpu(&facts.groups),
+        Layer::WallTimeLimit => enforced("the worker ends a task whose time is over, with all its processes"),
+        Layer::DescriptorLimit => enforced("rlimit of each process"),
+        Layer::OutputLimit => enforced("counted by the worker as it reads; a task that writes more is ended"),
         Layer::DiskLimit => found(layer, LayerState::Partial, "one file by rlimit, the whole workspace by sampling")
             .with_remedy("keep the state directory on a file system of bounded size"),
+        Layer::FilesLimit => found(layer, LayerState::Partial, "files of the workspace, by sampling")
+            .with_remedy("keep the state directory on a file system with a bounded number of files"),
         Layer::ScratchLimit => enforced("tmpfs of a fixed size"),
     }
 }

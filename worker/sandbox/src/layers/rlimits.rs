@@ -36,7 +36,7 @@ pub(crate) fn apply_to_program(data_bytes_max: Option<u64>) -> io::Result<()> {
 pub(crate) fn apply(limits: &Limits, others: u64) -> io::Result<()> {
     // Too little for a core file, and, unlike zero, for a helper of the host that takes cores through a pipe, too.
     kernel::limit(libc::RLIMIT_CORE, 1)?;
-    kernel::limit(libc::RLIMIT_NOFILE, limits.open_files.max(64))?;
+    kernel::limit(libc::RLIMIT_NOFILE, limits.open_files)?;
     kernel::limit(libc::RLIMIT_FSIZE, limits.workspace_bytes)?;
     // One more than a control group lets there be: that one is asked later, and counts what it refuses.
     let processes_max = limits.processes.saturating_add(OWN_PROCESSES).saturating_add(others).saturating_add(1);
