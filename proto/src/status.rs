@@ -24,6 +24,7 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::NotADirectory
         | ErrorCode::PreconditionFailed
         | ErrorCode::SessionClosed
+        | ErrorCode::NoWorkerFits
         | ErrorCode::IsolationUnavailable
         | ErrorCode::ApprovalRequired => Code::FailedPrecondition,
         ErrorCode::SessionLost => Code::DataLoss,

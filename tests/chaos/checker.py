@@ -12,7 +12,7 @@ PLACES = ("embedded", "far")
 UNKNOWN = "TASK_OUTCOME_UNKNOWN"
 # With these, nothing was run.
 NOTHING = "othing was run"
-REFUSED = {"WORKER_UNAVAILABLE", "NO_CAPACITY", "SESSION_LOST"}
+REFUSED = {"WORKER_UNAVAILABLE", "NO_CAPACITY", "NO_WORKER_FITS", "SESSION_LOST"}
 # A pause is no fault that anybody may notice: whoever stops for less than the keep-alive is waited for.
 KILLS_OF_WORKER = {"worker", "launcher", "disk"}
 # What may end a program of a session, and nothing else of it.

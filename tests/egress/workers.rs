@@ -58,7 +58,7 @@ impl Ground {
             (!made.is_error).then_some(())
         });
         let refused = self.ask(client);
-        assert!(refused.code("NO_CAPACITY").contains("not told secrets (SECRETS_WORKERS)"), "{}", refused.text);
+        assert!(refused.code("NO_WORKER_FITS").contains("not told secrets (SECRETS_WORKERS)"), "{}", refused.text);
     }
 
     /// That the secret reaches its host from here.

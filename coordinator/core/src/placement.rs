@@ -141,7 +141,9 @@ pub enum Missing {
     Isolation,
     /// Room: somewhere it would fit once a slot is free.
     Room,
-    /// A worker that can do what is required, and that takes sessions.
+    /// Leave: an operator keeps a worker from new sessions that might do.
+    Admittance,
+    /// A worker that can do what is required.
     Capability,
 }
 
@@ -165,6 +167,8 @@ impl Unplaced {
             Missing::Isolation
         } else if self.reasons.is_empty() || any(|unfit| matches!(unfit, Unfit::Status(_))) {
             Missing::Workers
+        } else if any(|unfit| matches!(unfit, Unfit::Admittance(_))) {
+            Missing::Admittance
         } else {
             Missing::Capability
         }
@@ -323,9 +327,12 @@ mod tests {
         assert_eq!(missing(&all), Missing::Room);
         assert_eq!(missing(&[weak]), Missing::Isolation);
         assert_eq!(missing(&[leaving, cordoned.clone()]), Missing::Workers);
-        assert_eq!(missing(&[cordoned]), Missing::Capability);
+        assert_eq!(missing(std::slice::from_ref(&cordoned)), Missing::Admittance);
         assert_eq!(missing(&[]), Missing::Workers);
         let elsewhere = Requirements { labels: [("zone".to_owned(), "b".to_owned())].into(), ..requirements() };
+        let missing = |workers: &[Owned]| placed(&elsewhere, workers).unwrap_err().missing();
+        assert_eq!(missing(std::slice::from_ref(&full)), Missing::Capability, "room would not help");
+        assert_eq!(missing(&[full.clone(), cordoned]), Missing::Admittance, "it may have the label");
         let refused = placed(&elsewhere, &[full.clone(), full]).unwrap_err();
         assert_eq!(refused.to_string(), "no worker fits: of 2, 2 lack the label zone=b");
         assert_eq!(placed(&requirements(), &[]).unwrap_err().to_string(), "no worker has joined");

@@ -73,7 +73,7 @@ impl ApiError {
 
     /// There is no room just now.
     pub(super) fn busy(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::RateLimited, message)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::NoCapacity, message)
     }
 
     /// A fault of ours, of which the client learns nothing more.
@@ -175,9 +175,12 @@ const fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
         ErrorCode::PermissionDenied | ErrorCode::ApprovalRequired => StatusCode::FORBIDDEN,
         ErrorCode::NotFound | ErrorCode::SessionNotFound => StatusCode::NOT_FOUND,
-        ErrorCode::NotAFile | ErrorCode::NotADirectory | ErrorCode::AlreadyExists | ErrorCode::TaskCancelled => {
-            StatusCode::CONFLICT
-        }
+        ErrorCode::NotAFile
+        | ErrorCode::NotADirectory
+        | ErrorCode::AlreadyExists
+        | ErrorCode::TaskCancelled
+        | ErrorCode::NoWorkerFits
+        | ErrorCode::IsolationUnavailable => StatusCode::CONFLICT,
         ErrorCode::SessionClosed | ErrorCode::SessionLost => StatusCode::GONE,
         ErrorCode::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         ErrorCode::FileTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -185,10 +188,9 @@ const fn status_of(code: ErrorCode) -> StatusCode {
         ErrorCode::SessionLimit | ErrorCode::RateLimited | ErrorCode::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         ErrorCode::TaskOutcomeUnknown => StatusCode::BAD_GATEWAY,
-        ErrorCode::NoCapacity
-        | ErrorCode::WorkerUnavailable
-        | ErrorCode::IsolationUnavailable
-        | ErrorCode::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::NoCapacity | ErrorCode::WorkerUnavailable | ErrorCode::AuditUnavailable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         ErrorCode::TaskTimeout => StatusCode::GATEWAY_TIMEOUT,
         ErrorCode::DiskLimit => StatusCode::INSUFFICIENT_STORAGE,
     }
@@ -223,7 +225,17 @@ mod tests {
             (401, &["UNAUTHENTICATED"]),
             (403, &["PERMISSION_DENIED", "APPROVAL_REQUIRED"]),
             (404, &["NOT_FOUND", "SESSION_NOT_FOUND"]),
-            (409, &["NOT_A_FILE", "NOT_A_DIRECTORY", "ALREADY_EXISTS", "TASK_CANCELLED"]),
+            (
+                409,
+                &[
+                    "NOT_A_FILE",
+                    "NOT_A_DIRECTORY",
+                    "ALREADY_EXISTS",
+                    "TASK_CANCELLED",
+                    "NO_WORKER_FITS",
+                    "ISOLATION_UNAVAILABLE",
+                ],
+            ),
             (410, &["SESSION_CLOSED", "SESSION_LOST"]),
             (412, &["PRECONDITION_FAILED"]),
             (413, &["FILE_TOO_LARGE"]),
@@ -231,7 +243,7 @@ mod tests {
             (429, &["SESSION_LIMIT", "RATE_LIMITED", "QUOTA_EXCEEDED"]),
             (500, &["INTERNAL"]),
             (502, &["TASK_OUTCOME_UNKNOWN"]),
-            (503, &["NO_CAPACITY", "WORKER_UNAVAILABLE", "ISOLATION_UNAVAILABLE", "AUDIT_UNAVAILABLE"]),
+            (503, &["NO_CAPACITY", "WORKER_UNAVAILABLE", "AUDIT_UNAVAILABLE"]),
             (504, &["TASK_TIMEOUT"]),
             (507, &["DISK_LIMIT"]),
         ];

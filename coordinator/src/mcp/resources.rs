@@ -116,6 +116,7 @@ pub(super) fn error(failure: &Failure) -> ErrorData {
         | ErrorCode::PreconditionFailed
         | ErrorCode::SessionLimit
         | ErrorCode::NoCapacity
+        | ErrorCode::NoWorkerFits
         | ErrorCode::WorkerUnavailable
         | ErrorCode::IsolationUnavailable
         | ErrorCode::TaskTimeout

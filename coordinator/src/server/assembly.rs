@@ -42,7 +42,7 @@ use crate::store::{SessionStore, StoreError};
 use crate::supervisor::{OnEnd, Supervisor};
 use crate::telemetry::Metrics;
 use crate::telemetry::traces::{self, BadEndpoint, Exporting};
-use crate::workers::{Dialler, Listener, WorkerEvent, Workers, WorkersOptions};
+use crate::workers::{Dialler, Growth, Listener, WorkerEvent, Workers, WorkersOptions};
 
 /// Connections to workers that advertised an address.
 const WORKERS_DIALLED_MAX: usize = 1_024;
@@ -174,7 +174,12 @@ impl Bound {
             });
         }
         let times = config.worker_times;
+        let growth = match &config.provision {
+            Provision::Nobody => Growth::ByHand,
+            Provision::Docker(_) | Provision::Kubernetes(_) => Growth::ByItself,
+        };
         let options = WorkersOptions {
+            growth,
             timing: times.timing()?,
             heartbeat_interval: times.heartbeat_interval,
             keep_alive_interval: times.keep_alive,

@@ -95,7 +95,8 @@ impl Waiting {
 
 impl Shared {
     /// Reserves a slot. Room is waited for as long as `wait`; a worker that is just not there at least as long as the
-    /// operator's patience; what only an operator can change, not at all without `wait`.
+    /// operator's patience; what only an operator can change, not at all without `wait`; and what no worker that is
+    /// there can do, not at all.
     pub(in crate::session) async fn reserve(
         &self,
         principal: &Principal,
@@ -118,7 +119,8 @@ impl Shared {
                 },
             };
             let deadline = begun + self.patience(&failure).max(wait);
-            if Instant::now() >= deadline || failure.code == ErrorCode::IsolationUnavailable {
+            let is_in_vain = matches!(failure.code, ErrorCode::IsolationUnavailable | ErrorCode::NoWorkerFits);
+            if Instant::now() >= deadline || is_in_vain {
                 return Err(failure);
             }
             if place.is_none() {

@@ -148,6 +148,7 @@ const fn next_step(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::NoCapacity | ErrorCode::WorkerUnavailable | ErrorCode::RateLimited => {
             Some("try again in a few seconds; nothing was run.")
         }
+        ErrorCode::NoWorkerFits => Some("ask for less, such as fewer labels; nothing was run."),
         ErrorCode::IsolationUnavailable => {
             Some("the operator mends what is named; `coordinator doctor` shows every layer.")
         }

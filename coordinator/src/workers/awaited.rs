@@ -28,6 +28,11 @@ impl Awaited {
         lives.until = lives.until.max(until);
     }
 
+    /// Whether nobody is waited for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lives.is_empty()
+    }
+
     /// Whether this life may yet come.
     pub(crate) fn is_expected(&self, worker: &WorkerId, incarnation: Incarnation) -> bool {
         self.lives.get(worker).is_some_and(|lives| lives.incarnations.contains(&incarnation))

@@ -31,7 +31,7 @@ pub use clock::Clock;
 pub use dialling::Dialler;
 pub use fleet::{Closed, DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, WorkerEvent};
 pub use handle::{EMBEDDED_WORKER, Workers};
-pub use options::WorkersOptions;
+pub use options::{Growth, WorkersOptions};
 pub use snapshot::WorkerSnapshot;
 pub use socket::{Incoming, Listener, Stream};
 

@@ -10,6 +10,16 @@ use crate::config::{Reflection, SecretsWorkers};
 /// The link's keep-alive: a ping is sent after so long.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Whether workers come that nobody starts by hand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Growth {
+    /// The operator starts each.
+    #[default]
+    ByHand,
+    /// The coordinator starts more as they are needed.
+    ByItself,
+}
+
 /// Limits and times of the coordinator's side of its workers.
 #[derive(Debug, Clone)]
 pub struct WorkersOptions {
@@ -55,6 +65,8 @@ pub struct WorkersOptions {
     pub display_bytes_max: u64,
     /// Progress notes of one task; more are dropped.
     pub progress_events_max: u32,
+    /// Whether more workers may come by themselves.
+    pub growth: Growth,
     /// Which workers are told the operator's secrets.
     pub secrets: SecretsWorkers,
     /// Whether whoever connects is told of the services.
@@ -86,6 +98,7 @@ impl Default for WorkersOptions {
             sessions_per_worker_max: 4_096,
             display_bytes_max: 32 << 20,
             progress_events_max: 10_000,
+            growth: Growth::default(),
             secrets: SecretsWorkers::default(),
             reflection: Reflection::Off,
             clock: Clock::default(),

@@ -18,6 +18,7 @@ use tonic::{Response, Status};
 
 use super::fleet::{Closed, DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch};
 use super::handle::{Inner, LinkWait, Workers};
+use super::options::Growth;
 use super::slots::SlotBook;
 use crate::dispatch;
 
@@ -250,16 +251,27 @@ impl Inner {
         let (code, next, again) = match unplaced.missing() {
             Missing::Isolation => return self.too_weak(unplaced),
             Missing::Workers => (ErrorCode::WorkerUnavailable, "try again shortly", AGAIN_SHORTLY),
-            Missing::Capability if is_again => {
+            Missing::Admittance | Missing::Capability if is_again => {
                 (ErrorCode::WorkerUnavailable, "the operator has to say when it is back", AGAIN_LATER)
             }
-            Missing::Capability => (ErrorCode::NoCapacity, "the operator has to add a worker that fits", AGAIN_LATER),
+            Missing::Capability if !self.may_grow() => {
+                let why = format!("{}; the operator has to add a worker that fits", self.explain(why));
+                return Failure::new(ErrorCode::NoWorkerFits, why);
+            }
+            Missing::Admittance | Missing::Capability => {
+                (ErrorCode::NoCapacity, "a worker that fits has to come, or to take sessions again", AGAIN_LATER)
+            }
             Missing::Room => {
                 let next = "close a session that is no longer needed, or try again later";
                 (ErrorCode::NoCapacity, next, AGAIN_SOON)
             }
         };
         Failure::new(code, format!("{}; {next}", self.explain(why))).retry_after(again)
+    }
+
+    /// Whether workers may come without anybody's doing: those that are started here, and those that an earlier server had.
+    fn may_grow(&self) -> bool {
+        self.options.growth == Growth::ByItself || !self.registry.read().awaited.is_empty()
     }
 
     /// The refusal where isolation is what stands in the way: what each worker lacks, and the remedy.

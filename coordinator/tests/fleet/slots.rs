@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use codegen_types::{ErrorCode, IsolationLevel, SessionId, WorkerId};
-use coordinator::workers::{Fleet as _, WorkersOptions};
+use codegen_types::{ErrorCode, Incarnation, IsolationLevel, SessionId, WorkerId};
+use coordinator::workers::{Fleet as _, Growth, WorkersOptions};
+use coordinator_core::placement::Requirements;
 
 use crate::double::Spec;
 use crate::rig::{LONG, Rig, lease, opening, requirements, within};
@@ -105,6 +106,24 @@ async fn a_worker_that_is_too_weak_gets_no_session() {
     let refused = rig.workers.reserve(&requirements(), None).err().unwrap();
     assert_eq!(refused.code, ErrorCode::IsolationUnavailable);
     assert!(refused.message.contains("reduced"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_no_worker_can_do_is_refused_for_good_unless_one_may_come_by_itself() {
+    let elsewhere = || Requirements { labels: [("zone".to_owned(), "b".to_owned())].into(), ..requirements() };
+    let refused = |rig: &Rig, requirements: &Requirements| {
+        let refused = rig.workers.reserve(requirements, None).err().expect("a refusal");
+        assert!(refused.message.contains("the only one lacks the label zone=b"), "{refused}");
+        (refused.code, refused.retry_after_ms.is_some())
+    };
+    let mut rig = Rig::new(WorkersOptions::default()).await;
+    rig.joined(Spec::named("a")).await;
+    assert_eq!(refused(&rig, &elsewhere()), (ErrorCode::NoWorkerFits, false));
+    rig.workers.expect(vec![("b".parse().expect("a name"), Incarnation::mint())]);
+    assert_eq!(refused(&rig, &elsewhere()), (ErrorCode::NoCapacity, true), "a worker of an earlier server may come");
+    let mut growing = Rig::new(WorkersOptions { growth: Growth::ByItself, ..WorkersOptions::default() }).await;
+    growing.joined(Spec::named("a")).await;
+    assert_eq!(refused(&growing, &elsewhere()), (ErrorCode::NoCapacity, true));
 }
 
 #[tokio::test]

@@ -51,8 +51,10 @@ error_codes! {
     SessionLost = "SESSION_LOST",
     /// The principal or the server has as many sessions as it may.
     SessionLimit = "SESSION_LIMIT",
-    /// No worker has room, or none fits what was asked for.
+    /// No worker has room just now.
     NoCapacity = "NO_CAPACITY",
+    /// No worker that is there can do what was asked for, whatever room it has; waiting does not help.
+    NoWorkerFits = "NO_WORKER_FITS",
     /// The session's worker cannot be reached just now.
     WorkerUnavailable = "WORKER_UNAVAILABLE",
     /// The isolation asked for is not to be had; nothing was run.
