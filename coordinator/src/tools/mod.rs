@@ -50,6 +50,7 @@ pub use resources::{
 };
 pub use result::{Content, LogPart, Raw, ResourceLink, ToolResult};
 pub use serve::UnknownTool;
+pub(crate) use session::{SessionCloseOutput, SessionInfoOutput};
 pub use session_keys::SessionKeys;
 pub(crate) use session_view::SessionView;
 pub use table::TOOLS;

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::args;
 use super::call::{Answer, Call, Refusal, Reply};
@@ -79,8 +80,8 @@ pub(super) struct SessionCloseInput {
     idempotency_key: Option<String>,
 }
 
-#[derive(Debug, serde::Serialize, JsonSchema)]
-pub(super) struct SessionCloseOutput {
+#[derive(Debug, serde::Serialize, JsonSchema, ToSchema)]
+pub(crate) struct SessionCloseOutput {
     /// The session.
     session_id: String,
     /// `closing` until its files are deleted, then `closed`.
@@ -93,8 +94,8 @@ pub(super) struct SessionListOutput {
     sessions: Vec<SessionView>,
 }
 
-#[derive(Debug, serde::Serialize, JsonSchema)]
-pub(super) struct SessionInfoOutput {
+#[derive(Debug, serde::Serialize, JsonSchema, ToSchema)]
+pub(crate) struct SessionInfoOutput {
     #[serde(flatten)]
     session: SessionView,
     /// What the caller may use and uses, all its sessions together.

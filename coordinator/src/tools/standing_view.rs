@@ -5,12 +5,13 @@ use std::fmt::Write;
 use coordinator_core::quota::Standing;
 use schemars::JsonSchema;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::words;
 
 /// What the caller may use, all its sessions together.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct StandingView {
+#[derive(Debug, Serialize, JsonSchema, ToSchema)]
+pub(crate) struct StandingView {
     /// How often it may call, when that is limited.
     #[serde(skip_serializing_if = "Option::is_none")]
     rate: Option<String>,
@@ -20,7 +21,7 @@ pub(super) struct StandingView {
     renewed_at: String,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, JsonSchema, ToSchema)]
 struct QuotaView {
     /// `sessions`, `tasks`, `cpu_seconds_per_day` or `bytes_per_day`.
     quota: &'static str,

@@ -15,7 +15,7 @@ use crate::rig::{Asked, Rig};
 const BASE: &str = "/api/v1";
 
 /// Every operation of the description: method, path, what it is called, and whether it takes JSON.
-async fn operations(rig: &Rig) -> Vec<(String, String, String, bool)> {
+pub async fn operations(rig: &Rig) -> Vec<(String, String, String, bool)> {
     let described = rig.request("GET", "/api/openapi.json").send().await.json().await;
     let mut operations = Vec::new();
     for (path, item) in described["paths"].as_object().expect("paths") {
@@ -39,7 +39,7 @@ fn body(operation: &str) -> Value {
     }
 }
 
-fn asked(rig: &Rig, (method, path, name, takes_json): &(String, String, String, bool), session: &str) -> Asked {
+pub fn asked(rig: &Rig, (method, path, name, takes_json): &(String, String, String, bool), session: &str) -> Asked {
     let path = path.replace("{session_id}", session).replace("{path}", "a").replace("{task_id}", "tsk_x");
     let path = path.replace("{token_id}", "tok_x").replace("{approval_id}", "apr_x");
     let path = path.replace("{worker_id}", "nobody");
@@ -57,9 +57,7 @@ async fn every_operation_is_in_the_log_whatever_it_is_answered_with() {
     let rig = Rig::new().await;
     let operator: Scopes = Scopes::USER.with(Scope::Admin);
     let token = rig.token("ann", operator).await;
-    let made = rig.request("POST", &format!("{BASE}/sessions")).header("content-type", "application/json").body("{}");
-    let made = made.bearer(Some(&token)).send().await.json().await;
-    let session = made["session_id"].as_str().expect("a handle").to_owned();
+    let session = session(&rig, &token).await;
     let mut operations = operations(&rig).await;
     // What ends the session comes last.
     operations.sort_by_key(|(_, _, name, _)| name == "close_session");
@@ -117,16 +115,58 @@ async fn nothing_is_done_without_credentials_that_permit_it() {
 }
 
 #[tokio::test]
-async fn what_is_not_given_again_takes_no_key() {
+async fn what_operators_do_takes_no_key_and_no_description_says_otherwise() {
     let rig = Rig::new().await;
     let token = rig.token("op", Scopes::USER.with(Scope::Admin)).await;
-    for path in ["/tokens", "/approvals/apr_x/approve", "/approvals/apr_x/deny", "/audit/verify"] {
-        let body = body(if path == "/tokens" { "create_token" } else { "" }).to_string();
-        let asked = rig.request("POST", &format!("{BASE}{path}")).header("content-type", "application/json").body(body);
-        let refused = asked.header("idempotency-key", "k").bearer(Some(&token)).send().await;
-        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{path}");
-        assert!(refused.text().await.contains("Idempotency-Key"), "{path}");
+    let described = rig.request("GET", "/api/openapi.json").send().await.json().await;
+    let mut takes_none = Vec::new();
+    for operation in operations(&rig).await.iter().filter(|(method, ..)| method != "GET") {
+        let (method, path, name, _) = operation;
+        let parameters = &described["paths"][path][method.to_lowercase()]["parameters"];
+        let is_described = parameters.as_array().is_some_and(|all| all.iter().any(|p| p["name"] == "idempotency-key"));
+        let session = session(&rig, &token).await;
+        let asked = asked(&rig, operation, &session).header("idempotency-key", name).bearer(Some(&token));
+        let answer = asked.send().await;
+        let is_taken = answer.status != StatusCode::BAD_REQUEST;
+        assert!(is_taken || answer.text().await.contains("Idempotency-Key"), "{name}");
+        assert_eq!(is_taken, is_described, "{name}");
+        takes_none.extend((!is_taken).then(|| name.clone()));
     }
+    takes_none.sort();
+    let of_operators = [
+        "approve_call",
+        "cordon_worker",
+        "create_token",
+        "deny_call",
+        "drain_worker",
+        "revoke_token",
+        "uncordon_worker",
+        "verify_audit",
+    ];
+    assert_eq!(takes_none, of_operators);
+}
+
+pub async fn session(rig: &Rig, token: &str) -> String {
+    let made = rig.request("POST", &format!("{BASE}/sessions")).header("content-type", "application/json").body("{}");
+    let made = made.bearer(Some(token)).send().await.json().await;
+    made["session_id"].as_str().expect("a handle").to_owned()
+}
+
+#[tokio::test]
+async fn the_last_page_of_the_log_says_that_it_is_the_last_also_where_it_is_full() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rig = Rig::with_log(dir.path()).await;
+    let token = rig.token("op", Scope::Admin.into()).await;
+    let page = async |limit: usize| {
+        let asked = rig.request("GET", &format!("{BASE}/audit/records?limit={limit}"));
+        let page = asked.bearer(Some(&token)).send().await.json().await;
+        (page["records"].as_array().expect("records").len(), page.get("next_cursor").is_some())
+    };
+    // Each look at the log is a record of its own, after what it gives.
+    let (before, more) = page(500).await;
+    assert!(before > 0 && !more);
+    assert_eq!(page(before + 1).await, (before + 1, false));
+    assert_eq!(page(before + 1).await, (before + 1, true));
 }
 
 #[tokio::test]

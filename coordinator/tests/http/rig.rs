@@ -17,10 +17,11 @@ use coordinator::mcp::{Options, Services};
 use coordinator::operators::Operators;
 use coordinator::reload::Reload;
 use coordinator::session::{SessionOptions, SessionsDeps};
-use coordinator::store::Memory;
+use coordinator::store::{CordonRow, CordonStore as _, Memory};
 use coordinator::supervisor::Supervisor;
 use coordinator::telemetry::{Metrics, Moment, Now};
 use coordinator::workers::{Workers, WorkersOptions};
+use coordinator_core::worker::Admittance;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -67,9 +68,17 @@ impl Now for Ready {
     }
 }
 
+/// Workers that are gone, of which an operator's word is left.
+pub const CORDONED: [&str; 3] = ["gone-a", "gone-b", "gone-c"];
+
 /// Operators of a server without workers.
 async fn operators(audit: &Audit) -> Operators {
     let (supervisor, store) = (Supervisor::default(), Arc::<Memory>::default());
+    for name in CORDONED {
+        let (worker, set_by) = (name.parse().expect("a name"), Principal::os_user("op"));
+        let row = CordonRow { worker, admittance: Admittance::Cordoned, set_by, since_ms: 0 };
+        store.put_cordon(row).await.expect("the rig works");
+    }
     let workers = Workers::new(WorkersOptions::default(), audit.clone(), supervisor.clone());
     let (workers, _unheard) = workers.expect("the rig works");
     let sessions = SessionsDeps {

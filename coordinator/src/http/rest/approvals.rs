@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
 use codegen_types::ApprovalId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,7 +14,8 @@ use utoipa_axum::routes;
 
 use super::api::Api;
 use super::asked::Asked;
-use super::extract::{InBody, InPath};
+use super::extract::{InBody, InPath, InQuery};
+use super::page::{self, PageQuery};
 use crate::approvals::{ApprovalView, Decider, Rest, Way, no_such_request};
 use crate::http::error::ApiError;
 use crate::identity::{Scope, Scopes};
@@ -68,11 +70,14 @@ struct WholeApproval {
     whole: Option<Value>,
 }
 
-/// Calls that wait for approval.
+/// A page of calls that wait for approval.
 #[derive(Debug, Serialize, ToSchema)]
-struct ApprovalList {
-    /// All of them, oldest first.
+struct ApprovalPage {
+    /// The calls, oldest first.
     approvals: Vec<Approval>,
+    /// Goes on after the last one; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -82,18 +87,27 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 /// List calls that wait for approval
 ///
 /// Operators see everybody's, others their own.
-#[utoipa::path(get, path = "/approvals", tag = "approvals", operation_id = "list_approvals", responses(
-    (status = 200, description = "All of them, the oldest first", body = ApprovalList),
+#[utoipa::path(get, path = "/approvals", tag = "approvals", operation_id = "list_approvals", params(PageQuery), responses(
+    (status = 200, description = "A page of them, the oldest first", body = ApprovalPage, headers(("link" = String, description = "Where the next page is"))),
 ))]
-async fn list(State(api): State<Api>, asked: Asked) -> Result<Json<ApprovalList>, ApiError> {
+async fn list(
+    State(api): State<Api>,
+    asked: Asked,
+    OriginalUri(uri): OriginalUri,
+    InQuery(query): InQuery<PageQuery>,
+) -> Result<Response, ApiError> {
     let (plant, identity) = (Arc::clone(api.plant()), asked.identity.clone());
+    let place = |view: &ApprovalView| (view.created.as_millisecond(), view.id.to_string());
     let work = async move {
         let mut shown = plant.approvals().list();
         shown.retain(|view| identity.scopes.has(Scope::Admin) || view.principal == identity.principal);
-        Ok(shown.into_iter().map(Approval::of).collect())
+        shown.sort_by_key(place);
+        Ok(shown)
     };
-    let approvals = api.operate(&asked, "approvals/list", json!({}), needed(&asked), work).await?;
-    Ok(Json(ApprovalList { approvals }))
+    let shown = api.operate(&asked, "approvals/list", json!({}), needed(&asked), work).await?;
+    let (shown, next) = page::of(shown, &query, place, |one, other| one > other)?;
+    let approvals = shown.into_iter().map(|view| json!(Approval::of(view))).collect();
+    Ok(page::answer("approvals", approvals, next, &uri))
 }
 
 /// Show a call that waits for approval

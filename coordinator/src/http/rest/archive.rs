@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use codegen_types::event::{FileKind, FileStat};
+use codegen_types::operation::List;
 use codegen_types::{ErrorCode, OperationResult, SessionId, WorkspacePath};
 use serde::Deserialize;
 use serde_json::json;
@@ -194,7 +195,8 @@ impl Source {
             cancel: self.api.stop(),
         };
         let listed = patiently(|| async {
-            let listed = self.connection.list_directory(session, path.clone(), ENTRIES_MAX, &by).await;
+            let list = List { path: path.clone(), recursive: false, pattern: None, entries_max: ENTRIES_MAX };
+            let listed = self.connection.list_files(session, list, &by).await;
             listed.map_err(ApiError::from)
         });
         match listed.await? {

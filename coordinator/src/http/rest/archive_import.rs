@@ -21,6 +21,7 @@ use super::api::Api;
 use super::archive::{BYTES_MAX, ENTRIES_MAX, patiently};
 use super::asked::Asked;
 use super::extract::{InPath, InQuery};
+use super::idempotency::Repeatable;
 use super::sessions::in_session;
 use crate::http::bodies::{Bodies, Inflow, Room};
 use crate::http::error::ApiError;
@@ -67,7 +68,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 /// out of the workspace, an entry in another's place) ends it. It is not undone then: a refusal names the `entry` in its details,
 /// and says how many `files` were written before. Under an idempotency key a file that was written is not written again.
 #[utoipa::path(put, path = "/sessions/{session_id}/archive", tag = "files", operation_id = "write_archive",
-    params(("session_id" = String, Path, description = "The session's handle"), Place),
+    params(("session_id" = String, Path, description = "The session's handle"), Place, Repeatable),
     request_body(content = Vec<u8>, content_type = "application/x-tar"),
     responses((status = 200, description = "All of it is written", body = Written)))]
 async fn import(

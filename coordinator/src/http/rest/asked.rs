@@ -80,7 +80,7 @@ impl Asked {
         Self { key, held, ..self.clone() }
     }
 
-    /// Refuses a key where nothing remembers what it did.
+    /// Refuses a key where nothing remembers what it did: what operators do.
     pub(super) fn takes_no_key(&self) -> Result<(), ApiError> {
         match self.key {
             Some(_) => Err(ApiError::bad_request("this takes no Idempotency-Key: what it did is not given again")),

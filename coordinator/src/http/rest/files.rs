@@ -1,4 +1,4 @@
-//! `/sessions/{session_id}/files`: listed, downloaded, uploaded, deleted, moved.
+//! `/sessions/{session_id}/files/…`: downloaded, uploaded, deleted, moved.
 
 use axum::Json;
 use axum::body::Bytes;
@@ -18,34 +18,10 @@ use super::api::{Api, nothing_given};
 use super::asked::Asked;
 use super::download::{self, Download};
 use super::extract::{InBody, InPath, InQuery};
+use super::idempotency::Repeatable;
 use super::sessions::in_session;
 use crate::http::error::ApiError;
 use crate::tools::{FileView, Raw};
-
-/// What to list.
-#[derive(Debug, Deserialize, Serialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct Listing {
-    /// The directory, relative to the workspace; left out, the workspace itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
-    /// Whether to list what is in directories below, too.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    recursive: Option<bool>,
-    /// A glob that the path below `path` must match.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pattern: Option<String>,
-}
-
-/// What is in a directory.
-#[derive(Debug, Serialize, ToSchema)]
-struct FileList {
-    /// What was found, sorted by path; at most 1000 entries.
-    entries: Vec<FileView>,
-    /// Whether there is more; `path` and `pattern` narrow it.
-    truncated: bool,
-}
 
 /// How to delete.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -77,25 +53,7 @@ struct Renaming {
 }
 
 pub(super) fn router() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(read, write, delete)).routes(routes!(rename))
-}
-
-/// List files
-#[utoipa::path(get, path = "/sessions/{session_id}/files", tag = "files", operation_id = "list_files",
-    params(("session_id" = String, Path, description = "The session's handle"), Listing), responses(
-    (status = 200, description = "What is there", body = FileList),
-))]
-async fn list(
-    State(api): State<Api>,
-    asked: Asked,
-    InPath(session): InPath<String>,
-    InQuery(listing): InQuery<Listing>,
-) -> Result<Json<Value>, ApiError> {
-    let mut args = in_session(&session);
-    if let Value::Object(listing) = json!(listing) {
-        args.extend(listing);
-    }
-    Ok(Json(api.structured(&asked, "fs_list", Value::Object(args)).await?))
+    OpenApiRouter::new().routes(routes!(read, write, delete)).routes(routes!(rename))
 }
 
 /// Download a file
@@ -105,14 +63,21 @@ async fn list(
     params(
         ("session_id" = String, Path, description = "The session's handle"),
         ("path" = String, Path, description = "The file, relative to the workspace"),
+        ("range" = Option<String>, Header, description = "The bytes to give, as `bytes=0-99`, `bytes=100-` or `bytes=-100`; anything else gives all"),
+        ("if-range" = Option<String>, Header, description = "The entity tag of which the range is wanted; of another version all is given"),
+        ("if-match" = Option<String>, Header, description = "Entity tags: the file is given only if it is one of these versions"),
+        ("if-none-match" = Option<String>, Header, description = "Entity tags: the file is given only if it is none of these versions"),
     ),
     responses(
         (status = 200, description = "Its contents", body = Vec<u8>, content_type = "application/octet-stream",
-            headers(("etag" = String, description = "Names this version"))),
+            headers(("etag" = String, description = "Names this version"), ("accept-ranges" = String, description = "`bytes`"))),
         (status = 206, description = "The part that was asked for", body = Vec<u8>, content_type = "application/octet-stream",
-            headers(("etag" = String, description = "Names this version"), ("content-range" = String, description = "Which part"))),
-        (status = 304, description = "It is still the version that is named"),
-        (status = 416, description = "The file has no such part", body = super::description::Refusal),
+            headers(("etag" = String, description = "Names this version"), ("accept-ranges" = String, description = "`bytes`"),
+                ("content-range" = String, description = "Which part"))),
+        (status = 304, description = "It is still the version that is named", headers(
+            ("etag" = String, description = "Names this version"), ("cache-control" = String, description = "How it may be kept"))),
+        (status = 416, description = "The file has no such part", body = super::description::Refusal,
+            headers(("content-range" = String, description = "How many bytes it has"))),
     ))]
 async fn read(
     State(api): State<Api>,
@@ -134,6 +99,7 @@ async fn read(
         ("path" = String, Path, description = "The file, relative to the workspace; missing directories are made"),
         ("if-match" = Option<String>, Header, description = "The entity tag of the version to write over; `*`: only if there is one"),
         ("if-none-match" = Option<String>, Header, description = "`*`: only if there is none"),
+        Repeatable,
     ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
@@ -208,6 +174,7 @@ fn condition(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, A
         ("session_id" = String, Path, description = "The session's handle"),
         ("path" = String, Path, description = "The file or directory, relative to the workspace"),
         Deletion,
+        Repeatable,
     ),
     responses((status = 200, description = "It is deleted", body = Deleted)))]
 async fn delete(
@@ -231,7 +198,7 @@ async fn delete(
 
 /// Rename a file or directory
 #[utoipa::path(post, path = "/sessions/{session_id}/move", tag = "files", operation_id = "move_file",
-    params(("session_id" = String, Path, description = "The session's handle")), request_body = Renaming,
+    params(("session_id" = String, Path, description = "The session's handle"), Repeatable), request_body = Renaming,
     responses((status = 200, description = "It is renamed", body = FileView)))]
 async fn rename(
     State(api): State<Api>,

@@ -16,7 +16,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use codegen_types::{ErrorCode, Principal};
+use codegen_types::{ErrorCode, Failure, Principal};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
@@ -37,6 +37,21 @@ const KEYS_OF_ONE_MAX: usize = 1_000;
 
 type Place = (Principal, String);
 type Fingerprint = [u8; 32];
+
+/// The header as it is described.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it only describes the header")]
+pub(super) struct Repeatable {
+    /// Names this request, so that it is carried out once however often it is sent within 24 hours.
+    #[param(
+        rename = "idempotency-key",
+        min_length = 1,
+        max_length = 130,
+        pattern = "^(\"[!-~]{1,128}\"|[!-~]{1,128})$"
+    )]
+    key: Option<String>,
+}
 
 /// The keys that were used lately. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -171,7 +186,8 @@ fn make_room(keys: &mut HashMap<Place, Known>, principal: &Principal, now: Insta
     }
     keys.retain(|_, known| known.in_flight || now.duration_since(known.since) < KEPT);
     if keys.keys().filter(|(whose, _)| whose == principal).count() >= KEYS_OF_ONE_MAX {
-        return Err(ApiError::busy("too many idempotency keys are in use"));
+        let message = format!("you have {KEYS_OF_ONE_MAX} idempotency keys; each is kept for 24 hours");
+        return Err(Failure::new(ErrorCode::RateLimited, message).into());
     }
     if keys.len() >= KEYS_MAX {
         let idle = keys.iter().filter(|(_, known)| !known.in_flight).min_by_key(|(_, known)| known.since);
@@ -240,7 +256,7 @@ mod tests {
         for n in 0..KEYS_OF_ONE_MAX {
             keys.begin(many("ann", n), [1; 32], now).unwrap().carried_out();
         }
-        assert_eq!(status(keys.begin(many("ann", KEYS_OF_ONE_MAX), [1; 32], now)), Some(503));
+        assert_eq!(status(keys.begin(many("ann", KEYS_OF_ONE_MAX), [1; 32], now)), Some(429));
         assert_eq!(status(keys.begin(many("bob", 0), [1; 32], now)), None);
     }
 

@@ -19,6 +19,7 @@ mod events;
 mod extract;
 mod files;
 mod idempotency;
+mod listing;
 mod logs;
 mod operators;
 mod page;
@@ -49,8 +50,8 @@ const JSON_BYTES_MAX: usize = 16 << 20;
 
 /// Every operation whose body is read whole before it.
 fn all() -> OpenApiRouter<Api> {
-    let of_sessions =
-        sessions::router().merge(files::router()).merge(tasks::router()).merge(logs::router()).merge(archive::router());
+    let of_sessions = sessions::router().merge(listing::router()).merge(files::router()).merge(tasks::router());
+    let of_sessions = of_sessions.merge(logs::router()).merge(archive::router());
     of_sessions
         .merge(events::router())
         .merge(operators::router())

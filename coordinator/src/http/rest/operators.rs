@@ -124,7 +124,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 
 /// Look for records of the audit log
 #[utoipa::path(get, path = "/audit/records", tag = "operators", operation_id = "query_audit", params(RecordFilter), responses(
-    (status = 200, description = "A page of them, the oldest first", body = RecordPage),
+    (status = 200, description = "A page of them, the oldest first", body = RecordPage, headers(("link" = String, description = "Where the next page is"))),
 ))]
 async fn query(
     State(api): State<Api>,
@@ -222,7 +222,9 @@ fn found(
         (None, None) => None,
     };
     let mut found = Vec::new();
-    for (looked_at, record) in records(dir, from).enumerate() {
+    let mut log = records(dir, from);
+    let mut looked_at = 0;
+    while let Some(record) = log.next() {
         let record = match record {
             Ok(record) => record,
             // What is damaged is for `verify` to tell.
@@ -232,8 +234,10 @@ fn found(
         if wanted.matches(&record) {
             found.extend(serde_json::from_str::<Value>(&record.line).ok());
         }
+        looked_at += 1;
         if found.len() == limit || looked_at == LOOKED_AT_MAX {
-            return Ok((found, Some(record.seq.0)));
+            let more = log.any(|further| !matches!(further, Err(ReadError::Bad { .. })));
+            return Ok((found, more.then_some(record.seq.0)));
         }
     }
     Ok((found, None))

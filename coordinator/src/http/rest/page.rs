@@ -5,7 +5,8 @@ use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use crate::http::error::ApiError;
 
@@ -13,15 +14,19 @@ use crate::http::error::ApiError;
 const LIMIT: u32 = 50;
 /// The most entries of a page.
 const LIMIT_MAX: u32 = 500;
-/// The longest cursor, in bytes.
-const CURSOR_BYTES_MAX: usize = 256;
+/// The longest cursor, in bytes: the longest path is in it, as base64.
+const CURSOR_BYTES_MAX: usize = 6 << 10;
 
 /// Which page.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct PageQuery {
     /// At most so many entries. Default 50.
+    #[param(minimum = 1, maximum = 500)]
     pub(super) limit: Option<u32>,
     /// `next_cursor` of the page before.
+    #[param(max_length = 6_144)]
     pub(super) cursor: Option<String>,
 }
 
@@ -51,14 +56,15 @@ impl PageQuery {
         if cursor.len() > CURSOR_BYTES_MAX {
             return Err(invalid());
         }
-        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| invalid())?;
-        serde_json::from_slice(&bytes).map(Some).map_err(|_| invalid())
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).map_err(|_| invalid())?).map_err(|_| invalid())?;
+        let (time, name) = text.split_once(':').ok_or_else(invalid)?;
+        Ok(Some((time.parse().map_err(|_| invalid())?, name.to_owned())))
     }
 }
 
 /// The cursor that goes on after a place.
-pub(super) fn cursor(place: &Place) -> String {
-    URL_SAFE_NO_PAD.encode(json!(place).to_string())
+pub(super) fn cursor((time, name): &Place) -> String {
+    URL_SAFE_NO_PAD.encode(format!("{time}:{name}"))
 }
 
 /// A page of a list that is sorted by place, in which direction ever: `is_after` says what comes after the cursor's.
@@ -82,11 +88,20 @@ pub(super) fn of<T>(
 
 /// The answer with a page: entries under their name, `next_cursor`, and the address of the next page.
 pub(super) fn answer(name: &str, entries: Vec<Value>, next: Option<String>, uri: &Uri) -> Response {
+    answer_beside(Map::new(), name, entries, next, uri)
+}
+
+/// As [`answer`], beside something else that is said.
+pub(super) fn answer_beside(
+    mut body: Map<String, Value>,
+    name: &str,
+    entries: Vec<Value>,
+    next: Option<String>,
+    uri: &Uri,
+) -> Response {
     let link = next.as_deref().and_then(|next| link(uri, next));
-    let mut body = json!({name: entries});
-    if let Some(next) = next {
-        body["next_cursor"] = json!(next);
-    }
+    body.insert(name.to_owned(), Value::Array(entries));
+    body.extend(next.map(|next| ("next_cursor".to_owned(), json!(next))));
     let mut response = Json(body).into_response();
     if let Some(link) = link {
         response.headers_mut().insert(header::LINK, link);
@@ -128,10 +143,13 @@ mod tests {
     fn a_forged_cursor_is_refused_or_picks_among_the_same() {
         let page =
             |cursor: &str| of([1_i64], &query(1, Some(cursor.to_owned())), |n| (*n, String::new()), |a, b| a > b);
-        for wrong in ["", "!", "e30", &"A".repeat(300), &URL_SAFE_NO_PAD.encode("[\"x\",1]")] {
+        let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        for wrong in ["", "!", "e30", &"A".repeat(300), &encoded("x:1"), &encoded("1"), &encoded(&"1".repeat(9_000))] {
             assert!(page(wrong).is_err(), "{wrong}");
         }
         assert_eq!(page(&cursor(&(i64::MIN, String::new()))).unwrap().0, [1]);
+        let longest = (0, "\n".repeat(4_096));
+        assert_eq!(query(1, Some(cursor(&longest))).after().unwrap(), Some(longest));
         for limit in [0, LIMIT_MAX + 1] {
             assert!(query(limit, None).limit().is_err());
         }

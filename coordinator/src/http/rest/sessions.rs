@@ -15,9 +15,10 @@ use utoipa_axum::routes;
 use super::api::Api;
 use super::asked::Asked;
 use super::extract::{InBody, InPath, InQuery};
+use super::idempotency::Repeatable;
 use super::page::{self, PageQuery, Place};
 use crate::http::error::ApiError;
-use crate::tools::SessionView;
+use crate::tools::{SessionCloseOutput, SessionInfoOutput, SessionView};
 
 /// A new session.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
@@ -109,7 +110,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 /// Make a session
 ///
 /// An isolated workspace with its own Python and shell. Its handle works until the session is closed.
-#[utoipa::path(post, path = "/sessions", tag = "sessions", operation_id = "create_session", request_body = NewSession, responses(
+#[utoipa::path(post, path = "/sessions", tag = "sessions", operation_id = "create_session", params(Repeatable), request_body = NewSession, responses(
     (status = 201, description = "It is made", body = SessionView, headers(("location" = String, description = "Where it is"))),
 ))]
 async fn create(State(api): State<Api>, asked: Asked, InBody(new): InBody<NewSession>) -> Result<Response, ApiError> {
@@ -121,7 +122,7 @@ async fn create(State(api): State<Api>, asked: Asked, InBody(new): InBody<NewSes
 
 /// List your sessions
 #[utoipa::path(get, path = "/sessions", tag = "sessions", operation_id = "list_sessions", params(SessionFilter), responses(
-    (status = 200, description = "A page of them, the oldest first", body = SessionPage),
+    (status = 200, description = "A page of them, the oldest first", body = SessionPage, headers(("link" = String, description = "Where the next page is"))),
 ))]
 async fn list(
     State(api): State<Api>,
@@ -147,14 +148,14 @@ fn place(session: &Value) -> Place {
 
 /// Describe a session
 #[utoipa::path(get, path = "/sessions/{session_id}", tag = "sessions", operation_id = "get_session", params(("session_id" = String, Path, description = "The session's handle")), responses(
-    (status = 200, description = "How it is", body = SessionView),
+    (status = 200, description = "How it is, and what you may use and use", body = SessionInfoOutput),
 ))]
 async fn get(State(api): State<Api>, asked: Asked, InPath(session): InPath<String>) -> Result<Json<Value>, ApiError> {
     Ok(Json(api.structured(&asked, "session_info", json!({"session_id": session})).await?))
 }
 
 /// Change a session's description
-#[utoipa::path(patch, path = "/sessions/{session_id}", tag = "sessions", operation_id = "update_session", params(("session_id" = String, Path, description = "The session's handle")), request_body = SessionChange, responses(
+#[utoipa::path(patch, path = "/sessions/{session_id}", tag = "sessions", operation_id = "update_session", params(("session_id" = String, Path, description = "The session's handle"), Repeatable), request_body = SessionChange, responses(
     (status = 200, description = "How it is now", body = SessionView),
 ))]
 async fn update(
@@ -173,8 +174,8 @@ async fn update(
 /// Close a session for good
 ///
 /// Its processes are ended and its files deleted.
-#[utoipa::path(delete, path = "/sessions/{session_id}", tag = "sessions", operation_id = "close_session", params(("session_id" = String, Path, description = "The session's handle")), responses(
-    (status = 200, description = "It is closed", body = SessionView),
+#[utoipa::path(delete, path = "/sessions/{session_id}", tag = "sessions", operation_id = "close_session", params(("session_id" = String, Path, description = "The session's handle"), Repeatable), responses(
+    (status = 200, description = "It is closed", body = SessionCloseOutput),
 ))]
 async fn close(State(api): State<Api>, asked: Asked, InPath(session): InPath<String>) -> Result<Json<Value>, ApiError> {
     Ok(Json(api.structured(&asked, "session_close", json!({"session_id": session})).await?))

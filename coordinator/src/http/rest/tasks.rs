@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 use super::api::{Api, Served, WAIT_MAX};
 use super::asked::Asked;
 use super::extract::{InBody, InPath, InQuery};
+use super::idempotency::Repeatable;
 use super::page::{self, PageQuery};
 use super::sessions::in_session;
 use super::task_view::Task;
@@ -26,7 +27,7 @@ use crate::tools::{Connection, TaskView};
 const LOOKED_AT_MAX: u32 = 1_000;
 
 /// What runs a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
     /// Python: `code` or `file`, `kernel`, `args`.
@@ -50,9 +51,9 @@ impl Kind {
 /// A program to run. Which fields it takes depends on its kind.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"kind": "python", "code": "print(6 * 7)"}))]
 struct NewTask {
     /// What runs it.
-    #[serde(skip_serializing)]
     kind: Kind,
     /// Source text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,7 +129,7 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 ///
 /// It runs in the session's sandbox and goes on whoever asked for it stays or not.
 #[utoipa::path(post, path = "/sessions/{session_id}/tasks", tag = "tasks", operation_id = "create_task",
-    params(("session_id" = String, Path, description = "The session's handle"), Wait), request_body = NewTask,
+    params(("session_id" = String, Path, description = "The session's handle"), Wait, Repeatable), request_body = NewTask,
     responses(
         (status = 200, description = "It has ended", body = Task),
         (status = 202, description = "It runs", body = Task, headers(("location" = String, description = "Where it is"))),
@@ -145,6 +146,7 @@ async fn create(
     let mut args = in_session(&session);
     if let Value::Object(new) = json!(new) {
         args.extend(new);
+        args.remove("kind");
     }
     #[expect(clippy::cast_precision_loss, reason = "limits of time are far below 2^52 milliseconds")]
     let timeout = api.limits().task_ms as f64 / 1000.0;
@@ -192,7 +194,7 @@ async fn shown(connection: &Connection, task: TaskId) -> Result<Response, ApiErr
 ///
 /// Results are kept for a day, and the newest thousand can be listed.
 #[utoipa::path(get, path = "/tasks", tag = "tasks", operation_id = "list_tasks", params(TaskFilter), responses(
-    (status = 200, description = "A page of them, the newest first", body = TaskPage),
+    (status = 200, description = "A page of them, the newest first", body = TaskPage, headers(("link" = String, description = "Where the next page is"))),
 ))]
 async fn list(
     State(api): State<Api>,
@@ -237,7 +239,7 @@ async fn get(
 ///
 /// It is ended with all its processes. What it wrote and changed stays; one that has ended stays as it is.
 #[utoipa::path(post, path = "/tasks/{task_id}/cancel", tag = "tasks", operation_id = "cancel_task",
-    params(("task_id" = String, Path, description = "The task")), responses(
+    params(("task_id" = String, Path, description = "The task"), Repeatable), responses(
     (status = 200, description = "How it is now", body = Task),
 ))]
 async fn cancel(State(api): State<Api>, asked: Asked, InPath(task): InPath<String>) -> Result<Json<Task>, ApiError> {

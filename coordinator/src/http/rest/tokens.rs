@@ -1,8 +1,9 @@
 //! `/tokens`: made, listed and revoked by operators.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -11,7 +12,8 @@ use utoipa_axum::routes;
 
 use super::api::Api;
 use super::asked::Asked;
-use super::extract::{InBody, InPath};
+use super::extract::{InBody, InPath, InQuery};
+use super::page::{self, PageQuery};
 use crate::http::error::ApiError;
 use crate::identity::{self, Scope, TokenId, TokenView};
 
@@ -62,11 +64,14 @@ struct MadeToken {
     token: String,
 }
 
-/// The tokens.
+/// A page of tokens.
 #[derive(Debug, Serialize, ToSchema)]
-struct TokenList {
-    /// All of them, oldest first.
+struct TokenPage {
+    /// The tokens, oldest first.
     tokens: Vec<Token>,
+    /// Goes on after the last one; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -97,14 +102,22 @@ async fn create(
 }
 
 /// List the tokens, without their texts
-#[utoipa::path(get, path = "/tokens", tag = "operators", operation_id = "list_tokens", responses(
-    (status = 200, description = "All of them, the oldest first", body = TokenList),
+#[utoipa::path(get, path = "/tokens", tag = "operators", operation_id = "list_tokens", params(PageQuery), responses(
+    (status = 200, description = "A page of them, the oldest first", body = TokenPage, headers(("link" = String, description = "Where the next page is"))),
 ))]
-async fn list(State(api): State<Api>, asked: Asked) -> Result<Json<TokenList>, ApiError> {
+async fn list(
+    State(api): State<Api>,
+    asked: Asked,
+    OriginalUri(uri): OriginalUri,
+    InQuery(query): InQuery<PageQuery>,
+) -> Result<Response, ApiError> {
     let tokens = api.tokens().clone();
-    let work = async move { Ok(tokens.list().into_iter().map(Token::of).collect()) };
-    let tokens = api.operate(&asked, "tokens/list", json!({}), Scope::Admin.into(), work).await?;
-    Ok(Json(TokenList { tokens }))
+    let work = async move { Ok(tokens.list()) };
+    let tokens: Vec<TokenView> = api.operate(&asked, "tokens/list", json!({}), Scope::Admin.into(), work).await?;
+    let place = |token: &TokenView| (token.created.as_millisecond(), token.id.to_string());
+    let (tokens, next) = page::of(tokens, &query, place, |one, other| one > other)?;
+    let tokens = tokens.into_iter().map(|token| json!(Token::of(token))).collect();
+    Ok(page::answer("tokens", tokens, next, &uri))
 }
 
 /// Revoke a token
@@ -115,6 +128,7 @@ async fn list(State(api): State<Api>, asked: Asked) -> Result<Json<TokenList>, A
     (status = 200, description = "It is revoked", body = Token),
 ))]
 async fn revoke(State(api): State<Api>, asked: Asked, InPath(id): InPath<String>) -> Result<Json<Token>, ApiError> {
+    asked.takes_no_key()?;
     let (tokens, by) = (api.tokens().clone(), asked.identity.principal.clone());
     let args = json!({"id": id.chars().take(128).collect::<String>()});
     let work = async move {

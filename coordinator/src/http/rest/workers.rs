@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{OriginalUri, State};
+use axum::response::Response;
 use codegen_types::{ErrorCode, Failure, WorkerId};
 use coordinator_core::worker::Admittance;
 use serde::Serialize;
@@ -15,7 +16,8 @@ use utoipa_axum::routes;
 
 use super::api::Api;
 use super::asked::Asked;
-use super::extract::InPath;
+use super::extract::{InPath, InQuery};
+use super::page::{self, PageQuery};
 use crate::approvals::Way;
 use crate::http::error::ApiError;
 use crate::identity::Scope;
@@ -49,25 +51,33 @@ struct Worker {
     /// Tasks that run on it.
     tasks_running: usize,
     #[serde(flatten)]
+    #[schema(value_type = Life)]
     life: Option<Life>,
 }
 
-/// What the worker said of itself; absent when it is gone.
+/// What the worker said of itself; all of it is absent when it is gone.
 #[derive(Debug, Serialize, ToSchema)]
 struct Life {
     /// Which life of it.
+    #[schema(required = false)]
     incarnation: String,
     /// Its release, as it says itself.
+    #[schema(required = false)]
     version: String,
     /// How well its sandboxes isolate: `full`, `portable`, `reduced` or `none`.
+    #[schema(required = false)]
     isolation: String,
     /// What it runs programs with.
+    #[schema(required = false)]
     runtimes: Vec<Runtime>,
     /// Its operator's labels.
+    #[schema(required = false)]
     labels: BTreeMap<String, String>,
     /// How long ago it was heard of.
+    #[schema(required = false)]
     heartbeat_age_seconds: f64,
     /// Whether it can be called just now.
+    #[schema(required = false)]
     link_up: bool,
 }
 
@@ -80,11 +90,14 @@ struct Runtime {
     version: String,
 }
 
-/// The workers.
+/// A page of workers.
 #[derive(Debug, Serialize, ToSchema)]
-struct WorkerList {
-    /// All of them, and those gone that are cordoned.
+struct WorkerPage {
+    /// The workers, and those gone that are cordoned, by their names.
     workers: Vec<Worker>,
+    /// Goes on after the last one; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 pub(super) fn router() -> OpenApiRouter<Api> {
@@ -97,14 +110,22 @@ pub(super) fn router() -> OpenApiRouter<Api> {
 }
 
 /// List the workers
-#[utoipa::path(get, path = "/workers", tag = "operators", operation_id = "list_workers", responses(
-    (status = 200, description = "All of them", body = WorkerList),
+#[utoipa::path(get, path = "/workers", tag = "operators", operation_id = "list_workers", params(PageQuery), responses(
+    (status = 200, description = "A page of them, by their names", body = WorkerPage, headers(("link" = String, description = "Where the next page is"))),
 ))]
-async fn list(State(api): State<Api>, asked: Asked) -> Result<Json<WorkerList>, ApiError> {
+async fn list(
+    State(api): State<Api>,
+    asked: Asked,
+    OriginalUri(uri): OriginalUri,
+    InQuery(query): InQuery<PageQuery>,
+) -> Result<Response, ApiError> {
     let plant = Arc::clone(api.plant());
-    let work = async move { Ok(plant.operators().workers().into_iter().map(Worker::of).collect()) };
-    let workers = api.operate(&asked, "workers/list", json!({}), Scope::Admin.into(), work).await?;
-    Ok(Json(WorkerList { workers }))
+    let work = async move { Ok(plant.operators().workers()) };
+    let workers: Vec<WorkerRow> = api.operate(&asked, "workers/list", json!({}), Scope::Admin.into(), work).await?;
+    let place = |worker: &WorkerRow| (0, worker.worker_id.to_string());
+    let (workers, next) = page::of(workers, &query, place, |one, other| one > other)?;
+    let workers = workers.into_iter().map(|worker| json!(Worker::of(worker))).collect();
+    Ok(page::answer("workers", workers, next, &uri))
 }
 
 /// Describe a worker

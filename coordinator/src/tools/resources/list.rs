@@ -77,20 +77,18 @@ impl Connection {
         Ok(page)
     }
 
-    /// What is in a directory, and whether there is more than so many entries.
+    /// What is in a directory, and whether there is more than was asked for.
     ///
     /// # Errors
     /// As of `fs_list`; `APPROVAL_REQUIRED` when only a call of that can be approved.
-    pub(crate) async fn list_directory(
+    pub(crate) async fn list_files(
         &self,
         session: SessionId,
-        path: WorkspacePath,
-        entries_max: u32,
+        list: List,
         asked: &Asked,
     ) -> Result<(Vec<FileStat>, bool), Failure> {
-        let list = Operation::List(List { path: path.clone(), recursive: false, pattern: None, entries_max });
-        let address = WorkspaceUri { session, path };
-        match self.look(asked, &address, &address.to_string(), list).await? {
+        let address = WorkspaceUri { session, path: list.path.clone() };
+        match self.look(asked, &address, &address.to_string(), Operation::List(list)).await? {
             OperationResult::List { entries, truncated } => Ok((entries, truncated)),
             _ => Err(another_result()),
         }
