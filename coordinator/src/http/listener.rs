@@ -28,9 +28,9 @@ const BUFFER_BYTES_MAX: usize = 32 << 10;
 const HEADERS_MAX: usize = 100;
 /// How long accepting rests when the process is out of descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// What a connection is told for which there is no room.
-const NO_ROOM: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// What a connection is told for which there is no room: what `ApiError` says, in a form that needs no request.
+const NO_ROOM: &str =
+    r#"{"error":{"code":"NO_CAPACITY","details":{},"message":"too many connections are open; try again shortly"}}"#;
 
 /// The address that a request came from, in its extensions.
 #[derive(Debug, Clone, Copy)]
@@ -149,5 +149,10 @@ fn refuse(stream: &TcpStream, peer: SocketAddr, is_tls: bool) {
     if is_tls {
         return;
     }
-    let _unheard: io::Result<usize> = stream.try_write(NO_ROOM);
+    let refusal = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{NO_ROOM}",
+        NO_ROOM.len()
+    );
+    let _unheard: io::Result<usize> = stream.try_write(refusal.as_bytes());
 }

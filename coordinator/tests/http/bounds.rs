@@ -94,7 +94,13 @@ async fn one_address_cannot_take_every_connection() {
     for _ in 0..2 {
         held.push(TcpStream::connect(rig.address).await.unwrap());
     }
-    assert!(said_to(&rig, b"").await.starts_with("HTTP/1.1 503"));
+    let refused = said_to(&rig, b"").await;
+    let (head, body) = refused.split_once("\r\n\r\n").expect("a whole answer");
+    assert!(head.starts_with("HTTP/1.1 503") && head.contains("content-type: application/json"), "{refused}");
+    assert!(head.ends_with(&format!("content-length: {}", body.len())), "{refused}");
+    let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!((&body["error"]["code"], &body["error"]["details"]), (&json!("NO_CAPACITY"), &json!({})), "{body}");
+    assert!(body["error"]["message"].is_string(), "{body}");
     drop(held);
     until("there is room again", || {
         let mut stream = std::net::TcpStream::connect(rig.address).unwrap();
