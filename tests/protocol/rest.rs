@@ -1,131 +1,14 @@
-//! REST over the real product: what its description promises holds, and what the README shows works.
+//! REST over the real product: files and archives go in and come out, streams tell what happens, and what the README shows
+//! works.
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use e2e::{Installation, python};
-use rustix::process::{Pid, Signal, kill_process};
+use e2e::python;
 use serde_json::{Value, json};
 
-/// A server with a token. Dropping it ends it.
-struct Server {
-    child: Child,
-    url: String,
-    token: String,
-    installation: Installation,
-}
-
-impl Server {
-    fn start() -> Self {
-        let installation = Installation::new();
-        let token = token(&installation);
-        let mut command = installation.command(["--grpc-port", "0", "serve", "--http", "127.0.0.1:0"]);
-        // The suite asks more often than any user may.
-        command.env("HTTP_RATE", "1000/s burst 10000");
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the server starts");
-        let mut said = String::new();
-        let stderr = child.stderr.take().expect("a pipe was asked for");
-        BufReader::new(stderr).read_line(&mut said).expect("it says where it is");
-        let url = said.split_whitespace().last().expect("a URL").trim_end_matches("/mcp").to_owned();
-        Self { child, url, token, installation }
-    }
-
-    /// What curl gets, which must be no refusal.
-    fn curl(&self, path: &str, arguments: &[&str]) -> Vec<u8> {
-        let bearer = format!("Authorization: Bearer {}", self.token);
-        let url = format!("{}{path}", self.url);
-        let output =
-            Command::new("curl").args(["-sS", "--fail-with-body", "-H", &bearer]).args(arguments).arg(url).output();
-        let output = output.expect("curl is there");
-        assert!(output.status.success(), "{path}: {output:?}");
-        output.stdout
-    }
-
-    fn json(&self, path: &str, arguments: &[&str]) -> Value {
-        serde_json::from_slice(&self.curl(path, arguments)).expect("JSON")
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Value {
-        self.json(path, &["-H", "Content-Type: application/json", "-d", &body.to_string()])
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _gone = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let _reaped = self.child.wait();
-    }
-}
-
-fn token(installation: &Installation) -> String {
-    let scopes = "tools,sessions,admin";
-    let made = installation.run(["tokens", "create", "--principal", "ann", "--scope", scopes, "--json"]);
-    let made: Value = serde_json::from_slice(&made.stdout).expect("a token");
-    made["token"].as_str().expect("its text").to_owned()
-}
-
-/// Says how bytes that stand for a tar are sent: as they are.
-const TAR_HOOK: &str = "import schemathesis\n\
-schemathesis.serializer.alias('application/x-tar', 'application/octet-stream')\n";
-
-/// Runs schemathesis over the description; how many operations it tested and how many requests passed.
-fn schemathesis(server: &Server, parameters: &str, arguments: &[&str]) -> (u64, u64) {
-    let config: PathBuf = server.installation.outside().join("schemathesis.toml");
-    std::fs::write(&config, parameters).expect("a file");
-    std::fs::write(server.installation.outside().join("tar_hook.py"), TAR_HOOK).expect("a file");
-    let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,\
-                  response_headers_conformance";
-    let output = Command::new(python())
-        .args(["-m", "schemathesis.cli", "--config-file"])
-        .arg(&config)
-        .args(["run", &format!("{}/api/openapi.json", server.url)])
-        .args(["--header", &format!("Authorization: Bearer {}", server.token), "--checks", checks])
-        .args(["--mode", "all", "--max-examples", "5", "--generation-deterministic"])
-        .args(["--request-timeout", "60", "--no-color"])
-        .args(arguments)
-        .env("SCHEMATHESIS_HOOKS", "tar_hook")
-        .current_dir(server.installation.outside())
-        .output()
-        .expect("Python starts");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    let number = |before: &str, after: &str| -> u64 {
-        let line = said.lines().find(|line| line.contains(before) && line.contains(after)).unwrap_or_default();
-        let words = line.trim().trim_start_matches(before).split_whitespace();
-        words.filter_map(|word| word.parse().ok()).next().unwrap_or_default()
-    };
-    (number("Tested:", ""), number("", "generated,"))
-}
-
-#[test]
-fn no_answer_is_a_fault_and_none_is_undocumented() {
-    let server = Server::start();
-    let session = server.post("/api/v1/sessions", &json!({}))["session_id"].as_str().expect("a handle").to_owned();
-    server.curl(&format!("/api/v1/sessions/{session}/files/a.txt"), &["-X", "PUT", "--data-binary", "hello"]);
-    let run = json!({"kind": "python", "code": "print(6 * 7)"});
-    let task = server.post(&format!("/api/v1/sessions/{session}/tasks?wait=30"), &run);
-    let task = task["task_id"].as_str().expect("a task").to_owned();
-    let described = server.json("/api/openapi.json", &[]);
-    let items = described["paths"].as_object().expect("paths").values();
-    let all: usize = items.map(|item| item.as_object().expect("methods").len()).sum();
-    let parameters = format!(
-        "[parameters]\n\"path.session_id\" = \"{session}\"\n\"path.task_id\" = \"{task}\"\n\"query.for_seconds\" = 1\n\
-         \"query.wait\" = 1\n"
-    );
-    // What takes a second each time, or would end the session or the token that the suite uses, comes last.
-    let last = ["follow_events", "close_session", "revoke_token"];
-    let without = last.iter().flat_map(|name| ["--exclude-operation-id", name]);
-    let thorough: Vec<&str> = ["--phases", "coverage,fuzzing"].into_iter().chain(without).collect();
-    let (tested, passed) = schemathesis(&server, &parameters, &thorough);
-    assert_eq!(tested, (all - last.len()) as u64, "every operation is tested");
-    assert!(passed > 5 * tested, "{passed} requests are too few");
-    for name in last {
-        let briefly = ["--phases", "fuzzing", "--include-operation-id", name];
-        let (tested, passed) = schemathesis(&server, "[parameters]\n\"query.for_seconds\" = 1\n", &briefly);
-        assert!(tested == 1 && passed > 0, "{name}: {tested}, {passed}");
-    }
-}
+use crate::rest_server::Server;
 
 /// What session code leaves behind to get at what is not its own, or to break the archive.
 const HOSTILE: &str = r#"
