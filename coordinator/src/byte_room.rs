@@ -53,7 +53,7 @@ impl From<Full> for Failure {
             Full::Own => ErrorCode::RateLimited,
             Full::All => ErrorCode::NoCapacity,
         };
-        Self::new(code, full.to_string())
+        Self::new(code, full.to_string()).retry_soon()
     }
 }
 

@@ -115,7 +115,7 @@ impl Table {
     /// Takes a new request in, for which one call waits; it is seen by others once it is recorded.
     ///
     /// # Errors
-    /// `QUOTA_EXCEEDED`: there are too many.
+    /// `QUOTA_EXCEEDED`: there are too many; with the time until silence decides the next of them.
     pub(super) fn insert(
         &mut self,
         mut view: ApprovalView,
@@ -123,12 +123,15 @@ impl Table {
         digest: ArgumentDigest,
         expires: Instant,
     ) -> Result<(), Failure> {
-        let own =
-            self.requests.values().filter(|entry| entry.view.principal == view.principal && !entry.is_denied()).count();
-        if own >= PENDING_PER_PRINCIPAL_MAX || self.requests.len() >= PENDING_MAX {
-            let whose = if own >= PENDING_PER_PRINCIPAL_MAX { "of yours " } else { "" };
+        let is_own = |entry: &&Entry| entry.view.principal == view.principal && !entry.is_denied();
+        let is_one_too_many = self.requests.values().filter(is_own).count() >= PENDING_PER_PRINCIPAL_MAX;
+        if is_one_too_many || self.requests.len() >= PENDING_MAX {
+            let whose = if is_one_too_many { "of yours " } else { "" };
             let message = format!("too many calls {whose}wait for approval; nothing was done");
-            return Err(Failure::new(ErrorCode::QuotaExceeded, message));
+            let in_the_way = self.requests.values().filter(|entry| !is_one_too_many || is_own(entry));
+            let next = in_the_way.map(|entry| entry.expires).min().unwrap_or(expires);
+            let wait = next.saturating_duration_since(Instant::now());
+            return Err(Failure::new(ErrorCode::QuotaExceeded, message).retry_after(wait));
         }
         self.forget_oldest_denial(&view.principal);
         let kept: usize = self.requests.values().filter_map(|entry| entry.whole.as_ref()).map(String::len).sum();
@@ -292,6 +295,17 @@ mod tests {
     }
 
     fn pending_of(table: &mut Table, digest: ArgumentDigest, user: &str, whole: Option<String>) -> ApprovalId {
+        let id = try_pending_of(table, digest, user, whole).unwrap();
+        table.recorded(id, LogSeq(1));
+        id
+    }
+
+    fn try_pending_of(
+        table: &mut Table,
+        digest: ArgumentDigest,
+        user: &str,
+        whole: Option<String>,
+    ) -> Result<ApprovalId, Failure> {
         let (id, now) = (ApprovalId::mint(), Timestamp::now());
         let view = ApprovalView {
             id,
@@ -308,9 +322,7 @@ mod tests {
             created: now,
             expires: now + DECIDED_KEPT,
         };
-        table.insert(view, whole, digest, Instant::now() + DECIDED_KEPT).unwrap();
-        table.recorded(id, LogSeq(1));
-        id
+        table.insert(view, whole, digest, Instant::now() + DECIDED_KEPT).map(|()| id)
     }
 
     fn deny(table: &mut Table, id: ApprovalId) {
@@ -348,6 +360,19 @@ mod tests {
             .collect();
         let (last, others) = kept.split_last().unwrap();
         assert!(!last && others.iter().all(|kept| *kept));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_request_too_many_is_told_when_silence_will_have_decided_the_oldest() {
+        let (mut table, wait) = (Table::default(), Duration::from_secs(7));
+        for n in 0..PENDING_PER_PRINCIPAL_MAX {
+            pending(&mut table, [u8::try_from(n).unwrap(); 32]);
+            tokio::time::advance(if n == 0 { wait } else { Duration::ZERO }).await;
+        }
+        let refused = try_pending_of(&mut table, [255; 32], "ann", None).unwrap_err();
+        let left = u64::try_from((DECIDED_KEPT - wait).as_millis()).unwrap();
+        assert_eq!((refused.code, refused.retry_after_ms), (ErrorCode::QuotaExceeded, Some(left)));
+        assert!(try_pending_of(&mut table, [255; 32], "bob", None).is_ok());
     }
 
     #[tokio::test]

@@ -24,6 +24,10 @@ pub(super) fn of(last: EventBody, asked: &str, output_exceeded: bool, ending: Op
             let failure = Failure::new(ErrorCode::TaskTimeout, "the task ran longer than it may and was ended");
             Some(EventBody::Failed { failure, exit })
         }
+        // A worker has no word for when; its places are given back as calls end.
+        EventBody::Failed { failure, exit } if failure.code == ErrorCode::RateLimited => {
+            Some(EventBody::Failed { failure: failure.retry_soon(), exit })
+        }
         last => Some(last),
     }
 }
@@ -93,5 +97,13 @@ mod tests {
         assert_eq!(code(of(cancelled(), stat(), true, Some(EndingWhy::OutputLimit))), Some(ErrorCode::OutputLimit));
         let memory = failed(ErrorCode::MemoryLimit);
         assert_eq!(code(of(memory, stat(), false, Some(EndingWhy::Deadline))), Some(ErrorCode::MemoryLimit));
+    }
+
+    #[test]
+    fn whoever_finds_no_place_on_a_worker_is_told_when_to_try_again() {
+        let Some(EventBody::Failed { failure, .. }) = of(failed(ErrorCode::RateLimited), stat(), false, None) else {
+            panic!("it failed");
+        };
+        assert_eq!(failure.retry_after_ms, Some(1_000));
     }
 }

@@ -30,7 +30,9 @@ const EVENTS: usize = 64;
 const CLIENT_CHARS_MAX: usize = 64;
 
 /// What a call is told for which there is no place.
-const TOO_MANY: &str = "too many calls run at once";
+fn too_many() -> Failure {
+    Failure::new(ErrorCode::RateLimited, "too many calls run at once").retry_soon()
+}
 
 /// One connection's handler; over HTTP also that of a single request.
 pub struct Handler {
@@ -139,7 +141,7 @@ impl Handler {
 
     /// A place among the calls of this connection.
     pub(super) fn place(&self) -> Result<SemaphorePermit<'_>, ErrorData> {
-        self.room.places.try_acquire().map_err(|_| resources::error(&Failure::new(ErrorCode::RateLimited, TOO_MANY)))
+        self.room.places.try_acquire().map_err(|_| resources::error(&too_many()))
     }
 
     /// What the credentials of a request permit: those of the connection.
@@ -206,8 +208,7 @@ impl Handler {
             output_chars: quirks.result_chars_max,
         };
         let Ok(_place) = self.room.places.try_acquire() else {
-            let failure = Failure::new(ErrorCode::RateLimited, TOO_MANY);
-            return Ok(self.room.connection.refuse_unserved(&request, failure).await);
+            return Ok(self.room.connection.refuse_unserved(&request, too_many()).await);
         };
         let served = CancellationToken::new();
         let serve = async {

@@ -68,7 +68,7 @@ impl Handler {
         let mut followed = self.subscriptions().followed.lock();
         if followed.len() >= FOLLOWED_MAX && !followed.contains_key(&uri) {
             let text = format!("this connection follows {FOLLOWED_MAX} resources already, the most there may be");
-            return Err(error(&Failure::new(ErrorCode::RateLimited, text)));
+            return Err(error(&Failure::new(ErrorCode::RateLimited, text).retry_later()));
         }
         followed.insert(uri, address);
         Ok(())
@@ -93,7 +93,7 @@ impl Handler {
         let news = self.connection().changes();
         let Ok(_place) = self.streams().try_acquire() else {
             let text = format!("{STREAMS_MAX} streams are open on this connection, the most there may be");
-            return Err(error(&Failure::new(ErrorCode::RateLimited, text)));
+            return Err(error(&Failure::new(ErrorCode::RateLimited, text).retry_later()));
         };
         let asked = self.asked("subscriptions/listen", stream.request_context());
         let mut followed = Followed::new();

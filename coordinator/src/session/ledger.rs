@@ -124,7 +124,7 @@ impl Accounts {
 
 fn refusal(over: OverQuota, now_ms: i64) -> Failure {
     let failure = |message| Failure::new(ErrorCode::QuotaExceeded, message);
-    let Some(until_ms) = over.until_ms() else { return failure(format!("{over}. Nothing was run")) };
+    let Some(until_ms) = over.until_ms() else { return failure(format!("{over}. Nothing was run")).retry_soon() };
     let until = jiff::Timestamp::from_millisecond(until_ms).map(|until| until.to_string()).unwrap_or_default();
     let wait = Duration::from_millis(u64::try_from(until_ms.saturating_sub(now_ms)).unwrap_or_default());
     failure(format!("{over}; the next day begins at {until}. Nothing was run")).retry_after(wait)
@@ -143,7 +143,7 @@ mod tests {
         let ledger = Ledger::new(Quotas { tasks: Some(1), ..Quotas::default() });
         let place = ledger.begin(&principal(1)).ok();
         let refused = ledger.begin(&principal(1)).err().unwrap();
-        assert_eq!((refused.code, refused.retry_after_ms), (ErrorCode::QuotaExceeded, None));
+        assert_eq!((refused.code, refused.retry_after_ms), (ErrorCode::QuotaExceeded, Some(1_000)));
         assert!(refused.message.contains("task_wait"), "{refused}");
         assert!(place.is_some() && ledger.begin(&principal(2)).is_ok());
         drop(place);

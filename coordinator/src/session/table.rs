@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use codegen_types::{ErrorCode, Failure, Principal, SessionId, WorkerId};
 use coordinator_core::session::Need;
@@ -12,6 +13,9 @@ use super::access;
 use super::call::SessionSnapshot;
 use super::news::OwnerNews;
 use super::owner::Message;
+
+/// After how long a place may be free where no session is about to become idle.
+const PLACE_MAY_BE_FREE: Duration = Duration::from_secs(10);
 
 /// Every session, closed ones included until they are forgotten. Readers never wait for an owner.
 #[derive(Default)]
@@ -59,6 +63,18 @@ impl Inner {
         self.entries.values().filter(is_open).filter(theirs).count()
             + self.admitted.get(principal).copied().unwrap_or_default()
     }
+
+    /// When the next of these sessions will have been idle for so long that it gives its place back, if nobody uses it.
+    fn next_place<'a>(&'a self, is_of: impl Fn(&'a Principal) -> bool) -> Duration {
+        let now_ms = super::now_ms();
+        let open = self.entries.values().filter(is_open).map(|entry| &entry.snapshot);
+        let idle = open.filter(|session| is_of(&session.principal) && session.running.is_empty());
+        let left = idle.map(|session| {
+            let idle_ms = u64::try_from(now_ms.saturating_sub(session.last_used_ms)).unwrap_or_default();
+            Duration::from_millis(session.ttl_ms.saturating_sub(idle_ms).max(1_000))
+        });
+        left.min().unwrap_or(PLACE_MAY_BE_FREE)
+    }
 }
 
 /// Whether a session counts. What is suspended has no processes; retention bounds it.
@@ -73,6 +89,9 @@ impl Table {
     }
 
     /// Counts one more session of `principal`, unless there are as many as there may be.
+    ///
+    /// # Errors
+    /// `SESSION_LIMIT`, `QUOTA_EXCEEDED`, with the time until a place will be free if nobody uses the session that has it.
     pub(super) fn admit(
         self: &Arc<Self>,
         principal: &Principal,
@@ -83,12 +102,13 @@ impl Table {
         let all = inner.entries.values().filter(is_open).count() + inner.admitted.values().sum::<usize>();
         if all >= sessions_max {
             let text = "this server has as many sessions open as there may be; close one, or try again later";
-            return Err(Failure::new(ErrorCode::SessionLimit, text));
+            return Err(Failure::new(ErrorCode::SessionLimit, text).retry_after(inner.next_place(|_| true)));
         }
         let theirs = inner.open_of(principal);
         if theirs >= per_principal_max {
             let text = format!("you have {theirs} sessions open, the most you may; close one with session_close first");
-            return Err(Failure::new(ErrorCode::QuotaExceeded, text));
+            let wait = inner.next_place(|owner| owner == principal);
+            return Err(Failure::new(ErrorCode::QuotaExceeded, text).retry_after(wait));
         }
         *inner.admitted.entry(principal.clone()).or_default() += 1;
         drop(inner);

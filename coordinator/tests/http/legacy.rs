@@ -121,7 +121,9 @@ async fn a_client_that_reads_nothing_is_refused_more_and_its_end_harms_nobody() 
         }
     }
     let refused = refused.expect("a bound");
-    assert_eq!((refused.status, refused.refusal().await.as_str()), (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"));
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    let refused = refused.json().await["error"].take();
+    assert_eq!((&refused["code"], &refused["details"]["retry_after_ms"]), (&json!("RATE_LIMITED"), &json!(1_000)));
     drop(stream);
     let gone = || async { post(&rig, &endpoint, &hello()).send().await.status == StatusCode::NOT_FOUND };
     while !gone().await {}

@@ -121,8 +121,15 @@ async fn one_user_has_so_many_streams_and_others_have_theirs() {
         assert_eq!(open.last().unwrap().status, StatusCode::OK);
     }
     let refused = follow(&rig, &ann, None).await;
-    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(refused.refusal().await, "RATE_LIMITED");
+    assert_eq!(
+        (refused.status, &refused.headers["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, &"10".parse().unwrap())
+    );
+    let refused = refused.json().await;
+    assert_eq!(
+        (&refused["error"]["code"], &refused["error"]["details"]["retry_after_ms"]),
+        (&json!("RATE_LIMITED"), &json!(10_000))
+    );
     assert_eq!(follow(&rig, &bob, None).await.status, StatusCode::OK);
 }
 

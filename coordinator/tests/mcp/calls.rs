@@ -196,7 +196,9 @@ async fn one_call_too_many_is_refused_and_the_others_go_on() {
     }
     crate::client::until("three calls run", || server.double.running.load(std::sync::atomic::Ordering::Relaxed) == 3)
         .await;
-    assert!(text(&client.tool("echo", json!({"message": "x"})).await).starts_with("RATE_LIMITED"));
+    let refused = client.tool("echo", json!({"message": "x"})).await;
+    assert!(text(&refused).starts_with("RATE_LIMITED"));
+    assert_eq!(refused["_meta"]["codegen/error"]["retry_after_ms"], 1_000, "{refused}");
     server.double.go.notify_waiters();
     for id in waiting {
         assert_eq!(client.answer_to(id).await["result"]["isError"], false);

@@ -181,7 +181,8 @@ async fn subscriptions_are_bounded() {
     let again = client.request("resources/subscribe", json!({"uri": format!("workspace://{session}/0")})).await;
     assert_eq!(again["result"], json!({}), "it is followed already");
     let more = client.request("resources/subscribe", json!({"uri": format!("workspace://{session}/256")})).await;
-    assert_eq!(more["error"]["data"]["code"], "RATE_LIMITED", "{more}");
+    let refused = &more["error"]["data"];
+    assert_eq!((&refused["code"], &refused["retry_after_ms"]), (&json!("RATE_LIMITED"), &json!(10_000)), "{more}");
 }
 
 /// A stream of the stateless era with its acknowledgement.
@@ -255,7 +256,8 @@ async fn streams_are_bounded_and_end_with_the_connection() {
         listen(&mut client, json!({"resourcesListChanged": true})).await;
     }
     let (id, _) = listen(&mut client, json!({"resourcesListChanged": true})).await;
-    assert_eq!(client.answer_to(id).await["error"]["data"]["code"], "RATE_LIMITED");
+    let refused = client.answer_to(id).await["error"]["data"].take();
+    assert_eq!((&refused["code"], &refused["retry_after_ms"]), (&json!("RATE_LIMITED"), &json!(10_000)));
     let many: Vec<String> = (0..300).map(|n| format!("workspace://{}/{n}", SessionId::mint())).collect();
     let (_, accepted) = listen(&mut client, json!({"resourceSubscriptions": many})).await;
     assert_eq!(accepted, json!({}));

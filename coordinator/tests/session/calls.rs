@@ -233,6 +233,7 @@ async fn tasks_of_one_session_are_bounded_and_name_their_neighbours() {
     until("all run", || rig.fleet.dispatched().len() == running.len()).await;
     let refused = rig.run(call(session)).await;
     assert_eq!((code(&refused), refused.audit_seq), (Some(ErrorCode::RateLimited), None));
+    assert_eq!(refused.result.as_ref().unwrap_err().retry_after_ms, Some(1_000));
     gate.notify_waiters();
     let count = running.len();
     for outcome in running {

@@ -175,6 +175,9 @@ async fn sessions_are_bounded_for_each_principal() {
     rig.create().await;
     let refused = rig.sessions.create(&ann(), CreateSession::default()).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::QuotaExceeded);
+    let ttl_ms = u64::try_from(options().ttl_default.as_millis()).unwrap();
+    let idle_soon = refused.retry_after_ms.expect("a time");
+    assert!((ttl_ms / 2..=ttl_ms).contains(&idle_soon), "until the first of both is idle: {idle_soon}");
     assert_eq!((rig.sessions.standing(&ann()).sessions, rig.sessions.standing(&ann()).quotas.sessions), (2, 2));
     let bob = codegen_types::Principal::os_user("bob");
     assert!(rig.sessions.create(&bob, CreateSession::default()).await.is_ok());

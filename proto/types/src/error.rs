@@ -136,6 +136,18 @@ impl Failure {
         let millis = wait.as_nanos().div_ceil(1_000_000);
         Self { retry_after_ms: Some(u64::try_from(millis).unwrap_or(u64::MAX)), ..self }
     }
+
+    /// The same failure, which is over once a call ends: nobody knows when, and most are short.
+    #[must_use]
+    pub fn retry_soon(self) -> Self {
+        self.retry_after(Duration::from_secs(1))
+    }
+
+    /// The same failure, which is over once a connection or a stream ends: they last longer than calls do.
+    #[must_use]
+    pub fn retry_later(self) -> Self {
+        self.retry_after(Duration::from_secs(10))
+    }
 }
 
 #[cfg(test)]

@@ -41,6 +41,9 @@ const STREAMS_OF_ONE_MAX: usize = 32;
 const ARCHIVES_MAX: usize = 16;
 /// Archives that are sent to one principal at once.
 const ARCHIVES_OF_ONE_MAX: usize = 2;
+/// After how long a place of a request may be free again, and one of a stream.
+const OF_REQUEST: Duration = Duration::from_secs(1);
+const OF_STREAM: Duration = Duration::from_secs(10);
 
 /// What operations are served with. Cheap to clone.
 #[derive(Clone)]
@@ -79,9 +82,9 @@ impl Api {
     pub(in crate::http) fn new(services: Services, plant: Arc<dyn Plant>, tokens: Tokens) -> Self {
         let (scans, catch_ups) = (Semaphore::new(SCANS_MAX), Semaphore::new(CATCH_UPS_MAX));
         let tail = Tail::default();
-        let scanning = Places::new("requests that read the log", SCANS_WAITING_MAX, 1);
-        let streams = Places::new("streams of events", STREAMS_MAX, STREAMS_OF_ONE_MAX);
-        let archives = Places::new("archives", ARCHIVES_MAX, ARCHIVES_OF_ONE_MAX);
+        let scanning = Places::new("requests that read the log", SCANS_WAITING_MAX, 1, OF_REQUEST);
+        let streams = Places::new("streams of events", STREAMS_MAX, STREAMS_OF_ONE_MAX, OF_STREAM);
+        let archives = Places::new("archives", ARCHIVES_MAX, ARCHIVES_OF_ONE_MAX, OF_REQUEST);
         let (keys, calls, stop) = (Keys::default(), TaskTracker::new(), CancellationToken::new());
         let inner =
             Inner { services, plant, tokens, keys, scans, scanning, streams, archives, tail, catch_ups, calls, stop };

@@ -107,7 +107,7 @@ impl LegacySse {
         let of_one = connections.values().filter(|other| other.principal == connected.principal).count();
         if of_one >= OF_ONE_MAX || connections.len() >= OF_ALL_MAX {
             let code = if of_one >= OF_ONE_MAX { ErrorCode::RateLimited } else { ErrorCode::NoCapacity };
-            return Err(Failure::new(code, "there is no room for another connection"));
+            return Err(Failure::new(code, "there is no room for another connection").retry_later());
         }
         let id = uuid::Uuid::new_v4().simple().to_string();
         connections.insert(id.clone(), connected);
@@ -139,7 +139,9 @@ impl LegacySse {
                 Ok(())
             }
             Ok(Err(_closed)) => Err(unknown()),
-            Err(_elapsed) => Err(Failure::new(ErrorCode::RateLimited, "too many messages wait to be handled")),
+            Err(_elapsed) => {
+                Err(Failure::new(ErrorCode::RateLimited, "too many messages wait to be handled").retry_soon())
+            }
         }
     }
 

@@ -51,7 +51,7 @@ impl Owed {
                 if answers.asked.len() + answers.waiting >= OWED_MAX {
                     let text =
                         format!("{OWED_MAX} requests of this connection have no answer yet, the most there may be");
-                    return Err(Failure::new(ErrorCode::RateLimited, text));
+                    return Err(Failure::new(ErrorCode::RateLimited, text).retry_soon());
                 }
                 if !answers.asked.insert(request.id.clone()) {
                     let text = "a request with that id is being served";

@@ -156,12 +156,13 @@ impl Era {
 
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Self {
-        let code = match refused {
-            Refused::NoRoom => ErrorCode::NoCapacity,
-            Refused::TooMany | Refused::TooManySessions => ErrorCode::RateLimited,
-            Refused::DuplicateId => ErrorCode::InvalidArgument,
-            Refused::Unknown | Refused::Ended | Refused::UnknownEvent(_) => ErrorCode::NotFound,
-        };
-        Self::new(code, refused.to_string())
+        let failure = |code| Self::new(code, refused.to_string());
+        match refused {
+            Refused::NoRoom => failure(ErrorCode::NoCapacity).retry_later(),
+            Refused::TooManySessions => failure(ErrorCode::RateLimited).retry_later(),
+            Refused::TooMany => failure(ErrorCode::RateLimited).retry_soon(),
+            Refused::DuplicateId => failure(ErrorCode::InvalidArgument),
+            Refused::Unknown | Refused::Ended | Refused::UnknownEvent(_) => failure(ErrorCode::NotFound),
+        }
     }
 }

@@ -142,7 +142,7 @@ impl Owner {
                 let count = self.session.running.len();
                 let text =
                     format!("{count} tasks run or wait in this session, the most there may be; wait for one to end");
-                Failure::new(ErrorCode::RateLimited, text)
+                Failure::new(ErrorCode::RateLimited, text).retry_soon()
             }
             Refusal::Absent
             | Refusal::Exists
