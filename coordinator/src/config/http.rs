@@ -84,7 +84,7 @@ impl HttpConfig {
             patience: Patience::default(),
             bounds: HttpBounds::default(),
             connections_max: 4096,
-            connections_per_address_max: 256,
+            connections_per_address_max: 2048,
         }
     }
 }

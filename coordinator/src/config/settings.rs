@@ -93,7 +93,7 @@ settings! {
     HTTP_CONNECTIONS_MAX { "http_connections_max", "HTTP_CONNECTIONS_MAX", None, Some("4096"),
         "a number from 1 to 1000000" }
     HTTP_CONNECTIONS_PER_ADDRESS_MAX { "http_connections_per_address_max", "HTTP_CONNECTIONS_PER_ADDRESS_MAX", None,
-        Some("256"), "a number from 1 to 1000000" }
+        Some("2048"), "a number from 1 to 1000000" }
     HTTP_AUTH { "http_auth", "HTTP_AUTH", Some("--http-auth"), Some("auto"),
         "auto (required once there is a token or an issuer), required, or open (on the loopback interface alone)" }
     OAUTH_ISSUER { "oauth_issuer", "OAUTH_ISSUER", Some("--oauth-issuer"), None,

@@ -34,8 +34,8 @@ const INBOX: usize = 32;
 const OUTBOX: usize = 64;
 /// How long posting a message may wait for room.
 const INBOX_PATIENCE: Duration = Duration::from_secs(10);
-/// Connections of one principal. One more is refused.
-const OF_ONE_MAX: usize = 512;
+/// Connections of one principal: as many as it may have sessions over Streamable HTTP. One more is refused.
+const OF_ONE_MAX: usize = 1_024;
 /// Connections of everybody. One more is refused.
 const OF_ALL_MAX: usize = 4_096;
 
