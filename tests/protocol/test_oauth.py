@@ -34,6 +34,8 @@ class Issuer:
     def __init__(self):
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.codes, self.registered, self.given, self.asked = {}, [], [], []
+        # What it grants first, whatever it is asked for.
+        self.grants = []
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -92,8 +94,9 @@ class Issuer:
         shown = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).rstrip(b"=").decode()
         assert shown == query["code_challenge"] and form["redirect_uri"] == query["redirect_uri"]
         self.given.append(query)
-        token = self.token(form["resource"], scope=query["scope"])
-        self.answer(handler, {"access_token": token, "token_type": "Bearer", "expires_in": 600, "scope": query["scope"]})
+        scope = self.grants.pop(0) if self.grants else query["scope"]
+        token = self.token(form["resource"], scope=scope)
+        self.answer(handler, {"access_token": token, "token_type": "Bearer", "expires_in": 600, "scope": scope})
 
     def token(self, audience, subject="ann", **claims):
         now = int(time.time())
@@ -189,6 +192,25 @@ def test_a_client_that_knows_only_the_address_gets_a_token_and_works(server, iss
                 again = await client.call_tool("session_info", {"session_id": handle})
                 assert not again.is_error, text(again)
         assert len(issuer.given) == 1
+
+    anyio.run(flow)
+
+
+def test_a_client_that_was_granted_too_little_asks_once_for_what_it_has_and_what_it_needs(server, issuer):
+    async def flow():
+        browser, before = Browser(), len(issuer.given)
+        issuer.grants = ["codegen:tools"]
+        metadata = OAuthClientMetadata(client_name="test", redirect_uris=[BACK])
+        provider = OAuthClientProvider(server, metadata, Kept(), browser.open, browser.came_back)
+        async with create_mcp_http_client(auth=provider) as http:
+            async with Client(streamable_http_client(server, http_client=http), read_timeout_seconds=30) as client:
+                handle = (await client.call_tool("session_create", {})).structured_content["session_id"]
+                for number in range(2):
+                    ran = await client.call_tool("run_python", {"session_id": handle, "code": f"print(6 * {number})"})
+                    assert str(6 * number) in text(ran), text(ran)
+                    assert not (await client.call_tool("session_info", {"session_id": handle})).is_error
+        asked = [set(query["scope"].split()) for query in issuer.given[before:]]
+        assert len(asked) == 2 and asked[1] >= {"codegen:tools", "codegen:sessions"}, asked
 
     anyio.run(flow)
 

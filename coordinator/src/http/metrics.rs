@@ -27,6 +27,6 @@ pub(super) async fn for_operators(
     if identity.scopes.has(Scope::Admin) || authentication.is_open() {
         return next.run(request).await;
     }
-    let insufficient = InsufficientScope { needed: Scope::Admin.into() };
+    let insufficient = InsufficientScope { given: identity.scopes, needed: Scope::Admin.into() };
     authentication.step_up(insufficient, None, request.extensions()).await
 }

@@ -38,7 +38,7 @@ fn called(message: &[u8]) -> Option<&'static str> {
 fn check(identity: &Identity, message: &[u8]) -> Result<(), InsufficientScope> {
     let speaks = identity.scopes.has(Scope::Tools) || identity.scopes.has(Scope::Sessions);
     if !speaks {
-        return Err(InsufficientScope { needed: Scope::Tools.into() });
+        return Err(InsufficientScope { given: identity.scopes, needed: Scope::Tools.into() });
     }
     if identity.scopes.covers(Scopes::USER) {
         // No tool needs more.

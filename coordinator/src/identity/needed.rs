@@ -31,7 +31,7 @@ pub fn needed_scopes(tool: &str) -> Scopes {
 /// # Errors
 /// What it needs.
 pub fn permit(given: Scopes, needed: Scopes) -> Result<(), InsufficientScope> {
-    if given.covers(needed) { Ok(()) } else { Err(InsufficientScope { needed }) }
+    if given.covers(needed) { Ok(()) } else { Err(InsufficientScope { given, needed }) }
 }
 
 impl From<InsufficientScope> for Failure {
@@ -59,8 +59,9 @@ mod tests {
     #[test]
     fn one_scope_does_not_stand_for_another() {
         let needed = needed_scopes("session_close");
-        assert_eq!(permit(Scope::Tools.into(), needed), Err(InsufficientScope { needed }));
-        assert_eq!(permit(Scope::Admin.into(), needed), Err(InsufficientScope { needed }));
+        for given in [Scope::Tools.into(), Scope::Admin.into()] {
+            assert_eq!(permit(given, needed), Err(InsufficientScope { given, needed }));
+        }
         assert_eq!(permit(Scopes::USER, needed), Ok(()));
         assert_eq!(permit(Scopes::NONE, Scopes::NONE), Ok(()));
     }

@@ -59,14 +59,17 @@ impl Unauthenticated {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this needs the scope {}, which the credentials do not have", needed.prefixed())]
 pub struct InsufficientScope {
+    /// What the credentials have.
+    pub given: Scopes,
     /// What the request needs.
     pub needed: Scopes,
 }
 
 impl InsufficientScope {
-    /// The value of the `WWW-Authenticate` header, which says which scope to ask the issuer for.
+    /// The value of the `WWW-Authenticate` header, which says which scopes to ask the issuer for: those that are needed and
+    /// those that the credentials have, since a client that asked for the former alone would lose the latter.
     pub fn challenge(self, metadata: Option<&str>) -> String {
-        let scope = self.needed.prefixed();
+        let scope = self.given.union(self.needed).prefixed();
         challenge(&format!(", error=\"insufficient_scope\", scope=\"{scope}\", error_description=\"{self}\""), metadata)
     }
 }
@@ -94,7 +97,19 @@ mod tests {
             Unauthenticated::Expired.challenge(None),
             "Bearer realm=\"codegen-mcp\", error=\"invalid_token\", error_description=\"the token has expired\""
         );
-        let needed = InsufficientScope { needed: Scope::Sessions.into() }.challenge(None);
-        assert!(needed.contains("error=\"insufficient_scope\", scope=\"codegen:sessions\""), "{needed}");
+    }
+
+    #[test]
+    fn a_client_that_needs_more_is_told_to_ask_for_it_beside_what_it_has() {
+        let told = |given| InsufficientScope { given, needed: Scope::Sessions.into() }.challenge(None);
+        for (given, scope) in [
+            (Scopes::NONE, "codegen:sessions"),
+            (Scope::Tools.into(), "codegen:tools codegen:sessions"),
+            (Scope::Admin.into(), "codegen:sessions codegen:admin"),
+        ] {
+            let told = told(given);
+            assert!(told.contains(&format!("error=\"insufficient_scope\", scope=\"{scope}\"")), "{told}");
+            assert!(told.contains("this needs the scope codegen:sessions,"), "{told}");
+        }
     }
 }

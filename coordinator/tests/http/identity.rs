@@ -66,7 +66,12 @@ async fn credentials_that_permit_too_little_are_told_which_scope_to_ask_for() {
     let create = rig.stateless_tool("session_create", json!({})).bearer(Some(&tools)).send().await;
     assert_eq!(create.status, StatusCode::FORBIDDEN);
     let challenge = create.headers["www-authenticate"].to_str().unwrap().to_owned();
-    assert!(challenge.contains("insufficient_scope") && challenge.contains("codegen:sessions"), "{challenge}");
+    assert!(challenge.contains("insufficient_scope"), "{challenge}");
+    assert!(
+        challenge.contains("scope=\"codegen:tools codegen:sessions\""),
+        "what it has and what it needs: {challenge}"
+    );
+    assert_eq!(create.json().await["error"]["details"]["needed_scopes"], json!(["sessions"]));
 }
 
 #[tokio::test]
