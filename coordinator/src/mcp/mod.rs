@@ -7,6 +7,7 @@
 //! client.
 
 mod approval;
+mod cache;
 mod calls;
 mod completion;
 mod convert;

@@ -2,18 +2,18 @@
 
 use rmcp::ServerHandler;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams, CompleteResult, CustomRequest,
-    CustomResult, ErrorData, GetPromptRequestParams, GetPromptResponse, GetTaskParams, GetTaskResult, Implementation,
-    InitializeRequestParams, InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
-    ListToolsResult, PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
-    ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
-    UpdateTaskParams,
+    CacheScope, CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams, CompleteResult,
+    CustomRequest, CustomResult, DiscoverResult, ErrorData, GetPromptRequestParams, GetPromptResponse, GetTaskParams,
+    GetTaskResult, Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
+    ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, SubscribeRequestParams,
+    SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{NotificationContext, RequestContext, RoleServer, SubscriptionContext};
 
 use super::handler::Handler;
 use super::instructions::instructions;
-use super::{convert, methods, prompts, resources, tasks};
+use super::{cache, convert, methods, prompts, resources, tasks};
 
 impl ServerHandler for Handler {
     fn get_info(&self) -> ServerConfig {
@@ -48,15 +48,22 @@ impl ServerHandler for Handler {
         Ok(hello)
     }
 
+    async fn discover(&self, _context: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
+        let versions = self.supported_protocol_versions().into_owned();
+        let found = DiscoverResult::from_server_info(versions, self.get_info());
+        Ok(found.with_ttl_ms(cache::FRESH_MS).with_cache_scope(CacheScope::Public))
+    }
+
     async fn list_tools(
         &self,
         request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         if request.is_some_and(|params| params.cursor.is_some()) {
             return Err(ErrorData::invalid_params("unknown cursor: all tools are on one page", None));
         }
-        Ok(ListToolsResult::with_all_items(self.tools().to_vec()))
+        let (ttl_ms, cache_scope) = cache::hints(&context);
+        Ok(ListToolsResult { ttl_ms, cache_scope, ..ListToolsResult::with_all_items(self.tools().to_vec()) })
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
@@ -94,9 +101,10 @@ impl ServerHandler for Handler {
     async fn list_resource_templates(
         &self,
         request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        resources::templates(request)
+        let (ttl_ms, cache_scope) = cache::hints(&context);
+        Ok(ListResourceTemplatesResult { ttl_ms, cache_scope, ..resources::templates(request)? })
     }
 
     async fn read_resource(
@@ -172,9 +180,10 @@ impl ServerHandler for Handler {
     async fn list_prompts(
         &self,
         request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        prompts::list(request)
+        let (ttl_ms, cache_scope) = cache::hints(&context);
+        Ok(ListPromptsResult { ttl_ms, cache_scope, ..prompts::list(request)? })
     }
 
     async fn get_prompt(

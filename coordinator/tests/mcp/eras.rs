@@ -54,6 +54,26 @@ async fn the_stateless_revision_needs_no_handshake() {
 }
 
 #[tokio::test]
+async fn what_is_the_same_for_everybody_may_be_kept_for_a_while_and_nothing_else() {
+    let server = Server::new();
+    let mut client = server.connect();
+    let mut hints = async |method: &str, mut params: Value| {
+        params["_meta"] = modern_meta();
+        let result = client.request(method, params).await["result"].clone();
+        (result["ttlMs"].clone(), result["cacheScope"].clone())
+    };
+    for method in ["server/discover", "tools/list", "prompts/list", "resources/templates/list"] {
+        assert_eq!(hints(method, json!({})).await, (json!(300_000), json!("public")), "{method}");
+    }
+    assert_eq!(hints("resources/list", json!({})).await, (json!(0), json!("private")));
+    let mut earlier = server.client().await;
+    for method in ["tools/list", "prompts/list", "resources/templates/list", "resources/list"] {
+        let result = earlier.request(method, json!({})).await["result"].clone();
+        assert!(result.get("ttlMs").is_none() && result.get("cacheScope").is_none(), "{method}: {result}");
+    }
+}
+
+#[tokio::test]
 async fn discovery_may_be_followed_by_a_handshake() {
     let server = Server::new();
     let mut client = server.connect();
