@@ -37,6 +37,30 @@ async fn a_client_of_2026_needs_no_session_of_the_protocol() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_names_the_revision_without_any_begins_a_session_of_the_last_that_has_one() {
+    let rig = Rig::new().await;
+    let params =
+        json!({"protocolVersion": "2026-07-28", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
+    for method in [None, Some("initialize")] {
+        let mut asked = rig.post(&hello).header("mcp-protocol-version", "2026-07-28");
+        if let Some(method) = method {
+            asked = asked.header("mcp-method", method);
+        }
+        let reply = asked.send().await;
+        let id = reply.headers["mcp-session-id"].to_str().unwrap().to_owned();
+        assert_eq!(reply.answer().await["result"]["protocolVersion"], "2025-11-25");
+        let said =
+            |asked: crate::rig::Asked| asked.header("mcp-session-id", &id).header("mcp-protocol-version", "2025-11-25");
+        let noted = said(rig.post(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))).send().await;
+        assert_eq!(noted.status, StatusCode::ACCEPTED);
+        let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+        let listed = said(rig.post(&list)).send().await.answer().await;
+        assert!(listed["result"]["tools"].is_array() && listed["result"].get("ttlMs").is_none(), "{listed}");
+    }
+}
+
+#[tokio::test]
 async fn headers_that_contradict_the_body_are_refused() {
     let rig = Rig::new().await;
     let params = json!({"name": "echo", "arguments": {"message": "x"}, "_meta": {

@@ -62,6 +62,25 @@ async fn an_answer_that_was_lost_on_its_way_is_had_by_resuming() {
 }
 
 #[tokio::test]
+async fn a_stream_that_broke_off_is_resumed_from_its_middle_with_what_came_before_the_answer() {
+    let rig = Rig::new().await;
+    let session = rig.session("2025-11-25", None).await;
+    let handle = session.handle().await;
+    let mut reply = session.tool(1, "run_python", json!({"session_id": handle, "code": "for ever"})).send().await;
+    let primed = reply.event().await.unwrap().id.expect("an id to resume from");
+    let told = reply.message().await.unwrap();
+    assert_eq!(told["method"], "notifications/progress");
+    let listed = session.tool(2, "task_list", json!({"session_id": handle})).send().await.answer().await;
+    let task = &listed["result"]["structuredContent"]["tasks"][0]["task_id"];
+    session.tool(3, "task_cancel", json!({"task_id": task})).send().await.answer().await;
+    let answer = reply.answer().await;
+    assert_eq!(answer["id"], 1);
+    let mut resumed = session.get().header("last-event-id", &primed).send().await;
+    assert_eq!(resumed.message().await.unwrap(), told, "a client that says where it was has not got it");
+    assert_eq!(resumed.answer().await, answer);
+}
+
+#[tokio::test]
 async fn only_clients_that_know_events_without_a_message_get_them() {
     let rig = Rig::new().await;
     let session = rig.session("2025-06-18", None).await;

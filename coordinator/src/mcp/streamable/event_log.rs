@@ -120,14 +120,9 @@ impl EventLog {
         self.add(bytes, room, |id| ServerSseMessage::new(id.to_string(), message));
     }
 
-    /// Adds the answer, with its room, and ends the stream. What came before it and was read is forgotten: it told of
-    /// what is over. Gives the bytes of the stream.
+    /// Adds the answer, with its room, and ends the stream. What came before it stays, within the bounds of a stream, for
+    /// clients that lost the connection in the middle of it. Gives the bytes of the stream.
     pub(super) fn finish(&self, answer: ServerJsonRpcMessage, room: Option<Held>) -> usize {
-        let mut state = self.state.lock();
-        while state.first < state.position && !state.events.is_empty() {
-            state.drop_first();
-        }
-        drop(state);
         self.put(answer, room);
         self.end();
         self.state.lock().bytes
@@ -300,6 +295,19 @@ mod tests {
         assert_eq!(ready(&mut again), ["7-2", "7-3", "7-4"]);
         assert!(matches!(again.next().now_or_never(), Some(None)));
         assert!(ready(&mut first).is_empty());
+    }
+
+    #[test]
+    fn a_stream_that_has_ended_is_read_again_from_the_middle_with_what_came_before_the_answer() {
+        let log = EventLog::new(3);
+        (0..3).for_each(|number| log.push(message(number)));
+        let mut first = reading(&log, Begin::WhereOthersEnd);
+        assert_eq!(ready(&mut first), ["3-0", "3-1", "3-2"]);
+        let bytes = log.finish(message(3), None);
+        assert_eq!(ready(&mut first), ["3-3"]);
+        assert_eq!(bytes, (0..4).map(|number| Counted::of(&message(number))).sum::<usize>());
+        let mut again = reading(&log, Begin::At(1));
+        assert_eq!(ready(&mut again), ["3-1", "3-2", "3-3"]);
     }
 
     #[test]

@@ -148,9 +148,11 @@ pub enum Era {
 impl Era {
     /// The era as the client says it, which rmcp then holds the request to.
     fn of(headers: &HeaderMap) -> Self {
-        let version = headers.get("mcp-protocol-version").and_then(|version| version.to_str().ok());
-        let is_stateless = version.is_some_and(|version| version >= ProtocolVersion::V_2026_07_28.as_str());
-        if is_stateless { Self::Requests } else { Self::Sessions }
+        let said = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let is_late = said("mcp-protocol-version").is_some_and(|said| said >= ProtocolVersion::V_2026_07_28.as_str());
+        // A handshake begins a session whatever revision it names, and it alone need not say its method.
+        let shakes_hands = matches!(said("mcp-method"), None | Some("initialize"));
+        if is_late && !shakes_hands { Self::Requests } else { Self::Sessions }
     }
 }
 
@@ -164,5 +166,25 @@ impl From<Refused> for Failure {
             Refused::DuplicateId => failure(ErrorCode::InvalidArgument),
             Refused::Unknown | Refused::Ended | Refused::UnknownEvent(_) => failure(ErrorCode::NotFound),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_begins_a_session_whatever_revision_it_names() {
+        let era = |version: Option<&'static str>, method: Option<&'static str>| {
+            let said = [("mcp-protocol-version", version), ("mcp-method", method)];
+            let said = said.into_iter().filter_map(|(name, value)| Some((name.parse().ok()?, value?.parse().ok()?)));
+            Era::of(&said.collect())
+        };
+        assert_eq!(era(Some("2026-07-28"), Some("tools/list")), Era::Requests);
+        for handshake in [None, Some("initialize")] {
+            assert_eq!(era(Some("2026-07-28"), handshake), Era::Sessions);
+        }
+        assert_eq!(era(Some("2025-11-25"), Some("tools/list")), Era::Sessions);
+        assert_eq!(era(None, None), Era::Sessions);
     }
 }
