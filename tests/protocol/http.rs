@@ -88,7 +88,9 @@ fn a_foreign_host_and_a_foreign_origin_are_refused_each_alone() {
     };
     assert!(request("evil.example", "").starts_with("HTTP/1.1 403"));
     assert!(request("localhost", "origin: http://evil.example\r\n").starts_with("HTTP/1.1 403"));
-    assert!(!request("localhost", "origin: http://localhost:3000\r\n").starts_with("HTTP/1.1 403"));
+    assert!(request("localhost", "origin: http://localhost:3000\r\n").starts_with("HTTP/1.1 403"));
+    let own = server.url.trim_end_matches("/mcp");
+    assert!(!request("localhost", &format!("origin: {own}\r\n")).starts_with("HTTP/1.1 403"));
 }
 
 /// The value of a series, zero when there is none.

@@ -18,7 +18,7 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// What a request's `Host` may be besides the names of the loopback interface.
     pub allowed_hosts: Vec<AllowedHost>,
-    /// What a request's `Origin` may be besides those of the loopback interface.
+    /// What a request's `Origin` may be besides this server's own.
     pub allowed_origins: Vec<AllowedOrigin>,
     /// What HTTP is encrypted with, if it is.
     pub tls: Option<TlsFiles>,

@@ -141,7 +141,8 @@ impl HttpServer {
     }
 
     async fn run_with<H: Handlers>(self, mcp: StreamableHttp<H>, rest: Option<Rest>, stop: CancellationToken) {
-        let router = router::router(&self.config, self.authenticator, mcp.clone(), rest.clone());
+        let address = self.listener.address();
+        let router = router::router(&self.config, address, self.authenticator, mcp.clone(), rest.clone());
         let (others, metrics) = rest.map(|rest| ((rest.sse, rest.api), rest.metrics)).unzip();
         let (drain, force) = (CancellationToken::new(), CancellationToken::new());
         let end = async {

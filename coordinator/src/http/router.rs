@@ -1,5 +1,6 @@
 //! Which path leads where, and what a request passes on its way.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -32,14 +33,15 @@ pub(super) struct Rest {
     pub(super) api: Api,
 }
 
-/// The whole of HTTP. There is no `rest` where another server than the product is served.
+/// The whole of HTTP at an address. There is no `rest` where another server than the product is served.
 pub(super) fn router<H: Handlers>(
     config: &HttpConfig,
+    address: SocketAddr,
     authenticator: Authenticator,
     mcp: StreamableHttp<H>,
     rest: Option<Rest>,
 ) -> Router {
-    let guard = Guard::new(config);
+    let guard = Guard::new(config, address);
     let metadata = Metadata::new(authenticator.clone());
     let authentication = Authentication::new(authenticator, metadata.clone());
     let bodies = Bodies::new(config.patience.body, &config.bounds);
