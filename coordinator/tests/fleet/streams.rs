@@ -16,6 +16,7 @@ use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 /// The bytes of one piece of a flood.
@@ -31,6 +32,8 @@ pub struct Tasks {
     scripts: Mutex<HashMap<String, Script>>,
     /// How often each task was executed; more than once is the mistake that all of this is about.
     executed: Mutex<HashMap<String, u32>>,
+    /// What came with each task beside its message.
+    beside: Mutex<HashMap<String, MetadataMap>>,
     socket: Mutex<Option<OwnedFd>>,
     /// Opened by tests for tasks that wait.
     pub gate: Notify,
@@ -80,6 +83,7 @@ impl Tasks {
             tasks: Mutex::default(),
             scripts: Mutex::default(),
             executed: Mutex::default(),
+            beside: Mutex::default(),
             socket: Mutex::default(),
             gate: Notify::new(),
             closed: AtomicU32::new(0),
@@ -107,6 +111,11 @@ impl Tasks {
     /// How often the task was executed.
     pub fn executed(&self, task: impl ToString) -> u32 {
         self.executed.lock().get(&task.to_string()).copied().unwrap_or(0)
+    }
+
+    /// What came with a task beside its message.
+    pub fn beside(&self, task: impl ToString) -> MetadataMap {
+        self.beside.lock().remove(&task.to_string()).expect("it was executed")
     }
 
     fn break_link(&self) {
@@ -232,7 +241,9 @@ impl Worker for Service {
         &self,
         request: Request<v1::TaskRequest>,
     ) -> Result<Response<Self::ExecuteTaskStream>, Status> {
-        let request: ExecuteTask = status::accept(request.into_inner())?;
+        let (beside, _, request) = request.into_parts();
+        let request: ExecuteTask = status::accept(request)?;
+        self.0.beside.lock().insert(request.task.to_string(), beside);
         let Operation::Exec(exec) = request.operation else { panic!("only programs") };
         let Program::Shell { command } = exec.program else { panic!("only commands") };
         match command.as_str() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use codegen_types::{ErrorCode, EventBody, Incarnation, OperationResult};
+use codegen_types::{ErrorCode, EventBody, Incarnation, OperationResult, TraceContext};
 use coordinator::workers::{DispatchEnd, WorkerEvent, WorkersOptions};
 use coordinator_core::worker::Timing;
 
@@ -48,6 +48,22 @@ async fn events_come_in_order_and_the_result_once() {
     assert!(is_finished(&end), "{end:?}");
     assert!(rest.is_empty());
     assert_eq!(double.tasks.executed(id), 1);
+}
+
+#[tokio::test]
+async fn the_trace_of_a_call_goes_to_the_worker_with_its_task_and_nothing_of_whoever_asked_does() {
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut rig = Rig::new(WorkersOptions::default()).await;
+    let double = rig.joined(Spec::named("a")).await;
+    let traced = rig.start_with(&double, "hello", |task| task.trace = TraceContext::parse(PARENT, Some("vendor=1")));
+    let untraced = rig.start(&double, "hello");
+    let ids = [traced.id, untraced.id];
+    assert!(is_finished(&traced.end().await.0) && is_finished(&untraced.end().await.0));
+    let [traced, untraced] = ids.map(|id| double.tasks.beside(id));
+    assert_eq!(traced.get("traceparent").and_then(|parent| parent.to_str().ok()), Some(PARENT));
+    assert_eq!(traced.get("tracestate").and_then(|state| state.to_str().ok()), Some("vendor=1"));
+    assert!(!untraced.contains_key("traceparent") && !untraced.contains_key("tracestate"));
+    assert!(!traced.contains_key("authorization"));
 }
 
 #[tokio::test]

@@ -85,9 +85,12 @@ pub(crate) fn asked(caller: Option<&TraceContext>, method: &'static str, target:
     span
 }
 
-/// A part of something that is under way.
+/// A part of something that is under way. One that nobody records stands for what it is a part of: a trace goes on behind
+/// whoever has nothing to say in it.
 pub(crate) fn step(parent: Option<&TraceContext>, step: Step) -> Span {
-    let (Some(exporter), Some(parent)) = (exporter(), parent) else { return Span::default() };
+    let (Some(exporter), Some(parent)) = (exporter(), parent) else {
+        return Span { context: parent.cloned(), open: None };
+    };
     let context = parent.with_span(exporter.span_id());
     let parent = (parent.span, Place::Here);
     let mut span = Span::open(exporter, context, Some(parent), step.name().into(), step.kind());
@@ -120,7 +123,7 @@ impl Span {
         Self { context: Some(context), open }
     }
 
-    /// The place of this span, for its children; nothing when there are no traces.
+    /// The place of this span, for its children; nothing where there is no trace.
     pub(crate) fn context(&self) -> Option<&TraceContext> {
         self.context.as_ref()
     }
