@@ -17,7 +17,9 @@ import pytest
 from mcp import Client
 from mcp.client.sse import sse_client
 
-WAYS = [("/mcp", "2025-06-18"), ("/mcp", "2025-11-25"), ("/mcp", "2026-07-28"), ("/sse", "2025-06-18")]
+WITH_HANDSHAKE = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"]
+WAYS = [("/mcp", revision) for revision in [*WITH_HANDSHAKE, "2026-07-28"]]
+WAYS += [("/sse", revision) for revision in WITH_HANDSHAKE]
 
 
 @pytest.fixture(scope="module")

@@ -50,11 +50,15 @@ pub struct Patience {
     pub body: Duration,
     /// Without reading any of what waits for it.
     pub unread: Duration,
+    /// Without a word from a stream that has nothing to say, which then sends a comment, so that nobody on its way takes it
+    /// for dead.
+    pub keep_alive: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { head: Duration::from_secs(30), body: Duration::from_secs(10), unread: Duration::from_secs(60) }
+        let [body, keep_alive, head, unread] = [10, 15, 30, 60].map(Duration::from_secs);
+        Self { head, body, unread, keep_alive }
     }
 }
 

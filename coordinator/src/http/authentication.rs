@@ -138,3 +138,35 @@ fn while_valid(response: Response, validity: Validity) -> Response {
         Body::from_stream(body.into_data_stream().take_until(Box::pin(over)))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use codegen_audit::Audit;
+    use codegen_types::Principal;
+
+    use super::*;
+    use crate::identity::{NewToken, Requirement, Scopes, Tokens};
+    use crate::store::Memory;
+
+    #[tokio::test]
+    async fn what_is_further_in_learns_who_asks_and_not_with_which_credentials() {
+        let audit = Audit::in_memory();
+        let tokens = Tokens::load(Arc::new(Memory::default()), audit.clone()).await.unwrap();
+        let new = NewToken { principal: "ann".to_owned(), scopes: Scopes::USER, lifetime_seconds: None, note: None };
+        let (_, token) = tokens.create(new, &Principal::os_user("op")).await.unwrap();
+        let authenticator = Authenticator::new(tokens, None, Requirement::Required, audit);
+        let authentication = Authentication::new(authenticator.clone(), Metadata::new(authenticator));
+        let shown = format!("Bearer {}", token.expose());
+        let request = Request::builder().header("authorization", &shown).header("x-other", "kept");
+        let request = request.body(Body::empty()).unwrap();
+        let look = async |identity: Identity, request: Request| {
+            assert_eq!(identity.principal, request.extensions().get::<Identity>().unwrap().principal);
+            assert!(!request.headers().contains_key(header::AUTHORIZATION));
+            assert_eq!(request.headers()["x-other"], "kept");
+            StatusCode::IM_A_TEAPOT.into_response()
+        };
+        assert_eq!(authentication.let_in(request, look).await.status(), StatusCode::IM_A_TEAPOT);
+    }
+}

@@ -17,12 +17,17 @@ use super::error::ApiError;
 use crate::identity::Identity;
 use crate::mcp::LegacySse;
 
-/// How often a stream that has nothing to say sends a comment.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Since when the transport is deprecated: 2025-03-26, as RFC 9745 writes it.
 const DEPRECATED_SINCE: HeaderValue = HeaderValue::from_static("@1742947200");
 /// What to use instead.
 const SUCCESSOR: HeaderValue = HeaderValue::from_static("</mcp>; rel=\"successor-version\"");
+
+/// What serves it, and how often a stream that has nothing to say sends a comment.
+#[derive(Clone)]
+pub(super) struct Legacy {
+    pub(super) sse: LegacySse,
+    pub(super) keep_alive: Duration,
+}
 
 /// Which connection a message is for.
 #[derive(Debug, Deserialize)]
@@ -31,22 +36,23 @@ pub(super) struct Address {
 }
 
 /// Opens the stream of events, of which the first says where to post messages.
-pub(super) async fn events(State(sse): State<LegacySse>, Extension(identity): Extension<Identity>) -> Response {
-    let begun = match sse.begin(identity) {
+pub(super) async fn events(State(legacy): State<Legacy>, Extension(identity): Extension<Identity>) -> Response {
+    let begun = match legacy.sse.begin(identity) {
         Ok(begun) => begun,
         Err(failure) => return deprecated(ApiError::from(failure).into_response()),
     };
     let endpoint = Event::default().event("endpoint").data(format!("/messages?session_id={}", begun.id));
     let messages = begun.messages.map(|message| Event::default().event("message").data(message));
     let events = futures::stream::once(std::future::ready(endpoint)).chain(messages).map(Ok::<_, Infallible>);
-    let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+    let keep_alive = KeepAlive::new().interval(legacy.keep_alive);
+    let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     deprecated(response)
 }
 
 /// Takes a message, whose answer comes on the stream.
 pub(super) async fn message(
-    State(sse): State<LegacySse>,
+    State(legacy): State<Legacy>,
     Extension(identity): Extension<Identity>,
     address: Result<Query<Address>, QueryRejection>,
     request: Request,
@@ -62,7 +68,7 @@ pub(super) async fn message(
     let Ok(body) = whole(body).await else {
         return deprecated(ApiError::bad_request("the body cannot be read").into_response());
     };
-    deprecated(match sse.post(&identity, &session_id, parts, &body).await {
+    deprecated(match legacy.sse.post(&identity, &session_id, parts, &body).await {
         Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(failure) => ApiError::from(failure).into_response(),
     })

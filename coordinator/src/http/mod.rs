@@ -128,16 +128,18 @@ impl HttpServer {
     /// and what is still open after a few seconds is closed.
     pub async fn run(self, services: HttpServices, stop: CancellationToken) {
         let HttpServices { mcp, readiness, metrics, plant } = services;
-        let api = Api::new(mcp.clone(), plant, self.authenticator.tokens().clone());
+        let keep_alive = self.config.patience.keep_alive;
+        let api = Api::new(mcp.clone(), plant, self.authenticator.tokens().clone(), keep_alive);
         let sse = LegacySse::new(mcp.clone());
         let rest = Rest { sse, readiness, metrics, api };
-        self.run_with(StreamableHttp::new(Product::new(mcp)), Some(rest), stop).await;
+        self.run_with(StreamableHttp::new(Product::new(mcp), keep_alive), Some(rest), stop).await;
     }
 
     /// Serves another server than the product over Streamable HTTP, as [`Self::run`] serves the product, and nothing
     /// beside it.
     pub async fn run_other<H: Handlers>(self, handlers: H, stop: CancellationToken) {
-        self.run_with(StreamableHttp::new(handlers), None, stop).await;
+        let mcp = StreamableHttp::new(handlers, self.config.patience.keep_alive);
+        self.run_with(mcp, None, stop).await;
     }
 
     async fn run_with<H: Handlers>(self, mcp: StreamableHttp<H>, rest: Option<Rest>, stop: CancellationToken) {

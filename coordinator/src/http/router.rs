@@ -14,7 +14,7 @@ use super::bodies::{self, Bodies};
 use super::error::{self, ApiError};
 use super::guard::{self, Guard};
 use super::health::{self, Readiness};
-use super::legacy;
+use super::legacy::{self, Legacy};
 use super::metadata::{self, Metadata, WELL_KNOWN};
 use super::metrics;
 use super::rest::{self, Api};
@@ -52,7 +52,7 @@ pub(super) fn router<H: Handlers>(
         for_programs = rest::router(api, authentication.clone(), &bodies);
         let legacy = Router::new().route("/sse", get(legacy::events)).route("/messages", post(legacy::message));
         let legacy = legacy
-            .with_state(sse)
+            .with_state(Legacy { sse, keep_alive: config.patience.keep_alive })
             .layer(from_fn_with_state(authentication.clone(), step_up::step_up))
             .layer(from_fn_with_state(bodies, bodies::read))
             .layer(from_fn_with_state(authentication.clone(), authentication::authenticate));

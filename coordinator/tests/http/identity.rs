@@ -40,16 +40,20 @@ async fn without_a_valid_token_nothing_is_served_and_no_body_is_read() {
 }
 
 #[tokio::test]
-async fn no_record_has_a_token() {
+async fn no_record_and_no_call_has_a_token() {
     let rig = Rig::new().await;
     let token = rig.token("ann", Scopes::USER).await;
     let session = rig.session("2025-06-18", Some(&token)).await;
-    session.handle().await;
+    let run = json!({"session_id": session.handle().await, "code": "say hi"});
+    session.tool(1, "run_python", run.clone()).send().await.answer().await;
+    rig.stateless_tool("run_python", run).bearer(Some(&token)).send().await.answer().await;
     rig.stateless_tool("echo", json!({"message": "x"})).bearer(Some(&token)).send().await.answer().await;
     rig.stateless("tools/list", json!({})).bearer(Some(&format!("{token}x"))).send().await;
     let records = rig.audit.memory_records();
     let secret = token.rsplit('_').next().unwrap();
     assert!(records.len() >= 3 && records.iter().all(|record| !record.line.contains(secret)));
+    let calls = rig.double.calls.lock();
+    assert!(calls.len() == 2 && !format!("{calls:?}").contains(secret), "nor has what goes to a worker");
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod rest_operators;
 mod rest_pages;
 mod rig;
 mod sessions;
+mod silence;
 mod tls;
 
 #[path = "../mcp/double.rs"]

@@ -119,8 +119,12 @@ impl Rig {
 
     /// With a log in files.
     pub async fn with_log(dir: &Path) -> Self {
+        Self::with_log_and(dir, |_| {}).await
+    }
+
+    pub async fn with_log_and(dir: &Path, adjust: impl FnOnce(&mut HttpConfig)) -> Self {
         let (audit, _) = Audit::open(codegen_audit::Options::new(dir)).await.expect("the rig works");
-        Self::logging_to(|_| {}, Admission::default(), audit, Some(dir.to_owned())).await
+        Self::logging_to(adjust, Admission::default(), audit, Some(dir.to_owned())).await
     }
 
     async fn logging_to(

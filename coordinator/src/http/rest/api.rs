@@ -60,6 +60,8 @@ struct Inner {
     scanning: Places,
     /// Streams of events.
     streams: Places,
+    /// After how long without a word they send a comment.
+    keep_alive: Duration,
     /// The end of the log, which they follow.
     tail: Tail,
     /// So many streams read at once what they missed.
@@ -79,16 +81,34 @@ pub(super) struct Served {
 }
 
 impl Api {
-    pub(in crate::http) fn new(services: Services, plant: Arc<dyn Plant>, tokens: Tokens) -> Self {
+    /// A stream that says nothing for so long as `keep_alive` sends a comment.
+    pub(in crate::http) fn new(
+        services: Services,
+        plant: Arc<dyn Plant>,
+        tokens: Tokens,
+        keep_alive: Duration,
+    ) -> Self {
         let (scans, catch_ups) = (Semaphore::new(SCANS_MAX), Semaphore::new(CATCH_UPS_MAX));
         let tail = Tail::default();
         let scanning = Places::new("requests that read the log", SCANS_WAITING_MAX, 1, OF_REQUEST);
         let streams = Places::new("streams of events", STREAMS_MAX, STREAMS_OF_ONE_MAX, OF_STREAM);
         let archives = Places::new("archives", ARCHIVES_MAX, ARCHIVES_OF_ONE_MAX, OF_REQUEST);
         let (keys, calls, stop) = (Keys::default(), TaskTracker::new(), CancellationToken::new());
-        let inner =
-            Inner { services, plant, tokens, keys, scans, scanning, streams, archives, tail, catch_ups, calls, stop };
-        Self(Arc::new(inner))
+        Self(Arc::new(Inner {
+            services,
+            plant,
+            tokens,
+            keys,
+            scans,
+            scanning,
+            streams,
+            keep_alive,
+            archives,
+            tail,
+            catch_ups,
+            calls,
+            stop,
+        }))
     }
 
     /// Cancels what runs, and waits for its end, at most so long.
@@ -98,6 +118,11 @@ impl Api {
         if tokio::time::timeout(patience, self.0.calls.wait()).await.is_err() {
             tracing::warn!(left = self.0.calls.len(), "calls over REST have not ended yet");
         }
+    }
+
+    /// After how long without a word a stream of events sends a comment.
+    pub(super) fn keep_alive(&self) -> Duration {
+        self.0.keep_alive
     }
 
     /// What sessions and tasks are limited to.

@@ -122,11 +122,11 @@ async fn events(
             None => std::future::pending().await,
         }
     };
-    let stop = api.stop();
+    let (stop, keep_alive) = (api.stop(), api.keep_alive());
     let over = async move {
         tokio::select! { () = over => {}, () = stop.cancelled() => {} }
     };
-    Ok(events_response(events.take_until(Box::pin(over))))
+    Ok(events_response(events.take_until(Box::pin(over)), keep_alive))
 }
 
 fn reset() -> Event {

@@ -24,8 +24,6 @@ use crate::http::error::ApiError;
 use crate::session::{SessionFollower, SessionNews};
 use crate::tools::{LogPart, Raw};
 
-/// How often a stream that has nothing to say sends a comment.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long news of a task are gathered before it is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
 /// How long a task is trusted to be as it was without news.
@@ -99,13 +97,13 @@ async fn logs(
     let task = task.parse().map_err(|_| nothing_given())?;
     let place = api.place_for_events(&asked.identity.principal)?;
     let cursor = part.cursor.clone();
-    let (stop, first) = (api.stop(), Some(part));
+    let (stop, keep_alive, first) = (api.stop(), api.keep_alive(), Some(part));
     let following = Following { api, asked, task, cursor, first, is_over: false, news: None, _place: place };
     let events = stream::unfold(following, |mut following| async move {
         let event = following.next().await?;
         Some((event, following))
     });
-    Ok(events_response(events.take_until(stop.cancelled_owned())))
+    Ok(events_response(events.take_until(stop.cancelled_owned()), keep_alive))
 }
 
 /// Whether a client wants events.
@@ -114,9 +112,12 @@ pub(super) fn accepts_events(headers: &HeaderMap) -> bool {
     accepts.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with("text/event-stream"))
 }
 
-/// A stream of events as an answer.
-pub(super) fn events_response(events: impl futures::Stream<Item = Event> + Send + 'static) -> Response {
-    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+/// A stream of events as an answer, with a comment after so long without one.
+pub(super) fn events_response(
+    events: impl futures::Stream<Item = Event> + Send + 'static,
+    keep_alive: Duration,
+) -> Response {
+    let keep_alive = KeepAlive::new().interval(keep_alive);
     let mut response = Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(keep_alive).into_response();
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     response

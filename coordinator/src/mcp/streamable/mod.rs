@@ -36,8 +36,6 @@ use session::Refused;
 use table::{Bounds, Table};
 use visit::Visit;
 
-/// How often a stream that has nothing to say sends a comment, so that nobody on its way takes it for dead.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How often idle sessions are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -60,14 +58,14 @@ struct Shared<H> {
 }
 
 impl<H: Handlers> StreamableHttp<H> {
-    /// Serves with these handlers.
-    pub fn new(handlers: H) -> Self {
+    /// Serves with these handlers. A stream that says nothing for so long as `keep_alive` sends a comment.
+    pub fn new(handlers: H, keep_alive: Duration) -> Self {
         let streams_over = CancellationToken::new();
         // Host, Origin and the size of bodies were looked at before a request comes here. Events that begin a stream come
         // from its session, which knows whether the client understands them.
         let config = StreamableHttpServerConfig::default()
             .with_json_response(true)
-            .with_sse_keep_alive(Some(KEEP_ALIVE))
+            .with_sse_keep_alive(Some(keep_alive))
             .with_sse_retry(None)
             .with_max_request_body_bytes(LINE_BYTES_MAX)
             .disable_allowed_hosts()
@@ -146,7 +144,7 @@ pub enum Era {
 }
 
 impl Era {
-    /// The era as the client says it, which rmcp then holds the request to.
+    /// The era as the client says it, which rmcp then holds the request to: its version, and of 2026-07-28 its method, too.
     fn of(headers: &HeaderMap) -> Self {
         let said = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let is_late = said("mcp-protocol-version").is_some_and(|said| said >= ProtocolVersion::V_2026_07_28.as_str());
