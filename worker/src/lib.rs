@@ -89,7 +89,7 @@ fn drawn(ended: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
-            ExitCode::FAILURE
+            render::exit_code(&error)
         }
     }
 }

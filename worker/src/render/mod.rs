@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
-pub(crate) use process::run;
+pub(crate) use process::{exit_code, run};
 
 /// The longest side of a picture for a model, in pixels.
 const SIDE_PIXELS_MAX: u32 = 1_568;
@@ -44,9 +44,12 @@ pub(crate) struct Picture {
 /// Why there is no picture.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoPicture {
-    /// It is none, or too large.
+    /// It is none.
     #[error("{0}")]
     Refused(String),
+    /// It may be one, but takes more than drawing may.
+    #[error("{0}")]
+    TooLarge(String),
     /// It took too long.
     #[error("it took longer than {} s to draw", DEADLINE.as_secs())]
     TooLong,
@@ -85,12 +88,13 @@ async fn draw(mime: &str, data: Vec<u8>) -> Result<Picture, NoPicture> {
         return Err(NoPicture::Refused("it made its decoder do what no picture needs".to_owned()));
     }
     if !status.success() {
-        let why = refusal.trim();
-        return Err(NoPicture::Refused(if why.is_empty() {
-            "it is too large to draw".to_owned()
-        } else {
-            why.to_owned()
-        }));
+        let why = refusal.trim().to_owned();
+        return Err(match status.code() {
+            // It was killed for what it used.
+            _ if why.is_empty() => NoPicture::TooLarge("it is too large to draw".to_owned()),
+            Some(code) if code == i32::from(process::TOO_LARGE) => NoPicture::TooLarge(why),
+            _ => NoPicture::Refused(why),
+        });
     }
     let malformed = || io::Error::other("the process that draws pictures gave none");
     let line = drawn.iter().position(|byte| *byte == b'\n').ok_or_else(malformed)?;

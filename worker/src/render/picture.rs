@@ -3,7 +3,7 @@
 use anyhow::Context;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
-use image::{DynamicImage, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 use resvg::{tiny_skia, usvg};
 use std::io::Cursor;
 
@@ -20,10 +20,15 @@ const QUALITIES: [u8; 3] = [85, 70, 50];
 /// How often a picture is made smaller still.
 const HALVINGS_MAX: u32 = 4;
 
+/// It may be a picture, but takes more than drawing may.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct TooLarge(pub String);
+
 /// The picture as a model can take it: at most so many pixels a side and so many bytes. One that fits stays as it is.
 ///
 /// # Errors
-/// When it is none of that media type, or is too large to be decoded.
+/// When it is none of that media type; [`TooLarge`].
 pub(super) fn fit(mime: &str, data: Vec<u8>) -> anyhow::Result<Picture> {
     let picture = match mime {
         "image/png" => decode(&data, ImageFormat::Png)?,
@@ -46,7 +51,10 @@ fn decode(data: &[u8], format: ImageFormat) -> anyhow::Result<DynamicImage> {
     let mut reader = ImageReader::with_format(Cursor::new(data), format);
     reader.limits(limits);
     let name = format.extensions_str().first().copied().unwrap_or("picture");
-    reader.decode().with_context(|| format!("it is no {name} that can be decoded"))
+    reader.decode().map_err(|error| match error {
+        ImageError::Limits(limit) => TooLarge(format!("it is too large to be decoded: {limit}")).into(),
+        error => anyhow::Error::new(error).context(format!("it is no {name} that can be decoded")),
+    })
 }
 
 fn scaled(picture: DynamicImage, side: u32) -> DynamicImage {
@@ -58,7 +66,7 @@ fn scaled(picture: DynamicImage, side: u32) -> DynamicImage {
 
 /// Draws a vector graphic. Nothing that it refers to is loaded.
 fn drawn(data: &[u8]) -> anyhow::Result<DynamicImage> {
-    anyhow::ensure!(data.len() <= SVG_BYTES_MAX, "it has more than {SVG_BYTES_MAX} bytes");
+    anyhow::ensure!(data.len() <= SVG_BYTES_MAX, TooLarge(format!("it has more than {SVG_BYTES_MAX} bytes")));
     let image_href_resolver =
         usvg::ImageHrefResolver { resolve_data: Box::new(|_, _, _| None), resolve_string: Box::new(|_, _| None) };
     let options = usvg::Options { image_href_resolver, ..usvg::Options::default() };
@@ -97,7 +105,7 @@ fn encode(mut picture: DynamicImage) -> anyhow::Result<Picture> {
         }
         picture = scaled(picture.clone(), picture.width().max(picture.height()) / 2);
     }
-    anyhow::bail!("it is too large")
+    Err(TooLarge("it is too large".to_owned()).into())
 }
 
 #[cfg(test)]
@@ -141,11 +149,13 @@ mod tests {
         let data = png(&noise(8));
         assert!(fit("image/jpeg", data.clone()).is_err());
         assert!(fit("image/gif", data.clone()).is_err());
-        assert!(fit("image/png", data[..data.len() / 2].to_vec()).is_err());
+        assert!(fit("image/png", data[..data.len() / 2].to_vec()).is_err_and(|error| !error.is::<TooLarge>()));
         // The header says 60,000 pixels a side.
         let mut huge = data;
         huge[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
-        assert!(fit("image/png", huge).is_err());
+        assert!(fit("image/png", huge).is_err_and(|error| !error.is::<TooLarge>()));
+        let wide = png(&DynamicImage::new_luma8(DECODED_SIDE_MAX + 1, 1));
+        assert!(fit("image/png", wide).is_err_and(|error| error.is::<TooLarge>()));
         assert!(fit("image/svg+xml", b"<html/>".to_vec()).is_err());
     }
 

@@ -89,6 +89,110 @@ async fn pictures_that_lie_about_their_type_or_size_are_said_so_and_shown_to_nob
 }
 
 #[tokio::test]
+async fn a_picture_that_cannot_be_drawn_stays_in_the_workspace_all_the_same() {
+    let bench = Bench::new().await;
+    let ran = bench.python(&format!("{}Picture()", png(25_000, 1))).await;
+    assert!(ran.exit_code() == Some(0) && shown(&ran).is_empty(), "{ran:?}");
+    let notes = ran.exit.map(|exit| exit.notes.join(" ")).unwrap_or_default();
+    assert!(notes.contains("was not shown: it is too large") && notes.contains(" It is in artifacts/"), "{notes}");
+    let kept = bench.shell("head -c 4 artifacts/*.png").await;
+    assert!(kept.stdout.contains("PNG"), "{kept:?}");
+    // Nothing is too large here, and nobody says that it is a picture but itself.
+    let bench = Bench::new().await;
+    let liar = "import codegen_display; codegen_display.publish('image/svg+xml', b' ' * (9 << 20))";
+    let ran = bench.python(liar).await;
+    assert_eq!(ran.exit.map(|exit| exit.notes.len()), Some(1));
+    assert_eq!(bench.shell("ls artifacts").await.stdout, "");
+}
+
+#[tokio::test]
+async fn a_dict_is_shown_in_its_own_order_and_a_string_in_one_piece() {
+    let bench = Bench::new().await;
+    let ran = bench.python("{'z' * 90: 1, 'a' * 20: 'some words ' * 30, 'b': 2}").await;
+    let text = String::from_utf8_lossy(&shown(&ran)[0].data).into_owned();
+    let places = ["zzz", "aaa", "'b'"].map(|name| text.find(name).expect(name));
+    assert!(places.is_sorted() && text.contains(&"some words ".repeat(30)), "{text}");
+}
+
+/// Stands in for a library of that name, and is taken before a real one.
+async fn library(bench: &Bench, files: &[(&str, &str)]) {
+    for (path, source) in files {
+        bench.write(path, source).await;
+    }
+}
+
+async fn in_kernel(bench: &Bench, code: &str) -> Ran {
+    let kernel = String::from("k").try_into().ok();
+    bench.run(bench.request(TaskId::mint(), Operation::Exec(Exec { kernel, ..Exec::of(python(code)) }))).await
+}
+
+const FIGURE: &str = "class Figure:\n    \
+    def __init__(self, picture): self.picture = picture\n    \
+    def savefig(self, file, **_): file.write(self.picture())\n    \
+    def __eq__(self, other): raise ValueError('nobody asks')\n";
+const PYPLOT: &str = "from matplotlib.figure import Figure\nopen_ones = {}\n\
+    def make(picture):\n    \
+        number = len(open_ones) + 1\n    \
+        open_ones[number] = figure = Figure(picture)\n    \
+        return figure\n\
+    def get_fignums(): return list(open_ones)\n\
+    def figure(number): return open_ones[number]\n\
+    def close(number): del open_ones[number]\n";
+
+#[tokio::test]
+async fn a_figure_that_cannot_be_drawn_is_told_of_and_keeps_no_other_back() {
+    let bench = Bench::new().await;
+    let files = [("matplotlib/__init__.py", ""), ("matplotlib/figure.py", FIGURE), ("matplotlib/pyplot.py", PYPLOT)];
+    library(&bench, &files).await;
+    let code = format!(
+        "{}import matplotlib.pyplot as plt\nplt.make(lambda: 1 / 0)\nplt.make(lambda: PNG)\nprint('on')",
+        png(4, 4)
+    );
+    let ran = in_kernel(&bench, &code).await;
+    assert_eq!((ran.exit_code(), shown(&ran).len()), (Some(0), 1), "{ran:?}");
+    assert!(ran.stderr.contains("showing figure 1") && ran.stderr.contains("ZeroDivisionError"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("template"), "nothing of ours: {}", ran.stderr);
+    let next = in_kernel(&bench, "print(plt.get_fignums())").await;
+    assert_eq!((next.stdout.as_str(), next.stderr.as_str()), ("[]\n", ""));
+}
+
+#[tokio::test]
+async fn a_figure_that_was_shown_does_not_come_again_because_it_is_open() {
+    let bench = Bench::new().await;
+    let files = [("matplotlib/__init__.py", ""), ("matplotlib/figure.py", FIGURE), ("matplotlib/pyplot.py", PYPLOT)];
+    library(&bench, &files).await;
+    let made = format!("{}import matplotlib.pyplot as plt\n", png(4, 4));
+    for (code, pictures) in [
+        ("plt.make(lambda: PNG)", 1),
+        ("display(plt.make(lambda: PNG))", 1),
+        ("display(plt.make(lambda: PNG)); plt.make(lambda: PNG)\nNone", 2),
+    ] {
+        for ran in [in_kernel(&bench, &format!("{made}{code}")).await, bench.python(&format!("{made}{code}")).await] {
+            assert_eq!((ran.exit_code(), shown(&ran).len(), ran.stderr.as_str()), (Some(0), pictures, ""), "{code}");
+        }
+    }
+    in_kernel(&bench, "figure = plt.make(lambda: PNG)\nfigure").await;
+    let again = in_kernel(&bench, "plt.open_ones[1] = figure").await;
+    assert_eq!(shown(&again).len(), 1, "another call shows it anew: {again:?}");
+    assert_eq!(in_kernel(&bench, "print(plt.get_fignums())").await.stdout, "[]\n");
+}
+
+#[tokio::test]
+async fn tables_have_the_width_of_a_result_unless_the_code_says_else() {
+    let bench = Bench::new().await;
+    let pandas = "options = {}\ndef set_option(name, value): options[name] = value\n";
+    library(&bench, &[("pandas.py", pandas)]).await;
+    let ran =
+        bench.python("import pandas\nprint(pandas.options['display.width'], pandas.options['display.max_columns'])");
+    assert_eq!(ran.await.stdout, "200 50\n");
+    let own =
+        "import pandas\npandas.set_option('display.width', 90)\nimport pandas\nprint(pandas.options['display.width'])";
+    assert_eq!(bench.python(own).await.stdout, "90\n");
+    library(&bench, &[("pandas.py", "x = 1\n")]).await;
+    assert_eq!(bench.python("import pandas\nprint(pandas.x)").await.stdout, "1\n");
+}
+
+#[tokio::test]
 async fn values_are_shown_as_text_within_bounds_and_reports_are_passed_on() {
     let bench = Bench::new().await;
     let ran = bench.python("display('a', {'b': 1})\n[1, 2]").await;
@@ -172,6 +276,7 @@ async fn drawing_ends_with_its_task_and_only_two_pictures_are_drawn_at_once() {
     for ran in all {
         let notes = ran.exit.as_ref().map(|exit| exit.notes.join(" ")).unwrap_or_default();
         assert!(shown(&ran).is_empty() && notes.contains("its task had to end"), "{ran:?}");
+        assert!(notes.contains(" It is in artifacts/"), "{notes}");
     }
 }
 

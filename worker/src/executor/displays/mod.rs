@@ -35,8 +35,17 @@ const REPORT_BYTES_MAX: usize = 1 << 20;
 const SHOWN_BYTES_MAX: usize = 8 << 20;
 /// How long pictures of one task are drawn, all together.
 const DRAWING_TIME_MAX: Duration = Duration::from_secs(20);
+/// Where the root element of a vector graphic begins at the latest, in bytes.
+const SVG_ROOT_WITHIN: usize = 4 << 10;
 /// Sentences for the client; there is room for others in its result.
 const NOTES_MAX: usize = 20;
+
+/// Why a picture is not shown.
+struct NotShown {
+    why: String,
+    /// Whether it may be one all the same, which only could not be drawn now.
+    may_be_one: bool,
+}
 
 /// Takes what one task shows.
 pub(crate) struct Displays<'a> {
@@ -142,9 +151,11 @@ impl<'a> Displays<'a> {
     async fn picture(&mut self, mime: String, data: Vec<u8>) {
         let Picture { mime: shown_as, data: shown } = match self.drawn(&mime, data.clone()).await {
             Ok(picture) => picture,
-            Err(why) => {
+            Err(NotShown { why, may_be_one }) => {
                 tracing::info!(task = %self.task.id, mime, why, "a picture is not shown");
-                return self.note(format!("A picture of type {} was not shown: {why}.", mime.escape_debug()));
+                let kept = if may_be_one && begins_as(&mime, &data) { self.keep(&mime, data).await } else { None };
+                let kept = kept.map(|path| format!(" It is in {path}.")).unwrap_or_default();
+                return self.note(format!("A picture of type {} was not shown: {why}.{kept}", mime.escape_debug()));
             }
         };
         let loses_text = mime == "image/svg+xml" && has_text(&data);
@@ -163,18 +174,20 @@ impl<'a> Displays<'a> {
     }
 
     /// Draws a picture while there is time for it; else why not.
-    async fn drawn(&mut self, mime: &str, data: Vec<u8>) -> Result<Picture, String> {
+    async fn drawn(&mut self, mime: &str, data: Vec<u8>) -> Result<Picture, NotShown> {
         if !is_picture(mime) {
-            return Err("only image/png, image/jpeg and image/svg+xml can be".to_owned());
+            let why = "only image/png, image/jpeg and image/svg+xml can be".to_owned();
+            return Err(NotShown { why, may_be_one: false });
         }
+        let undrawn = |why: String| Err(NotShown { why, may_be_one: true });
         let begun = Instant::now();
         let drawn = tokio::select! {
             biased;
-            _ = stopped(self.task, self.clock) => Err("its task had to end".to_owned()),
+            _ = stopped(self.task, self.clock) => undrawn("its task had to end".to_owned()),
             () = tokio::time::sleep(self.drawing_left) => {
-                Err(format!("drawing the task's pictures took more than {} s", DRAWING_TIME_MAX.as_secs()))
+                undrawn(format!("drawing the task's pictures took more than {} s", DRAWING_TIME_MAX.as_secs()))
             }
-            drawn = render::render(mime, data) => drawn.map_err(|error: NoPicture| error.to_string()),
+            drawn = render::render(mime, data) => drawn.map_err(NotShown::of),
         };
         self.drawing_left = self.drawing_left.saturating_sub(begun.elapsed());
         drawn
@@ -201,6 +214,16 @@ impl<'a> Displays<'a> {
     }
 }
 
+impl NotShown {
+    fn of(error: NoPicture) -> Self {
+        let may_be_one = match error {
+            NoPicture::Refused(_) => false,
+            NoPicture::TooLarge(_) | NoPicture::TooLong | NoPicture::Process(_) => true,
+        };
+        Self { why: error.to_string(), may_be_one }
+    }
+}
+
 /// Takes so many bytes from what is left, or none.
 fn grant(left: &mut usize, bytes: usize) -> bool {
     let rest = left.checked_sub(bytes);
@@ -216,6 +239,16 @@ fn is_called_picture(mime: &str) -> bool {
 /// Whether it is a picture that can be checked.
 fn is_picture(mime: &str) -> bool {
     matches!(mime, "image/png" | "image/jpeg" | "image/svg+xml")
+}
+
+/// Whether it looks like what it is called, as far as its beginning says.
+fn begins_as(mime: &str, data: &[u8]) -> bool {
+    match mime {
+        "image/png" => data.starts_with(b"\x89PNG\r\n\x1a\n"),
+        "image/jpeg" => data.starts_with(b"\xff\xd8\xff"),
+        "image/svg+xml" => data[..data.len().min(SVG_ROOT_WITHIN)].windows(4).any(|part| part == b"<svg"),
+        _ => false,
+    }
 }
 
 /// Whether a vector graphic has text, which cannot be drawn without fonts.

@@ -3,6 +3,8 @@
 # --- What a program shows -------------------------------------------------------------------------------------------
 
 SHOWN_TEXT_CHARS_MAX = 100_000
+# For pandas; by itself it takes 80 characters, and hides the columns that do not fit.
+TABLES = {"display.width": 200, "display.max_columns": 50}
 PICTURES = (("image/png", "_repr_png_"), ("image/jpeg", "_repr_jpeg_"), ("image/svg+xml", "_repr_svg_"))
 
 
@@ -15,6 +17,8 @@ class Showing:
         self.descriptor = descriptor
         # Threads take turns; a handler that shows something in the midst of it goes first, rather than waits for ever.
         self.turn = threading.RLock()
+        # Figures that were shown already. They are compared by what they are, since code may say what is equal.
+        self.figures = []
         Showing.now = self
 
     def publish(self, mime, data):
@@ -31,6 +35,7 @@ class Showing:
     def close(self):
         """Shows nothing more, once what is being shown is written."""
         Showing.now = None
+        self.figures.clear()
         with self.turn:
             descriptor, self.descriptor = self.descriptor, None
             quietly(os.close, descriptor)
@@ -105,6 +110,7 @@ def show(thing):
     picture = picture_of(thing)
     if picture is not None:
         publish(*picture)
+        remember_figure(thing)
     elif not is_part_of_figure(thing):
         publish("text/plain", text_of(thing).encode("utf-8", "backslashreplace"))
 
@@ -115,8 +121,7 @@ def picture_of(thing):
     kind = type(thing)
     if issubclass(kind, type):
         return None
-    figure = getattr(sys.modules.get("matplotlib.figure"), "Figure", None)
-    if figure is not None and issubclass(kind, figure):
+    if is_figure(thing):
         data = unless_it_fails("savefig", drawn, thing)
         return ("image/png", data) if data else None
     if method_of(thing, "_there_is_no_such_representation_") is not None:
@@ -129,6 +134,18 @@ def picture_of(thing):
     return unless_it_fails("_repr_mimebundle_", picture_in_bundle, thing)
 
 
+def is_figure(thing):
+    figure = getattr(sys.modules.get("matplotlib.figure"), "Figure", None)
+    return figure is not None and issubclass(type(thing), figure)
+
+
+def remember_figure(thing):
+    """A figure that is shown comes once, though it is open still when the program or call ends."""
+    showing = Showing.now
+    if showing is not None and is_figure(thing):
+        showing.figures.append(thing)
+
+
 def method_of(thing, name):
     try:
         method = getattr(thing, name, None)
@@ -138,14 +155,21 @@ def method_of(thing, name):
         return None
 
 
-def represented(thing, name):
+def representation(thing, name):
+    """What such a method of it gives, if it has one that is more than announced."""
     method = method_of(thing, name)
-    return bytes_of(method()) if method is not None else None
+    try:
+        return method() if method is not None else None
+    except NotImplementedError:
+        return None
+
+
+def represented(thing, name):
+    return bytes_of(representation(thing, name))
 
 
 def picture_in_bundle(thing):
-    method = method_of(thing, "_repr_mimebundle_")
-    bundle = method() if method is not None else None
+    bundle = representation(thing, "_repr_mimebundle_")
     bundle = bundle[0] if isinstance(bundle, tuple) else bundle
     if isinstance(bundle, dict):
         for mime, _ in PICTURES:
@@ -159,11 +183,9 @@ def unless_it_fails(name, step, *arguments):
     """What a step gives. Code is not wrong because a picture of its value cannot be made: that is told, no more."""
     try:
         return step(*arguments)
-    except NotImplementedError:
-        return None
     except Exception as error:
         quietly(print, f"Exception ignored in: {name}", file=sys.stderr)
-        quietly(show_exception, type(error), error, without_first(error.__traceback__, 2))
+        quietly(show_exception, type(error), error, without_ours(error.__traceback__))
         return None
 
 
@@ -193,11 +215,22 @@ def is_part_of_figure(thing):
         return False
 
 
+class Printer(pprint.PrettyPrinter):
+    """Leaves strings whole; its parent breaks them at every blank as soon as one line is too long."""
+
+    _dispatch = {
+        kind: step
+        for kind, step in getattr(pprint.PrettyPrinter, "_dispatch", {}).items()
+        if kind not in (str.__repr__, bytes.__repr__, bytearray.__repr__)
+    }
+
+
 def text_of(thing):
     text = repr(thing)
     if issubclass(type(thing), (dict, list, tuple, set, frozenset)) and 100 < len(text) < 20_000:
         try:
-            text = pprint.pformat(thing, width=100, compact=True)
+            # The order of a dict says something.
+            text = Printer(width=100, compact=True, sort_dicts=False).pformat(thing)
         except Exception:
             # Its own text will do.
             pass
@@ -213,15 +246,34 @@ def drawn(figure):
 
 
 def show_figures(*_, **__):
-    """Shows the open figures and closes them, as notebooks do."""
+    """Shows the open figures that were not shown yet, and closes all of them, as notebooks do. One that cannot be drawn
+    is told of and keeps no other back."""
     pyplot = sys.modules["matplotlib.pyplot"]
     for number in pyplot.get_fignums():
-        publish("image/png", drawn(pyplot.figure(number)))
+        unless_it_fails(f"showing figure {number}", show_figure, pyplot, number)
+
+
+def show_figure(pyplot, number):
+    try:
+        figure, showing = pyplot.figure(number), Showing.now
+        if showing is not None and not any(figure is shown for shown in showing.figures):
+            publish("image/png", drawn(figure))
+    finally:
         pyplot.close(number)
 
 
 def show_figures_for(pyplot):
     pyplot.show = show_figures
+
+
+def widen_tables(pandas):
+    """Gives tables the width that a result has, since there is no terminal to ask. What the code sets, wins."""
+    for name, value in TABLES.items():
+        try:
+            pandas.set_option(name, value)
+        except Exception:
+            # Another release, or a module of the session's own with that name.
+            pass
 
 
 class Amendments:

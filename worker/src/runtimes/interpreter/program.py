@@ -57,7 +57,11 @@ def settle():
     main.__builtins__ = builtins
     sys.modules["__main__"] = main
     offer_display()
-    amendments = {"matplotlib.pyplot": show_figures_for, "multiprocessing.spawn": let_spawned_processes_import}
+    amendments = {
+        "matplotlib.pyplot": show_figures_for,
+        "multiprocessing.spawn": let_spawned_processes_import,
+        "pandas": widen_tables,
+    }
     sys.meta_path.insert(0, Amendments(amendments))
 
 
