@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::StartError;
 use super::lane::{Lanes, Spare, Taken};
 use super::python::{Job, SentJob};
-use super::vitals::Vitals;
+use super::vitals::{self, Vitals};
 use crate::executor::stdio::Stdio;
 
 /// How long an answer takes from here to its caller, about.
@@ -81,8 +81,12 @@ impl Forked {
             && matches!(self.jobs.recv().await, Ok(Some(said)) if said.bytes == b"t")
     }
 
-    /// Lets the end say which limits were hit since this moment, for a program that lives through many tasks.
-    pub fn count_limits_from_now(&mut self) {
+    /// Lets the end say which limits were hit since this moment, and how much memory it took, for a program that lives
+    /// through many tasks.
+    pub fn count_from_now(&mut self) {
+        if let Some(process) = &self.process {
+            vitals::forget_peak(process);
+        }
         if let Some((child, _)) = &mut self.held {
             child.count_limits_from_now();
         }

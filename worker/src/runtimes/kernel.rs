@@ -52,6 +52,9 @@ struct Report {
     /// None: it was interrupted.
     code: Option<i32>,
     cpu_ms: u64,
+    /// Peak resident memory during the call of the largest process, in bytes; during all calls so far where the system
+    /// does not forget it.
+    memory_peak_bytes: u64,
     memory_bytes: u64,
 }
 
@@ -102,7 +105,7 @@ impl Kernel {
 
     /// Hands it a call; the kernel runs it at once. An error means that it did not get the call.
     pub async fn begin(&mut self, job: &Job, stdio: &Stdio, shown: &OwnedFd) -> Result<(), StartError> {
-        self.program.count_limits_from_now();
+        self.program.count_from_now();
         let job = SentJob::new(job)?;
         let mut passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, shown].map(AsFd::as_fd).to_vec();
         passed.extend(job.file());
@@ -184,7 +187,7 @@ impl Kernel {
             code: report.code,
             signal: report.code.is_none().then_some(libc::SIGINT),
             cpu_ms: report.cpu_ms,
-            memory_peak_bytes: report.memory_bytes,
+            memory_peak_bytes: report.memory_peak_bytes,
             processes_refused: self.program.processes_refused(),
             ..ChildEnd::default()
         }

@@ -22,8 +22,7 @@ struct Stat {
 impl Vitals {
     /// Of a process that a descriptor stands for; `None` when it has ended, or the system does not say.
     pub fn of(process: &OwnedFd) -> Option<Self> {
-        let fdinfo = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).ok()?;
-        let pid: u32 = fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+        let pid = pid_of(process)?;
         let stat = Stat::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
         let is_alone = stat.threads == 1 && children(pid)?.is_empty() && children(stat.parent)? == [pid];
         // Ticks are hundredths of a second; the scheduler's count is finer, and holds only for the one thread.
@@ -32,6 +31,18 @@ impl Vitals {
         let own_ms = (stat.own_ticks * TICK_MS).max(run_ns / 1_000_000);
         Some(Self { is_alone, cpu_ms: own_ms + stat.children_ticks * TICK_MS })
     }
+}
+
+/// Lets the peak of a process's resident memory begin anew. Where the system does not, it stays that of its whole life.
+pub(super) fn forget_peak(process: &OwnedFd) {
+    // Five is for the peak alone (proc_pid_clear_refs(5)).
+    let forgotten = pid_of(process).map(|pid| std::fs::write(format!("/proc/{pid}/clear_refs"), "5"));
+    tracing::trace!(?forgotten, "the peak of a kernel's memory begins anew");
+}
+
+fn pid_of(process: &OwnedFd) -> Option<u32> {
+    let fdinfo = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).ok()?;
+    fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
 }
 
 /// `USER_HZ` is 100 on every architecture that we run on.

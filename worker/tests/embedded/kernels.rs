@@ -169,6 +169,23 @@ async fn kernels_are_listed_and_restarted_also_while_they_run() {
 }
 
 #[tokio::test]
+async fn the_peak_of_a_call_is_its_own() {
+    let bench = Bench::new().await;
+    let peak = |ran: &Ran| ran.exit.as_ref().map(|exit| exit.used.memory_peak_bytes >> 20).expect("an exit");
+    let large = "x = bytearray(200 << 20)\nfor n in range(0, len(x), 4096): x[n] = 1\ndel x";
+    let large = run(&bench, "k", large).await;
+    assert!(large.exit_code() == Some(0) && peak(&large) >= 200, "what it let go of counts: {large:?}");
+    let small = run(&bench, "k", "1").await;
+    assert!((1..100).contains(&peak(&small)), "the call before is forgotten: {small:?}");
+    let child =
+        "import subprocess, sys\nsubprocess.run([sys.executable, '-c', 'x = b\"x\" * (200 << 20)'], check=True)";
+    let child = run(&bench, "k", child).await;
+    assert!(child.exit_code() == Some(0) && peak(&child) >= 200, "{child:?}");
+    assert!((1..100).contains(&peak(&run(&bench, "k", "1").await)), "a child's, too");
+    assert!(kernels(&bench, Kernels::List).await.unwrap()[0].memory_bytes >> 20 < 100);
+}
+
+#[tokio::test]
 async fn a_restart_that_comes_when_the_call_is_over_is_obeyed() {
     let bench = Bench::new().await;
     // Its pictures are still being drawn when the kernel has let go of the call's streams.
@@ -188,9 +205,10 @@ async fn a_restart_that_comes_when_the_call_is_over_is_obeyed() {
 async fn a_kernel_that_writes_without_end_where_it_gets_its_calls_is_ended_and_holds_up_nobody() {
     let bench = Bench::new().await;
     let number = "import resource, socket\ns = socket.socket(fileno=resource.getrlimit(7)[0] - 1)\n";
-    for flood in
-        ["while True: s.send(b'x')", "while True: s.send(b'{\"call\":0,\"code\":0,\"cpu_ms\":0,\"memory_bytes\":0}')"]
-    {
+    for flood in [
+        "while True: s.send(b'x')",
+        "while True: s.send(b'{\"call\":0,\"code\":0,\"cpu_ms\":0,\"memory_peak_bytes\":0,\"memory_bytes\":0}')",
+    ] {
         let stream = bench.stream(bench.request(TaskId::mint(), call("k", &format!("{number}{flood}")))).await;
         assert_eq!(bench.python("print('free')").await.stdout, "free\n");
         let ran = collect(stream).await;

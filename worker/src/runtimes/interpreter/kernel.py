@@ -75,7 +75,7 @@ def run_kernel():
             # A finder of the code's own.
             pass
         # What its threads compute between two calls is the later one's.
-        used = cpu_ms()
+        used = use()
         message = next_call(calls)
         if message is None:
             finalise(main, 0)
@@ -216,18 +216,24 @@ def end_streams():
         os.close(null)
 
 
-def end_call(calls, number, status, used):
+def end_call(calls, number, status, before):
+    (cpu_ms, own_peak, peak_of_children), resident = use(), resident_bytes()
+    # Of its children the system keeps the peak of all times, which is this call's when it grew.
+    peak = max(own_peak, resident, peak_of_children if peak_of_children > before[2] else 0)
     code = b"null" if status is None else b"%d" % status
-    report = number, code, max(0, cpu_ms() - used), resident_bytes()
+    report = number, code, max(0, cpu_ms - before[0]), peak, resident
     try:
-        calls.send(b'{"call":%d,"code":%s,"cpu_ms":%d,"memory_bytes":%d}' % report)
+        calls.send(b'{"call":%d,"code":%s,"cpu_ms":%d,"memory_peak_bytes":%d,"memory_bytes":%d}' % report)
     except OSError:
         os._exit(1)
 
 
-def cpu_ms():
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return int(sum(usage.ru_utime + usage.ru_stime for usage in used) * 1000)
+def use():
+    """Processor time in milliseconds, the peak of the own resident memory and that of the largest child, in bytes. The
+    worker lets the first peak begin anew with each call; nothing in a sandbox may."""
+    own, children = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    seconds = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    return int(seconds * 1000), own.ru_maxrss * 1024, children.ru_maxrss * 1024
 
 
 def resident_bytes():
