@@ -140,6 +140,7 @@ fn is_narrow(tree: &Path, version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::table;
     use super::*;
 
     #[test]
@@ -158,6 +159,21 @@ mod tests {
             assert_eq!(version_in(text).as_deref(), Some(version), "{text}");
         }
         assert_eq!(version_in("command not found: node"), None);
+    }
+
+    #[test]
+    fn arguments_of_a_program_are_none_of_its_interpreter() {
+        for (name, expected) in [
+            ("node", &["-e", "CODE", "--", "--version"][..]),
+            ("deno", &["eval", "--", "CODE", "--version"]),
+            ("perl", &["-e", "CODE", "--", "--version"]),
+            ("r", &["--vanilla", "-e", "CODE", "--args", "--version"]),
+        ] {
+            let row = table::ROWS.iter().find(|row| row.name == name).expect("a row");
+            let found = Found { row, executable: PathBuf::from("/x"), version: String::new(), tree: None };
+            let argv = found.run_code("CODE".to_owned(), vec!["--version".to_owned()]);
+            assert_eq!(argv[1..], expected.iter().map(OsString::from).collect::<Vec<_>>(), "{name}");
+        }
     }
 
     #[test]

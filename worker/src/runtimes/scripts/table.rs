@@ -16,7 +16,8 @@ pub(crate) struct Row {
     pub needs: Needs,
     /// Arguments before source text, which is one argument itself.
     pub code: &'static [&'static str],
-    /// Arguments between source text and the caller's own, so that these are never read as options.
+    /// Arguments between source text and the caller's own, so that these are never read as options; none where what
+    /// stands before the source text ends the options already.
     pub after_code: &'static [&'static str],
     /// Arguments before a file's path.
     pub file: &'static [&'static str],
@@ -53,7 +54,7 @@ pub(crate) static ROWS: &[Row] = &[
         locate: &["eval", "console.log(Deno.execPath())"],
         needs: Needs::Executable,
         // The sandbox is what bounds it; questions about permissions would find nobody to answer.
-        code: &["eval"],
+        code: &["eval", "--"],
         after_code: &[],
         file: &["run", "--allow-all"],
         env: &[("DENO_NO_UPDATE_CHECK", "1"), ("NO_COLOR", "1")],
@@ -121,7 +122,7 @@ pub(crate) static ROWS: &[Row] = &[
         locate: &["--vanilla", "-e", "cat(file.path(R.home('bin'), 'Rscript'))"],
         needs: Needs::Installation,
         code: &["--vanilla", "-e"],
-        after_code: &[],
+        after_code: &["--args"],
         file: &["--vanilla"],
         env: &[],
     },
