@@ -12,10 +12,15 @@ use serde_json::Value;
 use crate::session::{Captured, Completed, CreationKey, Receipt};
 
 /// The most bytes of output and shown things that a task's row keeps.
-pub const OUTCOME_BYTES_MAX: usize = 1 << 20;
+pub const OUTCOME_BYTES_MAX: usize = TEXT_BYTES_MAX + PICTURES_BYTES_MAX;
 
-/// The most bytes of shown things among them, with room for what is said of those that are not kept.
-const DISPLAY_BYTES_MAX: usize = OUTCOME_BYTES_MAX / 2 - (16 << 10);
+/// The most bytes of pictures among them: as many as an answer shows, so that a task that is asked for later gives what
+/// its call would have given.
+const PICTURES_BYTES_MAX: usize = 4 << 20;
+/// The most bytes of everything else.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+/// The most bytes of values and reports among that, with room for what is said of those that are not kept.
+const VALUES_BYTES_MAX: usize = TEXT_BYTES_MAX / 2 - (16 << 10);
 
 /// A session at rest.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,11 +130,11 @@ impl StoredOutcome {
     #[must_use]
     pub fn bounded(mut self) -> Self {
         let Some(completed) = self.completed_mut() else { return self };
-        keep_displays(&mut completed.displays, DISPLAY_BYTES_MAX);
-        let each = if completed.both.written() == 0 { OUTCOME_BYTES_MAX / 4 } else { OUTCOME_BYTES_MAX / 8 };
+        keep_displays(&mut completed.displays);
+        let each = if completed.both.written() == 0 { TEXT_BYTES_MAX / 4 } else { TEXT_BYTES_MAX / 8 };
         completed.stdout.cut_to(each);
         completed.stderr.cut_to(each);
-        completed.both.cut_to(OUTCOME_BYTES_MAX / 4);
+        completed.both.cut_to(TEXT_BYTES_MAX / 4);
         self
     }
 
@@ -152,19 +157,24 @@ impl StoredOutcome {
     }
 }
 
-/// Empties what does not fit and leaves its type and path. What reports and values say goes before pictures, which the
-/// workspace keeps, and the last of them before the first.
-fn keep_displays(displays: &mut [Display], mut room: usize) {
-    let mut keep = |display: &mut Display| match room.checked_sub(display.data.len()) {
-        Some(left) => room = left,
+/// Empties what does not fit and leaves its type and path. Of values and reports the last ones stay, of pictures, all of
+/// which the workspace keeps, the first.
+fn keep_displays(displays: &mut [Display]) {
+    let is_picture = |display: &&mut Display| display.mime.starts_with("image/");
+    let mut room = VALUES_BYTES_MAX;
+    displays.iter_mut().rev().filter(|display| !is_picture(display)).for_each(|display| keep(display, &mut room));
+    let mut room = PICTURES_BYTES_MAX;
+    displays.iter_mut().filter(is_picture).for_each(|display| keep(display, &mut room));
+}
+
+fn keep(display: &mut Display, room: &mut usize) {
+    match room.checked_sub(display.data.len()) {
+        Some(left) => *room = left,
         None if display.mime == "text/plain" => {
             display.data = format!("[a value of {} bytes, which is not kept]", display.data.len()).into_bytes();
         }
         None => display.data = Vec::new(),
-    };
-    let is_picture = |display: &&mut Display| display.mime.starts_with("image/");
-    displays.iter_mut().rev().filter(|display| !is_picture(display)).for_each(&mut keep);
-    displays.iter_mut().filter(is_picture).for_each(keep);
+    }
 }
 
 #[cfg(test)]
@@ -181,14 +191,27 @@ mod tests {
             stderr: stdout.clone(),
             both: stdout.clone(),
             stdout,
-            displays: vec![display(400_000), display(400_000), report, display(10)],
+            displays: vec![
+                display(1 << 20),
+                display(1 << 20),
+                display(1 << 20),
+                display(1_000_000),
+                display(100_000),
+                report.clone(),
+                Display { data: vec![0; 450_000], ..report },
+                display(10),
+            ],
             overlapped: vec![],
         };
         let kept = StoredOutcome { result: Ok(completed), partial: None }.bounded();
         assert!(kept.bytes() <= OUTCOME_BYTES_MAX as u64, "{}", kept.bytes());
         let completed = kept.completed().unwrap();
         let kept: Vec<usize> = completed.displays.iter().map(|display| display.data.len()).collect();
-        assert_eq!(kept, [400_000, 0, 100_000, 10], "what is not kept is still named");
+        assert_eq!(
+            kept,
+            [1 << 20, 1 << 20, 1 << 20, 1_000_000, 0, 0, 450_000, 10],
+            "pictures have room of their own, and what is not kept is still named"
+        );
         let stdout = &completed.stdout;
         assert_eq!(stdout.head.len() as u64 + stdout.tail.len() as u64 + stdout.omitted, 1_800_007);
         assert_eq!((stdout.head.first(), stdout.tail.last()), (Some(&b'a'), Some(&b'z')));
