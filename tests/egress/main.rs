@@ -44,8 +44,10 @@ fn a_session_reaches_the_hosts_on_its_list_and_no_other_and_each_contact_is_in_t
         // Ports are compared as numbers, of which these have five digits.
         listed.sort();
         assert_eq!(described.structured["network"], json!(listed));
-        let hosts = described.structured["receipt"]["hosts"].to_string();
-        assert!(hosts.contains(&encrypted) && hosts.contains(&format!("{foreign} (refused)")), "{hosts}");
+        let receipt = &described.structured["receipt"];
+        let [reached, refused] = ["hosts", "hosts_refused"].map(|name| receipt[name].to_string());
+        assert!(reached.contains(&encrypted) && !reached.contains(&foreign) && refused.contains(&foreign), "{receipt}");
+        assert!(described.text.contains(&format!("{foreign} (refused)")), "{}", described.text);
         let created = rig.records("session.created");
         assert!(created[0]["args"]["network"]["allow"].to_string().contains(&encrypted), "{created:?}");
         let outcomes = rig.records("task.outcome");

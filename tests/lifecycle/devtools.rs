@@ -64,6 +64,18 @@ fn one_test_can_be_named_and_a_place_without_tests_says_so() {
     write(&mut client, "-k/test_a.py", tests);
     let answer = client.tool("test_run", json!({"path": "-k/test_a.py::A::test_a"}));
     assert!(answer.ok().contains("\n1 passed in "), "{}", answer.text);
+    let by_name = |name: &str| json!({"path": "-k", "args": ["-k", name, "-v"]});
+    let answer = client.tool("test_run", by_name("A.test_a"));
+    assert!(answer.ok().contains("\n1 passed in ") && answer.text.contains("test_a (test_a.A"), "{}", answer.text);
+    let answer = client.tool("test_run", by_name("nothing"));
+    assert!(answer.failed().contains("no test in 1 test files is named so"), "{}", answer.text);
+    let answer = client.tool("test_run", json!({"args": ["--maxfail=1"]}));
+    assert!(answer.failed().contains("\nno tests ran (unittest ") && answer.text.contains("exit 4"), "{}", answer.text);
+    assert!(answer.text.contains("`args`: unrecognized arguments: --maxfail=1; without pytest"), "{}", answer.text);
+    let tests = tests.replace("test_a(self): pass", "test_a(self): self.fail()");
+    client.tool("fs_write", json!({"path": "-k/test_a.py", "contents": tests})).ok();
+    let answer = client.tool("test_run", json!({"args": ["-f"]}));
+    assert!(answer.failed().contains("\n1 failed in "), "it goes no further: {}", answer.text);
     client.tool("fs_write", json!({"path": "empty/notes.txt", "contents": ""})).ok();
     let answer = client.tool("test_run", json!({"path": "empty"}));
     assert!(answer.failed().contains("\nno tests ran ("), "{}", answer.text);

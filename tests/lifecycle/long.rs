@@ -52,6 +52,39 @@ fn a_task_that_yields_outlives_its_connection_and_is_found_and_read_from_another
     second.tool("task_wait", json!({"task_id": "tsk_0123456789abcdef0123456789abcdef"})).code("NOT_FOUND");
 }
 
+/// Each picture is nearly as large as one may be.
+#[test]
+fn the_pictures_of_a_task_that_has_ended_come_with_its_result_over_a_restart_too() {
+    let installation = Installation::new();
+    let mut client = installation.client();
+    let code = "import os, struct, zlib\n\
+        def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))\n\
+        rows = b''.join(b'\\0' + os.urandom(570 * 3) for _ in range(570))\n\
+        head = chunk(b'IHDR', struct.pack('>IIBBBBB', 570, 570, 8, 2, 0, 0, 0))\n\
+        PNG = b'\\x89PNG\\r\\n\\x1a\\n' + head + chunk(b'IDAT', zlib.compress(rows, 0)) + chunk(b'IEND', b'')\n\
+        class Picture:\n    def _repr_png_(self): return PNG\n\
+        for _ in range(4): display(Picture())";
+    let session = session(&mut client);
+    let call = json!({"session_id": session, "code": code, "background": true});
+    let task = yielded(&client.tool("run_python", call));
+    poll_until("it ends", Duration::from_secs(60), || {
+        let status = client.tool("task_status", json!({"task_id": task}));
+        (status.structured["state"] == "finished").then_some(())
+    });
+    let again = |client: &mut Client| {
+        let asked = client.request("tools/call", json!({"name": "task_wait", "arguments": {"task_id": task}}));
+        let blocks = asked["result"]["content"].as_array().expect("content").clone();
+        let pictures: Vec<_> = blocks.iter().filter(|block| block["type"] == "image").cloned().collect();
+        assert_eq!(pictures.len(), 4, "{}", blocks[0]);
+        pictures
+    };
+    let pictures = again(&mut client);
+    assert!(pictures[0]["data"].as_str().is_some_and(|data| data.len() > 1_200_000), "as it came");
+    client.close();
+    installation.kill_server();
+    assert_eq!(again(&mut installation.client()), pictures);
+}
+
 #[test]
 fn a_background_task_is_cancelled_by_its_id_and_its_failure_is_kept_over_a_restart() {
     let installation = Installation::new();
@@ -98,13 +131,12 @@ fn output_of_five_megabytes_is_read_whole_and_in_order_and_searched() {
         if cursor.is_null() {
             break;
         }
-        whole.push('\u{0}');
     }
-    // A part's last line end is not shown; where one part ends in the midst of a line, there was none.
-    let lines: Vec<String> = whole.replace('\u{0}', "").split("line ").map(|line| line.trim().to_owned()).collect();
-    let numbers: Vec<usize> = lines.iter().filter_map(|line| line.get(..7)?.parse().ok()).collect();
-    assert_eq!(numbers.len(), 250_000);
-    assert!(numbers.iter().enumerate().all(|(n, number)| n == *number), "in order");
+    let line = |n: usize| {
+        let mark = if n.is_multiple_of(50_000) { format!("mark {n}\n") } else { String::new() };
+        format!("line {n:07} of many\n{mark}")
+    };
+    assert!(whole == (0..250_000).map(line).collect::<String>(), "the parts make the output");
     let found = client.tool("task_logs", json!({"task_id": task, "grep": "^mark|0123456"}));
     let marks = "mark 0\nmark 50000\nmark 100000\nline 0123456 of many\nmark 150000\nmark 200000";
     assert!(found.ok().contains(marks), "{}", found.text);

@@ -1,6 +1,7 @@
 """The main flows through an independent client (PyPI `mcp`), in every revision that it speaks."""
 
 import base64
+import io
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import socket
 import struct
 import sys
 import tempfile
+import zipfile
 from contextlib import asynccontextmanager
 from unittest import mock
 
@@ -233,7 +235,9 @@ def test_kernels_keep_variables_and_show_what_they_draw(state_dir, revision):
             assert not (await kernel("rows = [{'n': n, 'square': n * n} for n in range(3)]")).is_error
             value = await kernel("sum(row['square'] for row in rows)")
             assert "value:\n5" in text(value) and not value.is_error, text(value)
-            frame = await kernel("import pandas\npandas.DataFrame(rows)")
+            wide = await kernel("import pandas\npandas.DataFrame([{f'column_{n:02}': n for n in range(14)}])")
+            assert "column_00" in text(wide) and re.search(r"column_00 .* column_13$", text(wide), re.MULTILINE), text(wide)
+            frame = await kernel("pandas.DataFrame(rows)")
             assert "square" in text(frame) and re.search(r"^2 +2 +4$", text(frame), re.MULTILINE), text(frame)
             figure = await kernel("import matplotlib.pyplot as plt\nplt.plot([row['square'] for row in rows])\nplt.show()")
             images = [block for block in figure.content if block.type == "image"]
@@ -253,6 +257,67 @@ def test_kernels_keep_variables_and_show_what_they_draw(state_dir, revision):
             await client.call_tool("kernel_restart", {"kernel": "main"})
             gone = await kernel("rows")
             assert gone.is_error and "NameError" in text(gone) and "started anew" in text(gone), text(gone)
+
+    anyio.run(flow)
+
+
+def wheel():
+    info = "greeting-1.0.dist-info"
+    files = {
+        "greeting.py": "def hello():\n    return 'hello'\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD"))
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for name, contents in files.items():
+            zipped.writestr(name, contents)
+    return base64.b64encode(archive.getvalue()).decode()
+
+
+TESTS = """import greeting
+
+
+def test_right():
+    assert greeting.hello() == "hello"
+
+
+def test_wrong():
+    assert greeting.hello() == "bye"
+"""
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_packages_tests_artifacts_and_what_a_session_used(state_dir, revision):
+    async def flow():
+        async with connect(state_dir, revision) as client:
+
+            async def tool(name, **arguments):
+                return await client.call_tool(name, arguments)
+
+            path = "dist/greeting-1.0-py3-none-any.whl"
+            await tool("fs_write", path=path, contents=wheel(), encoding="base64")
+            installed = await tool("pkg_install", packages=[path])
+            assert not installed.is_error and "installed greeting 1.0" in text(installed), text(installed)
+            listed = await tool("pkg_list")
+            assert [package["name"] for package in listed.structured_content["packages"]] == ["greeting"]
+            await tool("fs_write", path="test_greeting.py", contents=TESTS)
+            tested = await tool("test_run")
+            assert tested.is_error and "1 failed, 1 passed" in text(tested), text(tested)
+            assert "at test_greeting.py:9" in text(tested) and tested.meta["codegen/tests"]["passed"] == 1
+            await tool("fs_write", path="src/broken.py", contents="def f(:\n")
+            checked = await tool("lint_check", path="src")
+            assert checked.is_error and "src/broken.py:1" in text(checked), text(checked)
+            await tool("fs_write", path="artifacts/notes.txt", contents="old")
+            made = await tool("run_python", code="open('artifacts/sum.txt', 'w').write('42')")
+            changed = [{"path": "artifacts/sum.txt", "change": "created", "size_bytes": 2}]
+            assert made.meta["codegen/files_changed"] == changed, made.meta
+            got = await tool("artifact_get", path="sum.txt")
+            assert text(got).startswith("42"), text(got)
+            receipt = (await tool("session_info")).structured_content["receipt"]
+            assert receipt["packages"] == {"greeting": "1.0"} and receipt["tasks"] >= 8, receipt
+            assert (receipt["failed"], receipt["hosts"], receipt["hosts_refused"]) == (2, [], []), receipt
 
     anyio.run(flow)
 

@@ -1,6 +1,7 @@
 //! What a program's run looks like to the model that asked for it.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use codegen_types::event::{ChangeKind, FileChange};
 use codegen_types::{Exit, OperationResult};
@@ -13,9 +14,18 @@ use crate::session::{Captured, Completed, TaskInfo, TaskOutcome, TaskSeen};
 
 /// The most changed files that are named.
 const FILES_NAMED_MAX: usize = 50;
+/// Of a changed file's path so much is shown, in characters.
+const PATH_CHARS_MAX: usize = 120;
+/// The paths of changed files that are named for programs, together, in bytes.
+const PATHS_BYTES_MAX: usize = 16 << 10;
 
 /// A task that runs still: for how long, what it wrote so far, what can be done; one that has ended: its result.
 pub(super) fn render_seen(seen: &TaskSeen, output_chars: usize) -> ToolResult {
+    render_waited(seen, output_chars, None)
+}
+
+/// As [`render_seen`], after a wait that was `cut_to` less than the call asked for.
+pub(super) fn render_waited(seen: &TaskSeen, output_chars: usize, cut_to: Option<Duration>) -> ToolResult {
     if let Some(outcome) = &seen.outcome {
         return render(&seen.info.tool, outcome, output_chars);
     }
@@ -30,6 +40,10 @@ pub(super) fn render_seen(seen: &TaskSeen, output_chars: usize) -> ToolResult {
             "\n\noutput so far:\n{}",
             excerpt(&seen.log, output_chars, &Whole::Logs).trim_end_matches('\n')
         );
+    }
+    if let Some(longest) = cut_to {
+        let waited = words::seconds(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX));
+        let _ = write!(text, "\n\nwaited {waited} and not `timeout_seconds`: no call of this client waits longer");
     }
     text.push_str(
         "\n\nNext: task_wait waits for its result, task_logs shows more of its output, task_cancel ends it. It goes on \
@@ -76,6 +90,7 @@ pub(super) fn render(tool: &str, outcome: &TaskOutcome, output_chars: usize) -> 
         shown::blocks(&mut result, &completed.displays);
         if let Some(OperationResult::Exec(exit)) = &completed.result {
             result = result.with_meta("codegen/exit", exit_facts(exit));
+            result = with_changes(result, exit);
         }
     }
     result.of_task(outcome.task).recorded_at(outcome.audit_seq)
@@ -154,6 +169,7 @@ fn changes(text: &mut String, completed: &Completed) {
     }
     text.push_str("\n\nfiles changed:");
     for FileChange { path, change, size } in exit.files_changed.iter().take(FILES_NAMED_MAX) {
+        let path = words::shortened(path.as_str(), PATH_CHARS_MAX);
         let _ = match change {
             ChangeKind::Created => write!(text, "\n  created {path} ({})", words::bytes(*size)),
             ChangeKind::Modified => write!(text, "\n  modified {path} ({})", words::bytes(*size)),
@@ -171,6 +187,23 @@ fn changes(text: &mut String, completed: &Completed) {
         let tasks: Vec<String> = completed.overlapped.iter().take(8).map(ToString::to_string).collect();
         let _ = write!(text, "\n  (some may be due to what ran meanwhile: {})", tasks.join(", "));
     }
+}
+
+/// The result with what changed for programs: whole paths, so that fewer may be named than in the text.
+fn with_changes(result: ToolResult, exit: &Exit) -> ToolResult {
+    let mut room = PATHS_BYTES_MAX;
+    let named: Vec<Value> = exit
+        .files_changed
+        .iter()
+        .take(FILES_NAMED_MAX)
+        .map_while(|FileChange { path, change, size }| {
+            room = room.checked_sub(path.as_str().len())?;
+            Some(json!({"path": path, "change": change, "size_bytes": size}))
+        })
+        .collect();
+    let truncated = exit.files_changed_truncated || named.len() < exit.files_changed.len();
+    let result = result.with_meta("codegen/files_changed", named.into());
+    if truncated { result.with_meta("codegen/files_changed_truncated", json!(true)) } else { result }
 }
 
 fn exit_facts(exit: &Exit) -> Value {
@@ -227,6 +260,31 @@ mod tests {
         assert_eq!(text(&result), expected);
         assert_eq!(result.meta["codegen/audit_seq"], 7);
         assert_eq!(result.meta["codegen/exit"]["code"], 0);
+    }
+
+    #[test]
+    fn what_changed_is_told_to_programs_too_and_bounded() {
+        let changed = |name: &str, size| {
+            let path = WorkspacePath::parse(name).expect("a path");
+            FileChange { path, change: ChangeKind::Modified, size }
+        };
+        let of = |files_changed: Vec<FileChange>, files_changed_truncated| {
+            render("run_python", &outcome(Exit { files_changed, files_changed_truncated, ..exit(0) }, "", ""), 20_000)
+        };
+        let named = |result: &ToolResult| result.meta["codegen/files_changed"].as_array().expect("a list").clone();
+        let is_cut = |result: &ToolResult| result.meta.contains_key("codegen/files_changed_truncated");
+        let one = of(vec![changed("a.txt", 12)], false);
+        assert_eq!(named(&one), [json!({"path": "a.txt", "change": "modified", "size_bytes": 12})]);
+        assert!(!is_cut(&one) && is_cut(&of(vec![changed("a.txt", 12)], true)));
+        assert!(named(&of(vec![], false)).is_empty() && !is_cut(&of(vec![], false)));
+        let many = of((0..60).map(|n| changed(&format!("f{n}"), 1)).collect(), false);
+        assert!(named(&many).len() == FILES_NAMED_MAX && is_cut(&many));
+        let deep = |n: usize| format!("{}{n}", format!("{}/", "d".repeat(200)).repeat(10));
+        let long = of((0..40).map(|n| changed(&deep(n), 1)).collect(), false);
+        assert!(is_cut(&long) && named(&long)[0]["path"] == deep(0), "paths are told whole or not at all");
+        let told: usize = named(&long).iter().map(|file| file["path"].as_str().expect("a path").len()).sum();
+        assert!(told <= PATHS_BYTES_MAX && text(&long).chars().count() < 40 * (PATH_CHARS_MAX + 30), "{told}");
+        assert!(text(&long).contains("…") && text(&long).contains("ddd/39 (1 B)"), "{}", text(&long));
     }
 
     #[test]

@@ -92,8 +92,10 @@ struct ReceiptView {
     bytes_out: u64,
     /// Installed packages, with versions.
     packages: BTreeMap<String, String>,
-    /// Hosts that were reached or refused.
+    /// Hosts that were reached, as `name:port`.
     hosts: Vec<String>,
+    /// Hosts that were asked for and refused.
+    hosts_refused: Vec<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema, ToSchema)]
@@ -272,9 +274,10 @@ impl ReceiptView {
         #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 milliseconds of processor time")]
         let cpu_seconds = receipt.cpu_ms as f64 / 1000.0;
         let Receipt { tasks, failed, memory_peak_bytes, bytes_in, bytes_out, .. } = *receipt;
-        let refused = receipt.hosts_refused.iter().map(|host| format!("{host} (refused)"));
-        let (packages, hosts) = (receipt.packages.clone(), receipt.hosts.iter().cloned().chain(refused).collect());
-        Self { tasks, failed, cpu_seconds, memory_peak_bytes, bytes_in, bytes_out, packages, hosts }
+        let packages = receipt.packages.clone();
+        let [hosts, hosts_refused] =
+            [&receipt.hosts, &receipt.hosts_refused].map(|hosts| hosts.iter().cloned().collect());
+        Self { tasks, failed, cpu_seconds, memory_peak_bytes, bytes_in, bytes_out, packages, hosts, hosts_refused }
     }
 
     fn tell(&self, text: &mut String) {
@@ -293,9 +296,11 @@ impl ReceiptView {
             let named: Vec<String> = self.packages.iter().take(20).map(|(name, v)| format!("{name} {v}")).collect();
             let _ = write!(text, "; {} packages: {}", self.packages.len(), named.join(", "));
         }
-        if !self.hosts.is_empty() {
-            let named: Vec<&str> = self.hosts.iter().take(20).map(String::as_str).collect();
-            let _ = write!(text, "; {} hosts: {}", self.hosts.len(), named.join(", "));
+        let refused = self.hosts_refused.iter().map(|host| format!("{host} (refused)"));
+        let hosts: Vec<String> = self.hosts.iter().cloned().chain(refused).collect();
+        if !hosts.is_empty() {
+            let named = &hosts[..hosts.len().min(20)];
+            let _ = write!(text, "; {} hosts: {}", hosts.len(), named.join(", "));
         }
     }
 }

@@ -34,6 +34,17 @@ pub(super) fn time(ms: i64) -> String {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
 }
 
+/// A text of about so many characters: of a longer one its beginning and its end.
+pub(super) fn shortened(text: &str, chars_max: usize) -> Cow<'_, str> {
+    let chars = text.chars().count();
+    if chars <= chars_max {
+        return Cow::Borrowed(text);
+    }
+    let half = chars_max / 2;
+    let [first, last]: [String; 2] = [text.chars().take(half).collect(), text.chars().skip(chars - half).collect()];
+    Cow::Owned(format!("{first}…{last}"))
+}
+
 /// The name of a Linux signal.
 pub(super) fn signal(number: i32) -> Cow<'static, str> {
     const NAMES: [&str; 31] = [

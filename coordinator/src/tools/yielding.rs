@@ -12,6 +12,8 @@ use crate::session::TaskOutcome;
 
 /// Characters of output in a result when the call names none.
 pub(super) const OUTPUT_CHARS: usize = 20_000;
+/// Characters that what is said about a part, and of the way to the rest, may take.
+const ABOUT_CHARS: usize = 500;
 /// What a call may ask for.
 const OUTPUT_CHARS_ALLOWED: std::ops::RangeInclusive<u64> = 200..=100_000;
 
@@ -98,6 +100,12 @@ pub(super) fn output_chars(wanted: Option<u64>, call: &Call<'_>) -> Result<usize
 }
 
 impl Call<'_> {
+    /// Characters of a file or a listing that its client shows along with what is said about them, when the call names
+    /// no number of its own; at least one.
+    pub(super) fn part_chars(&self) -> usize {
+        self.request.output_chars.saturating_sub(ABOUT_CHARS).max(1)
+    }
+
     /// What is left of its client's patience.
     fn yield_after(&self) -> Duration {
         self.request.yield_after.saturating_sub(self.waited).max(YIELD_LEAST.min(self.request.yield_after))

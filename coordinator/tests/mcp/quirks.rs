@@ -1,5 +1,6 @@
 //! Clients that do things their own way get results that they show.
 
+use codegen_types::event::{FileKind, FileStat};
 use serde_json::{Value, json};
 
 use crate::client::{Server, modern_meta, text};
@@ -33,6 +34,45 @@ async fn structured_content_that_a_tool_declares_is_given_to_clients_that_insist
         for result in results_for(name).await {
             assert!(result["structuredContent"]["sessions"].is_array(), "{name}: {result}");
             assert!(!text(&result).is_empty());
+        }
+    }
+}
+
+/// A file of the double, of so many bytes of text.
+fn large(path: &str, bytes: usize) -> (FileStat, Vec<u8>) {
+    let (path, etag) = (path.to_owned(), None);
+    let stat =
+        FileStat { path, kind: FileKind::File, size: bytes as u64, modified_ms: 0, etag, mode: 0o644, target: None };
+    (stat, vec![b'x'; bytes])
+}
+
+#[tokio::test]
+async fn a_part_of_a_file_or_listing_ends_with_the_way_to_the_rest_where_the_client_still_shows_it() {
+    for (name, chars) in [("codex-mcp-client", 10_000), ("claude-code", 30_000), ("t", 20_000)] {
+        let server = Server::new();
+        *server.double.files.lock() = vec![large("a.txt", 300_000), large("artifacts/b.txt", 300_000)];
+        server.double.files.lock().extend((0..600).map(|n| large(&format!("many/{n}"), 1)));
+        let mut client = server.connect();
+        client.initialize_as(name, "2025-11-25").await;
+        for (tool, args, way) in [
+            ("fs_read", json!({"path": "a.txt"}), "bytes follow; go on with offset "),
+            ("fs_read", json!({"path": "a.txt", "encoding": "base64"}), "bytes follow; go on with offset "),
+            ("artifact_get", json!({"path": "b.txt"}), "reads on]"),
+            ("fs_list", json!({"path": "many"}), "or raise max_entries]"),
+        ] {
+            let result = client.tool(tool, args).await;
+            let shown: String = text(&result).chars().take(chars).collect();
+            assert!(shown.contains(way), "{name} {tool}: {} characters", text(&result).chars().count());
+            let structured = result.get("structuredContent").map(|found| found.to_string().len()).unwrap_or_default();
+            assert!(structured < chars, "{name} {tool}: {structured}");
+        }
+        let whole = client.tool("fs_read", json!({"path": "a.txt", "limit": 300_000})).await;
+        assert_eq!(text(&whole).len(), 300_000, "what is asked for is given");
+        let all = client.tool("fs_list", json!({"path": "many", "max_entries": 1000})).await;
+        assert!(text(&all).starts_with("many: 600 entries"), "{name}");
+        for entries in [0, 1001] {
+            let refused = client.tool("fs_list", json!({"max_entries": entries})).await;
+            assert_eq!(refused["_meta"]["codegen/error"]["code"], "INVALID_ARGUMENT", "{refused}");
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Calls that outlast their client's patience: answered with their task, which is looked after by its id.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use coordinator::mcp::Options;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Server, text, until};
@@ -44,6 +46,19 @@ async fn a_background_call_is_answered_at_once_and_a_wait_says_when_it_is_too_ea
     until("it has ended", || server.double.calls.lock().len() == 1).await;
     let calls = server.double.calls.lock();
     assert_eq!(calls[0].timeout.map(|timeout| timeout.as_secs()), Some(3600), "the longest there is");
+}
+
+#[tokio::test]
+async fn a_wait_that_is_cut_short_says_so() {
+    let options = Options { yield_after: Duration::from_millis(50), ..Options::default() };
+    let server = Server::with_options(options);
+    let mut client = server.client().await;
+    let (task, _) = yielded(&mut client, json!({"code": "wait", "background": true})).await;
+    let cut = client.tool("task_wait", json!({"task_id": task, "timeout_seconds": 600})).await;
+    assert!(text(&cut).contains("waited 0.05 s and not `timeout_seconds`"), "{}", text(&cut));
+    let whole = client.tool("task_wait", json!({"task_id": task, "timeout_seconds": 0.02})).await;
+    assert!(!text(&whole).contains("waited"), "{}", text(&whole));
+    server.double.go.notify_one();
 }
 
 #[tokio::test]
@@ -98,7 +113,8 @@ async fn output_is_read_from_a_cursor_and_by_lines() {
     let mut client = server.client().await;
     let (task, _) = yielded(&mut client, json!({"code": "wait", "background": true})).await;
     let first = client.tool("task_logs", json!({"task_id": task})).await;
-    assert!(text(&first).contains("still running, bytes 0 to 7 of 7\n\nso far\n"), "{}", text(&first));
+    let part = "still running, bytes 0 to 7 of 7\n\nso far\n\n\nnext_cursor: ";
+    assert!(text(&first).contains(part), "the line's end is a part of the output: {}", text(&first));
     let cursor = &first["_meta"]["codegen/next_cursor"];
     let next = client.tool("task_logs", json!({"task_id": task, "cursor": cursor})).await;
     assert!(text(&next).contains("bytes 7 to 7 of 7\n\n(no output)"), "{}", text(&next));

@@ -2,7 +2,7 @@
 
 use codegen_types::event::FileStat;
 use codegen_types::operation::{Pictures, Read};
-use codegen_types::{Display, Operation, OperationResult, SessionId, WorkspacePath};
+use codegen_types::{Display, Operation, OperationResult};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use schemars::JsonSchema;
@@ -43,8 +43,12 @@ pub(in crate::tools) fn get<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
         let outcome = call.act(session, Operation::Read(read).into()).await?;
         let displays = outcome.result.as_ref().map_or(&[][..], |completed| &completed.displays);
         let drawn = displays.iter().find(|shown| is_picture(shown)).cloned();
+        let chars = call.part_chars().min(TEXT_CHARS_MAX);
         Ok(file_reply(outcome, |result| match result {
-            OperationResult::Read { contents, stat } => Some(render(session, &path, contents, stat, drawn.as_ref())),
+            OperationResult::Read { contents, stat } => {
+                let uri = WorkspaceUri { session, path: path.clone() };
+                Some(render(uri, contents, stat, drawn.as_ref(), chars))
+            }
             _ => None,
         }))
     }
@@ -56,14 +60,8 @@ fn is_picture(shown: &Display) -> bool {
     matches!(shown.mime.as_str(), "image/png" | "image/jpeg") && shown.data.len() <= PICTURE_BYTES_MAX
 }
 
-fn render(
-    session: SessionId,
-    path: &WorkspacePath,
-    contents: &[u8],
-    stat: &FileStat,
-    drawn: Option<&Display>,
-) -> ToolResult {
-    let uri = WorkspaceUri { session, path: path.clone() };
+fn render(uri: WorkspaceUri, contents: &[u8], stat: &FileStat, drawn: Option<&Display>, chars: usize) -> ToolResult {
+    let path = &uri.path;
     let picture = media::of_picture(contents);
     let mime = picture.unwrap_or_else(|| media::of_name(path.as_str()));
     let about = format!("{} ({mime}) {uri}", line(stat));
@@ -71,7 +69,7 @@ fn render(
         let image = Content::Image { mime: mime.clone(), data: data.clone() };
         return ToolResult { content: vec![Content::Text(about), image], ..ToolResult::default() };
     }
-    let content = match (picture, beginning_of_text(contents, stat.size)) {
+    let content = match (picture, beginning_of_text(contents, stat.size, chars)) {
         (None, Some(text)) => {
             let end = text.len() as u64;
             let mut shown = text.to_owned();
@@ -95,8 +93,8 @@ fn render(
     ToolResult { content, ..ToolResult::default() }
 }
 
-/// The first characters of a file that is text as far as it was read.
-fn beginning_of_text(contents: &[u8], size: u64) -> Option<&str> {
+/// The first characters, at most so many, of a file that is text as far as it was read.
+fn beginning_of_text(contents: &[u8], size: u64, chars: usize) -> Option<&str> {
     let text = match std::str::from_utf8(contents) {
         Ok(text) => text,
         // The last character is cut where reading ended.
@@ -108,15 +106,20 @@ fn beginning_of_text(contents: &[u8], size: u64) -> Option<&str> {
     if text.contains('\0') {
         return None;
     }
-    Some(text.char_indices().nth(TEXT_CHARS_MAX).map_or(text, |(end, _)| &text[..end]))
+    Some(text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use codegen_types::event::FileKind;
+    use codegen_types::{SessionId, WorkspacePath};
 
     fn got(name: &str, contents: &[u8], size: u64) -> Vec<Content> {
+        got_within(name, contents, size, TEXT_CHARS_MAX)
+    }
+
+    fn got_within(name: &str, contents: &[u8], size: u64, chars: usize) -> Vec<Content> {
         let path = WorkspacePath::parse(name).expect("a legal path");
         let stat = FileStat {
             path: name.into(),
@@ -127,7 +130,7 @@ mod tests {
             mode: 0o644,
             target: None,
         };
-        render(SessionId::mint(), &path, contents, &stat, None).content
+        render(WorkspaceUri { session: SessionId::mint(), path }, contents, &stat, None, chars).content
     }
 
     #[test]
@@ -143,7 +146,8 @@ mod tests {
         };
         let path = WorkspacePath::parse("artifacts/a.txt").expect("a legal path");
         let drawn = Display { mime: "image/png".to_owned(), path: None, data: vec![1, 2] };
-        let blocks = render(SessionId::mint(), &path, b"\x89PNG\r\n\x1a\nrest", &stat, Some(&drawn)).content;
+        let uri = WorkspaceUri { session: SessionId::mint(), path };
+        let blocks = render(uri, b"\x89PNG\r\n\x1a\nrest", &stat, Some(&drawn), TEXT_CHARS_MAX).content;
         assert!(
             matches!(&blocks[1], Content::Image { mime, data } if mime == "image/png" && *data == [1, 2]),
             "{blocks:?}"
@@ -180,6 +184,9 @@ mod tests {
         let blocks = got("artifacts/a.txt", long.as_bytes(), long.len() as u64);
         let Content::Text(text) = &blocks[0] else { panic!("{blocks:?}") };
         assert!(text.ends_with("[20000 bytes follow; fs_read artifacts/a.txt with offset 40000 reads on]"), "{text}");
+        let blocks = got_within("artifacts/a.txt", long.as_bytes(), long.len() as u64, 9_500);
+        let Content::Text(text) = &blocks[0] else { panic!("{blocks:?}") };
+        assert!(text.ends_with("with offset 19000 reads on]") && text.chars().count() < 10_000, "{text}");
         assert_eq!(got("artifacts/empty", b"", 0).len(), 1);
     }
 }

@@ -15,7 +15,7 @@ run_input! {
     pub(in super::super) struct TestRunInput {
         /// A file or directory of the workspace, or one test as `file.py::name`; left out: all.
         path: Option<String>,
-        /// Further arguments of pytest, such as `["-k", "name"]`.
+        /// Further arguments of pytest, such as `["-k", "name"]`; without it `-k`, `-v`, `-f` of unittest.
         args: Option<Vec<String>>,
     }
 }

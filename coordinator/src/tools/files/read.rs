@@ -16,7 +16,7 @@ use crate::tools::args;
 use crate::tools::call::{Answer, Call};
 use crate::tools::result::{Content, ToolResult};
 
-/// How much is read when a call sets no limit, in bytes.
+/// How much is read at most when a call sets no limit, in bytes.
 const LIMIT_DEFAULT: u64 = 256 << 10;
 /// How much one call may ask for, in bytes.
 const LIMIT_MAX: u64 = 16 << 20;
@@ -30,7 +30,7 @@ pub(in crate::tools) struct FsReadInput {
     path: String,
     /// The first byte to read. Default 0.
     offset: Option<u64>,
-    /// At most so many bytes. Default 262144, at most 16777216.
+    /// At most so many bytes, up to 16777216. Default: what the client shows.
     limit: Option<u64>,
     /// `utf8` (the default) for text, `base64` for anything else.
     encoding: Option<Encoding>,
@@ -45,6 +45,17 @@ pub(super) enum Encoding {
     Base64,
 }
 
+impl Encoding {
+    /// Bytes that take at most so many characters; enough for one character of text.
+    fn bytes_in(self, chars: usize) -> u64 {
+        let bytes = match self {
+            Self::Utf8 => chars,
+            Self::Base64 => chars / 4 * 3,
+        };
+        bytes.max(4) as u64
+    }
+}
+
 pub(in crate::tools) fn read<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
     async move {
         let input: FsReadInput = call.input()?;
@@ -53,11 +64,11 @@ pub(in crate::tools) fn read<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             return Err(args::invalid("limit", format!("must be from 1 to {LIMIT_MAX}")).into());
         }
         let session = call.connection.session(input.session_id.as_deref()).await?;
-        let offset = input.offset.unwrap_or(0);
-        let read =
-            Read { path, offset, limit: Some(input.limit.unwrap_or(LIMIT_DEFAULT)), pictures: Pictures::AsBytes };
+        let (offset, encoding) = (input.offset.unwrap_or(0), input.encoding.unwrap_or_default());
+        let limit = input.limit.unwrap_or_else(|| encoding.bytes_in(call.part_chars()).min(LIMIT_DEFAULT));
+        let read = Read { path, offset, limit: Some(limit), pictures: Pictures::AsBytes };
         let outcome = call.act(session, Operation::Read(read).into()).await?;
-        let asked = Asked { offset, limited: input.limit.is_some(), encoding: input.encoding.unwrap_or_default() };
+        let asked = Asked { offset, limited: input.limit.is_some(), encoding };
         Ok(file_reply(outcome, |result| match result {
             OperationResult::Read { contents, stat } => Some(render(&asked, contents, stat)),
             _ => None,

@@ -69,8 +69,9 @@ fn answer(seen: &TaskSeen, from: u64, shown: &Shown, grep: bool) -> ToolResult {
     if shown.text.is_empty() {
         text.push_str(if grep { "\n\n(no line matches)" } else { "\n\n(no output)" });
     } else {
+        // Whole, so that the parts of several answers make the output.
         text.push_str("\n\n");
-        text.push_str(shown.text.trim_end_matches('\n'));
+        text.push_str(&shown.text);
     }
     let more = runs || shown.until < end;
     let cursor = cursor_at(shown.until);

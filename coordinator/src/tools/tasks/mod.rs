@@ -45,7 +45,7 @@ pub(super) struct TaskStatusInput {
 pub(super) struct TaskWaitInput {
     /// The task.
     task_id: String,
-    /// Seconds to wait at most. Default 30.
+    /// Seconds to wait at most. Default 30; no call waits longer than 45 (`YIELD_AFTER`).
     timeout_seconds: Option<f64>,
     /// Characters of output shown, 200 to 100000. Default 20000.
     max_output_chars: Option<u64>,
@@ -88,8 +88,10 @@ pub(super) fn wait<'a>(call: &'a Call<'a>) -> BoxFuture<'a, Answer> {
             Some(seconds) => Duration::try_from_secs_f64(seconds)
                 .map_err(|_| args::invalid("timeout_seconds", "must be a number of seconds, 0 or more"))?,
         };
-        let seen = call.wait(task, timeout.min(call.request.yield_after)).await?;
-        Ok(Reply::Unrecorded(run_result::render_seen(&seen, output_chars), Some(seen.info.session)))
+        let longest = call.request.yield_after;
+        let seen = call.wait(task, timeout.min(longest)).await?;
+        let cut_to = (timeout > longest).then_some(longest);
+        Ok(Reply::Unrecorded(run_result::render_waited(&seen, output_chars, cut_to), Some(seen.info.session)))
     }
     .boxed()
 }

@@ -1,5 +1,6 @@
 """Runs tests with pytest where there is one, else those of unittest; tells counts and failures, and ends as they do."""
 
+import argparse
 import importlib
 import importlib.util
 import re
@@ -204,10 +205,29 @@ def load(file):
     return module
 
 
+class Options(argparse.ArgumentParser):
+    """Those of unittest's own options that choose tests and say how they run."""
+
+    def __init__(self):
+        super().__init__(add_help=False, allow_abbrev=False)
+        self.add_argument("-k", action="append", dest="names")
+        self.add_argument("-v", "--verbose", action="store_true")
+        self.add_argument("-f", "--failfast", action="store_true")
+
+    def error(self, message):
+        raise ValueError(message)
+
+
 def run_unittest(path, args):
-    if args:
-        sys.exit("`args` are for pytest, which this session does not have; pkg_install installs it")
     report = Report("unittest", ".".join(map(str, sys.version_info[:3])))
+    try:
+        options = Options().parse_args(args)
+    except ValueError as why:
+        report.note = (
+            f"`args`: {cut(why, 200)}; without pytest, which pkg_install installs, there are only -k PATTERN, -v and -f"
+        )
+        report.tell("finished")
+        return USAGE
     report.tell("started")
     sys.path.insert(0, WORKSPACE)
     path, _, name = path.partition("::")
@@ -215,6 +235,9 @@ def run_unittest(path, args):
     if not os.path.exists(start):
         sys.exit(f"there is no {path}")
     suite, loader, files = unittest.TestSuite(), unittest.TestLoader(), 0
+    if options.names:
+        # As unittest reads them: a part of the name, or a pattern that matches all of it.
+        loader.testNamePatterns = [name if "*" in name else f"*{name}*" for name in options.names]
     for file in sources(start, is_test_file):
         files += 1
         try:
@@ -230,8 +253,12 @@ def run_unittest(path, args):
             print(f"{shown(file)} cannot be imported:", file=sys.stderr)
             traceback.print_exception(type(error), error, without_ours(error.__traceback__))
     Results.report = report
-    unittest.TextTestRunner(resultclass=Results, stream=sys.stderr).run(suite)
-    if not any(report.counts.values()):
+    verbosity = 2 if options.verbose else 1
+    runner = unittest.TextTestRunner(resultclass=Results, stream=sys.stderr, failfast=options.failfast, verbosity=verbosity)
+    runner.run(suite)
+    if options.names and not any(report.counts.values()):
+        report.note = f"no test in {files} test files is named so"
+    elif not any(report.counts.values()):
         report.note = (
             f"none of {files} test files has a unittest.TestCase; plain test functions need pytest (pkg_install)"
             if files
