@@ -106,7 +106,7 @@ pub async fn ending_the_launcher_ends_every_sandbox() {
 
 /// Where the kernel ends nothing with init, which alone is left to do so when the launcher is killed.
 pub async fn no_chain_of_forks_outlives_launcher_or_worker() {
-    for killed in ["launcher", "worker"] {
+    for killed in ["launcher", "worker", "launcher", "launcher", "launcher"] {
         let mut worker = worker_with(CHAINS, Stdio::piped());
         let held = worker.process.stderr.take().unwrap();
         if killed == "launcher" {
