@@ -97,7 +97,7 @@ fn an_unknown_name_or_type_in_the_file_is_an_error() {
         ("[limits]\nprocesss = 1", "processs"),
         ("[limits]\nprocesses = 0", "limits.processes"),
         ("[limits]\nprocesses = -1", "limits"),
-        ("[limits]\nopen_files = 63", "at least 64"),
+        ("[limits]\nopen_files = 127", "at least 128"),
         ("grpc_port =", "not valid TOML"),
     ] {
         let (_dir, flags) = file(text);

@@ -32,8 +32,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// As many as the processes of our own in a sandbox need, which have the same limit.
-    pub const OPEN_FILES_MIN: u64 = 64;
+    /// As many as the processes of our own in a sandbox need to start a program; they have the same limit.
+    pub const OPEN_FILES_MIN: u64 = 128;
 }
 
 impl Default for Limits {

@@ -17,6 +17,8 @@ use crate::datagram::Datagram;
 
 /// Descriptors that a program may be given beside the standard ones get numbers below this.
 pub(crate) const EXTRA_NUMBERS_END: RawFd = 64;
+// Each is copied above them all before it gets its number.
+const _: () = assert!(Limits::OPEN_FILES_MIN >= 2 * EXTRA_NUMBERS_END as u64);
 /// Arguments and environment of one program together, in bytes.
 pub(crate) const SPAWN_BYTES_MAX: u64 = 2 * 1024 * 1024;
 const INLINE_BYTES_MAX: usize = 32 * 1024;
