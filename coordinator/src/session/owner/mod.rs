@@ -191,10 +191,7 @@ impl Owner {
             ttl_ms: self.session.ttl_ms,
             created_ms: self.row.created_ms,
             last_used_ms: self.session.last_used_ms,
-            closed_ms: match self.session.state {
-                SessionState::Closed { at, .. } => Some(at),
-                _ => None,
-            },
+            closed_ms: if let SessionState::Closed { at, .. } = self.session.state { Some(at) } else { None },
             retained_until_ms: self.session.last_used_ms.saturating_add(retention_ms),
             running: self.session.running.iter().copied().collect(),
             tasks: self.session.tasks,

@@ -43,6 +43,8 @@ pub fn play_role() -> Option<ExitCode> {
         println!("{end:?}");
         drop(running);
     });
+    // Whatever survived and holds what is read here must not keep this process from ending.
+    runtime.shutdown_background();
     Some(ExitCode::SUCCESS)
 }
 
