@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rmcp::model::{ClientJsonRpcMessage, ClientRequest, JsonRpcMessage};
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 /// Queues that are kept before those that are over are dropped.
@@ -28,18 +26,8 @@ struct Place {
 }
 
 impl Arrivals {
-    /// Gives a message its place, if it is a call on a kernel. To be done for each message as it comes.
-    pub fn mark(&mut self, message: &mut ClientJsonRpcMessage) {
-        let JsonRpcMessage::Request(request) = message else { return };
-        let ClientRequest::CallToolRequest(call) = &mut request.request else { return };
-        let arguments = call.params.arguments.as_ref();
-        let text = |name: &str| arguments?.get(name).and_then(Value::as_str).map(str::to_owned);
-        let Some(kernel) = text("kernel") else { return };
-        let arrival = self.arrive(text("session_id"), kernel);
-        call.extensions.insert(arrival);
-    }
-
-    fn arrive(&mut self, session: Option<String>, kernel: String) -> Arrival {
+    /// Takes the next place of a connection among its calls on a kernel. To be done for each as it comes.
+    pub fn arrive(&mut self, session: Option<String>, kernel: String) -> Arrival {
         if self.0.len() >= QUEUES_KEPT {
             self.0.retain(|_, last| !last.is_cancelled());
         }
@@ -84,8 +72,6 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt as _;
-    use rmcp::model::GetExtensions as _;
-    use serde_json::json;
 
     use super::*;
 
@@ -119,21 +105,5 @@ mod tests {
         assert!(arrivals.0.len() <= QUEUES_KEPT);
         assert!(arrive(&mut arrivals, "waits").turn().now_or_never().is_none(), "one that goes on is");
         drop(waits);
-    }
-
-    #[tokio::test]
-    async fn calls_on_kernels_are_marked_and_nothing_else() {
-        let mut arrivals = Arrivals::default();
-        let mut marked = |method: &str, params: Value| {
-            let message = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-            let mut message: ClientJsonRpcMessage = serde_json::from_value(message).expect("a message");
-            arrivals.mark(&mut message);
-            let JsonRpcMessage::Request(request) = &message else { panic!("a request") };
-            request.request.extensions().get::<Arrival>().is_some()
-        };
-        assert!(marked("tools/call", json!({"name": "run_python", "arguments": {"code": "1", "kernel": "k"}})));
-        assert!(!marked("tools/call", json!({"name": "run_python", "arguments": {"code": "1"}})));
-        assert!(!marked("tools/call", json!({"name": "run_python", "arguments": {"kernel": 1}})));
-        assert!(!marked("tools/list", json!({})));
     }
 }

@@ -15,6 +15,7 @@ mod handler;
 mod instructions;
 mod line;
 mod methods;
+mod order;
 mod progress;
 mod prompts;
 mod protocol;

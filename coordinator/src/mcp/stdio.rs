@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::LINE_BYTES_MAX;
 use super::line::{Line, LineReader};
+use super::order;
 use super::unanswered::Unanswered;
 use super::writer::{Lines, OutputClosed};
 use crate::arrivals::Arrivals;
@@ -206,7 +207,7 @@ impl<R: AsyncRead + Send + Unpin> Transport<RoleServer> for Stdio<R> {
         match received {
             Ok(Some(mut message)) => {
                 self.unanswered.asked(&message);
-                self.arrivals.mark(&mut message);
+                order::mark(&mut self.arrivals, &mut message);
                 Some(message)
             }
             Ok(None) | Err(OutputClosed) => {

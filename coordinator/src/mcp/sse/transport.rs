@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::arrivals::Arrivals;
 use crate::byte_room::{Held, Share};
+use crate::mcp::order;
 use crate::mcp::unanswered::Unanswered;
 use crate::mcp::unread::with_room;
 
@@ -121,7 +122,7 @@ impl Transport<RoleServer> for SseTransport {
 
     async fn receive(&mut self) -> Option<ClientJsonRpcMessage> {
         let mut message = *self.inbox.recv().await?;
-        self.arrivals.mark(&mut message);
+        order::mark(&mut self.arrivals, &mut message);
         Some(message)
     }
 

@@ -23,6 +23,7 @@ use super::kept::Kept;
 use crate::arrivals::Arrivals;
 use crate::byte_room::Share;
 use crate::mcp::calls::Calls;
+use crate::mcp::order;
 use crate::mcp::unread::with_room;
 
 /// Messages that wait to be handled. Full means that the request that brings one more waits.
@@ -345,7 +346,7 @@ impl Transport<RoleServer> for SessionTransport {
             self.calls.cancel();
         }
         let mut message = *message?;
-        self.arrivals.mark(&mut message);
+        order::mark(&mut self.arrivals, &mut message);
         Some(message)
     }
 
