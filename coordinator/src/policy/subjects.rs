@@ -154,6 +154,7 @@ mod tests {
         "limit",
         "literal",
         "max_chars",
+        "max_entries",
         "max_matches",
         "max_output_chars",
         "message",
