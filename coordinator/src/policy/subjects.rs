@@ -133,7 +133,7 @@ mod tests {
     /// The arguments that are looked at here.
     const LOOKED_AT: [&str; 8] = ["file", "from", "index_url", "network", "packages", "path", "recursive", "to"];
     /// Those that name nothing that a rule could be about.
-    const OTHERS: [&str; 45] = [
+    const OTHERS: [&str; 46] = [
         "args",
         "background",
         "code",
