@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_types::{IsolationLevel, IsolationReport, LayerState, Limits, WorkspacePath};
+use rustix::fs::FlockOperation;
 
 use super::connection::{Connection, OpenError, Wanted};
 use super::sandbox::ProcessSandbox;
@@ -126,15 +127,19 @@ async fn run_true(sandbox: &ProcessSandbox) -> Result<(), String> {
 }
 
 /// A directory with one for a workspace in it, as the base of workspaces is. It goes away with this value.
-struct ProbeDirectory(PathBuf);
+struct ProbeDirectory {
+    path: PathBuf,
+    /// Locked for as long as somebody is at work in it.
+    _lock: fs::File,
+}
 
 impl ProbeDirectory {
     fn make(owner: Option<u32>) -> io::Result<(Self, OwnedFd)> {
         let path = std::env::temp_dir().join(format!("{PREFIX}{}", codegen_types::Incarnation::mint()));
         fs::DirBuilder::new().mode(0o711).create(&path)?;
-        let directory = Self(path);
+        let directory = Self { _lock: locked(&path)?, path };
         // Whatever the mask says.
-        fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o711))?;
+        fs::set_permissions(&directory.path, fs::Permissions::from_mode(0o711))?;
         fs::DirBuilder::new().mode(0o700).create(directory.workspace())?;
         // Root without its power over others' files can open it no more once it has another owner.
         let workspace = fs::File::open(directory.workspace())?.into();
@@ -145,7 +150,7 @@ impl ProbeDirectory {
     }
 
     fn workspace(&self) -> PathBuf {
-        self.0.join("workspace")
+        self.path.join("workspace")
     }
 }
 
@@ -153,7 +158,7 @@ impl Drop for ProbeDirectory {
     fn drop(&mut self) {
         // One that stays is empty, and a later probe takes it away.
         let _ = fs::remove_dir(self.workspace());
-        let _ = fs::remove_dir(&self.0);
+        let _ = fs::remove_dir(&self.path);
     }
 }
 
@@ -162,14 +167,22 @@ fn clear_away_earlier(base: &Path) {
     let user = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         let is_probes = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
-        if is_probes && entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == user && is_over(&found)) {
-            drop(ProbeDirectory(entry.path()));
+        if is_probes && entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == user && is_old(&found)) {
+            // The clock may have been set: one that somebody is at work in is locked.
+            drop(locked(&entry.path()).map(|lock| ProbeDirectory { path: entry.path(), _lock: lock }));
         }
     }
 }
 
-/// Whether whoever made a directory cannot be at work in it any more.
-fn is_over(found: &fs::Metadata) -> bool {
+/// A directory that nobody else has locked, locked.
+fn locked(directory: &Path) -> io::Result<fs::File> {
+    let file = fs::File::open(directory)?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
+/// Whether a directory was made longer ago, as the clock has it, than a probe takes.
+fn is_old(found: &fs::Metadata) -> bool {
     found.modified().is_ok_and(|made| made.elapsed().is_ok_and(|age| age > PROBE_TIME_MAX))
 }
 
@@ -191,14 +204,17 @@ mod tests {
             path
         };
         let left = directory("codegen-mcp-probe-left", 3_600);
-        let at_work = directory("codegen-mcp-probe-at-work", 1);
+        let new = directory("codegen-mcp-probe-new", 1);
+        let at_work = directory("codegen-mcp-probe-at-work", 3_600);
+        let _lock = locked(&at_work).unwrap();
         let others = directory("other", 3_600);
         let full = directory("codegen-mcp-probe-full", 3_600);
         fs::write(full.join("workspace/file"), "kept").unwrap();
         std::os::unix::fs::symlink(&others, base.path().join("codegen-mcp-probe-link")).unwrap();
         clear_away_earlier(base.path());
         assert!(!left.exists());
-        assert!(at_work.join("workspace").exists() && others.join("workspace").exists());
+        assert!(new.join("workspace").exists() && at_work.join("workspace").exists());
+        assert!(others.join("workspace").exists());
         assert!(full.join("workspace/file").exists(), "only what is empty goes");
     }
 }
