@@ -232,8 +232,8 @@ fn under_a_server_that_runs_a_copy_of_the_log_s_directory_is_gone_on_with_and_an
     segmented.run("acknowledged").ok();
 
     swap(&original, &original);
-    // The first call finds it out, and tries.
-    segmented.run("tried");
+    // Whoever is first finds it out, and tries.
+    poll_until("the log goes on in the copy", PATIENCE, || (!segmented.run("tried").is_error).then_some(()));
     segmented.server.until_ready(true);
     segmented.run("acknowledged").ok();
     let repair = segmented.installation.run(["audit", "repair"]);
