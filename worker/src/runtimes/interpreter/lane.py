@@ -15,9 +15,10 @@ def serve():
 class Lane:
     """Forks programs and answers for them, as the worker says over the lane's SOCK_SEQPACKET socket.
 
-    The worker asks for a spare (`s`, or `h` when somebody waits for it) or for another lane (`l`, with its socket). A
-    spare comes with a control socket, its job socket and a process descriptor. On the control socket the worker says that the program is to be interrupted
-    (`i`) or killed (`k`), and the lane how it ended, once nothing of it is left; closed, it is the program's end."""
+    The worker asks for a spare (`s`, or `h` when somebody waits for it) or for another lane (`l`, with its socket).
+    A spare comes with a control socket, its job socket and a process descriptor. On the control socket the worker
+    says that the program is to be interrupted (`i`) or killed (`k`), and the lane how it ended, once nothing of it
+    is left; closed, it is the program's end."""
 
     def __init__(self, orders):
         self.orders = orders
