@@ -32,9 +32,9 @@ mod verify;
 mod writer;
 
 pub use checkpoint::{BadCheckpoint, Checkpoint};
+pub use codegen_types::terminal::{for_terminal, json_for_terminal};
 pub use disk::{SYNC_SECONDS, syncs};
 pub use entry::{Entry, EventKind, InvalidEventKind, InvalidOutcome, Outcome};
-pub use escape::{for_terminal, json_for_terminal};
 pub use handle::{Audit, AuditUnavailable, Health, Options, Pending};
 pub use hash::{Hash, InvalidHash};
 pub use keys::KeyError;

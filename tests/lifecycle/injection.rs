@@ -2,8 +2,11 @@
 //! diagnostics or line on the operator's terminal is forged by it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Output;
 
-use e2e::{Client, Installation};
+use e2e::{Client, Fleet, Installation};
 use serde_json::{Value, json};
 
 use super::disk::verified_records;
@@ -91,10 +94,13 @@ fn commands<'a>(session: &'a str, task: &'a str) -> Vec<Vec<&'a str>> {
     both.chain([vec!["top", "--once"], vec!["tasks", "logs", task, "--json"]]).collect()
 }
 
-fn shown(installation: &Installation, arguments: &[&str]) -> String {
-    let output = installation.run(arguments);
+/// What a command shows, once it is seen that nothing of it deceives.
+fn shown(arguments: &[&str], output: Output) -> String {
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8([output.stdout, output.stderr].concat()).expect("the operator is shown text")
+    let shown = String::from_utf8([output.stdout, output.stderr].concat()).expect("the operator is shown text");
+    let bad: Vec<&str> = shown.lines().filter(|line| line.starts_with(FORGED) || line.contains(is_deceptive)).collect();
+    assert!(bad.is_empty(), "{arguments:?}: {bad:?}");
+    shown
 }
 
 #[test]
@@ -115,10 +121,7 @@ fn nothing_that_a_client_or_a_program_says_forges_a_record_or_a_line_that_an_ope
     let session = session.as_str().expect("a handle");
 
     for arguments in commands(session, &task) {
-        let shown = shown(&installation, &arguments);
-        let bad: Vec<&str> =
-            shown.lines().filter(|line| line.starts_with(FORGED) || line.contains(is_deceptive)).collect();
-        assert!(bad.is_empty(), "{arguments:?}: {bad:?}");
+        shown(&arguments, installation.run(&arguments));
     }
     let whole = installation.run(["sessions", "show", session, "--json"]).stdout;
     let whole: Value = serde_json::from_slice(&whole).expect("JSON");
@@ -145,4 +148,82 @@ fn nothing_that_a_client_or_a_program_says_forges_a_record_or_a_line_that_an_ope
     let bad = |line: &&String| line.starts_with(FORGED) || line.contains(is_deceptive);
     let bad: Vec<&String> = diagnostics.iter().filter(bad).collect();
     assert!(bad.is_empty(), "{bad:?}");
+}
+
+/// Text that may be the name of a directory on a search path.
+fn nasty_name() -> String {
+    nasty().replace([':', '/', ','], "_")
+}
+
+/// A search path with a directory of a nasty name, in which there is what passes for an interpreter. It lies where sandboxes can be
+/// shown it.
+struct Planted {
+    search_path: String,
+    node: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Planted {
+    fn new() -> Self {
+        let home = if rustix::process::geteuid().is_root() { Some("/opt".into()) } else { std::env::home_dir() };
+        let directory = tempfile::tempdir_in(home.expect("a home")).expect("a directory");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
+        let bin = directory.path().join(nasty_name());
+        let node = bin.join("node");
+        fs::create_dir(&bin).expect("a directory");
+        fs::write(&node, "#!/bin/sh\ncase $1 in -p) printf '%s' \"$0\" ;; *) echo v20.1.0 ;; esac\n")
+            .expect("a program");
+        fs::set_permissions(&node, fs::Permissions::from_mode(0o755)).expect("permissions");
+        let search_path = format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display());
+        Self { search_path, node, _directory: directory }
+    }
+
+    fn is_among(&self, runtimes: &Value) -> bool {
+        let found = runtimes.as_array().into_iter().flatten().filter_map(|runtime| runtime["path"].as_str());
+        found.map(Path::new).any(|path| path == self.node)
+    }
+}
+
+#[test]
+fn no_label_of_a_worker_and_no_program_that_a_doctor_finds_deceives_a_terminal() {
+    let planted = Planted::new();
+    let mut fleet = Fleet::start(&[]);
+    let installation = fleet.installation().clone();
+    let doctor = |arguments: &[&str]| {
+        let output = installation.bare_command(arguments).env("PATH", &planted.search_path).output();
+        shown(arguments, output.expect("the binary starts"))
+    };
+    let of_worker = doctor(&["worker", "doctor", "--json"]);
+    let of_worker: Value = serde_json::from_str(&of_worker).expect("JSON");
+    assert!(planted.is_among(&of_worker["runtimes"]), "it is shown escaped, and means what was found: {of_worker}");
+    assert!(doctor(&["worker", "doctor"]).contains(FORGED));
+    let state = installation.state_dir().display().to_string();
+    assert!(doctor(&["doctor", "--state-dir", &state]).contains(FORGED));
+    assert!(doctor(&["doctor", "--json", "--state-dir", &state]).contains(FORGED));
+
+    let token = fleet.token("token", &[]);
+    // The worker itself takes no label with control characters.
+    let label = format!("zone={FORGED}\u{202e}\u{2066}\u{200b}\u{feff}");
+    let mut command = fleet.worker_command("near", &token, ["--label", &label]);
+    command.env("PATH", &planted.search_path);
+    let mut worker = e2e::Launched::start(command);
+    worker.says("joined coordinator=");
+    for arguments in [
+        &["workers", "ls"][..],
+        &["workers", "ls", "--json"],
+        &["workers", "show", "near"],
+        &["workers", "show", "near", "--json"],
+        &["top", "--once"],
+        &["top", "--json"],
+        &["audit", "query", "--type", "worker.joined"],
+        &["audit", "query", "--type", "worker.joined", "--json"],
+    ] {
+        let shown = shown(arguments, installation.run(arguments));
+        let is_told = arguments[0] == "workers";
+        assert!(!is_told || shown.contains(FORGED), "{arguments:?}: {shown}");
+    }
+    let detail = installation.run(["workers", "show", "near", "--json"]).stdout;
+    let detail: Value = serde_json::from_slice(&detail).expect("JSON");
+    assert!(planted.is_among(&detail["runtimes"]), "{detail}");
+    assert!(!worker.said().contains(is_deceptive), "{:?}", worker.said());
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use anyhow::Context;
+use codegen_types::terminal::{for_terminal, json_for_terminal};
 use codegen_types::{IsolationLevel, IsolationReport, Runtime};
 use sandbox::{Backend, ProcessBackend, launcher};
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,8 @@ pub(crate) fn doctor(json: bool) -> anyhow::Result<IsolationLevel> {
     }
     let mut text = format!("worker {}\n\n{}\n", env!("CARGO_PKG_VERSION"), found.isolation.matrix());
     for Runtime { name, version, path } in &found.runtimes {
-        text.push_str(&format!("  {name} {version} at {path}\n"));
+        // Programs say their own version, and directories are called anything.
+        text.push_str(&format!("  {}\n", for_terminal(&format!("{name} {version} at {path}"))));
     }
     let verdict = match level {
         IsolationLevel::Full => "Sessions can run.".to_owned(),
@@ -47,9 +49,8 @@ pub(crate) fn doctor(json: bool) -> anyhow::Result<IsolationLevel> {
 }
 
 fn print_json(found: &Probe) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut stdout, found)?;
-    Ok(writeln!(stdout)?)
+    let json = json_for_terminal(&serde_json::to_string_pretty(found)?);
+    Ok(writeln!(std::io::stdout().lock(), "{json}")?)
 }
 
 fn probe(search_path: Option<OsString>) -> anyhow::Result<Probe> {

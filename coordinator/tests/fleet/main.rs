@@ -14,6 +14,7 @@ mod links;
 mod orders;
 mod restart;
 mod rig;
+mod shown;
 mod slots;
 mod streams;
 mod tasks;

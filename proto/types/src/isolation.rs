@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::terminal::for_terminal;
+
 /// System directories that every session is shown if they exist: as they are, link or directory.
 pub const SYSTEM_TREES: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
@@ -250,13 +252,13 @@ pub struct IsolationReport {
 
 impl IsolationReport {
     /// Every layer on a line of its own, for an operator: its state, by what means it holds, and the remedy when it does
-    /// not in full. One reason for all layers is said once.
+    /// not in full. One reason for all layers is said once. Harmless on a terminal.
     pub fn matrix(&self) -> String {
         let mut text = format!("isolation layers (level: {})\n", self.level);
         let mut line = |mark: &str, name: &str, row: &LayerReport| {
-            text.push_str(&format!("  {mark:<8}  {name:<18}  {}\n", row.detail));
+            text.push_str(&format!("  {mark:<8}  {name:<18}  {}\n", for_terminal(&row.detail)));
             if let Some(remedy) = &row.remedy {
-                text.push_str(&format!("  {:8}  {:<18}  -> {remedy}\n", "", ""));
+                text.push_str(&format!("  {:8}  {:<18}  -> {}\n", "", "", for_terminal(remedy)));
             }
         };
         if let Some(row) = self.nothing_holds() {

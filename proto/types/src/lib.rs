@@ -18,6 +18,7 @@ pub mod operation;
 pub mod packages;
 pub mod path;
 pub mod principal;
+pub mod terminal;
 pub mod trace;
 pub mod worker;
 

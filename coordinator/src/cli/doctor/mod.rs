@@ -6,6 +6,7 @@ mod probe;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use codegen_audit::for_terminal;
 use codegen_types::IsolationReport;
 use serde::Serialize;
 
@@ -95,8 +96,9 @@ fn as_text(report: &Report) -> String {
 }
 
 fn line(text: &mut String, mark: &str, name: &str, detail: &str, remedy: Option<&str>) {
-    writeln!(text, "  {mark}  {name:<18}  {detail}").expect("writing to a string");
+    writeln!(text, "  {mark}  {name:<18}  {}", for_terminal(detail)).expect("writing to a string");
     if let Some(remedy) = remedy {
+        let remedy = for_terminal(remedy);
         writeln!(text, "  {:width$}  {:<18}  -> {remedy}", "", "", width = mark.len()).expect("writing to a string");
     }
 }
