@@ -293,10 +293,10 @@ pub(crate) fn landlock_version() -> i32 {
     version.max(0) as i32
 }
 
-/// Lowers the scheduling priority of this process and its future children.
-pub(crate) fn be_nice(by: i32) {
-    // SAFETY: no memory is involved; a refusal leaves the priority as it is.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, by) };
+/// Lowers the scheduling priority of this process and its future children by so much.
+pub(crate) fn be_nicer(by: i32) {
+    // SAFETY: no memory is involved. Lowering is permitted to everybody; beyond the lowest it stays at that.
+    unsafe { libc::nice(by) };
 }
 
 /// A reader of the program's start errors.

@@ -20,7 +20,9 @@ use crate::supervisor::Ground;
 
 /// User and group id of everything inside a sandbox.
 const INSIDE_ID: u32 = 1000;
-const LOWER_PRIORITY: i32 = 5;
+/// By how much whatever runs in a sandbox is nicer than the launcher and the worker, which are to get a turn among all the
+/// processes that a session may have, where no control group sees to it.
+const NICER_BY: i32 = 10;
 
 /// What init needs afterwards.
 pub(super) struct Ready {
@@ -110,7 +112,7 @@ pub(super) fn bound(plan: &Plan<'_>, others: u64) -> Result<(), OpenFailure> {
     }
     drop(null);
     if !plan.cpu_bound {
-        kernel::be_nice(LOWER_PRIORITY);
+        kernel::be_nicer(NICER_BY);
     }
     rlimits::apply(&plan.request.limits, others).step("set resource limits")
 }
