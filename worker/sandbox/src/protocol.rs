@@ -50,9 +50,9 @@ pub(crate) struct OpenRequest {
 /// Launcher to worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum LauncherReply {
-    /// The sandbox is there: init's control socket comes with it, the listener of its proxy if it has one, and the counters
-    /// of memory kills and of processes that were refused, those that there are.
-    Opened { id: u64, layers: Vec<LayerReport>, places: Places, proxy: bool, counted: [bool; 2] },
+    /// The sandbox is there, its init under this process id: init's control socket comes with it, the listener of its proxy
+    /// if it has one, and the counters of memory kills and of processes that were refused, those that there are.
+    Opened { id: u64, init: i32, layers: Vec<LayerReport>, places: Places, proxy: bool, counted: [bool; 2] },
     /// It could not be made; `held` is its user id when that is because processes of an earlier life do not die.
     Refused { id: u64, why: OpenFailure, held: Option<u32> },
     /// Nothing runs under a user id any more.

@@ -182,6 +182,18 @@ pub(crate) fn kill_children(is_meant: impl Fn(&i32) -> bool) -> bool {
     !found.is_empty()
 }
 
+/// Kills those children that are meant, and reaps all that have ended; true when there is no child any more.
+pub(crate) fn end_children(is_meant: impl Fn(&i32) -> bool) -> bool {
+    kill_children(is_meant);
+    loop {
+        match kernel::reap() {
+            Ok(Some(_)) => {}
+            Ok(None) => return false,
+            Err(_) => return true,
+        }
+    }
+}
+
 /// The process ids of all descendants of this process that live or wait to be reaped.
 pub(crate) fn descendants() -> Vec<i32> {
     descendants_of(rustix::process::getpid().as_raw_nonzero().get())

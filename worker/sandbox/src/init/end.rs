@@ -68,15 +68,7 @@ impl Everything {
             if self == Self::User && !rustix::process::geteuid().is_root() {
                 kernel::kill(-1, libc::SIGKILL);
             }
-            supervisor::kill_children(|_| true);
-            let alone = loop {
-                match kernel::reap() {
-                    Ok(Some(_)) => {}
-                    Ok(None) => break false,
-                    Err(_) => break true,
-                }
-            };
-            if alone {
+            if supervisor::end_children(|_| true) {
                 return true;
             }
             if Instant::now() >= until {

@@ -23,8 +23,9 @@ use crate::layers::seccomp::Filters;
 #[derive(Debug)]
 pub struct LauncherSocket(pub(crate) OwnedFd);
 
-/// Forks the launcher. Must be called by a process that has one thread and, in its memory, no secret: at the very
-/// start. Returns in the parent only. Fails when there are other threads already, or the rules on system calls are wrong.
+/// Forks the launcher, and makes this process the parent of what that one leaves when it is killed. Must be called by a
+/// process that has one thread and, in its memory, no secret: at the very start. Returns in the parent only. Fails when there
+/// are other threads already, or the rules on system calls are wrong.
 pub fn fork() -> io::Result<LauncherSocket> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the launcher must be forked before any thread is started"));
@@ -32,6 +33,7 @@ pub fn fork() -> io::Result<LauncherSocket> {
     // Here, since whoever starts the worker hears of an error.
     let filters = Filters::compile()?;
     let worker = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(worker))?;
     let (ours, theirs) = datagram::pair()?;
     match kernel::fork()? {
         Forked::Parent(_) => Ok(LauncherSocket(ours)),

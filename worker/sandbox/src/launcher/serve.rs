@@ -202,7 +202,8 @@ impl Launcher {
                 descriptors.extend(counters.files().into_iter().flatten());
                 let (layers, places, proxy) = (opened.layers, opened.places, opened.listener.is_some());
                 let counted = counters.files().map(|file| file.is_some());
-                let said = self.say(&LauncherReply::Opened { id, layers, places, proxy, counted }, &descriptors);
+                let reply = LauncherReply::Opened { id, init: opened.pid, layers, places, proxy, counted };
+                let said = self.say(&reply, &descriptors);
                 // Also when the worker is gone, so that everything is put away at the end.
                 let live = Live { id, group: opened.group, counters, destroyed: None, remains: opened.remains };
                 self.live.insert(opened.pid, live);

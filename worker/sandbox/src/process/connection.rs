@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::bereaved;
 use crate::backend::{Places, ProxySpec, SandboxEnd, SandboxError};
 use crate::cgroups::Counters;
 use crate::datagram::{AsyncSocket, Datagram};
@@ -53,6 +54,8 @@ struct Opening {
 #[derive(Debug)]
 struct Live {
     uid: Option<u32>,
+    /// The process id of its init.
+    init: i32,
     end: watch::Sender<End>,
 }
 
@@ -166,6 +169,11 @@ async fn read(shared: Arc<Shared>) {
         };
         shared.table.lock().take(reply, datagram);
     }
+    let inits: Vec<i32> = shared.table.lock().live.values().map(|live| live.init).collect();
+    let alone = tokio::task::spawn_blocking(move || bereaved::end_all_but(&inits)).await;
+    if !matches!(alone, Ok(true)) {
+        tracing::error!("the launcher is gone, and processes of its sandboxes do not die");
+    }
     let mut table = shared.table.lock();
     shared.lost.send_replace(true);
     table.lose();
@@ -174,12 +182,12 @@ async fn read(shared: Arc<Shared>) {
 impl Table {
     fn take(&mut self, reply: LauncherReply, datagram: Datagram) {
         match reply {
-            LauncherReply::Opened { id, layers, places, proxy, counted } => {
+            LauncherReply::Opened { id, init, layers, places, proxy, counted } => {
                 let mut descriptors = datagram.descriptors.into_iter();
                 let (Some(control), Some(opening)) = (descriptors.next(), self.opening.remove(&id)) else { return };
                 let Opening { uid, reply } = opening;
                 let (sender, end) = watch::channel(None);
-                self.live.insert(id, Live { uid, end: sender });
+                self.live.insert(id, Live { uid, init, end: sender });
                 // A caller that went away drops the control socket, which ends the sandbox.
                 let listener = if proxy { descriptors.next() } else { None };
                 let [memory, processes] = counted.map(|is_counted| is_counted.then(|| descriptors.next()).flatten());
@@ -206,7 +214,7 @@ impl Table {
         }
     }
 
-    /// The launcher is gone, and the kernel ends every sandbox with it.
+    /// The launcher is gone, and every sandbox with it.
     fn lose(&mut self) {
         self.opening.clear();
         for (_, Live { end, .. }) in self.live.drain() {

@@ -1,5 +1,6 @@
 //! The backend of processes: the worker's side of the launcher.
 
+mod bereaved;
 mod connection;
 mod probe;
 mod sandbox;

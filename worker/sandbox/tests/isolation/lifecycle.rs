@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use codegen_types::{Layer, Limits};
 use rustix::event::{PollFd, PollFlags};
+use rustix::process::Signal;
 use sandbox::{SandboxEnd, SandboxError};
 use tempfile::TempDir;
 
@@ -93,7 +94,11 @@ fn alive(pids: &[i32]) -> bool {
 }
 
 fn kill(pid: i32) {
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    signal(pid, Signal::KILL);
+}
+
+fn signal(pid: i32, signal: Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
 pub async fn ending_the_launcher_ends_every_sandbox() {
@@ -118,6 +123,24 @@ pub async fn no_chain_of_forks_outlives_launcher_or_worker() {
         }
         worker.process.wait().unwrap();
         let said = until_let_go(held).unwrap_or_else(|| panic!("a chain outlived the {killed}"));
+        assert!(!said.contains("panicked"), "{said}");
+    }
+}
+
+/// A launcher that is killed before it has seen to what a dead init left behind: the worker is the only one who can.
+pub async fn what_a_dead_init_left_does_not_outlive_a_launcher_that_is_killed_before_it_sees_to_it() {
+    for _ in 0..2 {
+        let mut worker = worker_with(CHAINS, Stdio::piped());
+        let held = worker.process.stderr.take().unwrap();
+        let launcher = worker.descendants[0];
+        let init = worker.descendants[1..].iter().copied().find(|pid| !descendants_of(*pid).is_empty()).unwrap();
+        signal(launcher, Signal::STOP);
+        kill(init);
+        eventually("init is gone", || !alive(&[init])).await;
+        kill(launcher);
+        worker.process.wait().unwrap();
+        assert!(!alive(&worker.descendants), "the worker ends after them");
+        let said = until_let_go(held).expect("the chain outlived its init, the launcher and the worker");
         assert!(!said.contains("panicked"), "{said}");
     }
 }

@@ -109,6 +109,7 @@ fn promised_below_full() -> Vec<Case> {
         below::temporary_files_go_with_the_sandbox,
         below::what_outlives_a_killed_init_is_ended,
         lifecycle::no_chain_of_forks_outlives_launcher_or_worker,
+        lifecycle::what_a_dead_init_left_does_not_outlive_a_launcher_that_is_killed_before_it_sees_to_it,
         survivors::no_end_is_told_while_a_chain_of_forks_lives,
     ]
 }
