@@ -4,6 +4,7 @@
 //! that it was skipped; with `CI=true` it fails.
 
 mod compose;
+mod documented;
 mod engine;
 mod http;
 mod images;

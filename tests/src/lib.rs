@@ -5,18 +5,22 @@
 
 mod certificates;
 mod client;
+mod exhaustion;
 mod fleet;
 mod index;
 mod installation;
+mod matrix;
 mod processes;
 mod python;
 mod wheel;
 
 pub use certificates::Authority;
 pub use client::{Answer, Client};
+pub use exhaustion::{EXHAUSTIONS, Exhaustion, Sides, limits_at};
 pub use fleet::{Fleet, Launched};
 pub use index::Index;
 pub use installation::{Installation, User, signal};
+pub use matrix::{Facts, LOOK};
 pub use processes::{descendants, is_running, poll_until, processes_of};
 pub use python::{all_passes, python, suite};
 pub use wheel::wheel;
