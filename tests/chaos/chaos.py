@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """Kills any part of the product at any moment under clients that go on, and checks what each of them was told.
 
-    chaos.py BINARY ROUNDS [SEED]
+    chaos.py BINARY ROUNDS [SEED] [--below LEVEL CONFINED]
 
 A server with its own worker and a second worker over TCP serve clients over stdio and HTTP, each with a session of its own;
 or, as on a laptop, clients over stdio alone, whose fronts start the server. Every round kills or pauses one process: server, worker, launcher, the first process of a sandbox, something inside of it,
 a front. What is killed is started again as an operator's process manager does. At the end the clients' history is held
 against what ran, the files, and the log; and nothing may be left of any process, file or lock. Exits with 1 when a promise
 was broken, and says where the history is kept.
+
+`--below portable CONFINED` does the same at that level of isolation, on a product that a program starts which takes from it
+what a container forbids.
 """
 
+import argparse
 import json
 import os
 import random
@@ -29,7 +33,7 @@ import checker
 import leftovers
 from clients import GONE, Client, transport
 from faults import Faults
-from ground import Ground, Stuck, poll
+from ground import Ground, Level, Stuck, poll
 from history import History, seen
 
 # After so many rounds everything is ended, checked and begun anew, so that what is kept stays small.
@@ -53,8 +57,8 @@ def say(text):
 class Epoch:
     """One product from its first start to its last end, and what became of its clients."""
 
-    def __init__(self, binary, root, seed, number, rounds, long):
-        self.ground = Ground(binary, root, on_demand=number % 2 == 1)
+    def __init__(self, binary, root, level, seed, number, rounds, long):
+        self.ground = Ground(binary, root, number % 2 == 1, level)
         self.random, self.seed = random.Random(f"{seed}/{number}"), f"{seed}/{number}"
         self.history, self.rounds, self.long = History(self.ground.root / "history.jsonl"), rounds, long
         self.clients, self.wrong, self.users = [], [], set()
@@ -215,18 +219,28 @@ class Progress:
             say(f"{self.done} of {self.rounds} rounds after {now - self.began:.0f} s")
 
 
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary")
+    parser.add_argument("rounds", type=int)
+    parser.add_argument("seed", nargs="?")
+    parser.add_argument("--below", nargs=2, metavar=("LEVEL", "CONFINED"), default=())
+    return parser.parse_args()
+
+
 def main():
     # Whoever gives up waiting leaves no process of ours.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    binary, rounds = os.path.abspath(sys.argv[1]), int(sys.argv[2])
-    seed = sys.argv[3] if len(sys.argv) > 3 else str(random.SystemRandom().randrange(1 << 32))
-    say(f"{rounds} rounds with seed {seed}")
+    given = arguments()
+    binary, rounds, level = os.path.abspath(given.binary), given.rounds, Level(*given.below)
+    seed = given.seed or str(random.SystemRandom().randrange(1 << 32))
+    say(f"{rounds} rounds at level {level.name} with seed {seed}")
     progress, wrong, made, calls, number = Progress(rounds), [], {}, 0, 0
     # Both kinds have their turn, however few rounds there are.
     at_once, long = min(EPOCH_ROUNDS, max(1, rounds // 2)), rounds > 2 * EPOCH_ROUNDS
     while rounds > 0 and not wrong:
         root = tempfile.mkdtemp(prefix="codegen-chaos-")
-        epoch = Epoch(binary, root, seed, number, min(rounds, at_once), long)
+        epoch = Epoch(binary, root, level, seed, number, min(rounds, at_once), long)
         wrong = epoch.run(progress)
         for name, count in epoch.faults.made.items() if epoch.clients else ():
             made[name] = made.get(name, 0) + count

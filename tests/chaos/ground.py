@@ -99,19 +99,43 @@ def entries(directory):
     return found
 
 
+class Level:
+    """At which level of isolation the product runs, and as whom: at its best as this user; below, with what `confined`
+    leaves it, and at level reduced as an ordinary user of its own where this one is root."""
+
+    def __init__(self, name="full", confined=None):
+        self.name, self.user = name, os.getuid()
+        if name == "reduced" and self.user == 0:
+            self.user = 100_000 + os.getpid()
+        become = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
+        self.prefix = [*(become if self.user != os.getuid() else []), *([confined] if confined else [])]
+        # Who serves so many clients where sessions share a user id must be told so.
+        self.env = {"ISOLATION_MINIMUM": name, "REDUCED_SESSIONS": SETTINGS["MAX_SESSIONS"]} if confined else {}
+
+    def give(self, path):
+        os.chown(path, self.user, -1)
+        return path
+
+    def directory(self, path):
+        path.mkdir(mode=0o700)
+        return self.give(path)
+
+
 class Ground:
     """Everything that runs, on directories below `root`. Either an operator's process manager keeps a server that serves
     over HTTP, too; or nobody does, and each front starts a server where there is none."""
 
-    def __init__(self, binary, root, on_demand):
-        self.binary, self.root, self.on_demand = binary, Path(root), on_demand
-        self.state, self.far_base = self.root / "state", self.root / "far"
-        for directory in (self.state, self.far_base):
-            directory.mkdir(mode=0o700)
+    def __init__(self, binary, root, on_demand, level):
+        self.level, self.root, self.on_demand = level, Path(root), on_demand
+        self.program = [*level.prefix, binary]
+        if level.prefix:
+            # Whoever runs the product, and whom a level gives to sessions, passes to their files from here.
+            self.root.chmod(0o755)
+        self.state, self.far_base = (level.directory(self.root / name) for name in ("state", "far"))
         self.http, self.grpc = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-        self.env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(self.root), **SETTINGS}
+        self.env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": str(self.root), **SETTINGS, **level.env}
         self.env |= {"GRPC_LISTEN": self.grpc} | ({} if on_demand else {"HTTP_LISTEN": self.http})
-        self.command = [binary, "--state-dir", str(self.state)]
+        self.command = [*self.program, "--state-dir", str(self.state)]
         self.serving, self.far, self.stopped, self.launchers, self.children = None, None, None, set(), []
         # Directories that the far worker had, and lost.
         self.lost = []
@@ -120,6 +144,7 @@ class Ground:
         self.wait_serving()
         self.token = self.root / "token"
         self.token.touch(mode=0o600)
+        self.level.give(self.token)
         self.token.write_text(self.run("tokens", "create", "--role", "worker"))
         self.wait_whole()
 
@@ -168,7 +193,7 @@ class Ground:
         if self.far is None or self.far.poll() is not None:
             labels = ["--label", "place=far", "--token-file", str(self.token), "--base-workspace", str(self.far_base)]
             arguments = ["worker", "--coordinator", self.grpc, "--worker-id", FAR, *labels]
-            self.far = self.launch("far.err", [self.binary, *arguments])
+            self.far = self.launch("far.err", [*self.program, *arguments])
 
     def lives(self):
         """The life of each worker that can be given work now, by the server's own word."""
@@ -225,8 +250,21 @@ class Ground:
             return []
         held = entries(self.base(place))
         sessions = {status.st_uid: name for name, status in held.items() if name.startswith("ses_")}
-        found = [pid for pid, parent in processes.parents().items() if parent == launcher]
-        return [(pid, sessions.get(user_of(pid))) for pid in sorted(found)]
+        found = sorted(pid for pid, parent in processes.parents().items() if parent == launcher)
+        if self.level.name == "reduced":
+            return [(pid, self.session_inside(pid, place)) for pid in found]
+        return [(pid, sessions.get(user_of(pid))) for pid in found]
+
+    def session_inside(self, init, place):
+        """The session in whose workspace something below an init works, where user ids tell no session; or None."""
+        for pid in processes.below(init):
+            try:
+                inside = Path(os.readlink(f"/proc/{pid}/cwd")).relative_to(self.base(place)).parts
+            except (OSError, ValueError):
+                continue
+            if inside and inside[0].startswith("ses_"):
+                return inside[0]
+        return None
 
     def base(self, place):
         return self.far_base if place == FAR else self.state / "workspaces"
@@ -235,7 +273,7 @@ class Ground:
         """Takes the far worker's directory away, which does not run now, and gives it an empty one."""
         away = self.root / f"lost-{len(self.lost)}"
         self.far_base.rename(away)
-        self.far_base.mkdir(mode=0o700)
+        self.level.directory(self.far_base)
         self.lost.append(away)
 
     def is_lost(self, session):

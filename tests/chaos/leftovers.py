@@ -72,10 +72,10 @@ def groups_of(launchers):
 
 
 def directories(ground):
-    """Workspaces that belong to no session."""
+    """Workspaces that belong to no session, and temporary files of none."""
     for place in ("embedded", "far"):
         for name in entries(ground.base(place)):
-            if name.startswith((".spare-", ".creating-", ".deleting-")):
+            if name.startswith((".spare-", ".creating-", ".deleting-", ".scratch-")):
                 yield f"{name} is left among the workspaces of {place}"
 
 

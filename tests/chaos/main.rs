@@ -4,10 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use e2e::Installation;
+use e2e::{Installation, User};
 
-/// So many in `make test`.
+/// So many in `make test`, and so many at each level below full.
 const ROUNDS: &str = "50";
+const ROUNDS_BELOW_FULL: &str = "10";
 
 fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("chaos")
@@ -25,14 +26,33 @@ fn succeeded(output: Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
 }
 
+fn survives(user: User, rounds: &str) {
+    let installation = Installation::for_user(user);
+    let mut arguments = vec![here().join("chaos.py").into_os_string(), installation.binary().into(), rounds.into()];
+    arguments.extend(std::env::var_os("CHAOS_SEED"));
+    if user.level() != "full" {
+        arguments.extend(["--below".into(), user.level().into(), installation.confined().into()]);
+    }
+    succeeded(python(arguments));
+}
+
 #[test]
 fn whatever_is_killed_each_client_is_told_the_truth_nothing_runs_twice_and_nothing_is_left() {
-    let installation = Installation::new();
-    let seed = std::env::var_os("CHAOS_SEED");
-    let script = here().join("chaos.py");
-    succeeded(python(
-        [script.as_os_str(), installation.binary().as_os_str(), ROUNDS.as_ref()].into_iter().chain(seed.as_deref()),
-    ));
+    survives(User::Myself, ROUNDS);
+}
+
+#[test]
+fn the_same_holds_where_sessions_have_user_ids_and_no_namespaces() {
+    if !User::below_full().contains(&User::Portable) {
+        println!("SKIPPED: only root can give sessions user ids of their own");
+        return;
+    }
+    survives(User::Portable, ROUNDS_BELOW_FULL);
+}
+
+#[test]
+fn the_same_holds_where_sessions_share_the_worker_s_user_id() {
+    survives(User::Reduced, ROUNDS_BELOW_FULL);
 }
 
 #[test]

@@ -97,8 +97,8 @@ impl Installation {
         self.root.path().join("coordinator")
     }
 
-    /// What confines the product where isolation is to be below full.
-    fn confined(&self) -> PathBuf {
+    /// The program that confines the product where isolation is to be below full.
+    pub fn confined(&self) -> PathBuf {
         self.root.path().join("confined")
     }
 
