@@ -135,8 +135,18 @@ fn every_call_of(names: &[&str], fault: &str) {
 }
 
 #[test]
-fn an_error_of_the_disk_at_the_nth_call_of_a_thread_on_the_log_loses_no_acknowledged_call_and_runs_none_unrecorded() {
+fn an_error_of_the_disk_at_the_nth_sync_of_a_thread_on_the_log_loses_no_acknowledged_call_and_runs_none_unrecorded() {
     every_call_of(&["fdatasync", "fsync"], "error=EIO");
+}
+
+#[test]
+fn an_error_of_the_disk_at_the_nth_write_of_a_thread_to_the_log_loses_no_acknowledged_call_and_runs_none_unrecorded() {
+    every_call_of(&["pwrite64", "write", "rename"], "error=EIO");
+}
+
+#[test]
+fn an_error_of_the_disk_at_the_nth_open_of_a_thread_on_the_log_loses_no_acknowledged_call_and_runs_none_unrecorded() {
+    every_call_of(&["openat"], "error=EIO");
 }
 
 #[test]
@@ -145,8 +155,18 @@ fn no_space_at_the_nth_call_of_a_thread_on_the_log_loses_no_acknowledged_call_an
 }
 
 #[test]
+fn no_space_at_the_nth_sync_or_new_file_of_a_thread_on_the_log_loses_no_acknowledged_call_and_runs_none_unrecorded() {
+    every_call_of(&["fdatasync", "write", "rename"], "error=ENOSPC");
+}
+
+#[test]
 fn a_kill_at_the_nth_write_of_a_thread_to_the_log_loses_no_acknowledged_call_and_runs_none_unrecorded() {
-    every_call_of(&["pwrite64", "rename"], "signal=KILL");
+    every_call_of(&["pwrite64", "write", "rename"], "signal=KILL");
+}
+
+#[test]
+fn a_kill_at_the_nth_open_of_a_thread_on_the_log_loses_no_acknowledged_call_and_runs_none_unrecorded() {
+    every_call_of(&["openat"], "signal=KILL");
 }
 
 #[test]

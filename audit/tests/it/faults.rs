@@ -17,6 +17,25 @@ const LINES: [&str; 9] = ["one", "two", "three", "four", "five", "six", "seven",
 /// The files that are written from their beginning; what else is written that way is no file.
 const NEW_FILES: [&str; 4] =
     ["checkpoints/.new", "keys/.checkpoint.key.new", "keys/.checkpoint.vkey.new", "keys/.redaction.key.new"];
+/// Calls that do the same as those under faults, and are made on no file of the log.
+const NEVER: [&str; 16] = [
+    "open",
+    "creat",
+    "openat2",
+    "writev",
+    "pwritev",
+    "pwritev2",
+    "sendfile",
+    "copy_file_range",
+    "splice",
+    "renameat",
+    "renameat2",
+    "sync",
+    "syncfs",
+    "sync_file_range",
+    "msync",
+    "truncate",
+];
 /// More system calls of one name than a run has in any thread.
 const CALLS_MAX: usize = 200;
 
@@ -160,19 +179,24 @@ fn every_call_of(names: &[&str], fault: &str) {
 
 #[test]
 fn an_error_of_the_disk_at_the_nth_write_or_sync_of_a_thread_loses_nothing_that_was_acknowledged() {
-    every_call_of(&["pwrite64", "fdatasync", "fsync", "fallocate", "ftruncate"], "error=EIO");
+    every_call_of(&["pwrite64", "write", "fdatasync", "fsync", "fallocate", "ftruncate"], "error=EIO");
 }
 
 #[test]
 fn an_error_of_the_disk_at_the_nth_open_rename_or_reading_of_a_thread_loses_nothing_that_was_acknowledged() {
-    every_call_of(&["rename", "unlink", "getdents64", "mkdir", "flock"], "error=EIO");
+    every_call_of(&["openat", "rename", "unlink", "getdents64", "mkdir", "flock"], "error=EIO");
     every_call_of(&["openat"], "error=EMFILE");
 }
 
 #[test]
 fn no_space_for_the_nth_write_or_file_of_a_thread_loses_nothing_that_was_acknowledged() {
-    every_call_of(&["pwrite64", "fallocate", "write", "rename", "mkdir"], "error=ENOSPC");
-    every_call_of(&["openat"], "error=ENOSPC");
+    every_call_of(&["pwrite64", "fallocate", "write", "rename", "mkdir", "openat"], "error=ENOSPC");
+}
+
+/// Of a disk that gives room only when it must.
+#[test]
+fn no_space_at_the_nth_sync_of_a_thread_loses_nothing_that_was_acknowledged() {
+    every_call_of(&["fdatasync", "fsync"], "error=ENOSPC");
 }
 
 #[test]
@@ -183,6 +207,39 @@ fn a_kill_at_the_nth_write_or_sync_of_a_thread_loses_nothing_that_was_acknowledg
 #[test]
 fn a_kill_at_the_nth_open_or_rename_of_a_thread_loses_nothing_that_was_acknowledged() {
     every_call_of(&["openat", "rename", "unlink", "mkdir", "flock"], "signal=KILL");
+}
+
+/// So there is no fault that none of these tests makes.
+#[test]
+fn no_other_call_opens_writes_syncs_or_renames_a_file_of_the_log() {
+    let root = place();
+    let dir = root.path().join("log");
+    let made = calls_on(&dir, &NEVER.map(|name| format!("?{name}")).join(","));
+    assert_eq!(made, [""; 0], "add these to the faults");
+    // Records are written where they belong, and what is written from the beginning are new files alone.
+    let written = calls_on(&dir, "write");
+    let is_new = |line: &&String| NEW_FILES.iter().any(|file| line.contains(&format!("{}>", dir.join(file).display())));
+    assert!(!written.is_empty() && written.iter().all(|line| is_new(&line)), "{written:?}");
+}
+
+/// The calls of these names on files of the log in `dir`, in a run that makes it and in the next, in the words of strace.
+fn calls_on(dir: &Path, names: &str) -> Vec<String> {
+    let trace = tempfile::NamedTempFile::new_in(dir.parent().unwrap()).unwrap();
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        let mut command = Command::new(strace());
+        command.args(["-f", "-qq", "-y", "-e", &format!("trace={names}"), "-o"]).arg(trace.path()).arg(program());
+        let mut child =
+            command.arg(dir).args(["1500", "1", "10000"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all((LINES.join("\n") + "\n").as_bytes()).unwrap();
+        let said = child.wait_with_output().unwrap().stdout;
+        assert!(String::from_utf8_lossy(&said).ends_with("closed\n"), "it is a whole run");
+        let traced = std::fs::read(trace.path()).unwrap();
+        let traced = String::from_utf8_lossy(&traced).into_owned();
+        let of_log = |line: &&str| line.contains(&*dir.to_string_lossy());
+        made.extend(traced.lines().filter(of_log).map(str::to_owned));
+    }
+    made
 }
 
 #[test]
