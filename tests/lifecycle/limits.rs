@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use e2e::{Client, Installation, User, descendants, poll_until, processes_of};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use e2e::{Client, Exhaustion, Installation, Sides, User, descendants, poll_until, processes_of, wheel};
 use serde_json::{Value, json};
 
 /// Runs `code` in one session while another session of the same server must go on working.
@@ -205,5 +207,47 @@ fn many_tasks_at_once_all_get_their_own_output() {
         let answer = client.tool_answer(id);
         assert_eq!(answer.ok().matches("mark-").count(), 20, "{}", answer.text);
         assert_eq!(answer.text.matches(&mark).count(), 20, "{}", answer.text);
+    }
+}
+
+#[test]
+fn with_the_fewest_descriptors_a_session_runs_code_installs_a_wheel_and_exhausts_its_own_alone() {
+    for user in User::all().into_iter().chain(User::below_full()) {
+        let installation = Installation::for_user(user);
+        let config = installation.outside().join("config.toml");
+        std::fs::write(&config, "[limits]\nopen_files = 128\n").expect("a configuration file");
+        let mut command = installation.command(["--config".as_ref(), config.as_os_str()]);
+        command.env("REDUCED_SESSIONS", "2");
+        let mut client = Client::launch(command);
+        client.initialize("2025-11-25");
+        let [attacker, neighbour] = [(); 2].map(|()| {
+            let made = client.tool("session_create", json!({})).structured;
+            made["session_id"].as_str().expect("a handle").to_owned()
+        });
+        let mut tool = |name: &str, mut arguments: Value| {
+            arguments["session_id"] = json!(attacker);
+            client.tool(name, arguments)
+        };
+        let limit = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE))";
+        assert!(tool("run_python", json!({"code": limit})).ok().contains("(128, 128)"), "{user:?}");
+        assert!(tool("run_shell", json!({"command": "ulimit -n | cat"})).ok().contains("128"), "{user:?}");
+        tool("run_python", json!({"code": "n = 41", "kernel": "k"})).ok();
+        let wheel = STANDARD.encode(wheel("local_one", "0.1", ""));
+        let path = "local_one-0.1-py3-none-any.whl";
+        tool("fs_write", json!({"path": path, "contents": wheel, "encoding": "base64"})).ok();
+        let installed = tool("pkg_install", json!({"packages": [path]}));
+        if installed.is_error && installed.text.contains("no pip") {
+            println!("SKIPPED for {user:?}, the wheel: the python that is found has no pip: {}", installed.text);
+        } else {
+            assert!(installed.ok().contains("installed local-one 0.1"), "{user:?}: {}", installed.text);
+            let used = tool("run_python", json!({"code": "import local_one; print(local_one.VERSION)"}));
+            assert!(used.ok().contains("0.1"), "{user:?}: {}", used.text);
+        }
+
+        let sides = Sides { attacker: &attacker, neighbour: &neighbour };
+        let told = Exhaustion::named("descriptors").befall(&mut client, sides);
+        assert!(told.is_ok(), "{user:?}: {told:?}");
+        let kernel = json!({"session_id": attacker, "code": "n + 1", "kernel": "k"});
+        assert!(client.tool("run_python", kernel).ok().contains("42"), "{user:?}: its kernel has its own");
     }
 }
