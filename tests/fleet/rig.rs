@@ -16,6 +16,8 @@ const IMPATIENT: [(&str, &str); 4] = settings("4s", "8s");
 const FORBEARING: [(&str, &str); 4] = settings("20s", "40s");
 /// The first of these times.
 pub const GRACE: Duration = Duration::from_secs(20);
+/// Nothing that a worker does comes too late.
+const PATIENT_FOR_LONG: [(&str, &str); 4] = settings("60s", "120s");
 
 const fn settings(grace: &'static str, silence: &'static str) -> [(&'static str, &'static str); 4] {
     [
@@ -57,6 +59,11 @@ impl Rig {
         Self::with(names, &FORBEARING, &[])
     }
 
+    /// Where workers have all the time they need to come back.
+    pub fn waiting_long(names: &[&str]) -> Self {
+        Self::with(names, &PATIENT_FOR_LONG, &[])
+    }
+
     fn with(names: &[&str], settings: &[(&'static str, &'static str)], arguments: &[&str]) -> Self {
         let mut fleet = Fleet::with_settings(settings);
         let address = fleet.address();
@@ -67,7 +74,12 @@ impl Rig {
 
     /// A new life of a worker, on the same files.
     pub fn start_worker(&mut self, name: &str) {
-        let worker = self.fleet.worker(name, &self.token, &[]);
+        self.start_worker_with(name, &[]);
+    }
+
+    /// The same, with further arguments.
+    pub fn start_worker_with(&mut self, name: &str, arguments: &[&str]) {
+        let worker = self.fleet.worker(name, &self.token, arguments);
         self.workers.insert(name.to_owned(), worker);
     }
 

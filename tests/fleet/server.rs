@@ -84,3 +84,29 @@ fn a_worker_that_is_to_stop_while_the_coordinator_is_dead_first_tells_it_how_its
     assert!(rig.worker("a").wait(LONG).success());
     rig.verify();
 }
+
+#[test]
+fn what_only_a_worker_can_do_that_is_not_back_yet_is_waited_for_after_a_restart_and_not_refused_for_good() {
+    let mut rig = Rig::waiting_long(&["near"]);
+    let far = || json!({"labels": {"place": "far"}});
+    let mut client = rig.fleet.client();
+    session(&mut client);
+    client.tool("session_create", far()).code("NO_WORKER_FITS");
+    // It has never had a session by which the next server would know it.
+    rig.start_worker_with("far", &["--label", "place=far"]);
+    rig.worker("far").signal(Signal::STOP);
+    rig.restart_server();
+    let mut client = rig.fleet.client();
+    session(&mut client);
+    let early = client.start_tool("session_create", far());
+    rig.worker("far").signal(Signal::CONT);
+    let mut answer = client.tool_answer(early);
+    poll_until("the session is made", LONG, || {
+        assert!(!answer.is_error || answer.text.contains("WORKER_UNAVAILABLE"), "{answer:?}");
+        if answer.is_error {
+            answer = client.tool("session_create", far());
+        }
+        answer.structured["session_id"].as_str().map(str::to_owned)
+    });
+    rig.verify();
+}

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authenticator::Identity;
 use super::refusal::Unauthenticated;
-use super::scopes::Scopes;
+use super::scopes::{Scope, Scopes};
 use super::token::{self, TokenDigest, TokenId, TokenText};
 use super::validity::Validity;
 use crate::store::{StoreError, StoreResult, TokenRow, TokenStore};
@@ -124,6 +124,13 @@ impl Tokens {
     /// Whether a token was ever made here, good or not.
     pub fn any(&self) -> bool {
         !self.0.table.read().is_empty()
+    }
+
+    /// Whether a good token permits this.
+    pub fn any_permits(&self, scope: Scope) -> bool {
+        let (table, now) = (self.0.table.read(), now_ms());
+        let mut rows = table.values().map(|known| &known.row);
+        rows.any(|row| row.scopes.has(scope) && state(row, now) == TokenState::Active)
     }
 
     /// Makes a token. Its text is in the answer and nowhere else.

@@ -28,7 +28,7 @@ use crate::control::Control;
 use crate::diagnostics::{Diagnostics, DiagnosticsError};
 use crate::front::handover::VERSION;
 use crate::http::{HttpServices, Plant, Readiness};
-use crate::identity::{Authenticator, Issuer, NoTrustedRoots, Tokens};
+use crate::identity::{Authenticator, Issuer, NoTrustedRoots, Scope, Tokens};
 use crate::mcp::{self, Services};
 use crate::operators::Operators;
 use crate::policy::{Gate, Hosts, Policies, PolicyError};
@@ -195,6 +195,9 @@ impl Bound {
             WORKERS_DIALLED_MAX,
         );
         let workers = workers.joined_by(authenticator.tokens().clone()).dialling(dialler);
+        if authenticator.tokens().any_permits(Scope::Worker) || config.grpc.authority.is_some() {
+            workers.expect_others();
+        }
         let embedded = embedded_options(config, &state);
         // The embedded worker knows whether sessions must pass; without one in here, none do.
         if embedded.as_ref().is_none_or(|embedded| embedded.closed_above.is_empty()) {

@@ -12,6 +12,8 @@ use super::said::Change;
 #[derive(Default)]
 pub(crate) struct Awaited {
     lives: BTreeMap<WorkerId, Lives>,
+    /// Until when, since boot, others may come, of which no more is known.
+    others_until: Duration,
 }
 
 /// Which life of a worker was its last is not known when both have left something.
@@ -28,9 +30,14 @@ impl Awaited {
         lives.until = lives.until.max(until);
     }
 
-    /// Whether nobody is waited for.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lives.is_empty()
+    /// Workers may come that left nothing by which they are known.
+    pub(crate) fn expect_others(&mut self, until: Duration) {
+        self.others_until = until;
+    }
+
+    /// Whether any worker may yet come.
+    pub(crate) fn may_come(&self, now: Duration) -> bool {
+        !self.lives.is_empty() || now < self.others_until
     }
 
     /// Whether this life may yet come.
@@ -86,9 +93,12 @@ mod tests {
         assert_eq!(awaited.came(&worker("a"), a), None);
         assert_eq!(awaited.came(&worker("b"), other), Some(b));
         assert_eq!(awaited.came(&worker("x"), other), None);
-        assert!(awaited.overdue(UNTIL).is_none());
+        assert!(awaited.overdue(UNTIL).is_none() && awaited.may_come(LATE));
         assert!(matches!(awaited.overdue(LATE), Some(Change::Gone { incarnation, .. }) if incarnation == c));
-        assert!(awaited.overdue(LATE).is_none());
+        assert!(awaited.overdue(LATE).is_none() && !awaited.may_come(UNTIL));
+        awaited.expect_others(LATE);
+        assert!(awaited.may_come(UNTIL) && !awaited.may_come(LATE), "what is not known comes to no end but by time");
+        assert!(!awaited.is_kept_from(&worker("a"), a, UNTIL) && awaited.overdue(LATE).is_none());
     }
 
     #[test]

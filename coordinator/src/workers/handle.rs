@@ -118,6 +118,12 @@ impl Workers {
         self
     }
 
+    /// Says that an earlier server may have had workers of which nothing is known but that they may join.
+    pub fn expect_others(&self) {
+        let until = self.inner.now() + self.inner.options.timing.reconnect_grace;
+        self.inner.registry.write().awaited.expect_others(until);
+    }
+
     /// Serves workers on a listener until the supervisor's token is cancelled. Links that are up by then stay up until
     /// [`shutdown`](Self::shutdown).
     pub fn serve_listener(&self, listener: impl Into<Listener>) {

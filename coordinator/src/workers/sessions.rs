@@ -249,12 +249,16 @@ impl Inner {
             (false, _) => unplaced.to_string(),
         };
         let (code, next, again) = match unplaced.missing() {
+            Missing::Isolation | Missing::Admittance | Missing::Capability if !is_again && self.may_come_back() => {
+                let next = "a worker that was there before the server began again may come back; try again shortly";
+                (ErrorCode::WorkerUnavailable, next, AGAIN_SHORTLY)
+            }
             Missing::Isolation => return self.too_weak(unplaced),
             Missing::Workers => (ErrorCode::WorkerUnavailable, "try again shortly", AGAIN_SHORTLY),
             Missing::Admittance | Missing::Capability if is_again => {
                 (ErrorCode::WorkerUnavailable, "the operator has to say when it is back", AGAIN_LATER)
             }
-            Missing::Capability if !self.may_grow() => {
+            Missing::Capability if self.options.growth == Growth::ByHand => {
                 let why = format!("{}; the operator has to add a worker that fits", self.explain(why));
                 return Failure::new(ErrorCode::NoWorkerFits, why);
             }
@@ -269,9 +273,9 @@ impl Inner {
         Failure::new(code, format!("{}; {next}", self.explain(why))).retry_after(again)
     }
 
-    /// Whether workers may come without anybody's doing: those that are started here, and those that an earlier server had.
-    fn may_grow(&self) -> bool {
-        self.options.growth == Growth::ByItself || !self.registry.read().awaited.is_empty()
+    /// Whether workers may come without anybody's doing that an earlier server had.
+    fn may_come_back(&self) -> bool {
+        self.registry.read().awaited.may_come(self.now())
     }
 
     /// The refusal where isolation is what stands in the way: what each worker lacks, and the remedy.

@@ -109,21 +109,28 @@ async fn a_worker_that_is_too_weak_gets_no_session() {
 }
 
 #[tokio::test]
-async fn what_no_worker_can_do_is_refused_for_good_unless_one_may_come_by_itself() {
+async fn what_no_worker_can_do_is_refused_for_good_unless_one_may_come_or_come_back_by_itself() {
     let elsewhere = || Requirements { labels: [("zone".to_owned(), "b".to_owned())].into(), ..requirements() };
     let refused = |rig: &Rig, requirements: &Requirements| {
         let refused = rig.workers.reserve(requirements, None).err().expect("a refusal");
         assert!(refused.message.contains("the only one lacks the label zone=b"), "{refused}");
-        (refused.code, refused.retry_after_ms.is_some())
+        (refused.code, refused.retry_after_ms)
     };
     let mut rig = Rig::new(WorkersOptions::default()).await;
     rig.joined(Spec::named("a")).await;
-    assert_eq!(refused(&rig, &elsewhere()), (ErrorCode::NoWorkerFits, false));
+    assert_eq!(refused(&rig, &elsewhere()), (ErrorCode::NoWorkerFits, None));
     rig.workers.expect(vec![("b".parse().expect("a name"), Incarnation::mint())]);
-    assert_eq!(refused(&rig, &elsewhere()), (ErrorCode::NoCapacity, true), "a worker of an earlier server may come");
+    let back_shortly = (ErrorCode::WorkerUnavailable, Some(1_000));
+    assert_eq!(refused(&rig, &elsewhere()), back_shortly, "a worker of an earlier server may come");
+    let mut unknown = Rig::new(WorkersOptions::default()).await;
+    unknown.joined(Spec { level: IsolationLevel::Reduced, ..Spec::named("a") }).await;
+    let code = |rig: &Rig| rig.workers.reserve(&requirements(), None).err().map(|refused| refused.code);
+    assert_eq!(code(&unknown), Some(ErrorCode::IsolationUnavailable));
+    unknown.workers.expect_others();
+    assert_eq!(code(&unknown), Some(ErrorCode::WorkerUnavailable), "one that isolates better may come");
     let mut growing = Rig::new(WorkersOptions { growth: Growth::ByItself, ..WorkersOptions::default() }).await;
     growing.joined(Spec::named("a")).await;
-    assert_eq!(refused(&growing, &elsewhere()), (ErrorCode::NoCapacity, true));
+    assert_eq!(refused(&growing, &elsewhere()), (ErrorCode::NoCapacity, Some(60_000)));
 }
 
 #[tokio::test]
