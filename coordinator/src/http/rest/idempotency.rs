@@ -185,9 +185,11 @@ fn make_room(keys: &mut HashMap<Place, Known>, principal: &Principal, now: Insta
         return Ok(());
     }
     keys.retain(|_, known| known.in_flight || now.duration_since(known.since) < KEPT);
-    if keys.keys().filter(|(whose, _)| whose == principal).count() >= KEYS_OF_ONE_MAX {
+    let own = || keys.iter().filter(|((whose, _), _)| whose == principal).map(|(_, known)| known.since);
+    if own().count() >= KEYS_OF_ONE_MAX {
         let message = format!("you have {KEYS_OF_ONE_MAX} idempotency keys; each is kept for 24 hours");
-        return Err(Failure::new(ErrorCode::RateLimited, message).into());
+        let oldest = own().min().map_or(KEPT, |since| KEPT.saturating_sub(now.duration_since(since)));
+        return Err(Failure::new(ErrorCode::RateLimited, message).retry_after(oldest).into());
     }
     if keys.len() >= KEYS_MAX {
         let idle = keys.iter().filter(|(_, known)| !known.in_flight).min_by_key(|(_, known)| known.since);
@@ -250,14 +252,21 @@ mod tests {
     }
 
     #[test]
-    fn one_principal_leaves_room_for_others() {
+    fn one_principal_leaves_room_for_others_and_the_refusal_says_when_the_oldest_key_is_forgotten() {
         let (keys, now) = (Keys::default(), Instant::now());
         let many = |user: &str, n: usize| (Principal::os_user(user), n.to_string());
+        let second = Duration::from_secs(1);
+        keys.begin(many("bob", 0), [1; 32], now).unwrap().carried_out();
         for n in 0..KEYS_OF_ONE_MAX {
-            keys.begin(many("ann", n), [1; 32], now).unwrap().carried_out();
+            let since = if n == 7 { now + 3 * second } else { now + 5 * second };
+            keys.begin(many("ann", n), [1; 32], since).unwrap().carried_out();
         }
-        assert_eq!(status(keys.begin(many("ann", KEYS_OF_ONE_MAX), [1; 32], now)), Some(429));
-        assert_eq!(status(keys.begin(many("bob", 0), [1; 32], now)), None);
+        let one_more = |now: Instant| keys.begin(many("ann", KEYS_OF_ONE_MAX), [1; 32], now);
+        let refused = one_more(now + 10 * second).unwrap_err();
+        assert_eq!(refused.retry_after(), KEPT - 7 * second, "not when another's is");
+        assert_eq!(status(Err(refused)), Some(429));
+        assert_eq!(status(keys.begin(many("bob", 1), [1; 32], now)), None);
+        assert_eq!(status(one_more(now + 3 * second + KEPT)), None, "whoever waits so long has a place");
     }
 
     #[test]
