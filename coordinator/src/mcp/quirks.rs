@@ -29,9 +29,6 @@ pub(crate) enum Structured {
     InsteadAndRequired,
 }
 
-/// A call that has run so long is answered with its task.
-const YIELD_AFTER: Duration = Duration::from_secs(45);
-
 /// What is taken to hold for every other client. 60 s is what the TypeScript SDK waits when nobody chose otherwise.
 const UNKNOWN: Quirks = Quirks {
     call_limit: Duration::from_secs(60),
@@ -110,9 +107,9 @@ const fn normal(c: char) -> char {
 }
 
 impl Quirks {
-    /// After how long a call is answered with its task, so that the client does not cut it first.
+    /// After how long at most a call is answered with its task, so that the client does not cut it first.
     pub(crate) fn yield_after(self) -> Duration {
-        YIELD_AFTER.min(self.call_limit / 4 * 3)
+        self.call_limit / 4 * 3
     }
 
     /// Whether a result is better given without its structured content, which would hide its content. A tool that
@@ -180,7 +177,6 @@ mod tests {
     fn a_call_yields_before_any_client_cuts_it() {
         for (name, quirks) in TABLE.iter().chain([&("unknown", UNKNOWN)]) {
             assert!(quirks.yield_after() + Duration::from_secs(5) < quirks.call_limit, "{name}");
-            assert!(quirks.yield_after() <= YIELD_AFTER, "{name}");
         }
         let hasty = Quirks { call_limit: Duration::from_secs(20), ..UNKNOWN };
         assert_eq!(hasty.yield_after(), Duration::from_secs(15));

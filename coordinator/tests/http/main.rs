@@ -8,6 +8,7 @@ mod identity;
 mod legacy;
 mod limits;
 mod metrics;
+mod quirks;
 mod rest;
 mod rest_approvals;
 mod rest_archive;

@@ -179,11 +179,16 @@ impl Rig {
     }
 
     /// A request of a client of 2026-07-28.
-    pub fn stateless(&self, method: &str, mut params: Value) -> Asked {
+    pub fn stateless(&self, method: &str, params: Value) -> Asked {
+        self.stateless_by("t", method, params)
+    }
+
+    /// A request of a client of 2026-07-28 that calls itself so.
+    pub fn stateless_by(&self, client: &str, method: &str, mut params: Value) -> Asked {
         let name = ["name", "uri"].iter().find_map(|key| params[key].as_str().map(str::to_owned));
         params["_meta"] = json!({
             "io.modelcontextprotocol/protocolVersion": STATELESS,
-            "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
+            "io.modelcontextprotocol/clientInfo": {"name": client, "version": "1"},
             "io.modelcontextprotocol/clientCapabilities": {},
             "progressToken": "p",
         });
@@ -204,8 +209,13 @@ impl Rig {
 
     /// A session of a client of 2025.
     pub async fn session(&self, revision: &str, token: Option<&str>) -> Session<'_> {
+        self.session_of("t", revision, token).await
+    }
+
+    /// A session of a client of 2025 that calls itself so.
+    pub async fn session_of(&self, client: &str, revision: &str, token: Option<&str>) -> Session<'_> {
         let params =
-            json!({"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+            json!({"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": client, "version": "1"}});
         let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
         let mut reply = self.post(&hello).bearer(token).send().await;
         assert_eq!(reply.status, StatusCode::OK);

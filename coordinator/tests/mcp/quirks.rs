@@ -1,7 +1,11 @@
 //! Clients that do things their own way get results that they show.
 
+use std::time::Duration;
+
 use codegen_types::event::{FileKind, FileStat};
+use coordinator::mcp::Options;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::client::{Server, modern_meta, text};
 
@@ -66,6 +70,11 @@ async fn a_part_of_a_file_or_listing_ends_with_the_way_to_the_rest_where_the_cli
             let structured = result.get("structuredContent").map(|found| found.to_string().len()).unwrap_or_default();
             assert!(structured < chars, "{name} {tool}: {structured}");
         }
+        let read = client.tool("fs_read", json!({"path": "a.txt"})).await;
+        assert!(text(&read).len() > chars - 600, "{name} gets what it shows: {}", text(&read).len());
+        let ran = client.tool("run_python", json!({"code": format!("say {}", "x".repeat(60_000))})).await;
+        let (most, shown) = (chars.min(20_000), text(&ran).len());
+        assert!((most - 600..=most + 600).contains(&shown), "{name}: {shown}");
         let whole = client.tool("fs_read", json!({"path": "a.txt", "limit": 300_000})).await;
         assert_eq!(text(&whole).len(), 300_000, "what is asked for is given");
         let all = client.tool("fs_list", json!({"path": "many", "max_entries": 1000})).await;
@@ -74,6 +83,47 @@ async fn a_part_of_a_file_or_listing_ends_with_the_way_to_the_rest_where_the_cli
             let refused = client.tool("fs_list", json!({"max_entries": entries})).await;
             assert_eq!(refused["_meta"]["codegen/error"]["code"], "INVALID_ARGUMENT", "{refused}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_link_is_in_a_result_only_where_a_client_is_known_to_take_it() {
+    for (name, links) in
+        [("claude-code", true), ("Visual Studio Code", true), ("claude-ai", false), ("codex", false), ("t", false)]
+    {
+        let server = Server::new();
+        let (stat, _) = large("artifacts/a.bin", 2_000_000);
+        *server.double.files.lock() = vec![(stat, vec![0; 2_000_000])];
+        let mut client = server.connect();
+        client.initialize_as(name, "2025-11-25").await;
+        let got = client.tool("artifact_get", json!({"path": "a.bin"})).await;
+        let kinds: Vec<_> = got["content"].as_array().expect("blocks").iter().map(|block| &block["type"]).collect();
+        let expected: &[&str] = if links { &["text", "resource_link"] } else { &["text"] };
+        assert_eq!(kinds, expected, "{name}");
+        assert!(text(&got).contains("workspace://"), "the text names the address all the same: {}", text(&got));
+    }
+}
+
+/// The operator lets calls be answered later than most clients wait.
+#[tokio::test(start_paused = true)]
+async fn a_call_is_answered_before_its_client_cuts_it_and_else_when_the_operator_says() {
+    let options = Options { yield_after: Duration::from_secs(50), ..Options::default() };
+    for (name, seconds) in [("codex", 45), ("claude-ai", 45), ("t", 45), ("cursor", 50), ("Visual Studio Code", 50)] {
+        let server = Server::with_options(options.clone());
+        let mut client = server.connect();
+        client.initialize_as(name, "2025-11-25").await;
+        let begun = Instant::now();
+        let running = client.tool("run_python", json!({"code": "wait"})).await;
+        assert_eq!(
+            (begun.elapsed().as_secs(), &running["_meta"]["codegen/state"]),
+            (seconds, &json!("running")),
+            "{name}"
+        );
+        let begun = Instant::now();
+        let wait = json!({"task_id": running["_meta"]["codegen/task_id"], "timeout_seconds": 600});
+        let waited = client.tool("task_wait", wait).await;
+        assert_eq!(begun.elapsed().as_secs(), seconds, "{name}");
+        assert!(text(&waited).contains(&format!("waited {seconds}.0 s and not")), "{name}: {}", text(&waited));
     }
 }
 
