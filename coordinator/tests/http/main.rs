@@ -7,6 +7,7 @@ mod guard;
 mod identity;
 mod legacy;
 mod limits;
+mod listening;
 mod metrics;
 mod quirks;
 mod rest;

@@ -6,7 +6,7 @@ use coordinator::identity::Scopes;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::rig::{Reply, Rig};
+use crate::rig::{PATIENCE, Reply, Rig};
 
 const BASE: &str = "/api/v1";
 
@@ -111,7 +111,7 @@ async fn whoever_comes_back_is_told_what_was_missed_once_and_then_what_comes() {
 }
 
 #[tokio::test]
-async fn one_user_has_so_many_streams_and_others_have_theirs() {
+async fn one_user_has_so_many_streams_others_have_theirs_and_a_place_comes_free_when_one_ends() {
     let dir = tempfile::tempdir().unwrap();
     let rig = Rig::with_log(dir.path()).await;
     let (ann, bob) = (rig.token("ann", Scopes::USER).await, rig.token("bob", Scopes::USER).await);
@@ -130,7 +130,12 @@ async fn one_user_has_so_many_streams_and_others_have_theirs() {
         (&refused["error"]["code"], &refused["error"]["details"]["retry_after_ms"]),
         (&json!("RATE_LIMITED"), &json!(10_000))
     );
+    let (why, tells) = (refused["error"]["message"].as_str().expect("text"), "you have 32 streams");
+    assert!(why.contains(tells), "{why}");
     assert_eq!(follow(&rig, &bob, None).await.status, StatusCode::OK);
+    drop(open.pop());
+    let free = async { while follow(&rig, &ann, None).await.status != StatusCode::OK {} };
+    tokio::time::timeout(PATIENCE, free).await.expect("its place comes free");
 }
 
 #[tokio::test]
