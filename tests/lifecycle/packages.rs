@@ -29,7 +29,7 @@ impl Rig {
 }
 
 /// Writes a wheel into the workspace and gives its path there.
-fn put_wheel(client: &mut Client, name: &str, version: &str, needs: &str) -> String {
+pub fn put_wheel(client: &mut Client, name: &str, version: &str, needs: &str) -> String {
     let path = format!("dist/{name}-{version}-py3-none-any.whl");
     let contents = STANDARD.encode(wheel(name, version, needs));
     client.tool("fs_write", json!({"path": path, "contents": contents, "encoding": "base64"})).ok();
