@@ -21,21 +21,22 @@ fn inspector() -> String {
 
 /// How the Inspector is told to speak, and what it then says on the wire.
 #[derive(Debug, Clone, Copy)]
-struct Era {
+pub struct Era {
     name: &'static str,
     said: &'static str,
 }
 
-const LEGACY: Era = Era { name: "legacy", said: r#""method":"initialize","params":{"protocolVersion":"2025-11-25""# };
-const MODERN: Era = Era { name: "modern", said: r#""io.modelcontextprotocol/protocolVersion":"2026-07-28""# };
+pub const LEGACY: Era =
+    Era { name: "legacy", said: r#""method":"initialize","params":{"protocolVersion":"2025-11-25""# };
+pub const MODERN: Era = Era { name: "modern", said: r#""io.modelcontextprotocol/protocolVersion":"2026-07-28""# };
 
-struct Inspector {
+pub struct Inspector {
     installation: Installation,
     era: Era,
 }
 
 impl Inspector {
-    fn of(era: Era) -> Self {
+    pub fn of(era: Era) -> Self {
         Self { installation: Installation::new(), era }
     }
 
@@ -54,14 +55,14 @@ impl Inspector {
             .expect("the Inspector starts")
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub fn run(&self, arguments: &[&str]) -> Output {
         let binary = self.installation.binary();
         self.run_on(&[binary.to_str().expect("a path in UTF-8")], arguments)
     }
 
     /// The result of a request that succeeds.
     #[track_caller]
-    fn ask(&self, method: &str, arguments: &[&str]) -> Value {
+    pub fn ask(&self, method: &str, arguments: &[&str]) -> Value {
         succeeded(&self.run(&[&["--method", method], arguments].concat()))
     }
 
@@ -71,13 +72,13 @@ impl Inspector {
 
     /// The result of a tool call that succeeds.
     #[track_caller]
-    fn call(&self, tool: &str, arguments: Value) -> Value {
+    pub fn call(&self, tool: &str, arguments: Value) -> Value {
         succeeded(&self.tool(tool, &arguments))
     }
 
     /// The text of a tool call whose result says that it failed; the Inspector must see that, too.
     #[track_caller]
-    fn failing(&self, tool: &str, arguments: Value) -> String {
+    pub fn failing(&self, tool: &str, arguments: Value) -> String {
         let output = self.tool(tool, &arguments);
         assert_eq!(output.status.code(), Some(TOOL_ERROR), "{tool}: {output:?}");
         text(&result(&output))
@@ -97,23 +98,23 @@ fn result(output: &Output) -> Value {
 }
 
 /// All text blocks of a tool's result.
-fn text(result: &Value) -> String {
+pub fn text(result: &Value) -> String {
     let blocks = result["content"].as_array().into_iter().flatten();
     blocks.filter_map(|block| block["text"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
 #[track_caller]
-fn says(result: &Value, words: &str) {
+pub fn says(result: &Value, words: &str) {
     assert!(text(result).contains(words), "expected {words:?}: {result}");
 }
 
 /// The values of `field` in a list of objects.
-fn each<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
+pub fn each<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
     list.as_array().into_iter().flatten().filter_map(|item| item[field].as_str()).collect()
 }
 
 /// Runs steps that do not need each other, at the same time: most of what the Inspector takes is its own start.
-fn together(steps: &[&(dyn Fn() + Sync)]) {
+pub fn together(steps: &[&(dyn Fn() + Sync)]) {
     thread::scope(|scope| {
         for step in steps {
             scope.spawn(step);
@@ -184,7 +185,7 @@ fn tasks_in_words(inspector: &Inspector, session: &str) {
 }
 
 /// The task of a call that goes on in the background.
-fn begun(inspector: &Inspector, tool: &str, arguments: Value) -> String {
+pub fn begun(inspector: &Inspector, tool: &str, arguments: Value) -> String {
     let answer = inspector.call(tool, arguments);
     says(&answer, "still running");
     answer["_meta"]["codegen/task_id"].as_str().expect("a task").to_owned()
@@ -223,7 +224,7 @@ fn templates_are_listed(inspector: &Inspector) {
     assert!(templates.iter().any(|template| template.starts_with("workspace://{session}/")), "{listed}");
 }
 
-fn a_file_is_written(inspector: &Inspector, session: &str, path: &str, contents: &str) {
+pub fn a_file_is_written(inspector: &Inspector, session: &str, path: &str, contents: &str) {
     inspector.call("fs_write", json!({"session_id": session, "path": path, "contents": contents}));
 }
 

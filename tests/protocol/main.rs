@@ -7,6 +7,7 @@ mod following;
 mod http;
 mod independent_client;
 mod inspector;
+mod inspector_toolbox;
 mod policy;
 mod readme;
 mod resources;
