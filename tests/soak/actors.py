@@ -1,6 +1,5 @@
 """What clients do, again and again: each actor is a kind of client, one round of it a life from greeting to leaving."""
 
-import json
 import os
 import random
 import signal
@@ -47,27 +46,6 @@ def over_http(kind, address):
         work(client, session)
         client.abandon("run_python", session_id=session, code=SLEEPS)
         client.tool("session_close", session_id=session)
-    finally:
-        client.close()
-
-
-def over_rest(address):
-    client = wire.Http(address)
-    try:
-        answer, body = client.exchange("POST", "/api/v1/sessions", {})
-        if answer.status not in (200, 201):
-            raise Failed(f"REST made no session: {answer.status} {body[:200]!r}")
-        made = json.loads(body)
-        session = made.get("id") or made.get("session_id")
-        for method, path, fine in (
-            ("GET", "/api/v1/sessions", {200}),
-            ("GET", f"/api/v1/sessions/{session}", {200}),
-            ("GET", "/api/v1/sessions/ses_unknown", {400, 404}),
-            ("DELETE", f"/api/v1/sessions/{session}", {200, 202, 204}),
-        ):
-            answer, body = client.exchange(method, path)
-            if answer.status not in fine:
-                raise Failed(f"{method} {path} was answered with {answer.status}: {body[:200]!r}")
     finally:
         client.close()
 

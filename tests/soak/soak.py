@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
 import actors
 import hostile
 import processes
+import rest
 import watch
 import wire
 
@@ -91,7 +92,7 @@ class Server:
         }
         plays |= hostile.plays(self.address)
         if self.has("/api/openapi.json"):
-            plays["rest"] = lambda: actors.over_rest(self.address)
+            plays["rest"] = lambda: rest.play(self.address)
         return plays
 
     def left(self):

@@ -37,9 +37,11 @@ class Http:
         self.connection = http.client.HTTPConnection(address, timeout=SECONDS)
 
     def exchange(self, method, path, body=None, headers=None):
-        data = json.dumps(body).encode() if body is not None else None
+        # Bytes are sent as they are.
+        is_plain = body is None or isinstance(body, bytes)
+        data = body if is_plain else json.dumps(body).encode()
         headers = {"Accept": ACCEPT, **(headers or {})}
-        if data is not None:
+        if not is_plain:
             headers["Content-Type"] = "application/json"
         try:
             self.connection.request(method, path, data, headers)
