@@ -19,13 +19,36 @@ fn file(path: &str, byte: u8) -> (FileStat, Vec<u8>) {
     (stat, contents)
 }
 
-/// A tool's answers to a client of this name: in a session of the protocol, and to a request of its own.
-async fn answers(rig: &Rig, client: &str, tool: &str, mut arguments: Value) -> [Value; 2] {
+/// The answer to a client of this name that calls a tool over HTTP+SSE.
+async fn over_sse(rig: &Rig, client: &str, call: &Value) -> Value {
+    let mut stream = rig.request("GET", "/sse").send().await;
+    let endpoint = stream.endpoint().await;
+    let about = json!({"name": client, "version": "1"});
+    let hello = json!({"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": about});
+    for message in [
+        json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello}),
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}),
+    ] {
+        let posted = rig.request("POST", &endpoint).header("content-type", "application/json");
+        posted.body(message.to_string()).send().await;
+    }
+    loop {
+        let message = stream.message().await.expect("an answer before the end");
+        if message["id"] == 1 {
+            return message;
+        }
+    }
+}
+
+/// A tool's answers to a client of this name: in a session of the protocol, to a request of its own, and over HTTP+SSE.
+async fn answers(rig: &Rig, client: &str, tool: &str, mut arguments: Value) -> [Value; 3] {
     arguments["session_id"] = json!(rig.session("2025-11-25", None).await.handle().await);
     let session = rig.session_of(client, "2025-11-25", None).await;
     let older = session.tool(7, tool, arguments.clone()).send().await.answer().await;
     let params = json!({"name": tool, "arguments": arguments});
-    [older, rig.stateless_by(client, "tools/call", params).send().await.answer().await]
+    let newer = rig.stateless_by(client, "tools/call", params.clone()).send().await.answer().await;
+    [older, newer, over_sse(rig, client, &params).await]
 }
 
 #[tokio::test]
