@@ -127,16 +127,18 @@ pub async fn no_chain_of_forks_outlives_launcher_or_worker() {
     }
 }
 
-/// A launcher that is killed before it has seen to what a dead init left behind: the worker is the only one who can.
+/// A launcher that is killed before it has seen to what a dead init left behind, whose supervisor is dead, too: the worker is
+/// the only one who can.
 pub async fn what_a_dead_init_left_does_not_outlive_a_launcher_that_is_killed_before_it_sees_to_it() {
     for _ in 0..2 {
         let mut worker = worker_with(CHAINS, Stdio::piped());
         let held = worker.process.stderr.take().unwrap();
         let launcher = worker.descendants[0];
-        let init = worker.descendants[1..].iter().copied().find(|pid| !descendants_of(*pid).is_empty()).unwrap();
+        let inside = |pid: &i32| descendants_of(*pid).first().map(|supervisor| [*pid, *supervisor]);
+        let guards = worker.descendants[1..].iter().find_map(inside).unwrap();
         signal(launcher, Signal::STOP);
-        kill(init);
-        eventually("init is gone", || !alive(&[init])).await;
+        guards.into_iter().for_each(kill);
+        eventually("init and supervisor are gone", || !alive(&guards)).await;
         kill(launcher);
         worker.process.wait().unwrap();
         assert!(!alive(&worker.descendants), "the worker ends after them");
