@@ -22,7 +22,7 @@ use crate::supervisor::Ground;
 const INSIDE_ID: u32 = 1000;
 /// By how much whatever runs in a sandbox is nicer than the launcher and the worker, which are to get a turn among all the
 /// processes that a session may have, where no control group sees to it.
-const NICER_BY: i32 = 10;
+const NICER_BY: i32 = 5;
 
 /// What init needs afterwards.
 pub(super) struct Ready {

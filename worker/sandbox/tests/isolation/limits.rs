@@ -110,7 +110,7 @@ pub async fn processor_use_is_bounded_where_that_is_said() {
     if !is_enforced(Layer::CpuLimit).await {
         let own = rustix::process::getpriority_process(None).unwrap();
         let inside = Room::new().await.python("import os; print(os.getpriority(os.PRIO_PROCESS, 0))").await;
-        assert_eq!(inside.parse::<i32>().unwrap(), (own + 10).min(19));
+        assert_eq!(inside.parse::<i32>().unwrap(), (own + 5).min(19));
         return;
     }
     let room = Room::with(Limits { cpu_millicores: 100, ..Limits::default() }, &[]).await;
