@@ -16,6 +16,9 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use crate::fixture::{Fixture, SECRET, become_session};
 
 const ROUNDS: usize = 2_000;
+/// More than so many are an attack.
+const SWAPS_MIN: u64 = 100;
+const ATTACK_BEGINS: Duration = Duration::from_secs(60);
 
 /// Exchanges two names without end while `act` runs.
 fn while_swapping<T>(f: &Fixture, a: &str, b: &str, act: impl FnOnce() -> T) -> T {
@@ -31,11 +34,16 @@ fn while_swapping<T>(f: &Fixture, a: &str, b: &str, act: impl FnOnce() -> T) -> 
                 swaps.fetch_add(u64::from(swapped.is_ok()), Ordering::Relaxed);
             }
         });
+        // However busy the machine is, nothing begins before the attack has.
+        let begun = Instant::now();
+        while swaps.load(Ordering::Relaxed) <= SWAPS_MIN && begun.elapsed() < ATTACK_BEGINS {
+            thread::yield_now();
+        }
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
         stop.store(true, Ordering::Relaxed);
         done
     });
-    assert!(swaps.load(Ordering::Relaxed) > 100, "the attack took place");
+    assert!(swaps.load(Ordering::Relaxed) > SWAPS_MIN, "the attack took place");
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 

@@ -92,6 +92,7 @@ if os.fork() == 0:
         while True: time.sleep(1)
     os._exit(0)
 while not os.path.exists('daemon'): time.sleep(0.01)
+os.wait()
 ";
 
 pub async fn killing_a_task_ends_daemons_too() {
