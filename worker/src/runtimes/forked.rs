@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use sandbox::datagram::AsyncSocket;
 use sandbox::{Child, ChildEnd, Sandbox, SupervisorLost};
 use serde::Deserialize;
@@ -12,7 +11,7 @@ use serde::Deserialize;
 use super::StartError;
 use super::lane::{Lanes, Spare, Taken};
 use super::python::{Job, SentJob};
-use super::vitals::{self, Vitals};
+use super::vitals::Observed;
 use crate::executor::stdio::Stdio;
 
 /// How long an answer takes from here to its caller, about.
@@ -26,7 +25,7 @@ pub(crate) struct Forked {
     /// Absent once it is given up.
     held: Option<(Child, Taken)>,
     jobs: AsyncSocket,
-    process: Option<OwnedFd>,
+    process: Option<Observed>,
     /// Whether its own word may still be listened to.
     listening: bool,
     standing: Standing,
@@ -65,8 +64,10 @@ impl Forked {
             let Spare { control, jobs, process } = lane.spare().await?;
             let child = sandbox.adopt(control).map_err(StartError::Descriptors)?;
             // From here on a caller that is gone leaves a program to be ended.
-            let mut this = Self { held: Some((child, lane)), jobs, process, listening: true, standing: Standing::Runs };
+            let held = Some((child, lane));
+            let mut this = Self { held, jobs, process: None, listening: true, standing: Standing::Runs };
             if this.take_job(job.bytes(), &passed).await {
+                this.process = process.and_then(Observed::new);
                 return Ok(this);
             }
             let Some((_, back)) = this.held.take() else { break };
@@ -85,7 +86,7 @@ impl Forked {
     /// through many tasks.
     pub fn count_from_now(&mut self) {
         if let Some(process) = &self.process {
-            vitals::forget_peak(process);
+            process.forget_peak();
         }
         if let Some((child, _)) = &mut self.held {
             child.count_limits_from_now();
@@ -142,13 +143,13 @@ impl Forked {
 /// has threads or processes yet, so that its end must be waited for.
 ///
 /// The session's code may say so, too: what it gets by that is the end of its program, with an exit code of its choice.
-fn ended_early(process: Option<&OwnedFd>, report: Report) -> Option<ChildEnd> {
+fn ended_early(process: Option<&Observed>, report: Report) -> Option<ChildEnd> {
     let process = process?;
-    let vitals = Vitals::of(process)?;
+    let vitals = process.vitals()?;
     if !vitals.is_alone {
         return None;
     }
-    rustix::process::pidfd_send_signal(process, Signal::STOP).ok()?;
+    process.stop().ok()?;
     Some(ChildEnd {
         code: Some(report.code.into()),
         cpu_ms: vitals.cpu_ms,
@@ -164,15 +165,19 @@ impl Drop for Forked {
             return;
         };
         let standing = self.standing;
+        if standing != Standing::Runs {
+            lane.close();
+        }
         runtime.spawn(async move {
             // What must be done before the next call is done while its caller thinks, unless callers do not.
             if !lane.is_hurried() {
                 tokio::time::sleep(AFTER_THE_ANSWER).await;
             }
-            lane.refill().await;
+            // One process is taken apart while the other is made.
             if standing != Standing::Gone {
                 child.kill().await;
             }
+            lane.refill().await;
             if standing != Standing::Gone && child.wait().await.is_err() {
                 lane.give_up();
             }

@@ -1,17 +1,22 @@
 //! Lanes of a prepared interpreter: who may use which next, and the spare that waits in each.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sandbox::datagram::{self, AsyncSocket, Datagram};
 use serde::Deserialize;
+use tokio::sync::Notify;
 
 use super::StartError;
 
 /// A lane that is taken so soon after it was free is in the hands of somebody who does not think between calls.
 const HURRY: Duration = Duration::from_millis(3);
+
+/// How long a lane whose program has ended is waited for before another one is made, which takes longer.
+const CLOSING_MAX: Duration = Duration::from_millis(20);
 
 /// Asks for a spare that has done all it can before somebody needs it.
 const AHEAD: &[u8] = b"s";
@@ -23,7 +28,16 @@ const AT_ONCE: &[u8] = b"h";
 pub(super) struct Lanes {
     /// The first one makes the others, also while it is in use.
     first: Arc<AsyncSocket>,
-    free: Mutex<Vec<Lane>>,
+    standing: Mutex<Standing>,
+    /// Told when a lane is free, or will not be.
+    news: Notify,
+}
+
+#[derive(Debug)]
+struct Standing {
+    free: Vec<Lane>,
+    /// Lanes that are free as soon as their last program is taken apart.
+    closing: usize,
 }
 
 #[derive(Debug)]
@@ -42,6 +56,7 @@ pub(super) struct Taken {
     lane: Option<Lane>,
     home: Arc<Lanes>,
     hurried: bool,
+    closing: bool,
 }
 
 /// A program that waits for its job.
@@ -69,18 +84,36 @@ impl Lanes {
         let first = Arc::new(AsyncSocket::new(first).map_err(StartError::Descriptors)?);
         let mut lane = Lane { orders: first.clone(), asked: false, freed: None };
         lane.ask(AHEAD).await?;
-        Ok(Arc::new(Self { first, free: Mutex::new(vec![lane]) }))
+        let standing = Mutex::new(Standing { free: vec![lane], closing: 0 });
+        Ok(Arc::new(Self { first, standing, news: Notify::new() }))
     }
 
     /// A lane that nobody uses.
     pub async fn take(self: &Arc<Self>) -> Result<Taken, StartError> {
-        let free = self.free.lock().pop();
-        let lane = match free {
-            Some(lane) => lane,
-            None => self.make().await?,
+        let lane = match tokio::time::timeout(CLOSING_MAX, self.take_free()).await {
+            Ok(Some(lane)) => lane,
+            Ok(None) | Err(_) => self.make().await?,
         };
         let hurried = lane.freed.is_some_and(|freed| freed.elapsed() < HURRY);
-        Ok(Taken { lane: Some(lane), home: self.clone(), hurried })
+        Ok(Taken { lane: Some(lane), home: self.clone(), hurried, closing: false })
+    }
+
+    /// A lane that is free, or will be in a moment.
+    async fn take_free(&self) -> Option<Lane> {
+        loop {
+            let mut news = pin!(self.news.notified());
+            news.as_mut().enable();
+            {
+                let mut standing = self.standing.lock();
+                if let Some(lane) = standing.free.pop() {
+                    return Some(lane);
+                }
+                if standing.closing == 0 {
+                    return None;
+                }
+            }
+            news.await;
+        }
     }
 
     async fn make(&self) -> Result<Lane, StartError> {
@@ -108,6 +141,13 @@ impl Taken {
         self.hurried
     }
 
+    /// Says that its program has ended, so that it is worth waiting for.
+    pub fn close(&mut self) {
+        if !std::mem::replace(&mut self.closing, true) {
+            self.home.standing.lock().closing += 1;
+        }
+    }
+
     /// Lets the lane make its next spare, ahead of need.
     pub async fn refill(&mut self) {
         let order = if self.hurried { AT_ONCE } else { AHEAD };
@@ -125,16 +165,20 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let Some(mut lane) = self.lane.take() else { return };
-        lane.freed = Some(Instant::now());
-        let mut free = self.home.free.lock();
-        // One that is free is enough; the first cannot be had again.
-        if Arc::ptr_eq(&lane.orders, &self.home.first) {
-            free.clear();
+        let mut standing = self.home.standing.lock();
+        standing.closing -= usize::from(self.closing);
+        if let Some(mut lane) = self.lane.take() {
+            lane.freed = Some(Instant::now());
+            // One that is free is enough; the first cannot be had again.
+            if Arc::ptr_eq(&lane.orders, &self.home.first) {
+                standing.free.clear();
+            }
+            if standing.free.is_empty() {
+                standing.free.push(lane);
+            }
         }
-        if free.is_empty() {
-            free.push(lane);
-        }
+        drop(standing);
+        self.home.news.notify_waiters();
     }
 }
 
@@ -198,9 +242,32 @@ mod tests {
         let second = lanes.take().await.unwrap();
         assert_eq!(order(&interpreter).await, b"l", "only the second needs a lane of its own");
         drop((second, first));
-        assert_eq!(lanes.free.lock().len(), 1);
+        assert_eq!(lanes.standing.lock().free.len(), 1);
         drop((lanes.take().await.unwrap(), lanes));
         assert!(interpreter.recv().await.unwrap().is_none(), "the first is the last to go");
+    }
+
+    #[tokio::test]
+    async fn a_lane_whose_program_has_ended_is_waited_for() {
+        let (ours, theirs) = datagram::pair().unwrap();
+        let interpreter = AsyncSocket::new(theirs).unwrap();
+        let lanes = Lanes::new(ours).await.unwrap();
+        let mut first = lanes.take().await.unwrap();
+        first.close();
+        let mut next = pin!(lanes.take());
+        assert!(futures::poll!(&mut next).is_pending());
+        drop(first);
+        let next = next.await.unwrap();
+        assert!(next.is_hurried());
+        assert_eq!(order(&interpreter).await, b"s");
+        assert!(futures::poll!(pin!(interpreter.recv())).is_pending(), "no other lane is asked for");
+        let mut lost = next;
+        lost.close();
+        let mut waiting = pin!(lanes.take());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        lost.give_up();
+        waiting.await.unwrap();
+        assert_eq!(order(&interpreter).await, b"l", "one that will not be free is not waited for");
     }
 
     #[tokio::test]

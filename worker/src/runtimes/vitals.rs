@@ -1,6 +1,18 @@
 //! What the system says of a process of a sandbox, seen from outside: nothing in the sandbox can make it say otherwise.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+
+/// A process by its descriptor, with its id for the system's files on it.
+#[derive(Debug)]
+pub(super) struct Observed {
+    process: OwnedFd,
+    pid: u32,
+}
 
 /// How a process stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,30 +31,67 @@ struct Stat {
     children_ticks: u64,
 }
 
-impl Vitals {
-    /// Of a process that a descriptor stands for; `None` when it has ended, or the system does not say.
-    pub fn of(process: &OwnedFd) -> Option<Self> {
-        let pid = pid_of(process)?;
-        let stat = Stat::parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
-        let is_alone = stat.threads == 1 && children(pid)?.is_empty() && children(stat.parent)? == [pid];
+impl Observed {
+    /// `None` when it has ended, or the system does not say which it is.
+    pub fn new(process: OwnedFd) -> Option<Self> {
+        let mut buffer = [0; FILE_BYTES];
+        let fdinfo = read(&format!("/proc/self/fdinfo/{}", process.as_raw_fd()), &mut buffer)?;
+        let pid = fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()?;
+        Some(Self { process, pid })
+    }
+
+    /// How it stands; `None` when it has ended, or the system does not say.
+    pub fn vitals(&self) -> Option<Vitals> {
+        let Self { pid, .. } = *self;
+        let mut buffer = [0; FILE_BYTES];
+        let stat = Stat::parse(read(&format!("/proc/{pid}/stat"), &mut buffer)?)?;
+        let is_alone =
+            stat.threads == 1 && children(pid, &mut buffer)?.is_empty() && is_only(pid, stat.parent, &mut buffer)?;
         // Ticks are hundredths of a second; the scheduler's count is finer, and holds only for the one thread.
-        let run_ns = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok();
+        let run_ns = read(&format!("/proc/{pid}/schedstat"), &mut buffer);
         let run_ns: u64 = run_ns.and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or_default();
         let own_ms = (stat.own_ticks * TICK_MS).max(run_ns / 1_000_000);
-        Some(Self { is_alone, cpu_ms: own_ms + stat.children_ticks * TICK_MS })
+        let vitals = Vitals { is_alone, cpu_ms: own_ms + stat.children_ticks * TICK_MS };
+        // While it has not ended its id is nobody else's.
+        self.has_not_ended().then_some(vitals)
+    }
+
+    /// Lets the peak of its resident memory begin anew. Where the system does not, it stays that of its whole life.
+    pub fn forget_peak(&self) {
+        if self.has_not_ended() {
+            // Five is for the peak alone (proc_pid_clear_refs(5)).
+            let forgotten = std::fs::write(format!("/proc/{}/clear_refs", self.pid), "5");
+            tracing::trace!(?forgotten, "the peak of a kernel's memory begins anew");
+        }
+    }
+
+    /// Stops it, so that it runs no more instruction.
+    pub fn stop(&self) -> io::Result<()> {
+        Ok(rustix::process::pidfd_send_signal(&self.process, Signal::STOP)?)
+    }
+
+    fn has_not_ended(&self) -> bool {
+        let mut polled = [PollFd::new(&self.process, PollFlags::IN)];
+        matches!(poll(&mut polled, Some(&Timespec::default())), Ok(0))
     }
 }
 
-/// Lets the peak of a process's resident memory begin anew. Where the system does not, it stays that of its whole life.
-pub(super) fn forget_peak(process: &OwnedFd) {
-    // Five is for the peak alone (proc_pid_clear_refs(5)).
-    let forgotten = pid_of(process).map(|pid| std::fs::write(format!("/proc/{pid}/clear_refs"), "5"));
-    tracing::trace!(?forgotten, "the peak of a kernel's memory begins anew");
+/// More than any of these files holds, except of lists that are too long in any case.
+const FILE_BYTES: usize = 1 << 10;
+
+/// The text of a file of the system, which gives one so short at once.
+fn read<'a>(path: &str, buffer: &'a mut [u8; FILE_BYTES]) -> Option<&'a str> {
+    let len = File::open(path).ok()?.read(buffer).ok()?;
+    std::str::from_utf8(&buffer[..len]).ok()
 }
 
-fn pid_of(process: &OwnedFd) -> Option<u32> {
-    let fdinfo = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", process.as_raw_fd())).ok()?;
-    fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+/// The ids of the children of a process, as text, with a blank after each.
+fn children(pid: u32, buffer: &mut [u8; FILE_BYTES]) -> Option<&str> {
+    read(&format!("/proc/{pid}/task/{pid}/children"), buffer)
+}
+
+fn is_only(pid: u32, parent: u32, buffer: &mut [u8; FILE_BYTES]) -> Option<bool> {
+    Some(children(parent, buffer)?.trim_end().parse() == Ok(pid))
 }
 
 /// `USER_HZ` is 100 on every architecture that we run on.
@@ -62,14 +111,34 @@ impl Stat {
     }
 }
 
-fn children(pid: u32) -> Option<Vec<u32>> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    text.split_whitespace().map(|child| child.parse().ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
     use super::*;
+
+    #[test]
+    fn a_process_is_alone_until_there_is_another_beside_it() {
+        let script = "sleep 600 & a=$!; echo $a; read go; sleep 600 & echo $!; read go; kill $a $!; wait; echo";
+        let mut shell = Command::new("sh");
+        let mut shell = shell.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut go, said) = (shell.stdin.take().unwrap(), BufReader::new(shell.stdout.take().unwrap()));
+        let mut said = said.lines().map(Result::unwrap);
+        let pid: i32 = said.next().unwrap().parse().unwrap();
+        let process = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
+        let observed = Observed::new(process).unwrap();
+        assert!(observed.vitals().unwrap().is_alone);
+        writeln!(go).unwrap();
+        said.next().unwrap();
+        assert!(!observed.vitals().unwrap().is_alone);
+        writeln!(go).unwrap();
+        said.next().unwrap();
+        assert_eq!(observed.vitals(), None, "it has ended");
+        shell.wait().unwrap();
+    }
 
     #[test]
     fn a_name_that_looks_like_fields_is_skipped() {

@@ -41,15 +41,16 @@ class Lane:
     def serve(self):
         """Obeys. Returns in the process of a program, with its job socket, and in that of another lane, with None."""
         while True:
-            for descriptor, _ in self.poll.poll():
-                if descriptor == self.awake:
-                    drain(self.awake)
-                elif descriptor != self.orders.fileno():
-                    self.hear(descriptor)
-                else:
-                    forked, jobs = self.take_order()
-                    if forked:
-                        return jobs
+            heard = {descriptor for descriptor, _ in self.poll.poll()}
+            is_ordered = self.orders.fileno() in heard
+            for descriptor in heard - {self.awake, self.orders.fileno()}:
+                self.hear(descriptor)
+            if self.awake in heard:
+                drain(self.awake)
+            if is_ordered:
+                forked, jobs = self.take_order()
+                if forked:
+                    return jobs
             self.reap()
             while self.ended:
                 self.conclude(*self.ended.pop(0))
