@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::BufMut as _;
 use codegen_types::{EventBody, OutputStream};
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use sandbox::files::Workspace;
 use tokio::io::AsyncReadExt;
@@ -61,11 +63,12 @@ impl<'a> Output<'a> {
     /// what is in the pipe then is read, but nothing is waited for, since the task may have passed the other end to a
     /// process that lives on.
     pub async fn pump(&self, stream: OutputStream, mut pipe: pipe::Receiver, exited: &CancellationToken) {
-        let mut buffer = vec![0; PIECE_BYTES_MAX].into_boxed_slice();
+        let mut buffer = Vec::with_capacity(PIECE_BYTES_MAX);
         let mut due = Instant::now();
         loop {
-            let (len, filled) = fill(&mut pipe, &mut buffer, due, exited).await;
-            self.emit(stream, &buffer[..len]);
+            buffer.clear();
+            let filled = fill(&mut pipe, &mut buffer, due, exited).await;
+            self.emit(stream, &buffer);
             if matches!(filled, Filled::End) || self.is_exceeded() {
                 return;
             }
@@ -100,38 +103,33 @@ impl<'a> Output<'a> {
 }
 
 /// Reads until the piece is full, or something is there and `due` has passed.
-async fn fill(
-    pipe: &mut pipe::Receiver,
-    buffer: &mut [u8],
-    due: Instant,
-    exited: &CancellationToken,
-) -> (usize, Filled) {
-    let mut len = 0;
-    while len < buffer.len() {
+async fn fill(pipe: &mut pipe::Receiver, buffer: &mut Vec<u8>, due: Instant, exited: &CancellationToken) -> Filled {
+    while buffer.len() < PIECE_BYTES_MAX {
+        let (len, is_something) = (buffer.len(), !buffer.is_empty());
+        let mut room = (&mut *buffer).limit(PIECE_BYTES_MAX - len);
         tokio::select! {
             biased;
-            read = pipe.read(&mut buffer[len..]) => match read {
-                Ok(0) | Err(_) => return (len, Filled::End),
-                Ok(count) => len += count,
+            read = pipe.read_buf(&mut room) => match read {
+                Ok(0) | Err(_) => return Filled::End,
+                Ok(_) => {}
             },
-            () = tokio::time::sleep_until(due), if len > 0 => return (len, Filled::More),
-            () = exited.cancelled() => return drain(pipe, buffer, len),
+            () = tokio::time::sleep_until(due), if is_something => return Filled::More,
+            () = exited.cancelled() => return drain(pipe, buffer),
         }
     }
-    (len, Filled::More)
+    Filled::More
 }
 
 /// Reads what is there now, by the system call itself: the event loop may not have heard of it yet.
-fn drain(pipe: &pipe::Receiver, buffer: &mut [u8], mut len: usize) -> (usize, Filled) {
-    while len < buffer.len() {
-        match rustix::io::read(pipe, &mut buffer[len..]) {
-            Ok(0) => return (len, Filled::End),
-            Ok(count) => len += count,
-            Err(Errno::INTR) => {}
-            Err(_) => return (len, Filled::End),
+fn drain(pipe: &pipe::Receiver, buffer: &mut Vec<u8>) -> Filled {
+    while buffer.len() < PIECE_BYTES_MAX {
+        match rustix::io::read(pipe, spare_capacity(buffer)) {
+            Ok(0) => return Filled::End,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return Filled::End,
         }
     }
-    (len, Filled::More)
+    Filled::More
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Gid, Uid};
+use rustix::fs::{Gid, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe;
 
@@ -37,11 +37,7 @@ impl Stdio {
         };
         let (stdout_read, stdout) = pipe_for(owner)?;
         let (stderr_read, stderr) = pipe_for(owner)?;
-        let streams = Streams {
-            stdin: feed,
-            stdout: pipe::Receiver::from_owned_fd(stdout_read)?,
-            stderr: pipe::Receiver::from_owned_fd(stderr_read)?,
-        };
+        let streams = Streams { stdin: feed, stdout: receiver(stdout_read)?, stderr: receiver(stderr_read)? };
         Ok((Self { stdin, stdout, stderr }, streams))
     }
 }
@@ -49,7 +45,13 @@ impl Stdio {
 /// A pipe through which a program says something beside its streams: its end, and ours.
 pub(crate) fn one_way(owner: Option<u32>) -> io::Result<(OwnedFd, pipe::Receiver)> {
     let (read, write) = pipe_for(owner)?;
-    Ok((write, pipe::Receiver::from_owned_fd(read)?))
+    Ok((write, receiver(read)?))
+}
+
+/// The reading end of a pipe that was just made, so that nobody needs to ask what it is.
+fn receiver(read: OwnedFd) -> io::Result<pipe::Receiver> {
+    rustix::fs::fcntl_setfl(&read, OFlags::NONBLOCK)?;
+    pipe::Receiver::from_owned_fd_unchecked(read)
 }
 
 fn pipe_for(owner: Option<u32>) -> io::Result<(OwnedFd, OwnedFd)> {
