@@ -64,7 +64,7 @@ class Docker:
             raise Missing("there is no docker")
         self.docker, self.engine = [docker], None
         try:
-            run(*self.docker, "version", "--format", "{{.Server.Version}}", seconds=20)
+            run(*self.docker, "image", "inspect", "--format", "{{.Id}}", DOCKER_IMAGE, seconds=20)
             image = DOCKER_IMAGE
         except Missing:
             self.engine = Engine(scratch / "docker")
