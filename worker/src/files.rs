@@ -6,20 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use codegen_types::operation::{Pictures, Read};
 use codegen_types::{ErrorCode, Failure, Operation, OperationResult, WorkspacePath};
 use sandbox::files::{Scan, Workspace};
-use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Carries out an operation on files. A search ends soon after this is dropped; everything else is short, and is carried
-/// out by the thread that is here, which leaves its other tasks to another one.
+/// Carries out an operation on files. A search ends soon after this is dropped; everything else is short and goes on.
 pub(crate) async fn perform(workspace: &Arc<Workspace>, operation: Operation) -> Result<OperationResult, Failure> {
-    if let Operation::Search(search) = operation {
-        let stop = Arc::new(AtomicBool::new(false));
-        let _stop_when_dropped = StopGuard(stop.clone());
-        return blocking(workspace, move |workspace| workspace.search(&search, &stop)).await;
-    }
-    let carry_out = move |workspace: &Workspace| match &operation {
-        Operation::Exec(_) | Operation::Kernels(_) | Operation::Search(_) => {
-            Err(Failure::new(ErrorCode::Internal, "That is no short operation on files."))
+    let stop = Arc::new(AtomicBool::new(false));
+    let _stop_when_dropped = StopGuard(stop.clone());
+    blocking(workspace, move |workspace| match &operation {
+        Operation::Exec(_) | Operation::Kernels(_) => {
+            Err(Failure::new(ErrorCode::Internal, "A program is no operation on files."))
         }
+        Operation::Search(search) => workspace.search(search, &stop),
         Operation::Edit(edit) => workspace.edit(edit),
         Operation::Read(read) => workspace.read(read),
         Operation::Write(write) => workspace.write(write),
@@ -27,12 +23,8 @@ pub(crate) async fn perform(workspace: &Arc<Workspace>, operation: Operation) ->
         Operation::Stat(stat) => workspace.stat(stat),
         Operation::Move(rename) => workspace.mv(rename),
         Operation::Remove(remove) => workspace.remove(remove),
-    };
-    match Handle::current().runtime_flavor() {
-        // There is no other thread to leave anything to.
-        RuntimeFlavor::CurrentThread => blocking(workspace, carry_out).await,
-        _ => tokio::task::block_in_place(|| carry_out(workspace)),
-    }
+    })
+    .await
 }
 
 /// Ends a search that nobody waits for any more.
