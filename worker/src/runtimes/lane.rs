@@ -38,6 +38,17 @@ struct Standing {
     free: Vec<Lane>,
     /// Lanes that are free as soon as their last program is taken apart.
     closing: usize,
+    /// Those who wait for one of them.
+    waiting: usize,
+}
+
+/// Somebody who waits for a lane; counted until dropped.
+struct Waiting<'a>(&'a Lanes);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.standing.lock().waiting -= 1;
+    }
 }
 
 #[derive(Debug)]
@@ -84,7 +95,7 @@ impl Lanes {
         let first = Arc::new(AsyncSocket::new(first).map_err(StartError::Descriptors)?);
         let mut lane = Lane { orders: first.clone(), asked: false, freed: None };
         lane.ask(AHEAD).await?;
-        let standing = Mutex::new(Standing { free: vec![lane], closing: 0 });
+        let standing = Mutex::new(Standing { free: vec![lane], closing: 0, waiting: 0 });
         Ok(Arc::new(Self { first, standing, news: Notify::new() }))
     }
 
@@ -108,10 +119,12 @@ impl Lanes {
                 if let Some(lane) = standing.free.pop() {
                     return Some(lane);
                 }
-                if standing.closing == 0 {
+                if standing.closing <= standing.waiting {
                     return None;
                 }
+                standing.waiting += 1;
             }
+            let _waiting = Waiting(self);
             news.await;
         }
     }
@@ -256,10 +269,13 @@ mod tests {
         first.close();
         let mut next = pin!(lanes.take());
         assert!(futures::poll!(&mut next).is_pending());
+        let other = lanes.take().await.unwrap();
+        assert_eq!(order(&interpreter).await, b"s");
+        assert_eq!(order(&interpreter).await, b"l", "one lane is not waited for by two");
+        other.give_up();
         drop(first);
         let next = next.await.unwrap();
-        assert!(next.is_hurried());
-        assert_eq!(order(&interpreter).await, b"s");
+        assert!(next.lane.as_ref().unwrap().freed.is_some(), "it is the one that was closed");
         assert!(futures::poll!(pin!(interpreter.recv())).is_pending(), "no other lane is asked for");
         let mut lost = next;
         lost.close();
