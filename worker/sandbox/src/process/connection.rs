@@ -169,8 +169,12 @@ async fn read(shared: Arc<Shared>) {
         };
         shared.table.lock().take(reply, datagram);
     }
-    let inits: Vec<i32> = shared.table.lock().live.values().map(|live| live.init).collect();
-    let alone = tokio::task::spawn_blocking(move || bereaved::end_all_but(&inits)).await;
+    let inits: Vec<i32> = {
+        let mut table = shared.table.lock();
+        table.opening.clear();
+        table.live.values().map(|live| live.init).collect()
+    };
+    let alone = tokio::task::spawn_blocking(move || bereaved::end_all(&inits)).await;
     if !matches!(alone, Ok(true)) {
         tracing::error!("the launcher is gone, and processes of its sandboxes do not die");
     }
