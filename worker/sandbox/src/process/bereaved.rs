@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::Timespec;
 
+use crate::kernel;
 use crate::supervisor;
 use crate::uids::{FIRST_PROBE_UID, UNDERTAKERS};
 
@@ -14,20 +15,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const TURN: Duration = Duration::from_millis(10);
 const REST: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 
-/// How long those that end others are left to it: inits their own sandboxes, undertakers what one left. They kill at once
-/// what is caught from here one by one.
-const LEFT_TO_IT: Duration = Duration::from_secs(5);
-
-/// Kills all children of this process, `inits` and undertakers last, and waits until there is none any more; false when some
-/// live on. Blocks. Whose parent is gone comes to this process, as [`launcher::fork`](crate::launcher::fork) sees to.
-pub(super) fn end_all(inits: &[i32]) -> bool {
-    let begun = Instant::now();
+/// Kills all children of this process but `inits` and undertakers, which end what is theirs by themselves and all at once, and
+/// waits until there is none any more; false when some live on. Blocks. Whose parent is gone comes to this process, as
+/// [`launcher::fork`](crate::launcher::fork) sees to.
+pub(super) fn end_all_but(inits: &[i32]) -> bool {
+    let deadline = Instant::now() + PATIENCE;
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let mut spared: Vec<i32> = supervisor::children(own).into_iter().filter(|pid| is_undertaker(*pid)).collect();
     spared.extend(inits);
-    while begun.elapsed() < PATIENCE {
-        if begun.elapsed() > LEFT_TO_IT {
-            spared.clear();
+    while Instant::now() < deadline {
+        // Below *full* the code of a session may have stopped its init.
+        for pid in supervisor::children(own).iter().filter(|pid| spared.contains(pid)) {
+            kernel::kill(*pid, libc::SIGCONT);
         }
         let turn = Instant::now() + TURN;
         while Instant::now() < turn {

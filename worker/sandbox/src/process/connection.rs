@@ -174,7 +174,7 @@ async fn read(shared: Arc<Shared>) {
         table.opening.clear();
         table.live.values().map(|live| live.init).collect()
     };
-    let alone = tokio::task::spawn_blocking(move || bereaved::end_all(&inits)).await;
+    let alone = tokio::task::spawn_blocking(move || bereaved::end_all_but(&inits)).await;
     if !matches!(alone, Ok(true)) {
         tracing::error!("the launcher is gone, and processes of its sandboxes do not die");
     }
