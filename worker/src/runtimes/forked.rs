@@ -26,8 +26,7 @@ pub(crate) struct Forked {
     held: Option<(Child, Taken)>,
     jobs: AsyncSocket,
     process: Option<Observed>,
-    /// Whether its own word may still be listened to.
-    listening: bool,
+    listening: Listening,
     standing: Standing,
 }
 
@@ -40,8 +39,18 @@ enum Standing {
     Gone,
 }
 
+/// What tells of its end, beside its lane's word for it.
+#[derive(Debug, Clone, Copy)]
+enum Listening {
+    /// Its own word.
+    ToIt,
+    /// It said this; its lane is to say which process beside it is none of its own.
+    ToLane(Report),
+    Over,
+}
+
 /// What a program says when nothing more comes of it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 struct Report {
     code: u8,
     memory_peak_bytes: u64,
@@ -56,6 +65,7 @@ impl Forked {
         stdio: &Stdio,
         extra: &OwnedFd,
     ) -> Result<Self, StartError> {
+        let lives_long = job.is_kernel();
         let job = SentJob::new(job)?;
         let mut passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, extra].map(AsFd::as_fd).to_vec();
         passed.extend(job.file());
@@ -65,9 +75,16 @@ impl Forked {
             let child = sandbox.adopt(control).map_err(StartError::Descriptors)?;
             // From here on a caller that is gone leaves a program to be ended.
             let held = Some((child, lane));
-            let mut this = Self { held, jobs, process: None, listening: true, standing: Standing::Runs };
+            let mut this = Self { held, jobs, process: None, listening: Listening::ToIt, standing: Standing::Runs };
             if this.take_job(job.bytes(), &passed).await {
-                this.process = process.and_then(Observed::new);
+                this.process = process;
+                if let Some((_, lane)) = &mut this.held
+                    && lane.is_hurried()
+                    && !lives_long
+                {
+                    // The next one is made while this one runs.
+                    lane.refill().await;
+                }
                 return Ok(this);
             }
             let Some((_, back)) = this.held.take() else { break };
@@ -114,28 +131,41 @@ impl Forked {
 
     /// Waits until it and every process of it are gone, or will run no more instruction. Cancel-safe.
     pub async fn wait(&mut self) -> Result<ChildEnd, SupervisorLost> {
-        let Some((child, _)) = &mut self.held else { return Err(SupervisorLost) };
-        while self.listening {
-            tokio::select! {
+        let Some((child, lane)) = &mut self.held else { return Err(SupervisorLost) };
+        loop {
+            let heard = async {
+                match self.listening {
+                    Listening::ToIt => {
+                        let said = self.jobs.recv().await.ok().flatten();
+                        // It says one thing; what comes else is the session's code.
+                        let report = said.and_then(|said| serde_json::from_slice(&said.bytes).ok());
+                        (report.map_or(Listening::Over, Listening::ToLane), None)
+                    }
+                    Listening::ToLane(report) => {
+                        let beside = lane.settled().await;
+                        (Listening::Over, ended_early(self.process.as_ref(), beside, report))
+                    }
+                    Listening::Over => std::future::pending().await,
+                }
+            };
+            let (listening, early) = tokio::select! {
                 biased;
                 end = child.wait() => {
-                    self.listening = false;
+                    self.listening = Listening::Over;
                     return end.inspect(|_| self.standing = Standing::Gone);
                 }
-                said = self.jobs.recv() => {
-                    // It says one thing; what comes else is the session's code.
-                    self.listening = false;
-                    let report = said.ok().flatten().and_then(|said| serde_json::from_slice(&said.bytes).ok());
-                    if let Some(end) = report.and_then(|report| ended_early(self.process.as_ref(), report)) {
-                        self.standing = Standing::Stopped;
-                        return Ok(child.judged(end));
-                    }
-                    // One that is gone by now needs no leave to go.
-                    let _ = self.jobs.send(b"x", &[]).await;
-                }
+                heard = heard => heard,
+            };
+            self.listening = listening;
+            if let Some(end) = early {
+                self.standing = Standing::Stopped;
+                return Ok(child.judged(end));
+            }
+            if let Listening::Over = listening {
+                // One that is gone by now needs no leave to go.
+                let _ = self.jobs.send(b"x", &[]).await;
             }
         }
-        child.wait().await.inspect(|_| self.standing = Standing::Gone)
     }
 }
 
@@ -143,9 +173,9 @@ impl Forked {
 /// has threads or processes yet, so that its end must be waited for.
 ///
 /// The session's code may say so, too: what it gets by that is the end of its program, with an exit code of its choice.
-fn ended_early(process: Option<&Observed>, report: Report) -> Option<ChildEnd> {
+fn ended_early(process: Option<&Observed>, beside: Option<&Observed>, report: Report) -> Option<ChildEnd> {
     let process = process?;
-    let vitals = process.vitals()?;
+    let vitals = process.vitals(beside)?;
     if !vitals.is_alone {
         return None;
     }

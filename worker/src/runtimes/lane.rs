@@ -11,6 +11,7 @@ use serde::Deserialize;
 use tokio::sync::Notify;
 
 use super::StartError;
+use super::vitals::Observed;
 
 /// A lane that is taken so soon after it was free is in the hands of somebody who does not think between calls.
 const HURRY: Duration = Duration::from_millis(3);
@@ -56,6 +57,8 @@ struct Lane {
     orders: Arc<AsyncSocket>,
     /// Whether a spare was asked for that did not come yet.
     asked: bool,
+    /// A spare that came before it was needed.
+    spare: Option<Spare>,
     /// When its last program ended.
     freed: Option<Instant>,
 }
@@ -77,8 +80,8 @@ pub(super) struct Spare {
     pub control: OwnedFd,
     /// Where it gets its job and says how it ends.
     pub jobs: AsyncSocket,
-    /// Its process descriptor, where the system has such.
-    pub process: Option<OwnedFd>,
+    /// Itself, where the system has process descriptors.
+    pub process: Option<Observed>,
 }
 
 /// What a lane says.
@@ -93,7 +96,7 @@ impl Lanes {
     /// The lanes of an interpreter that was just started, and asks for the first spare.
     pub async fn new(first: OwnedFd) -> Result<Arc<Self>, StartError> {
         let first = Arc::new(AsyncSocket::new(first).map_err(StartError::Descriptors)?);
-        let mut lane = Lane { orders: first.clone(), asked: false, freed: None };
+        let mut lane = Lane::new(first.clone());
         lane.ask(AHEAD).await?;
         let standing = Mutex::new(Standing { free: vec![lane], closing: 0, waiting: 0 });
         Ok(Arc::new(Self { first, standing, news: Notify::new() }))
@@ -133,7 +136,7 @@ impl Lanes {
         let (orders, theirs) = datagram::pair().map_err(StartError::Descriptors)?;
         self.first.send(b"l", &[theirs.as_fd()]).await.map_err(|_| StartError::InterpreterLost)?;
         let orders = Arc::new(AsyncSocket::new(orders).map_err(StartError::Descriptors)?);
-        Ok(Lane { orders, asked: false, freed: None })
+        Ok(Lane::new(orders))
     }
 }
 
@@ -159,6 +162,17 @@ impl Taken {
         if !std::mem::replace(&mut self.closing, true) {
             self.home.standing.lock().closing += 1;
         }
+    }
+
+    /// Waits until the spare that was asked for is there, or is not to be had: what of the lane waits for its next job.
+    /// Cancel-safe.
+    pub async fn settled(&mut self) -> Option<&Observed> {
+        let lane = self.lane.as_mut()?;
+        if lane.asked {
+            // What could not be had ahead of need is asked for once more.
+            lane.spare = lane.receive().await.ok();
+        }
+        lane.spare.as_ref()?.process.as_ref()
     }
 
     /// Lets the lane make its next spare, ahead of need.
@@ -196,8 +210,12 @@ impl Drop for Taken {
 }
 
 impl Lane {
+    fn new(orders: Arc<AsyncSocket>) -> Self {
+        Self { orders, asked: false, spare: None, freed: None }
+    }
+
     async fn ask(&mut self, order: &[u8]) -> Result<(), StartError> {
-        if !self.asked {
+        if !self.asked && self.spare.is_none() {
             self.orders.send(order, &[]).await.map_err(|_| StartError::InterpreterLost)?;
             self.asked = true;
         }
@@ -205,14 +223,24 @@ impl Lane {
     }
 
     async fn spare(&mut self) -> Result<Spare, StartError> {
-        self.ask(AT_ONCE).await?;
-        let Datagram { bytes, descriptors } =
-            self.orders.recv().await.ok().flatten().ok_or(StartError::InterpreterLost)?;
-        self.asked = false;
-        // A spare that was made ahead of need would run with nobody who answers for it. Without a job it ends by itself.
+        let spare = match self.spare.take() {
+            Some(spare) => spare,
+            None => {
+                self.ask(AT_ONCE).await?;
+                self.receive().await?
+            }
+        };
+        // One that was made ahead of need would run with nobody who answers for it. Without a job it ends by itself.
         if self.orders.is_hung_up() {
             return Err(StartError::InterpreterLost);
         }
+        Ok(spare)
+    }
+
+    async fn receive(&mut self) -> Result<Spare, StartError> {
+        let Datagram { bytes, descriptors } =
+            self.orders.recv().await.ok().flatten().ok_or(StartError::InterpreterLost)?;
+        self.asked = false;
         match serde_json::from_slice(&bytes) {
             Ok(Word::Spare {}) => {
                 let mut descriptors = descriptors.into_iter();
@@ -220,7 +248,7 @@ impl Lane {
                     return Err(StartError::InterpreterLost);
                 };
                 let jobs = AsyncSocket::new(jobs).map_err(StartError::Descriptors)?;
-                Ok(Spare { control, jobs, process: descriptors.next() })
+                Ok(Spare { control, jobs, process: descriptors.next().and_then(Observed::new) })
             }
             Ok(Word::Failed { step, errno }) => {
                 Err(StartError::Fork { step, source: std::io::Error::from_raw_os_error(errno) })
@@ -284,6 +312,29 @@ mod tests {
         lost.give_up();
         waiting.await.unwrap();
         assert_eq!(order(&interpreter).await, b"l", "one that will not be free is not waited for");
+    }
+
+    #[tokio::test]
+    async fn a_spare_that_comes_before_it_is_needed_is_kept_and_one_that_is_refused_is_asked_for_again() {
+        let (ours, theirs) = datagram::pair().unwrap();
+        let interpreter = AsyncSocket::new(theirs).unwrap();
+        let mut lane = Lanes::new(ours).await.unwrap().take().await.unwrap();
+        let (control, jobs) = datagram::pair().unwrap();
+        let itself = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
+        let spare = [control.as_fd(), jobs.as_fd(), itself.as_ref().unwrap().as_fd()];
+        assert_eq!(order(&interpreter).await, b"s");
+        interpreter.send(br#"{"spare":{}}"#, &spare).await.unwrap();
+        assert!(lane.settled().await.is_some(), "it waits for a job");
+        lane.refill().await;
+        assert!(lane.spare().await.unwrap().process.is_some());
+        assert!(lane.settled().await.is_none(), "none was asked for while there was one");
+        lane.refill().await;
+        assert_eq!(order(&interpreter).await, b"s");
+        interpreter.send(br#"{"failed":{"step":"fork","errno":11}}"#, &[]).await.unwrap();
+        assert!(lane.settled().await.is_none());
+        interpreter.send(br#"{"spare":{}}"#, &spare).await.unwrap();
+        lane.spare().await.unwrap();
+        assert_eq!(order(&interpreter).await, b"h");
     }
 
     #[tokio::test]

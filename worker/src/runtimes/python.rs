@@ -152,6 +152,11 @@ impl Job {
     pub fn kernel() -> Self {
         Self { code: None, path: None, args: Vec::new(), env: BTreeMap::new(), kernel: true }
     }
+
+    /// Whether it is a kernel.
+    pub fn is_kernel(&self) -> bool {
+        self.kernel
+    }
 }
 
 /// What of a job is in a datagram, in bytes: the interpreter takes 64 KiB, of which a kernel's call has a little more.

@@ -17,7 +17,7 @@ pub(super) struct Observed {
 /// How a process stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Vitals {
-    /// Whether it has one thread, no children, and no siblings: nothing that it started is left.
+    /// Whether it has one thread, no children, and no siblings but one that is known: nothing that it started is left.
     pub is_alone: bool,
     /// Processor time of it and of the children that it waited for, in milliseconds.
     pub cpu_ms: u64,
@@ -40,13 +40,14 @@ impl Observed {
         Some(Self { process, pid })
     }
 
-    /// How it stands; `None` when it has ended, or the system does not say.
-    pub fn vitals(&self) -> Option<Vitals> {
+    /// How it stands, beside a process that it did not start; `None` when it has ended, or the system does not say.
+    pub fn vitals(&self, beside: Option<&Self>) -> Option<Vitals> {
         let Self { pid, .. } = *self;
         let mut buffer = [0; FILE_BYTES];
         let stat = Stat::parse(read(&format!("/proc/{pid}/stat"), &mut buffer)?)?;
-        let is_alone =
-            stat.threads == 1 && children(pid, &mut buffer)?.is_empty() && is_only(pid, stat.parent, &mut buffer)?;
+        let is_alone = stat.threads == 1
+            && children(pid, &mut buffer)?.is_empty()
+            && has_none_but(stat.parent, pid, beside, &mut buffer)?;
         // Ticks are hundredths of a second; the scheduler's count is finer, and holds only for the one thread.
         let run_ns = read(&format!("/proc/{pid}/schedstat"), &mut buffer);
         let run_ns: u64 = run_ns.and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or_default();
@@ -90,8 +91,11 @@ fn children(pid: u32, buffer: &mut [u8; FILE_BYTES]) -> Option<&str> {
     read(&format!("/proc/{pid}/task/{pid}/children"), buffer)
 }
 
-fn is_only(pid: u32, parent: u32, buffer: &mut [u8; FILE_BYTES]) -> Option<bool> {
-    Some(children(parent, buffer)?.trim_end().parse() == Ok(pid))
+fn has_none_but(parent: u32, pid: u32, beside: Option<&Observed>, buffer: &mut [u8; FILE_BYTES]) -> Option<bool> {
+    let is_known = |child: &str| child.parse() == Ok(pid) || beside.is_some_and(|it| child.parse() == Ok(it.pid));
+    let none = children(parent, buffer)?.split_ascii_whitespace().all(is_known);
+    // While it has not ended its id is nobody else's.
+    Some(none && beside.is_none_or(Observed::has_not_ended))
 }
 
 /// `USER_HZ` is 100 on every architecture that we run on.
@@ -122,7 +126,8 @@ mod tests {
 
     #[test]
     fn a_process_is_alone_until_there_is_another_beside_it() {
-        let script = "sleep 600 & a=$!; echo $a; read go; sleep 600 & echo $!; read go; kill $a $!; wait; echo";
+        let script = "sleep 600 & a=$!; echo $a; read go; sleep 600 & b=$!; echo $b; read go; \
+                      sleep 600 & kill $b; wait $b; echo; read go; kill $a $!; wait; echo";
         let mut shell = Command::new("sh");
         let mut shell = shell.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (mut go, said) = (shell.stdin.take().unwrap(), BufReader::new(shell.stdout.take().unwrap()));
@@ -130,13 +135,18 @@ mod tests {
         let pid: i32 = said.next().unwrap().parse().unwrap();
         let process = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap();
         let observed = Observed::new(process).unwrap();
-        assert!(observed.vitals().unwrap().is_alone);
+        assert!(observed.vitals(None).unwrap().is_alone);
+        writeln!(go).unwrap();
+        let other: i32 = said.next().unwrap().parse().unwrap();
+        let other = Observed::new(pidfd_open(Pid::from_raw(other).unwrap(), PidfdFlags::empty()).unwrap()).unwrap();
+        assert!(!observed.vitals(None).unwrap().is_alone);
+        assert!(observed.vitals(Some(&other)).unwrap().is_alone, "the other is known");
         writeln!(go).unwrap();
         said.next().unwrap();
-        assert!(!observed.vitals().unwrap().is_alone);
+        assert!(!observed.vitals(Some(&other)).unwrap().is_alone, "the one that is known has ended");
         writeln!(go).unwrap();
         said.next().unwrap();
-        assert_eq!(observed.vitals(), None, "it has ended");
+        assert_eq!(observed.vitals(None), None, "it has ended");
         shell.wait().unwrap();
     }
 

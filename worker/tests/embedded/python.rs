@@ -72,6 +72,37 @@ async fn handlers_threads_and_open_files_are_finished_at_the_end() {
 }
 
 #[tokio::test]
+async fn logs_and_pools_are_finished_after_everything_else() {
+    let bench = Bench::new().await;
+    let code = "import atexit, concurrent.futures, logging.handlers, sys, time\n\
+                logging.lastResort = None\n\
+                kept = logging.handlers.MemoryHandler(1000, target=logging.StreamHandler(sys.stdout))\n\
+                logging.getLogger().addHandler(kept)\n\
+                atexit.register(logging.warning, 'at exit')\n\
+                pool = concurrent.futures.ThreadPoolExecutor()\n\
+                pool.submit(lambda: (time.sleep(0.1), print('pool')))\n\
+                logging.warning('kept')";
+    assert_eq!(bench.python(code).await.stdout, "pool\nkept\nat exit\n");
+    // One that logs nothing by itself says at its end what its library kept.
+    let code = "import logging.handlers, sys\n\
+                kept = logging.handlers.MemoryHandler(1000, target=logging.StreamHandler(sys.stdout))\n\
+                kept.handle(logging.makeLogRecord({'msg': 'alone'}))";
+    assert_eq!(bench.python(code).await.stdout, "alone\n");
+}
+
+#[tokio::test]
+async fn of_programs_that_follow_each_other_at_once_each_leaves_its_own_processes() {
+    let bench = Bench::new().await;
+    for n in 0..8 {
+        let code = format!("import subprocess\nleft = subprocess.Popen(['sleep', '1000'])\nprint({n})");
+        let ran = bench.python(&code).await;
+        assert_eq!(ran.stdout, format!("{n}\n"));
+        assert_eq!(ran.exit.unwrap().leftovers_killed, 1, "the one that waits for the next call is none of them");
+        assert_eq!(bench.python("print('quick')").await.exit_code(), Some(0));
+    }
+}
+
+#[tokio::test]
 async fn output_arrives_while_the_program_runs() {
     let bench = Bench::new().await;
     let code = "import sys\nprint('first')\nsys.stdin.read()\nwhile True: pass";

@@ -2,13 +2,9 @@
 
 # --- The kernel -----------------------------------------------------------------------------------------------------
 
-import _signal
 import weakref
 
 SOURCES_MAX = 1000
-# As a number: that is what the system's own function takes, which costs an eighth of `signal.signal`.
-SIGINT = int(signal.SIGINT)
-
 
 # How long an interrupt that was meant for the call before may still be on its way.
 LATE_INTERRUPT_S = 0.1
@@ -61,9 +57,9 @@ def run_kernel():
     main = sys.modules["__main__"]
     sys.argv = [""]
     sys.path.insert(0, WORKSPACE)
-    calls = socket.socket(fileno=EXTRA_FD)
+    calls = _socket.socket(*SEQPACKET, EXTRA_FD)
     interrupts = Interrupts()
-    _signal.signal(SIGINT, interrupts)
+    _signal.signal(_signal.SIGINT, interrupts)
     kernel, sources, streams = os.getpid(), [], weakref.WeakSet()
     while True:
         # Whatever can be done ahead of a call is done here, where nobody waits for it.
@@ -84,7 +80,7 @@ def run_kernel():
         showing = Showing(shown)
         status = run_call(job, main, f"<call {header['call']}>", sources, interrupts)
         # The code may have put a handler of its own in the place of ours.
-        interrupts.guard(_signal.signal, SIGINT, interrupts)
+        interrupts.guard(_signal.signal, _signal.SIGINT, interrupts)
         interrupts.guard(showing.finish)
         interrupts.guard(flush_all, streams)
         if os.getpid() != kernel:
@@ -102,7 +98,7 @@ def run_kernel():
 def next_call(calls):
     """What the worker says of the next call, its job and where it shows things; None when there will be no more."""
     try:
-        data, descriptors, _, _ = socket.recv_fds(calls, JOB_BYTES_MAX, 5, socket.MSG_CMSG_CLOEXEC)
+        data, descriptors = receive(calls, JOB_BYTES_MAX, 5)
     except OSError:
         # The code closed the descriptor.
         os._exit(1)

@@ -6,7 +6,7 @@
 def serve():
     """Lives as a lane until the worker is gone. Returns in a program's process alone, with its job."""
     while True:
-        lane = Lane(socket.socket(fileno=LANE_FD))
+        lane = Lane(_socket.socket(*SEQPACKET, LANE_FD))
         jobs = lane.serve()
         if jobs is not None:
             return become_program(jobs, lane.is_hurried)
@@ -58,14 +58,14 @@ class Lane:
     def take_order(self):
         """Carries out one order: whether this is another process now, and the job socket that it has then."""
         try:
-            order, descriptors, _, _ = socket.recv_fds(self.orders, 16, 1, socket.MSG_CMSG_CLOEXEC)
+            order, descriptors = receive(self.orders, 16, 1)
         except OSError:
             order, descriptors = b"", []
         if order in (b"s", b"h"):
             self.is_hurried = order == b"h"
             return self.make_spare()
         if order == b"l" and descriptors:
-            return self.make_lane(socket.socket(fileno=descriptors[0]))
+            return self.make_lane(_socket.socket(*SEQPACKET, descriptors[0]))
         if not order:
             for program in self.programs:
                 kill_all(self.processes_of(program))
@@ -76,7 +76,7 @@ class Lane:
         ends = []
         try:
             for _ in range(2):
-                ends += socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                ends += _socket.socketpair(*SEQPACKET)
             pid = os.fork()
         except OSError as error:
             close_all(ends)
@@ -96,7 +96,8 @@ class Lane:
         except OSError:
             pass
         # A worker that is gone is noticed by its socket's end.
-        quietly(socket.send_fds, self.orders, [b'{"spare":{"pid":%d}}' % pid], passed)
+        packed = struct.pack("%di" % len(passed), *passed)
+        quietly(self.orders.sendmsg, [b'{"spare":{"pid":%d}}' % pid], [(*RIGHTS, packed)])
         for descriptor in passed[2:]:
             os.close(descriptor)
         close_all((controlling, jobs, giving))
@@ -223,12 +224,32 @@ def children(parent):
     found = []
     try:
         for thread in os.listdir(f"/proc/{parent}/task"):
-            with open(f"/proc/{parent}/task/{thread}/children", "rb") as file:
-                found += [int(child) for child in file.read().split()]
+            found += map(int, contents(f"/proc/{parent}/task/{thread}/children").split())
     except OSError:
         # It is gone.
         pass
     return found
+
+
+def receive(channel, size, most):
+    """One message, and the descriptors that came with it."""
+    data, ancillary, _, _ = channel.recvmsg(size, _socket.CMSG_LEN(4 * most), _socket.MSG_CMSG_CLOEXEC)
+    descriptors = []
+    for *kind, packed in ancillary:
+        if tuple(kind) == RIGHTS:
+            descriptors += memoryview(packed[:len(packed) // 4 * 4]).cast("i")
+    return data, descriptors
+
+
+def contents(path):
+    """What the kernel says in a file of its own."""
+    file, parts = os.open(path, os.O_RDONLY | os.O_CLOEXEC), []
+    try:
+        while not parts or parts[-1]:
+            parts.append(os.read(file, 4096))
+    finally:
+        os.close(file)
+    return b"".join(parts)
 
 
 def refuse(channel, step, error):
@@ -236,9 +257,12 @@ def refuse(channel, step, error):
     tell(channel, {"failed": {"step": step, "errno": error.errno or errno.EIO}})
 
 
+ENCODER = json.JSONEncoder(separators=(",", ":"))
+
+
 def tell(channel, event):
     # A worker that is gone is noticed by its socket's end.
-    quietly(channel.send, json.dumps(event, separators=(",", ":")).encode())
+    quietly(channel.send, ENCODER.encode(event).encode())
 
 
 def kill_all(pids):

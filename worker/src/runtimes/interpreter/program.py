@@ -11,12 +11,12 @@ def become_program(jobs, is_hurried):
     os.dup2(jobs.fileno(), JOB_FD, inheritable=False)
     jobs.close()
     os.closerange(3, JOB_FD)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGHUP):
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     fence()
-    settle()
-    prepare_standard_streams()
+    global JOBS, PROGRAM
+    JOBS, PROGRAM = _socket.socket(*SEQPACKET, JOB_FD), os.getpid()
     if not is_hurried:
         warm_program()
     return take_job(JOBS)
@@ -24,7 +24,7 @@ def become_program(jobs, is_hurried):
 
 def take_job(jobs):
     """Waits for the job and for what it runs with; ends when there will be none."""
-    data, passed, _, _ = socket.recv_fds(jobs, JOB_BYTES_MAX, 5, socket.MSG_CMSG_CLOEXEC)
+    data, passed = receive(jobs, JOB_BYTES_MAX, 5)
     if len(passed) < 4:
         os._exit(1)
     # A worker that was not told may give the job to another program.
@@ -46,11 +46,11 @@ def whole_job(job, files):
 
 
 def settle():
-    """What is the same for every job."""
-    global JOBS, PROGRAM
-    JOBS, PROGRAM = socket.socket(fileno=JOB_FD), os.getpid()
+    """What is the same for every program is done once, before any is forked."""
     # Compiled files would show up among the files that the task changed.
     sys.dont_write_bytecode = True
+    # What `end_logging` does for those that need it.
+    atexit.unregister(logging.shutdown)
     sys.excepthook = sys.__excepthook__ = show_exception
     threading.excepthook = threading.__excepthook__ = show_thread_exception
     main = types.ModuleType("__main__")
@@ -69,13 +69,21 @@ def warm_program():
     """Copies the pages that nearly every program writes to, before anybody waits for it: does what it will do."""
     main = types.ModuleType("__warm__")
     main.__builtins__ = builtins
-    take_environment(json.loads('{"A": "B"}'))
+    giving, taking = _socket.socketpair(*SEQPACKET)
+    giving.sendmsg([b'{"A":"B"}'], [(*RIGHTS, struct.pack("i", 0))])
+    env, passed = receive(taking, JOB_BYTES_MAX, 5)
+    take_environment(json.loads(whole_job(env, [])))
     del os.environ["A"]
+    showing = Showing(passed[0])
+    showing.finish()
+    showing.close()
+    use()
     code, last = load({"code": REHEARSAL, "args": []}, main)
     exec(code, main.__dict__)
     print(evaluate(last, main.__dict__))
     flush(sys.stderr)
-    attempt(logging.shutdown, logging)
+    end_threads()
+    end_logging()
     sys.path.pop(0)
     linecache.cache.clear()
     clear_away(main)
@@ -123,7 +131,8 @@ def run(job):
 
 
 def take_environment(env):
-    os.environ.update(env)
+    for name, value in env.items():
+        os.environ[name] = value
     if "TZ" in env:
         time.tzset()
 
@@ -193,6 +202,15 @@ def read_script(name):
     except OSError as error:
         print(f"{sys.executable}: can't open file {name!r}: [Errno {error.errno}] {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def make_standard_streams():
+    """Makes the streams of all programs, and leaves the lane its own descriptors."""
+    own = [os.dup(number) for number in range(3)]
+    prepare_standard_streams()
+    for number, descriptor in enumerate(own):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
 
 
 def prepare_standard_streams():
@@ -281,8 +299,9 @@ def status_of_exit(code):
 def finalise(main, status):
     """Ends the process as the interpreter does, but leaves alone what the template had imported: to tear that down
     would copy its pages and take longer than most scripts."""
-    attempt(threading._shutdown, threading)
+    attempt(end_threads, threading)
     attempt(atexit._run_exitfuncs, atexit)
+    attempt(end_logging, logging)
     if not attempt(lambda: flush(sys.stdout), sys.stdout) and status == 0:
         status = 120
     clear_away(main)
@@ -293,6 +312,17 @@ def finalise(main, status):
         os.kill(os.getpid(), signal.SIGINT)
     say_end(status)
     os._exit(status)
+
+
+def end_threads():
+    if threading.active_count() > 1 or getattr(threading, "_threading_atexits", True):
+        threading._shutdown()
+
+
+def end_logging():
+    """What the interpreter calls after everything else at its exit, for programs that have handlers of their own."""
+    if getattr(logging, "_handlerList", None) != HANDLERS:
+        logging.shutdown()
 
 
 def clear_away(main):
@@ -313,7 +343,7 @@ def say_end(status):
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     quietly(JOBS.send, b'{"code":%d,"memory_peak_bytes":%d}' % (status, peak * 1024))
     # The worker ends it from here when it has time for that, or lets it go on.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     quietly(JOBS.recv, 1)
 
 
