@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use e2e::{Client, Installation, poll_until, processes_of};
 use serde_json::{Value, json};
@@ -12,26 +13,12 @@ const CLIENTS: usize = 3;
 const ROUNDS: u64 = 20;
 
 /// What goes on between two kills.
-#[derive(Default)]
 struct Round {
     /// A command that never ends by itself, run beside the calls.
     sleeper: String,
-    /// Calls that were answered with success.
-    answered: AtomicUsize,
+    /// Told of each call that was answered with success.
+    answered: Sender<()>,
     over: AtomicBool,
-}
-
-impl Round {
-    fn has_answers(&self) -> bool {
-        self.answered.load(Ordering::Relaxed) > 0
-    }
-
-    fn wait_for_an_answer(&self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.has_answers() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
 }
 
 /// What one client knows.
@@ -86,7 +73,8 @@ impl Knowledge {
             None => self.unanswered.push(key),
             Some(answer) if !answer.is_error => {
                 self.acknowledged.push((key, answer.meta));
-                round.answered.fetch_add(1, Ordering::Relaxed);
+                // Only the first of them may be waited for.
+                round.answered.send(()).ok();
             }
             Some(answer) if answer.text.contains("TASK_OUTCOME_UNKNOWN") => {}
             Some(answer) if answer.text.contains("TASK_CANCELLED") => {}
@@ -124,23 +112,23 @@ fn a_server_killed_at_any_moment_loses_no_answer_runs_nothing_twice_and_leaves_n
     for n in 0..ROUNDS {
         moment = moment.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let nap = format!("86400.{}{n}", std::process::id());
-        let round = Round { sleeper: format!("sleep {nap}"), ..Round::default() };
+        let (answered, answers) = mpsc::channel();
+        let round = Round { sleeper: format!("sleep {nap}"), answered, over: AtomicBool::new(false) };
         // Half of the servers are killed at any moment of their start, the others at work.
         let at_work = n % 2 == 1;
-        std::thread::scope(|scope| {
+        let timely = std::thread::scope(|scope| {
             let (installation, round) = (&installation, &round);
             for (n, knowledge) in clients.iter_mut().enumerate() {
                 scope.spawn(move || knowledge.work(installation, round, n == 0));
             }
             poll_until("a server runs", Duration::from_secs(20), || installation.server_pid());
-            if at_work {
-                round.wait_for_an_answer();
-            }
+            let timely = !at_work || answers.recv_timeout(Duration::from_secs(60)).is_ok();
             std::thread::park_timeout(Duration::from_millis(u64::from(moment >> 22)));
             round.over.store(true, Ordering::Relaxed);
             installation.kill_server();
+            timely
         });
-        assert!(!at_work || round.has_answers(), "a call is answered within a minute");
+        assert!(timely, "a call is answered within a minute");
         if installation.server_pid().is_some() {
             installation.kill_server();
         }

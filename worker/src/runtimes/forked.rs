@@ -46,6 +46,8 @@ enum Listening {
     ToIt,
     /// It said this; its lane is to say which process beside it is none of its own.
     ToLane(Report),
+    /// Nothing more. It is given leave to go.
+    Leaving,
     Over,
 }
 
@@ -139,11 +141,17 @@ impl Forked {
                         let said = self.jobs.recv().await.ok().flatten();
                         // It says one thing; what comes else is the session's code.
                         let report = said.and_then(|said| serde_json::from_slice(&said.bytes).ok());
-                        (report.map_or(Listening::Over, Listening::ToLane), None)
+                        (report.map_or(Listening::Leaving, Listening::ToLane), None)
                     }
                     Listening::ToLane(report) => {
                         let beside = lane.settled().await;
-                        (Listening::Over, ended_early(self.process.as_ref(), beside, report))
+                        let early = ended_early(self.process.as_ref(), beside, report);
+                        (if early.is_some() { Listening::Over } else { Listening::Leaving }, early)
+                    }
+                    Listening::Leaving => {
+                        // One that is gone by now needs no leave.
+                        let _ = self.jobs.send(b"x", &[]).await;
+                        (Listening::Over, None)
                     }
                     Listening::Over => std::future::pending().await,
                 }
@@ -159,11 +167,9 @@ impl Forked {
             self.listening = listening;
             if let Some(end) = early {
                 self.standing = Standing::Stopped;
-                return Ok(child.judged(end));
-            }
-            if let Listening::Over = listening {
-                // One that is gone by now needs no leave to go.
-                let _ = self.jobs.send(b"x", &[]).await;
+                let mut end = child.judged(end);
+                end.processes_refused = end.processes_refused.saturating_sub(lane.refused());
+                return Ok(end);
             }
         }
     }

@@ -58,7 +58,7 @@ struct Lane {
     /// Whether a spare was asked for that did not come yet.
     asked: bool,
     /// A spare that came before it was needed.
-    spare: Option<Spare>,
+    spare: Option<Box<Spare>>,
     /// When its last program ended.
     freed: Option<Instant>,
 }
@@ -71,6 +71,8 @@ pub(super) struct Taken {
     home: Arc<Lanes>,
     hurried: bool,
     closing: bool,
+    /// Spares that were asked for ahead of need and refused.
+    refused: u64,
 }
 
 /// A program that waits for its job.
@@ -109,7 +111,7 @@ impl Lanes {
             Ok(None) | Err(_) => self.make().await?,
         };
         let hurried = lane.freed.is_some_and(|freed| freed.elapsed() < HURRY);
-        Ok(Taken { lane: Some(lane), home: self.clone(), hurried, closing: false })
+        Ok(Taken { lane: Some(lane), home: self.clone(), hurried, closing: false, refused: 0 })
     }
 
     /// A lane that is free, or will be in a moment.
@@ -169,10 +171,19 @@ impl Taken {
     pub async fn settled(&mut self) -> Option<&Observed> {
         let lane = self.lane.as_mut()?;
         if lane.asked {
-            // What could not be had ahead of need is asked for once more.
-            lane.spare = lane.receive().await.ok();
+            match lane.receive().await {
+                Ok(spare) => lane.spare = Some(Box::new(spare)),
+                // It is asked for once more when it is needed.
+                Err(StartError::Fork { .. }) => self.refused += 1,
+                Err(_) => {}
+            }
         }
         lane.spare.as_ref()?.process.as_ref()
+    }
+
+    /// How many spares were refused since it was taken, as far as it has settled: they are none of its program's.
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Lets the lane make its next spare, ahead of need.
@@ -224,7 +235,7 @@ impl Lane {
 
     async fn spare(&mut self) -> Result<Spare, StartError> {
         let spare = match self.spare.take() {
-            Some(spare) => spare,
+            Some(spare) => *spare,
             None => {
                 self.ask(AT_ONCE).await?;
                 self.receive().await?
@@ -332,6 +343,7 @@ mod tests {
         assert_eq!(order(&interpreter).await, b"s");
         interpreter.send(br#"{"failed":{"step":"fork","errno":11}}"#, &[]).await.unwrap();
         assert!(lane.settled().await.is_none());
+        assert_eq!(lane.refused(), 1);
         interpreter.send(br#"{"spare":{}}"#, &spare).await.unwrap();
         lane.spare().await.unwrap();
         assert_eq!(order(&interpreter).await, b"h");

@@ -106,8 +106,8 @@ fn descriptors(errno: Errno) -> StartError {
     StartError::Descriptors(errno.into())
 }
 
-/// Logs what the interpreter says when it cannot start. Its programs have streams of their own; what they may write to
-/// this one is bounded, and nobody else reads it.
+/// Logs what the interpreter says when it cannot start, or cannot fork. Its programs have streams of their own; what is
+/// taken from this one is bounded, and nobody else reads it.
 fn report_complaints(pipe: OwnedFd) -> io::Result<()> {
     let pipe = pipe::Receiver::from_owned_fd(pipe)?;
     tokio::spawn(async move {

@@ -93,9 +93,10 @@ fn children(pid: u32, buffer: &mut [u8; FILE_BYTES]) -> Option<&str> {
 
 fn has_none_but(parent: u32, pid: u32, beside: Option<&Observed>, buffer: &mut [u8; FILE_BYTES]) -> Option<bool> {
     let is_known = |child: &str| child.parse() == Ok(pid) || beside.is_some_and(|it| child.parse() == Ok(it.pid));
-    let none = children(parent, buffer)?.split_ascii_whitespace().all(is_known);
+    let children = children(parent, buffer)?;
+    let is_there = children.split_ascii_whitespace().any(|child| child.parse() == Ok(pid));
     // While it has not ended its id is nobody else's.
-    Some(none && beside.is_none_or(Observed::has_not_ended))
+    Some(is_there && children.split_ascii_whitespace().all(is_known) && beside.is_none_or(Observed::has_not_ended))
 }
 
 /// `USER_HZ` is 100 on every architecture that we run on.
@@ -127,7 +128,7 @@ mod tests {
     #[test]
     fn a_process_is_alone_until_there_is_another_beside_it() {
         let script = "sleep 600 & a=$!; echo $a; read go; sleep 600 & b=$!; echo $b; read go; \
-                      sleep 600 & kill $b; wait $b; echo; read go; kill $a $!; wait; echo";
+                      kill $b; wait $b; echo; read go; kill $a; wait; echo";
         let mut shell = Command::new("sh");
         let mut shell = shell.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (mut go, said) = (shell.stdin.take().unwrap(), BufReader::new(shell.stdout.take().unwrap()));
@@ -143,7 +144,8 @@ mod tests {
         assert!(observed.vitals(Some(&other)).unwrap().is_alone, "the other is known");
         writeln!(go).unwrap();
         said.next().unwrap();
-        assert!(!observed.vitals(Some(&other)).unwrap().is_alone, "the one that is known has ended");
+        assert!(!observed.vitals(Some(&other)).unwrap().is_alone, "the id of one that has ended may be another's");
+        assert!(observed.vitals(None).unwrap().is_alone);
         writeln!(go).unwrap();
         said.next().unwrap();
         assert_eq!(observed.vitals(None), None, "it has ended");

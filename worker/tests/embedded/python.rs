@@ -91,6 +91,37 @@ async fn logs_and_pools_are_finished_after_everything_else() {
 }
 
 #[tokio::test]
+async fn a_thread_that_is_about_to_end_is_waited_for() {
+    let bench = Bench::new().await;
+    let code = "import threading, time\n\
+                class Late:\n  def __del__(self): time.sleep(0.3); print('late')\n\
+                local = threading.local()\n\
+                threading.Thread(target=lambda: setattr(local, 'value', Late())).start()\n\
+                time.sleep(0.1)";
+    assert_eq!(bench.python(code).await.stdout, "late\n");
+}
+
+/// What a session's path configuration files do is done in the spare, too, which must come to no harm by it.
+#[tokio::test]
+async fn path_configuration_files_of_a_session_may_fail_and_import() {
+    let bench = Bench::new().await;
+    let code = "import os, sys\n\
+                place = '.codegen/python/lib/python%d.%d/site-packages/' % sys.version_info[:2]\n\
+                os.makedirs(place)\n\
+                for n in range(20): open(f'{place}/bad{n}.pth', 'w').write('import not_there')\n\
+                open(place + 'kept.py', 'w').write('VALUE = 42')\n\
+                open(place + 'good.pth', 'w').write('import concurrent.futures.thread, kept')";
+    assert_eq!(bench.python(code).await.exit_code(), Some(0));
+    let code = "import concurrent.futures, kept\n\
+                print(concurrent.futures.ThreadPoolExecutor().submit(lambda: kept.VALUE).result())";
+    for _ in 0..6 {
+        assert_eq!(bench.python(code).await.stdout, "42\n");
+        // The next one's spare has time to do all that it can.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
 async fn of_programs_that_follow_each_other_at_once_each_leaves_its_own_processes() {
     let bench = Bench::new().await;
     for n in 0..8 {

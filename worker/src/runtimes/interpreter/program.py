@@ -15,6 +15,8 @@ def become_program(jobs, is_hurried):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     fence()
+    # What goes wrong from here on is the session's, and not for the worker's log.
+    os.dup2(1, 2)
     global JOBS, PROGRAM
     JOBS, PROGRAM = _socket.socket(*SEQPACKET, JOB_FD), os.getpid()
     if not is_hurried:
@@ -50,7 +52,7 @@ def settle():
     # Compiled files would show up among the files that the task changed.
     sys.dont_write_bytecode = True
     # What `end_logging` does for those that need it.
-    atexit.unregister(logging.shutdown)
+    atexit.unregister(END_LOGGING)
     sys.excepthook = sys.__excepthook__ = show_exception
     threading.excepthook = threading.__excepthook__ = show_thread_exception
     main = types.ModuleType("__main__")
@@ -67,6 +69,12 @@ def settle():
 
 def warm_program():
     """Copies the pages that nearly every program writes to, before anybody waits for it: does what it will do."""
+    global IMPORTED
+    known = len(sys.modules)
+    see_packages()
+    if len(sys.modules) != known:
+        # What a path configuration file imports stays.
+        IMPORTED = frozenset(sys.modules)
     main = types.ModuleType("__warm__")
     main.__builtins__ = builtins
     giving, taking = _socket.socketpair(*SEQPACKET)
@@ -82,7 +90,7 @@ def warm_program():
     exec(code, main.__dict__)
     print(evaluate(last, main.__dict__))
     flush(sys.stderr)
-    end_threads()
+    threads()
     end_logging()
     sys.path.pop(0)
     linecache.cache.clear()
@@ -314,15 +322,21 @@ def finalise(main, status):
     os._exit(status)
 
 
+def threads():
+    """By the system's count: a thread that is about to end is not in any other."""
+    return len(os.listdir("/proc/self/task"))
+
+
 def end_threads():
-    if threading.active_count() > 1 or getattr(threading, "_threading_atexits", True):
+    """What the interpreter does first at its exit, for programs that could tell whether it was done."""
+    if threads() > 1 or getattr(threading, "_threading_atexits", True) or atexit._ncallbacks() != CALLBACKS:
         threading._shutdown()
 
 
 def end_logging():
-    """What the interpreter calls after everything else at its exit, for programs that have handlers of their own."""
+    """What the interpreter calls last at its exit, for programs that have handlers of their own."""
     if getattr(logging, "_handlerList", None) != HANDLERS:
-        logging.shutdown()
+        END_LOGGING()
 
 
 def clear_away(main):

@@ -1,5 +1,5 @@
 
 
 prepare()
-IMPORTED = frozenset(sys.modules)
+IMPORTED, CALLBACKS = frozenset(sys.modules), atexit._ncallbacks()
 run(serve())

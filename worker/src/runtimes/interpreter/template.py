@@ -80,8 +80,8 @@ uuid warnings zipfile zlib
 """.split()
 
 WORKSPACE = os.getcwd()
-# Those that logging makes for itself.
-HANDLERS = list(getattr(logging, "_handlerList", ()))
+# What logging does at the end, and the handlers that it makes for itself.
+END_LOGGING, HANDLERS = logging.shutdown, list(getattr(logging, "_handlerList", ()))
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
