@@ -1,9 +1,10 @@
 //! The product, and hosts that its sessions may reach or may not.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use e2e::{Authority, Client, Installation, User, descendants, poll_until};
@@ -16,33 +17,31 @@ pub const LONG: Duration = Duration::from_secs(120);
 pub struct Origin {
     process: Child,
     port: u16,
-    log: Arc<Mutex<Vec<String>>>,
+    /// What it said: its port, and then a line for each request, before the request is answered.
+    said: File,
 }
 
 impl Origin {
     /// Serves plain HTTP, or HTTPS with this certificate and key.
     pub fn serve(certificate: Option<&(PathBuf, PathBuf)>) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("egress/origin.py");
+        let said = tempfile::tempfile().expect("a file");
         let mut command = Command::new("python3");
-        command.arg(script).stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::null());
+        command.arg(script).stdout(said.try_clone().expect("a descriptor")).stderr(Stdio::null()).stdin(Stdio::null());
         if let Some((certificate, key)) = certificate {
             command.args([certificate, key]);
         }
-        let mut process = command.spawn().expect("Python starts");
-        let mut line = String::new();
-        let mut said = BufReader::new(process.stdout.take().expect("a pipe"));
-        said.read_line(&mut line).expect("a line");
-        let log = Arc::<Mutex<Vec<String>>>::default();
-        let kept = Arc::clone(&log);
-        std::thread::spawn(move || {
-            said.lines().map_while(Result::ok).for_each(|line| kept.lock().expect("no panic").push(line))
+        let process = command.spawn().expect("Python starts");
+        let port = poll_until("a host has a port", LONG, || {
+            let said = whole(&said);
+            said.split_once('\n').map(|(port, _)| port.parse().expect("a port"))
         });
-        Self { process, port: line.trim().parse().expect("a port"), log }
+        Self { process, port, said }
     }
 
     /// The requests that it got, each with its method and path.
     pub fn log(&self) -> Vec<String> {
-        self.log.lock().expect("no panic").clone()
+        whole(&self.said).lines().skip(1).map(str::to_owned).collect()
     }
 
     pub fn port(&self) -> u16 {
@@ -53,6 +52,13 @@ impl Origin {
     pub fn host(&self) -> String {
         format!("127.0.0.2:{}", self.port)
     }
+}
+
+/// All of a file that somebody else writes to.
+fn whole(file: &File) -> String {
+    let mut bytes = vec![0; usize::try_from(file.metadata().expect("its length").len()).expect("room")];
+    file.read_exact_at(&mut bytes, 0).expect("it only grows");
+    String::from_utf8(bytes).expect("text")
 }
 
 impl Drop for Origin {

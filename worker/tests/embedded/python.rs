@@ -101,6 +101,15 @@ async fn a_thread_that_is_about_to_end_is_waited_for() {
     assert_eq!(bench.python(code).await.stdout, "late\n");
 }
 
+#[tokio::test]
+async fn a_program_may_end_without_a_descriptor_to_spare() {
+    let bench = Bench::new().await;
+    let code =
+        "import os\ntry:\n  while True: os.open('/dev/null', os.O_RDONLY)\nexcept OSError as error: print(error.errno)";
+    let ran = bench.python(code).await;
+    assert_eq!((ran.exit_code(), ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "24\n", ""));
+}
+
 /// What a session's path configuration files do is done in the spare, too, which must come to no harm by it.
 #[tokio::test]
 async fn path_configuration_files_of_a_session_may_fail_and_import() {

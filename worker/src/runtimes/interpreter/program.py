@@ -90,7 +90,7 @@ def warm_program():
     exec(code, main.__dict__)
     print(evaluate(last, main.__dict__))
     flush(sys.stderr)
-    threads()
+    may_have_threads()
     end_logging()
     sys.path.pop(0)
     linecache.cache.clear()
@@ -322,14 +322,18 @@ def finalise(main, status):
     os._exit(status)
 
 
-def threads():
+def may_have_threads():
     """By the system's count: a thread that is about to end is not in any other."""
-    return len(os.listdir("/proc/self/task"))
+    try:
+        return len(os.listdir("/proc/self/task")) > 1
+    except OSError:
+        # There is no descriptor left for the look.
+        return True
 
 
 def end_threads():
     """What the interpreter does first at its exit, for programs that could tell whether it was done."""
-    if threads() > 1 or getattr(threading, "_threading_atexits", True) or atexit._ncallbacks() != CALLBACKS:
+    if may_have_threads() or getattr(threading, "_threading_atexits", True) or atexit._ncallbacks() != CALLBACKS:
         threading._shutdown()
 
 
