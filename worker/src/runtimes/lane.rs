@@ -13,8 +13,9 @@ use tokio::sync::Notify;
 use super::StartError;
 use super::vitals::Observed;
 
-/// A lane that is taken so soon after it was free is in the hands of somebody who does not think between calls.
-const HURRY: Duration = Duration::from_millis(3);
+/// A lane that is asked for so soon after its last program ended is in the hands of somebody who does not think between
+/// calls.
+const HURRY: Duration = Duration::from_millis(4);
 
 /// How long a lane whose program has ended is waited for before another one is made, which takes longer.
 const CLOSING_MAX: Duration = Duration::from_millis(20);
@@ -60,7 +61,7 @@ struct Lane {
     /// A spare that came before it was needed.
     spare: Option<Box<Spare>>,
     /// When its last program ended.
-    freed: Option<Instant>,
+    ended: Option<Instant>,
 }
 
 /// A lane in use. Dropped, it is free for others, so nothing may be left then of what ran in it.
@@ -70,7 +71,8 @@ pub(super) struct Taken {
     lane: Option<Lane>,
     home: Arc<Lanes>,
     hurried: bool,
-    closing: bool,
+    /// Since when it is worth waiting for.
+    closing: Option<Instant>,
     /// Spares that were asked for ahead of need and refused.
     refused: u64,
 }
@@ -106,12 +108,13 @@ impl Lanes {
 
     /// A lane that nobody uses.
     pub async fn take(self: &Arc<Self>) -> Result<Taken, StartError> {
+        let asked = Instant::now();
         let lane = match tokio::time::timeout(CLOSING_MAX, self.take_free()).await {
             Ok(Some(lane)) => lane,
             Ok(None) | Err(_) => self.make().await?,
         };
-        let hurried = lane.freed.is_some_and(|freed| freed.elapsed() < HURRY);
-        Ok(Taken { lane: Some(lane), home: self.clone(), hurried, closing: false, refused: 0 })
+        let hurried = lane.ended.is_some_and(|ended| asked.saturating_duration_since(ended) < HURRY);
+        Ok(Taken { lane: Some(lane), home: self.clone(), hurried, closing: None, refused: 0 })
     }
 
     /// A lane that is free, or will be in a moment.
@@ -161,7 +164,8 @@ impl Taken {
 
     /// Says that its program has ended, so that it is worth waiting for.
     pub fn close(&mut self) {
-        if !std::mem::replace(&mut self.closing, true) {
+        if self.closing.is_none() {
+            self.closing = Some(Instant::now());
             self.home.standing.lock().closing += 1;
         }
     }
@@ -204,9 +208,9 @@ impl Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         let mut standing = self.home.standing.lock();
-        standing.closing -= usize::from(self.closing);
+        standing.closing -= usize::from(self.closing.is_some());
         if let Some(mut lane) = self.lane.take() {
-            lane.freed = Some(Instant::now());
+            lane.ended = Some(self.closing.unwrap_or_else(Instant::now));
             // One that is free is enough; the first cannot be had again.
             if Arc::ptr_eq(&lane.orders, &self.home.first) {
                 standing.free.clear();
@@ -222,7 +226,7 @@ impl Drop for Taken {
 
 impl Lane {
     fn new(orders: Arc<AsyncSocket>) -> Self {
-        Self { orders, asked: false, spare: None, freed: None }
+        Self { orders, asked: false, spare: None, ended: None }
     }
 
     async fn ask(&mut self, order: &[u8]) -> Result<(), StartError> {
@@ -314,7 +318,7 @@ mod tests {
         other.give_up();
         drop(first);
         let next = next.await.unwrap();
-        assert!(next.lane.as_ref().unwrap().freed.is_some(), "it is the one that was closed");
+        assert!(next.lane.as_ref().unwrap().ended.is_some(), "it is the one that was closed");
         assert!(futures::poll!(pin!(interpreter.recv())).is_pending(), "no other lane is asked for");
         let mut lost = next;
         lost.close();
