@@ -13,8 +13,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
-use tokio::sync::Semaphore;
+use tokio::process::{Child, Command};
+use tokio::sync::{Semaphore, oneshot};
 
 pub(crate) use process::{exit_code, run};
 
@@ -63,12 +63,25 @@ pub(crate) enum NoPicture {
 /// # Errors
 /// When it is no picture of that type, or cannot be drawn within bounds.
 pub(crate) async fn render(mime: &str, data: Vec<u8>) -> Result<Picture, NoPicture> {
-    let _turn = AT_ONCE.acquire().await.map_err(io::Error::other)?;
-    tokio::time::timeout(DEADLINE, draw(mime, data)).await.unwrap_or(Err(NoPicture::TooLong))
+    let turn = AT_ONCE.acquire().await.map_err(io::Error::other)?;
+    let mut child = command(mime).spawn()?;
+    let mime = mime.to_owned();
+    let (mut wanted, picture) = oneshot::channel();
+    tokio::spawn(async move {
+        let drawn = tokio::select! {
+            drawn = draw(&mut child, &mime, data) => drawn,
+            () = tokio::time::sleep(DEADLINE) => Err(NoPicture::TooLong),
+            () = wanted.closed() => Err(NoPicture::TooLong),
+        };
+        // Its turn ends when the process is gone: until then it holds its memory.
+        let _ = child.kill().await;
+        drop(turn);
+        let _ = wanted.send(drawn);
+    });
+    picture.await.map_err(io::Error::other)?
 }
 
-async fn draw(mime: &str, data: Vec<u8>) -> Result<Picture, NoPicture> {
-    let mut child = command(mime).spawn()?;
+async fn draw(child: &mut Child, mime: &str, data: Vec<u8>) -> Result<Picture, NoPicture> {
     let (Some(mut stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
         return Err(io::Error::other("three pipes were asked for").into());
