@@ -194,16 +194,16 @@ impl Exhaustion {
     }
 
     fn make_room(&self, client: &mut Client, attacker: &str) -> Result<(), String> {
-        let cleaned = match self.cleanup {
-            "" => return Ok(()),
+        if self.cleanup.is_empty() {
+            return Ok(());
+        }
+        let mut clean = || match self.cleanup {
             "FS_DELETE" => delete_all(client, attacker),
-            code => {
-                let mut clean = || client.tool("run_python", json!({"session_id": attacker, "code": code}));
-                // Whoever is looked at before there is room is ended, and the next one goes on where it was.
-                let first = clean();
-                (1..CLEANUPS_MAX).fold(first, |cleaned, _| if cleaned.is_error { clean() } else { cleaned })
-            }
+            code => client.tool("run_python", json!({"session_id": attacker, "code": code})),
         };
+        // A program that is looked at before there is room is ended, and the next one goes on where it was.
+        let first = clean();
+        let cleaned = (1..CLEANUPS_MAX).fold(first, |cleaned, _| if cleaned.is_error { clean() } else { cleaned });
         if cleaned.is_error { Err(format!("what it filled cannot be emptied: {}", cleaned.text)) } else { Ok(()) }
     }
 }
