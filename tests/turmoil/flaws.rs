@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use codegen_proto::OpenSession;
 use codegen_types::{ErrorCode, EventBody, Failure, Incarnation, Lease, Runtime, SessionId, WorkerId};
+use coordinator::dispatch::Ahead;
 use coordinator::workers::{Closed, DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, Workers};
 use coordinator_core::placement::Requirements;
 use futures::future::BoxFuture;
@@ -100,6 +101,10 @@ impl Fleet for Flawed {
         delete_workspace: bool,
     ) -> BoxFuture<'_, Result<Closed, Failure>> {
         self.workers.close(session, lease, delete_workspace)
+    }
+
+    fn go_ahead(&self, lease: &Lease) -> Option<Ahead> {
+        self.workers.go_ahead(lease)
     }
 
     fn execute(

@@ -1,18 +1,28 @@
 //! The events of one stream, from the moment it is asked for.
 
 use codegen_proto::v1;
-use codegen_proto::v1::TaskEvent;
+use codegen_proto::v1::{TaskEvent, TaskRequest};
 use futures::future::BoxFuture;
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::workers::Link;
+use crate::workers::{LaterTask, Link};
 
 /// A stream of events that was asked for.
 pub(super) enum Incoming {
     /// The worker has not answered yet; nothing is written before this is polled.
-    Asked { first: bool, polled: bool, answer: BoxFuture<'static, Result<Response<Streaming<TaskEvent>>, Status>> },
+    Asked { first: bool, polled: bool, held: Option<Held>, answer: Answer },
     /// Events come.
     Open(Box<Streaming<TaskEvent>>),
+}
+
+/// The worker's answer to a request, which is written when this is polled.
+type Answer = BoxFuture<'static, Result<Response<Streaming<TaskEvent>>, Status>>;
+
+/// A task whose request was begun, and where the task is to be put.
+pub(super) struct Held {
+    task: TaskRequest,
+    request: oneshot::Sender<TaskRequest>,
 }
 
 /// What came of it.
@@ -30,15 +40,25 @@ pub(super) enum Came {
 }
 
 impl Incoming {
-    /// Sends the task. This is the one place that does.
-    pub(super) fn execute(link: &Link, message: Request<v1::TaskRequest>) -> Self {
+    /// Sends the task.
+    pub(super) fn execute(link: &Link, message: Request<TaskRequest>) -> Self {
         let mut client = link.client();
-        Self::Asked { first: true, polled: false, answer: Box::pin(async move { client.execute_task(message).await }) }
+        Self::asked(true, None, Box::pin(async move { client.execute_task(message).await }))
+    }
+
+    /// Sends the task after the head of its request. This and [`execute`](Self::execute) are the places that send one.
+    pub(super) fn follow_up(begun: LaterTask, task: TaskRequest) -> Self {
+        let LaterTask { task: request, answer } = begun;
+        Self::asked(true, Some(Held { task, request }), answer)
     }
 
     pub(super) fn attach(link: &Link, message: v1::AttachTaskRequest) -> Self {
         let mut client = link.client();
-        Self::Asked { first: false, polled: false, answer: Box::pin(async move { client.attach_task(message).await }) }
+        Self::asked(false, None, Box::pin(async move { client.attach_task(message).await }))
+    }
+
+    fn asked(first: bool, held: Option<Held>, answer: Answer) -> Self {
+        Self::Asked { first, polled: false, held, answer }
     }
 
     /// Whether nothing of the task can have been written by this.
@@ -54,8 +74,12 @@ impl Incoming {
     /// The next thing that comes; nothing is lost when this is dropped before.
     pub(super) async fn next(&mut self) -> Came {
         match self {
-            Self::Asked { first, polled, answer } => {
+            Self::Asked { first, polled, held, answer } => {
                 *polled = true;
+                if let Some(Held { task, request }) = held.take() {
+                    // A request that is over has its answer.
+                    let _ = request.send(task);
+                }
                 match answer.await {
                     Ok(response) => {
                         *self = Self::Open(Box::new(response.into_inner()));

@@ -4,6 +4,7 @@
 //! same life of the worker, or ends unknown. What happened is judged by the state of the link and by what the worker
 //! itself states, never by the status code of a stream that broke.
 
+mod ahead;
 mod attempt;
 mod incoming;
 mod meter;
@@ -26,6 +27,8 @@ use crate::arrivals::Arrival;
 use crate::telemetry::traces::{self, Step};
 use crate::workers::{DispatchEnd, Inner, Link, LinkWait, TaskAttach, TaskDispatch};
 
+pub use self::ahead::Ahead;
+use self::ahead::Way;
 use self::attempt::Attempt;
 use self::incoming::Incoming;
 use self::meter::Meter;
@@ -157,14 +160,23 @@ impl Dispatch {
 
     async fn send(&mut self, mut task: TaskDispatch) -> DispatchEnd {
         self.arrival = task.arrival.take();
-        let (link, stream) = match self.first_link().await {
-            Ok(first) => first,
-            Err(failure) => return DispatchEnd::NotStarted(failure),
+        // The head that went ahead has no trace.
+        let ahead = task.ahead.take().filter(|_| task.trace.is_none());
+        let (link, stream, begun) = match ahead.and_then(|ahead| ahead.take()) {
+            Some(Way { request, stream, link }) => (link, stream, Some(request)),
+            None => match self.first_link().await {
+                Ok((link, stream)) => (link, stream, None),
+                Err(failure) => return DispatchEnd::NotStarted(failure),
+            },
         };
         let mut span = traces::step(task.trace.as_ref(), Step::Execute);
         span.set_id("codegen.worker.id", Some(&self.task.lease.worker));
         let request = traced(execute_message(task), span.context());
-        let end = self.follow(Incoming::execute(&link, request), link, stream).await;
+        let incoming = match begun {
+            Some(begun) => Incoming::follow_up(begun, request.into_inner()),
+            None => Incoming::execute(&link, request),
+        };
+        let end = self.follow(incoming, link, stream).await;
         if let Some(times) = self.times {
             traces::on_behalf(&span, &self.task.lease.worker, times);
         }

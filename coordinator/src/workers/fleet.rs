@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::arrivals::Arrival;
+use crate::dispatch::Ahead;
 
 use coordinator_core::placement::Requirements;
 
@@ -59,6 +60,8 @@ pub struct TaskDispatch {
     pub trace: Option<TraceContext>,
     /// Who waits until its worker has it.
     pub arrival: Option<Arrival>,
+    /// The stream that went ahead to its worker.
+    pub ahead: Option<Ahead>,
 }
 
 /// A task that was sent by an earlier server, or was given up, and may still be with its worker.
@@ -113,6 +116,10 @@ pub trait Fleet: Send + Sync + 'static {
     /// Ends a session's processes, and deletes its workspace when asked. What it gives is the worker's word.
     fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool)
     -> BoxFuture<'_, Result<Closed, Failure>>;
+
+    /// Goes ahead to a session's worker for a task that may follow: no word of the task is said. Nothing where that takes
+    /// waiting.
+    fn go_ahead(&self, lease: &Lease) -> Option<Ahead>;
 
     /// Runs a task to its end. `Started`, `Output`, `Progress` and `Display` go to `events` in order; the last event
     /// is returned. Cancelling `cancel` ends the task on the worker and still waits for its last event.

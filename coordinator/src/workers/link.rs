@@ -6,12 +6,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use codegen_proto::v1;
 use codegen_proto::v1::worker_client::WorkerClient;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use super::options::WorkersOptions;
@@ -30,6 +37,17 @@ const CALLS_QUEUED_MAX: usize = 1_024;
 const RESET_STREAMS_MAX: usize = 1_024;
 /// The headers of one answer, in bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// The method by its name on the wire, for the one call that is not made by the generated client.
+const EXECUTE_TASK: &str = "/codegen.v1.Worker/ExecuteTask";
+
+/// A request whose message is still to come.
+pub(crate) struct LaterTask {
+    /// Takes the message.
+    pub(crate) task: oneshot::Sender<v1::TaskRequest>,
+    /// What the worker answers.
+    pub(crate) answer: BoxFuture<'static, Result<Response<Streaming<v1::TaskEvent>>, Status>>,
+}
 
 /// Where the link of one life of a worker stands.
 #[derive(Clone)]
@@ -88,6 +106,22 @@ impl Link {
         WorkerClient::new(self.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Begins a request for a task that may follow. Its head is written when the answer is first polled; the worker hears
+    /// of a task when that is sent.
+    pub(crate) fn execute_later(&self) -> LaterTask {
+        let (task, message) = oneshot::channel();
+        let message = futures::stream::once(message).filter_map(async |sent| sent.ok());
+        let mut client = Grpc::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let answer = async move {
+            client.ready().await.map_err(|error| Status::unknown(format!("the link is not ready: {error}")))?;
+            let path = PathAndQuery::from_static(EXECUTE_TASK);
+            client.streaming(Request::new(message), path, ProstCodec::default()).await
+        };
+        LaterTask { task, answer: Box::pin(answer) }
     }
 
     pub(crate) fn streams(&self) -> Arc<Semaphore> {

@@ -20,7 +20,7 @@ use super::fleet::{Closed, DispatchEnd, Fleet, Opened, Reservation, TaskAttach, 
 use super::handle::{Inner, LinkWait, Workers};
 use super::options::Growth;
 use super::slots::SlotBook;
-use crate::dispatch;
+use crate::dispatch::{self, Ahead};
 
 /// Tries on one link that holds while calls on it fail.
 const TRIES_MAX: u32 = 3;
@@ -63,6 +63,10 @@ impl Fleet for Workers {
         delete_workspace: bool,
     ) -> BoxFuture<'_, Result<Closed, Failure>> {
         Box::pin(self.inner.close(CloseSession { session, lease, delete_workspace }))
+    }
+
+    fn go_ahead(&self, lease: &Lease) -> Option<Ahead> {
+        Ahead::to(&self.inner, lease)
     }
 
     fn execute(

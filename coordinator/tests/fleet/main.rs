@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a double that cannot do its part fails the test by panicking")]
 
+mod ahead;
 mod bounds;
 mod credentials;
 mod dialled;

@@ -92,7 +92,7 @@ impl Rig {
         within(self.workers.open(opening(session, lease.clone()))).await.map(drop)
     }
 
-    /// Starts a task that runs `command`, a word that the double knows.
+    /// Starts a task that runs `command`, a word that the double knows, after what goes ahead of it.
     pub fn start(&self, double: &Double, command: &str) -> Run {
         self.start_with(double, command, |_| {})
     }
@@ -118,6 +118,7 @@ impl Rig {
             output_bytes_max: 1 << 20,
             trace: None,
             arrival: None,
+            ahead: self.workers.go_ahead(&double.lease()),
         };
         change(&mut task);
         let (sender, events) = mpsc::channel(room);

@@ -113,6 +113,11 @@ impl Tasks {
         self.executed.lock().get(&task.to_string()).copied().unwrap_or(0)
     }
 
+    /// How often any task was executed.
+    pub fn executed_at_all(&self) -> u32 {
+        self.executed.lock().values().sum()
+    }
+
     /// What came with a task beside its message.
     pub fn beside(&self, task: impl ToString) -> MetadataMap {
         self.beside.lock().remove(&task.to_string()).expect("it was executed")

@@ -18,7 +18,7 @@ fn bytes_of(events: &[EventBody]) -> usize {
     events.iter().map(output).sum()
 }
 
-fn is_finished(end: &DispatchEnd) -> bool {
+pub fn is_finished(end: &DispatchEnd) -> bool {
     matches!(end, DispatchEnd::Answered(EventBody::Finished(OperationResult::Exec(_))))
 }
 
@@ -41,13 +41,14 @@ fn hasty() -> WorkersOptions {
 async fn events_come_in_order_and_the_result_once() {
     let mut rig = Rig::new(WorkersOptions::default()).await;
     let double = rig.joined(Spec::named("a")).await;
-    let mut run = rig.start(&double, "hello");
-    assert_eq!((run.output().await, run.output().await), ("hello".to_owned(), "world".to_owned()));
-    let id = run.id;
-    let (end, rest) = run.end().await;
-    assert!(is_finished(&end), "{end:?}");
-    assert!(rest.is_empty());
-    assert_eq!(double.tasks.executed(id), 1);
+    for mut run in [rig.start(&double, "hello"), rig.start_with(&double, "hello", |task| task.ahead = None)] {
+        assert_eq!((run.output().await, run.output().await), ("hello".to_owned(), "world".to_owned()));
+        let id = run.id;
+        let (end, rest) = run.end().await;
+        assert!(is_finished(&end), "{end:?}");
+        assert!(rest.is_empty());
+        assert_eq!(double.tasks.executed(id), 1);
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use codegen_types::{
     Epoch, ErrorCode, EventBody, Exec, Exit, Failure, HeldSession, Incarnation, IsolationLevel, IsolationReport, Lease,
     Operation, OperationResult, OutputStream, Principal, Program, ResourceUse, Runtime, SessionId, TaskId, WorkerId,
 };
+use coordinator::dispatch::Ahead;
 use coordinator::session::{
     CreateSession, Leave, SessionOptions, SessionSnapshot, Sessions, SessionsDeps, TaskCall, TaskOutcome,
 };
@@ -260,6 +261,10 @@ impl Fleet for Double {
             Ok(Closed { workspace_bytes, contacts: Vec::new() })
         }
         .boxed()
+    }
+
+    fn go_ahead(&self, _: &Lease) -> Option<Ahead> {
+        None
     }
 
     fn execute(

@@ -1,13 +1,17 @@
 //! The beginning of a task: its attempt in the log, and its row in the store.
 
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, Health, Outcome as Verdict, Pending};
 use codegen_types::{ErrorCode, Failure, LogSeq};
 use coordinator_core::task::{TaskInput, TaskState};
+use futures::poll;
 use serde_json::json;
 
 use super::{Runner, stepped};
+use crate::dispatch::Ahead;
 use crate::session::call::TaskOutcome;
 use crate::session::owner::Begun;
 use crate::session::receipt::Charge;
@@ -18,9 +22,10 @@ use crate::telemetry::traces::Step;
 /// How long the record of an attempt that changes nothing waits for that of its outcome, to be written with it.
 const HELD_MAX: Duration = Duration::from_millis(10);
 
-/// The record of an attempt: on disk, or for calls that change nothing on its way there.
+/// The record of an attempt: on disk, with what went ahead to the worker meanwhile, or for calls that change nothing on its
+/// way there.
 pub(super) enum Attempt {
-    Durable(LogSeq),
+    Durable(LogSeq, Option<Ahead>),
     Held(Held),
     Queued(Pending),
     /// The record that closes it is on its way, too.
@@ -62,8 +67,13 @@ impl Attempt {
     pub(super) async fn held_too_long(&self) {
         match self {
             Self::Held(_) => tokio::time::sleep(HELD_MAX).await,
-            Self::Durable(_) | Self::Queued(_) | Self::Closed(_) => std::future::pending().await,
+            Self::Durable(..) | Self::Queued(_) | Self::Closed(_) => std::future::pending().await,
         }
+    }
+
+    /// What went ahead of the task, once.
+    pub(super) fn take_ahead(&mut self) -> Option<Ahead> {
+        if let Self::Durable(_, ahead) = self { ahead.take() } else { None }
     }
 
     /// Holds the record back no longer.
@@ -103,16 +113,22 @@ impl Runner {
             return Ok(Attempt::Held(Held::new(&self.shared.audit, entry)));
         }
         let mut span = self.span(Step::AuditAttempt);
-        let appended = self.shared.audit.append(entry).await;
+        let mut appending = pin!(self.shared.audit.append(entry));
+        // While the disk is waited for. A call that is traced has its trace in the head, which is not known yet.
+        let ahead = match poll!(appending.as_mut()) {
+            Poll::Pending if self.call.trace.is_none() => self.shared.fleet.go_ahead(&begun.lease),
+            _ => None,
+        };
+        let appended = appending.await;
         if appended.is_err() {
             span.fail(ErrorCode::AuditUnavailable);
         }
-        appended.map(Attempt::Durable)
+        appended.map(|seq| Attempt::Durable(seq, ahead))
     }
 
     /// The task's row. Calls that change nothing have none.
     pub(super) fn row(&self, begun: &Begun, attempt: &Attempt) -> Option<TaskRow> {
-        let Attempt::Durable(attempt) = attempt else { return None };
+        let Attempt::Durable(attempt, _) = attempt else { return None };
         let call = &self.call;
         Some(TaskRow {
             id: call.task,
@@ -169,7 +185,7 @@ impl Runner {
         entry.kind = EventKind::TaskOutcome;
         entry.outcome = Some(Verdict::Failed);
         entry.code = outcome.result.as_ref().err().map(|failure| failure.code);
-        if let Attempt::Durable(seq) = attempt {
+        if let Attempt::Durable(seq, _) = attempt {
             entry.cites = Some(seq);
         }
         let charge = Charge::of(entry.outcome, None);
@@ -183,7 +199,7 @@ impl Runner {
     /// Closes the attempt of a placement that came to nothing, so that the next one has an attempt of its own.
     pub(super) async fn close_unstarted(&self, begun: &Begun, attempt: Attempt, code: ErrorCode) -> Pending {
         let cites = match attempt {
-            Attempt::Durable(seq) => Some(seq),
+            Attempt::Durable(seq, _) => Some(seq),
             Attempt::Held(held) => held.queue().await.ok(),
             Attempt::Queued(attempted) | Attempt::Closed(attempted) => attempted.await.ok(),
         };

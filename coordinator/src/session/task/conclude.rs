@@ -77,7 +77,7 @@ impl Runner {
     /// answers.
     async fn record_outcome(&self, mut entry: Entry, attempt: Attempt) -> Result<LogSeq, AuditUnavailable> {
         match attempt {
-            Attempt::Durable(seq) => {
+            Attempt::Durable(seq, _) => {
                 entry.cites = Some(seq);
                 self.shared.audit.queue(entry).await
             }

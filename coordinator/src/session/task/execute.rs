@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::Attempt;
 use super::{Runner, stepped};
+use crate::dispatch::Ahead;
 use crate::session::call::Completed;
 use crate::session::owner::{Begun, Message};
 use crate::session::running::Run;
@@ -76,8 +77,8 @@ impl Runner {
     }
 
     /// Sends the task, and holds the record of its attempt back no longer than may be.
-    async fn execute_noted(&self, begun: &Begun, attempt: Attempt, run: &Run) -> (DispatchEnd, Attempt) {
-        let mut executing = pin!(self.execute(begun, run));
+    async fn execute_noted(&self, begun: &Begun, mut attempt: Attempt, run: &Run) -> (DispatchEnd, Attempt) {
+        let mut executing = pin!(self.execute(begun, attempt.take_ahead(), run));
         tokio::select! {
             biased;
             end = &mut executing => return (end, attempt),
@@ -88,7 +89,7 @@ impl Runner {
     }
 
     /// Sends the task and takes down what it writes, handing it on to whoever follows.
-    async fn execute(&self, begun: &Begun, run: &Run) -> DispatchEnd {
+    async fn execute(&self, begun: &Begun, ahead: Option<Ahead>, run: &Run) -> DispatchEnd {
         let limits = &self.shared.options.limits;
         let mut span = self.span(Step::Dispatch);
         span.set_id("codegen.session.id", Some(self.call.session));
@@ -103,6 +104,7 @@ impl Runner {
             output_bytes_max: limits.output_bytes,
             trace: span.context().cloned(),
             arrival: self.call.arrival.clone(),
+            ahead,
         };
         let (sender, mut events) = mpsc::channel(EVENTS);
         let cancel = CancellationToken::new();
@@ -156,7 +158,7 @@ fn code(end: &DispatchEnd) -> Option<ErrorCode> {
 
 /// Puts into the row that its task is placed once more.
 fn placed_again(row: Option<&mut TaskRow>, attempt: &Attempt, begun: &Begun, code: ErrorCode) {
-    let (Some(row), Attempt::Durable(seq)) = (row, attempt) else { return };
+    let (Some(row), Attempt::Durable(seq, _)) = (row, attempt) else { return };
     row.attempt = *seq;
     let queued = stepped(&row.state, &TaskInput::NotStarted { code });
     row.state = stepped(&queued, &TaskInput::Dispatch { lease: begun.lease.clone() });

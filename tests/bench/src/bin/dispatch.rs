@@ -132,6 +132,7 @@ impl Dispatching {
             output_bytes_max: 1 << 20,
             trace: None,
             arrival: None,
+            ahead: None,
         };
         let (sender, mut events) = mpsc::channel(16);
         let run = self.workers.execute(task, sender, CancellationToken::new());

@@ -1,0 +1,52 @@
+//! What goes ahead of a task: the head of its request, which says nothing of it.
+//!
+//! The attempt to run a task is on disk before anything of the task is sent. While the disk is waited for, the head of the
+//! request is written and its stream made on both sides, so that only the message is still to be sent afterwards. A worker
+//! that gets no message has not heard of any task.
+
+use std::fmt;
+use std::sync::Arc;
+
+use codegen_types::Lease;
+use futures::FutureExt as _;
+use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use crate::workers::{Inner, LaterTask, Link};
+
+/// A stream to a worker for a task that may follow; given up when its last clone is dropped.
+#[derive(Clone)]
+pub struct Ahead(Arc<Mutex<Option<Way>>>);
+
+/// The way of a task: a link, one of its streams, and the request that was begun on it.
+pub(super) struct Way {
+    pub(super) request: LaterTask,
+    pub(super) stream: OwnedSemaphorePermit,
+    pub(super) link: Arc<Link>,
+}
+
+impl Ahead {
+    /// Goes ahead to the worker that holds a session, unless that takes waiting.
+    pub(crate) fn to(inner: &Inner, lease: &Lease) -> Option<Self> {
+        let link = inner.link(&lease.worker, lease.incarnation, Instant::now()).now_or_never()?.ok()?;
+        let stream = link.streams().try_acquire_owned().ok()?;
+        let mut request = link.execute_later();
+        // Polled once it is on its way; who takes it polls it again.
+        if (&mut request.answer).now_or_never().is_some() {
+            return None;
+        }
+        Some(Self(Arc::new(Mutex::new(Some(Way { request, stream, link })))))
+    }
+
+    /// The way, once, as long as its link holds.
+    pub(super) fn take(&self) -> Option<Way> {
+        self.0.lock().take().filter(|way| !way.link.is_over())
+    }
+}
+
+impl fmt::Debug for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ahead").finish_non_exhaustive()
+    }
+}
