@@ -11,7 +11,7 @@ use crate::workers::{LaterTask, Link};
 /// A stream of events that was asked for.
 pub(super) enum Incoming {
     /// The worker has not answered yet; nothing is written before this is polled.
-    Asked { first: bool, polled: bool, held: Option<Held>, answer: Answer },
+    Asked { first: bool, polled: bool, held: Option<Box<Held>>, answer: Answer },
     /// Events come.
     Open(Box<Streaming<TaskEvent>>),
 }
@@ -49,7 +49,7 @@ impl Incoming {
     /// Sends the task after the head of its request. This and [`execute`](Self::execute) are the places that send one.
     pub(super) fn follow_up(begun: LaterTask, task: TaskRequest) -> Self {
         let LaterTask { task: request, answer } = begun;
-        Self::asked(true, Some(Held { task, request }), answer)
+        Self::asked(true, Some(Box::new(Held { task, request })), answer)
     }
 
     pub(super) fn attach(link: &Link, message: v1::AttachTaskRequest) -> Self {
@@ -57,7 +57,7 @@ impl Incoming {
         Self::asked(false, None, Box::pin(async move { client.attach_task(message).await }))
     }
 
-    fn asked(first: bool, held: Option<Held>, answer: Answer) -> Self {
+    fn asked(first: bool, held: Option<Box<Held>>, answer: Answer) -> Self {
         Self::Asked { first, polled: false, held, answer }
     }
 
@@ -76,9 +76,9 @@ impl Incoming {
         match self {
             Self::Asked { first, polled, held, answer } => {
                 *polled = true;
-                if let Some(Held { task, request }) = held.take() {
+                if let Some(held) = held.take() {
                     // A request that is over has its answer.
-                    let _ = request.send(task);
+                    let _ = held.request.send(held.task);
                 }
                 match answer.await {
                     Ok(response) => {
