@@ -114,12 +114,15 @@ impl Runner {
         }
         let mut span = self.span(Step::AuditAttempt);
         let mut appending = pin!(self.shared.audit.append(entry));
-        // While the disk is waited for. A call that is traced has its trace in the head, which is not known yet.
-        let ahead = match poll!(appending.as_mut()) {
-            Poll::Pending if self.call.trace.is_none() => self.shared.fleet.go_ahead(&begun.lease),
-            _ => None,
+        let (appended, ahead) = match poll!(appending.as_mut()) {
+            Poll::Ready(appended) => (appended, None),
+            // A call that is traced has its trace in the head, which is not known yet.
+            Poll::Pending if self.call.trace.is_some() => (appending.await, None),
+            Poll::Pending => {
+                let ahead = self.shared.fleet.go_ahead(&begun.lease);
+                (appending.await, ahead)
+            }
         };
-        let appended = appending.await;
         if appended.is_err() {
             span.fail(ErrorCode::AuditUnavailable);
         }
