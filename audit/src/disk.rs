@@ -178,8 +178,8 @@ impl OpenSegment {
 
 /// What tells a file from others, and how long it is.
 ///
-/// Its times are not asked for. Whoever asks for them makes the next write change them, by which the sync after it has to
-/// write the inode, too (Linux 6.13, multigrain timestamps): half as long again.
+/// Its times are not asked for. Whoever asks for them makes the next write change them (Linux 6.13, multigrain timestamps),
+/// and the sync after it may then have to write the inode, too: half as long again on ext4 without a journal.
 struct Seen {
     /// Its device and inode.
     identity: (u64, u64),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use codegen_types::operation::{Pictures, Read};
 use codegen_types::{ErrorCode, Failure, Operation, OperationResult, WorkspacePath};
 use sandbox::files::{Scan, Workspace};
+use tokio::sync::oneshot;
 
 /// Carries out an operation on files. A search ends soon after this is dropped; everything else is short and goes on.
 pub(crate) async fn perform(workspace: &Arc<Workspace>, operation: Operation) -> Result<OperationResult, Failure> {
@@ -57,8 +58,14 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Workspace) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let workspace = workspace.clone();
-    tokio::task::spawn_blocking(move || work(&workspace)).await.unwrap_or_else(|error| {
-        tracing::error!(%error, "an operation on files panicked");
+    let (tell, told) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        // Whoever asked may be gone.
+        let _ = tell.send(work(&workspace));
+        workspace.let_go();
+    });
+    told.await.unwrap_or_else(|_| {
+        tracing::error!("an operation on files panicked");
         Err(Failure::new(ErrorCode::Internal, "The worker failed while it worked on files."))
     })
 }

@@ -39,9 +39,10 @@ impl Ahead {
         Some(Self(Arc::new(Mutex::new(Some(Way { request, stream, link })))))
     }
 
-    /// The way, once, as long as its link holds.
+    /// The way, once, as long as its link holds. A worker that has answered what it was not asked yet gets no task there.
     pub(super) fn take(&self) -> Option<Way> {
-        self.0.lock().take().filter(|way| !way.link.is_over())
+        let mut way = self.0.lock().take()?;
+        (!way.link.is_over() && (&mut way.request.answer).now_or_never().is_none()).then_some(way)
     }
 }
 

@@ -10,13 +10,13 @@ use crate::workers::{LaterTask, Link};
 
 /// A stream of events that was asked for.
 pub(super) enum Incoming {
-    /// The worker has not answered yet; nothing is written before this is polled.
+    /// The worker has not answered yet; nothing of the task is written before this is polled.
     Asked { first: bool, polled: bool, held: Option<Box<Held>>, answer: Answer },
     /// Events come.
     Open(Box<Streaming<TaskEvent>>),
 }
 
-/// The worker's answer to a request, which is written when this is polled.
+/// The worker's answer to a request, which is written when this is polled, but for a head that went ahead.
 type Answer = BoxFuture<'static, Result<Response<Streaming<TaskEvent>>, Status>>;
 
 /// A task whose request was begun, and where the task is to be put.

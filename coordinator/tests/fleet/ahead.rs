@@ -1,16 +1,18 @@
 //! What goes ahead of a task while its attempt is put on record: a place and a way, and no word of the task.
 
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use codegen_types::ErrorCode;
 use coordinator::workers::{DispatchEnd, Fleet as _, WorkersOptions};
 
-use crate::double::Spec;
-use crate::rig::Rig;
+use crate::double::{Double, Spec};
+use crate::rig::{Rig, until};
 use crate::tasks::is_finished;
 
-/// Long enough for a worker to hear of anything that was sent.
-const MOMENT: Duration = Duration::from_millis(100);
+/// Waits until so many heads of calls came to a worker.
+async fn heads(double: &Double, count: u32) {
+    until("the heads of calls", || double.tasks.heads.load(Ordering::SeqCst) == count).await;
+}
 
 #[tokio::test]
 async fn a_worker_hears_of_no_task_before_it_follows_and_of_none_that_does_not() {
@@ -18,14 +20,14 @@ async fn a_worker_hears_of_no_task_before_it_follows_and_of_none_that_does_not()
     let double = rig.joined(Spec::named("a")).await;
     let ahead = rig.workers.go_ahead(&double.lease()).expect("there is a link");
     let given_up = rig.workers.go_ahead(&double.lease()).expect("there is a link");
-    tokio::time::sleep(MOMENT).await;
-    drop(given_up);
-    tokio::time::sleep(MOMENT).await;
+    heads(&double, 2).await;
     assert_eq!(double.tasks.executed_at_all(), 0);
+    drop(given_up);
     let run = rig.start_with(&double, "hello", |task| task.ahead = Some(ahead));
     let id = run.id;
     assert!(is_finished(&run.end().await.0));
     assert_eq!((double.tasks.executed(id), double.tasks.executed_at_all()), (1, 1));
+    heads(&double, 2).await;
 }
 
 #[tokio::test]
@@ -50,13 +52,14 @@ async fn a_task_that_is_cancelled_behind_what_went_ahead_is_never_sent() {
     let mut rig = Rig::new(WorkersOptions::default()).await;
     let double = rig.joined(Spec::named("a")).await;
     let ahead = rig.workers.go_ahead(&double.lease()).expect("there is a link");
-    tokio::time::sleep(MOMENT).await;
+    heads(&double, 1).await;
     let run = rig.start_with(&double, "hello", |task| task.ahead = Some(ahead));
     run.cancel.cancel();
     let (end, _) = run.end().await;
     assert!(matches!(&end, DispatchEnd::NotStarted(failure) if failure.code == ErrorCode::TaskCancelled), "{end:?}");
-    tokio::time::sleep(MOMENT).await;
-    assert_eq!(double.tasks.executed_at_all(), 0);
+    // What is sent after it comes after it.
+    assert!(is_finished(&rig.start(&double, "hello").end().await.0));
+    assert_eq!(double.tasks.executed_at_all(), 1);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use codegen_proto::metadata::{JOIN_TOKEN_KEY, WORKER_SESSION_KEY, with_secret};
 use codegen_proto::v1::worker_lifecycle_client::WorkerLifecycleClient;
@@ -228,7 +229,12 @@ impl Double {
     fn serve(&mut self, io: Box<dyn Io>, spare: OwnedFd) {
         self.tasks.set_socket(spare.try_clone().unwrap());
         self.link = Some(spare);
-        let service = WorkerServer::new(Service(Arc::clone(&self.tasks)));
+        let tasks = Arc::clone(&self.tasks);
+        // It sees a call when its head is there.
+        let service = WorkerServer::with_interceptor(Service(Arc::clone(&tasks)), move |head| {
+            tasks.heads.fetch_add(1, Ordering::SeqCst);
+            Ok(head)
+        });
         let connections = futures::stream::once(async move { Ok::<_, std::io::Error>(Accepted(io)) });
         let served = Server::builder()
             .initial_stream_window_size(WINDOW_BYTES)

@@ -40,6 +40,8 @@ pub struct Tasks {
     pub closed: AtomicU32,
     pub opened: AtomicU32,
     pub cancels: AtomicU32,
+    /// Calls whose heads came, whether or not a message followed.
+    pub heads: AtomicU32,
     /// Pieces of a task without end that the link took.
     pub given: AtomicUsize,
 }
@@ -89,6 +91,7 @@ impl Tasks {
             closed: AtomicU32::new(0),
             opened: AtomicU32::new(0),
             cancels: AtomicU32::new(0),
+            heads: AtomicU32::new(0),
             given: AtomicUsize::new(0),
         })
     }

@@ -69,7 +69,7 @@ async fn the_trace_of_a_call_goes_to_the_worker_with_its_task_and_nothing_of_who
 
 #[tokio::test]
 async fn a_task_goes_on_over_a_broken_link_and_is_not_run_again() {
-    for over_tcp in [false, true] {
+    for (over_tcp, ahead) in [(false, true), (false, false), (true, true), (true, false)] {
         let mut rig = Rig::new(WorkersOptions::default()).await;
         let token = rig.workers.issue_token(&"a".parse().unwrap());
         let mut double = Double::new(rig.routes()[usize::from(over_tcp)].clone(), Spec::named("a"));
@@ -78,7 +78,7 @@ async fn a_task_goes_on_over_a_broken_link_and_is_not_run_again() {
         double.open_link(&registered.link_ticket).await.unwrap();
         rig.link_up(&double, true).await;
 
-        let mut run = rig.start(&double, "gated");
+        let mut run = rig.start_with(&double, "gated", |task| task.ahead = task.ahead.take().filter(|_| ahead));
         assert_eq!(run.output().await, "before");
         double.break_link();
         rig.link_up(&double, false).await;
@@ -195,12 +195,15 @@ async fn a_cancelled_task_is_ended_on_its_worker_and_its_last_event_is_waited_fo
 async fn a_task_that_was_cancelled_before_it_was_sent_is_never_sent() {
     let mut rig = Rig::new(WorkersOptions::default()).await;
     let double = rig.joined(Spec::named("a")).await;
-    let run = rig.start(&double, "hello");
-    run.cancel.cancel();
-    let id = run.id;
-    let (end, _) = run.end().await;
-    assert!(matches!(&end, DispatchEnd::NotStarted(failure) if failure.code == ErrorCode::TaskCancelled), "{end:?}");
-    assert_eq!(double.tasks.executed(id), 0);
+    // With a head that went ahead, and without.
+    for ahead in [true, false] {
+        let run = rig.start_with(&double, "hello", |task| task.ahead = task.ahead.take().filter(|_| ahead));
+        run.cancel.cancel();
+        let id = run.id;
+        let (end, _) = run.end().await;
+        assert!(matches!(&end, DispatchEnd::NotStarted(why) if why.code == ErrorCode::TaskCancelled), "{end:?}");
+        assert_eq!(double.tasks.executed(id), 0);
+    }
 }
 
 #[tokio::test]
@@ -229,14 +232,17 @@ async fn a_worker_that_does_not_end_a_task_in_time_is_told_to() {
 async fn a_task_that_never_reached_its_worker_is_not_started() {
     let mut rig = Rig::new(hasty()).await;
     let mut double = rig.joined(Spec::named("a")).await;
-    // The link breaks while the task is being sent, and the same life denies that it has it.
-    let run = rig.start(&double, "never arrived");
-    let id = run.id;
-    rig.link_up(&double, false).await;
-    double.reopen_link().await;
-    let (end, _) = run.end().await;
-    assert!(matches!(end, DispatchEnd::NotStarted(_)), "{end:?}");
-    assert_eq!(double.tasks.executed(id), 0);
+    for ahead in [true, false] {
+        // The link breaks while the task is being sent, and the same life denies that it has it.
+        let run = rig.start_with(&double, "never arrived", |task| task.ahead = task.ahead.take().filter(|_| ahead));
+        let id = run.id;
+        rig.link_up(&double, false).await;
+        double.reopen_link().await;
+        rig.link_up(&double, true).await;
+        let (end, _) = run.end().await;
+        assert!(matches!(end, DispatchEnd::NotStarted(_)), "{end:?}");
+        assert_eq!(double.tasks.executed(id), 0);
+    }
     // There is no link to send it on.
     double.break_link();
     rig.link_up(&double, false).await;

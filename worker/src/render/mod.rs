@@ -74,7 +74,8 @@ pub(crate) async fn render(mime: &str, data: Vec<u8>) -> Result<Picture, NoPictu
             () = wanted.closed() => Err(NoPicture::TooLong),
         };
         // Its turn ends when the process is gone: until then it holds its memory.
-        let _ = child.kill().await;
+        let _ = child.start_kill();
+        let _ = child.wait().await;
         drop(turn);
         let _ = wanted.send(drawn);
     });

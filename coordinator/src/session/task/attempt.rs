@@ -180,9 +180,10 @@ impl Runner {
     pub(super) async fn fail_recorded(
         &self,
         begun: &Begun,
-        attempt: Attempt,
+        mut attempt: Attempt,
         failure: Failure,
     ) -> (TaskOutcome, Option<Charge>) {
+        drop(attempt.take_ahead());
         let mut outcome = self.refused(failure);
         let mut entry = self.entry(begun);
         entry.kind = EventKind::TaskOutcome;

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::names;
 use super::resolve::Place;
+use super::workspace::Workspace;
 
 /// A file that is deleted again unless it gets its name.
 pub(super) struct Temporary<'dir> {
@@ -28,11 +29,18 @@ impl<'dir> Temporary<'dir> {
         Ok(Self { directory, name, file: file.into(), renamed: false })
     }
 
-    pub(super) fn rename_to(mut self, place: &Place, mode: WriteMode) -> Result<File, Errno> {
+    /// Gives it its name. What is replaced is held for the workspace, which lets go of it when nobody waits.
+    pub(super) fn rename_to(mut self, place: &Place, mode: WriteMode, workspace: &Workspace) -> Result<File, Errno> {
         let (from, to) = (self.directory, place.directory.as_fd());
         match mode {
             WriteMode::Create => renameat_with(from, &self.name, to, &place.name, RenameFlags::NOREPLACE)?,
-            WriteMode::Overwrite | WriteMode::Append => renameat(from, &self.name, to, &place.name)?,
+            WriteMode::Overwrite | WriteMode::Append => {
+                // There may be none, and it may be no file: it is not opened, but kept from being the last to go.
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let replaced = openat(to, &place.name, flags, Mode::empty()).ok();
+                renameat(from, &self.name, to, &place.name)?;
+                workspace.hold(replaced);
+            }
         }
         self.renamed = true;
         self.file.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))

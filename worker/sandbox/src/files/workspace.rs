@@ -24,6 +24,8 @@ pub struct Workspace {
     pub(super) limits: Limits,
     turn: Mutex<()>,
     pub(super) counted: Mutex<Option<(Instant, Usage)>>,
+    /// The file that was replaced last, until its space may be freed.
+    replaced: Mutex<Option<OwnedFd>>,
 }
 
 impl Workspace {
@@ -38,7 +40,8 @@ impl Workspace {
         }
         let identity = Identity::of_owner(node.uid, node.gid);
         let needed = Identity::if_needed(node.uid, node.gid);
-        Ok(Self { root, identity, needed, limits, turn: Mutex::new(()), counted: Mutex::new(None) })
+        let (turn, counted, replaced) = Default::default();
+        Ok(Self { root, identity, needed, limits, turn, counted, replaced })
     }
 
     /// The directory itself.
@@ -60,6 +63,19 @@ impl Workspace {
     /// Acts as the session, until the guard is dropped, only where the worker could not do so as itself.
     pub(super) fn assume_if_needed(&self) -> io::Result<Option<Assumed>> {
         self.needed.as_ref().map(Identity::assume).transpose()
+    }
+
+    /// Frees what the last operations replaced: whoever lets go of a file last waits for that, which can take longer than
+    /// writing it. To be called after an operation when its caller has the result.
+    pub fn let_go(&self) {
+        self.hold(None);
+    }
+
+    /// Holds a file that was replaced, in place of the one before.
+    pub(super) fn hold(&self, replaced: Option<OwnedFd>) {
+        let before = std::mem::replace(&mut *self.replaced.lock().unwrap_or_else(PoisonError::into_inner), replaced);
+        // Not under the lock.
+        drop(before);
     }
 
     /// Waits until no other operation changes anything.

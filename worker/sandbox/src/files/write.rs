@@ -48,7 +48,7 @@ impl Workspace {
         if write.if_match.is_some() {
             require_match(write, place.present(path)?.as_ref())?;
         }
-        let file = temporary.rename_to(&place, write.mode).map_err(fault)?;
+        let file = temporary.rename_to(&place, write.mode, self).map_err(fault)?;
         self.count_written(added);
         let stat = Node::of(file.as_fd()).map_err(fault)?.stat(path.as_str().to_owned());
         Ok(OperationResult::Write { stat, created: present.is_none() })

@@ -97,6 +97,29 @@ fn permission_bits_stay_and_new_files_are_the_sessions() {
     assert_eq!(f.write_as("dir/script", b"\n", WriteMode::Append).expect("written").mode, 0o750);
 }
 
+/// Files below the base that are open here and have no name any more.
+fn nameless(f: &Fixture) -> usize {
+    let base = f.base_path();
+    let open = fs::read_dir("/proc/self/fd").expect("descriptors").flatten();
+    let files = open.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+    files.filter(|file| file.starts_with(&base) && file.to_string_lossy().ends_with(" (deleted)")).count()
+}
+
+#[test]
+fn what_is_replaced_is_held_until_it_is_let_go_and_only_the_last_of_it() {
+    let f = Fixture::new();
+    f.write("f", b"one").expect("written");
+    assert_eq!(nameless(&f), 0);
+    for contents in ["two", "three"] {
+        f.write("f", contents.as_bytes()).expect("written");
+        assert_eq!(nameless(&f), 1);
+    }
+    f.write_as("f", b"!", WriteMode::Append).expect("added");
+    assert_eq!((nameless(&f), f.read("f").expect("readable")), (1, b"three!".to_vec()));
+    f.workspace.let_go();
+    assert_eq!(nameless(&f), 0);
+}
+
 #[test]
 fn links_inside_are_followed_for_reads_and_above_a_written_file() {
     let f = Fixture::new();

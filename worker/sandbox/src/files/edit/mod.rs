@@ -51,7 +51,7 @@ impl Workspace {
         if place.present(path)?.and_then(|now| now.etag()) != node.etag() {
             return Err(changed_meanwhile(path));
         }
-        let file = temporary.rename_to(&place, WriteMode::Overwrite).map_err(fault)?;
+        let file = temporary.rename_to(&place, WriteMode::Overwrite, self).map_err(fault)?;
         self.count_written(size);
         let stat = Node::of(file.as_fd()).map_err(fault)?.stat(path.as_str().to_owned());
         let diff = diff::of(&contents, &found, edit.old.len(), edit.new.as_bytes());
