@@ -41,7 +41,8 @@ impl Fleet for Workers {
     ) -> Result<Box<dyn Reservation>, Failure> {
         let reserved = self.inner.registry.write().reserve(requirements, prefer);
         let (worker, incarnation) = reserved.map_err(|unplaced| self.inner.no_place(&unplaced, prefer.is_some()))?;
-        Ok(Box::new(Slot { inner: Arc::clone(&self.inner), worker, incarnation }))
+        let again = prefer.map(|(_, session)| session);
+        Ok(Box::new(Slot { inner: Arc::clone(&self.inner), worker, incarnation, again }))
     }
 
     fn changes(&self) -> watch::Receiver<()> {
@@ -99,6 +100,8 @@ struct Slot {
     inner: Arc<Inner>,
     worker: WorkerId,
     incarnation: Incarnation,
+    /// The session that may have had it before.
+    again: Option<SessionId>,
 }
 
 impl Reservation for Slot {
@@ -109,7 +112,8 @@ impl Reservation for Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.inner.registry.write().slots(&self.worker, self.incarnation, SlotBook::release);
+        let release = |slots: &mut SlotBook| slots.release(self.again);
+        self.inner.registry.write().slots(&self.worker, self.incarnation, release);
         self.inner.tell_changed();
     }
 }

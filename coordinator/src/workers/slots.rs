@@ -49,16 +49,29 @@ impl SlotBook {
         Slots { used: slots.used - u32::from(self.sessions.contains_key(&session)), ..slots }
     }
 
-    pub(crate) fn reserve(&mut self) {
-        self.promised += 1;
+    /// Promises a slot. A session that is to be opened again where it still has its own counts once, and no heartbeat that is
+    /// older than its opening takes it away.
+    pub(crate) fn reserve(&mut self, again: Option<SessionId>) {
+        match again.and_then(|session| self.sessions.get_mut(&session)) {
+            Some(hold) => {
+                *hold = Hold::Opening;
+                self.taken_over += 1;
+            }
+            None => self.promised += 1,
+        }
     }
 
-    /// A reservation has ended.
-    pub(crate) fn release(&mut self) {
+    /// A reservation has ended. A session that was not opened under it has its slot only if its worker says so.
+    pub(crate) fn release(&mut self, again: Option<SessionId>) {
         if self.taken_over > 0 {
             self.taken_over -= 1;
         } else {
             self.promised = self.promised.saturating_sub(1);
+        }
+        if let Some(hold) = again.and_then(|session| self.sessions.get_mut(&session))
+            && *hold == Hold::Opening
+        {
+            *hold = Hold::Unsure;
         }
     }
 
@@ -124,12 +137,12 @@ mod tests {
     #[test]
     fn a_session_opened_under_a_reservation_counts_once() {
         let (mut book, session) = (book(2), SessionId::mint());
-        book.reserve();
+        book.reserve(None);
         assert_eq!(free(&book), 1);
         book.opening(session);
         book.opened(session);
         assert_eq!(free(&book), 1, "the reservation still exists");
-        book.release();
+        book.release(None);
         assert_eq!(free(&book), 1);
         book.closed(session);
         assert_eq!(free(&book), 2);
@@ -138,11 +151,30 @@ mod tests {
     #[test]
     fn a_refused_opening_gives_the_promise_back_and_dropping_it_frees_the_slot() {
         let (mut book, session) = (book(1), SessionId::mint());
-        book.reserve();
+        book.reserve(None);
         book.opening(session);
         book.closed(session);
         assert_eq!(free(&book), 0);
-        book.release();
+        book.release(None);
+        assert_eq!(free(&book), 1);
+    }
+
+    #[test]
+    fn a_session_that_is_opened_again_in_its_own_slot_counts_once() {
+        let (mut book, session) = (book(1), SessionId::mint());
+        book.opened(session);
+        book.reserve(Some(session));
+        assert_eq!(book.view(), Slots { total: 1, used: 1, reserved: 0 });
+        book.settle(&[held(session, false)]);
+        book.opening(session);
+        book.opened(session);
+        book.release(Some(session));
+        assert_eq!(book.view(), Slots { total: 1, used: 1, reserved: 0 });
+        // One that was not opened after all has it as long as its worker says so.
+        book.reserve(Some(session));
+        book.release(Some(session));
+        assert_eq!(free(&book), 0);
+        book.settle(&[held(session, false)]);
         assert_eq!(free(&book), 1);
     }
 
@@ -211,7 +243,7 @@ mod tests {
         fn step(&mut self, act: &Act) {
             match act {
                 Act::Reserve if free(&self.book) > 0 => {
-                    self.book.reserve();
+                    self.book.reserve(None);
                     self.reservations.push(false);
                 }
                 Act::Reserve => {}
@@ -231,7 +263,7 @@ mod tests {
                 }
                 Act::Release(which) if !self.reservations.is_empty() => {
                     self.reservations.swap_remove(which % self.reservations.len());
-                    self.book.release();
+                    self.book.release(None);
                 }
                 Act::Release(_) => {}
                 Act::Close { which, does, answers } => {

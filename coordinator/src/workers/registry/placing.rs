@@ -46,7 +46,7 @@ impl Registry {
             }
         };
         let entry = self.life(&worker, incarnation).expect("a view is of a worker in the table");
-        entry.slots.reserve();
+        entry.slots.reserve(prefer.map(|(_, session)| session));
         Ok((worker, incarnation))
     }
 
