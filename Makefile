@@ -39,7 +39,7 @@ INSPECTOR := @modelcontextprotocol/inspector@2.12.0
 # The protocol's own suite, from there, too.
 CONFORMANCE := @modelcontextprotocol/conformance@0.2.0-alpha.12
 
-.PHONY: help build install demo cluster-demo test attack conformance bench soak coverage check format clippy docs deny clean prerequisites
+.PHONY: help build release install demo cluster-demo test attack conformance bench soak coverage check format clippy docs deny clean prerequisites
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -48,7 +48,12 @@ build: prerequisites ## build the release binary into ./bin/coordinator
 	cargo build --locked --release -p coordinator $(FEATURES)
 	install -D -m 755 $(CARGO_TARGET_DIR)/release/coordinator bin/coordinator
 
-install: build ## put the binary on the PATH, with manual pages and completions (PREFIX: /usr/local or ~/.local)
+release: prerequisites ## build it as it is released: laid out by what it does most (takes three times as long)
+	python=$$(tests/setup $(CACHE_DIR)/tools coverage $(CARGO_LLVM_COV) $(LLVM_TOOLS))
+	"$$python" tests/bench/release.py $(CARGO_TARGET_DIR) $(FEATURES)
+	install -D -m 755 $(CARGO_TARGET_DIR)/guided/coordinator bin/coordinator
+
+install: $(if $(GUIDED),release,build) ## put the binary on the PATH, with manual pages and completions (PREFIX: /usr/local or ~/.local; GUIDED=1: that of release)
 	install -D -m 755 bin/coordinator $(DESTDIR)$(PREFIX)/bin/coordinator
 	share=$(DESTDIR)$(PREFIX)/share
 	bin/coordinator man --dir "$$share/man/man1"
@@ -92,8 +97,8 @@ conformance: prerequisites ## run the protocol's conformance suite, and print wh
 	suite=$$(tests/setup-npm $(TOOLS_DIR) conformance $(CONFORMANCE) conformance)
 	CODEGEN_TEST_CONFORMANCE=$$suite cargo test --locked -p conformance --test suite -- --nocapture --test-threads=1
 
-bench: prerequisites ## measure beside peers and print the README's table (BENCH_SCALE=3: three times as long; BENCH_PARTS: some)
-	cargo build --locked --release -p coordinator -p bench-peers $(FEATURES)
+bench: release ## measure the released binary beside peers and print the README's table (BENCH_SCALE=3: three times as long; BENCH_PARTS: some)
+	cargo build --locked --release -p bench-peers $(FEATURES)
 	python3 tests/bench/bench.py $(CARGO_TARGET_DIR) $(BENCH_PARTS)
 
 soak: prerequisites ## kill any part at any moment, then work for a while, and say what broke or grew (SOAK_ROUNDS, SOAK_MINUTES, SOAK_SEED)

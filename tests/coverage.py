@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import llvm
+
 TOP = Path(__file__).resolve().parent.parent
 # Percent of lines, by the crate's directory.
 FLOORS = {"coordinator/core": 90.0, "audit": 90.0}
@@ -19,27 +21,16 @@ PACKAGES = ["coordinator-core", "codegen-audit"]
 INLINE_TESTS = "\n#[cfg(test)]\nmod tests {"
 
 
-def llvm_tools():
-    """The directory of llvm-cov: rustup's component of the very compiler, else what was installed from PyPI."""
-    libraries = subprocess.run(["rustc", "--print", "target-libdir"], capture_output=True, text=True, check=True).stdout
-    places = [Path(libraries.strip()).parent / "bin", *(Path(entry) / "llvm/bin" for entry in sys.path)]
-    for place in places:
-        if (place / "llvm-cov").exists():
-            return place
-    sys.exit("coverage: there is no llvm-cov; rustup component add llvm-tools")
-
-
 def measure(target_dir):
     """Runs the tests, built in a directory of their own below the target directory; returns the file of hits."""
-    tools = llvm_tools()
+    tools = llvm.tools()
     lcov = Path(target_dir) / "llvm-cov-target/lcov.info"
     lcov.parent.mkdir(parents=True, exist_ok=True)
     env = os.environ | {
         "LLVM_COV": str(tools / "llvm-cov"),
         "LLVM_PROFDATA": str(tools / "llvm-profdata"),
         "CARGO_TARGET_DIR": str(target_dir),
-        # The tools from PyPI are built without zlib.
-        "RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} -Cllvm-args=-enable-name-compression=false".strip(),
+        "RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} {llvm.PLAIN_NAMES}".strip(),
     }
     command = [Path(sys.prefix) / "bin/cargo-llvm-cov", "llvm-cov", "--locked", "--lcov", "--output-path", lcov]
     for package in PACKAGES:

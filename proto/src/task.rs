@@ -64,6 +64,7 @@ impl From<ExecuteTask> for v1::TaskRequest {
             session_id: request.session.into(),
             lease: Some(request.lease.into()),
             timeout_ms: millis(request.timeout),
+            held: false,
             operation: Some(request.operation.into()),
         }
     }

@@ -15,6 +15,7 @@ fn request(operation: v1::task_request::Operation) -> v1::TaskRequest {
         session_id: SessionId::mint().to_string(),
         lease: Some(lease()),
         timeout_ms: 1_000,
+        held: false,
         operation: Some(operation),
     }
 }

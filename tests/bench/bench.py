@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the product beside its peers, in interleaved rounds of one run, and prints one Markdown table.
 
-    bench.py TARGET_DIR [PART...]     (with target/release/coordinator and the peers' binaries below it)
+    bench.py TARGET_DIR [PART...]     (with what `make release` built, and the peers' binaries, below it)
 
 The parts are echoes, files, programs, sessions, starts, memory, http and fleet; all of them when none is named. A missed target is a line in the table; only what breaks makes this exit non-zero. BENCH_SCALE=3 measures three times as
 long. What is printed is also written as JSON, with every sample, into TARGET_DIR/bench/results.json.
@@ -60,7 +60,7 @@ class Bench:
         directory.mkdir()
         state = directory / "state"
         state.mkdir(mode=0o700)
-        return Product(self.release / "coordinator", state)
+        return Product(self.target_dir / "guided/coordinator", state)
 
     def entrants(self, stack, makers):
         """Those contenders that can be had; the others are named as missing."""

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use codegen_proto::OpenSession;
+use codegen_proto::{ExecuteTask, OpenSession};
 use codegen_types::{ErrorCode, EventBody, Failure, Incarnation, Lease, Runtime, SessionId, WorkerId};
 use coordinator::dispatch::Ahead;
 use coordinator::workers::{Closed, DispatchEnd, Fleet, Opened, Reservation, TaskAttach, TaskDispatch, Workers};
@@ -103,8 +103,8 @@ impl Fleet for Flawed {
         self.workers.close(session, lease, delete_workspace)
     }
 
-    fn go_ahead(&self, lease: &Lease) -> Option<Ahead> {
-        self.workers.go_ahead(lease)
+    fn go_ahead(&self, lease: &Lease, held: Option<ExecuteTask>) -> Option<Ahead> {
+        self.workers.go_ahead(lease, held)
     }
 
     fn execute(

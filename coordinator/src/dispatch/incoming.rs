@@ -3,26 +3,26 @@
 use codegen_proto::v1;
 use codegen_proto::v1::{TaskEvent, TaskRequest};
 use futures::future::BoxFuture;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::workers::{LaterTask, Link};
+use crate::workers::{Link, TaskRequests};
 
 /// A stream of events that was asked for.
 pub(super) enum Incoming {
     /// The worker has not answered yet; nothing of the task is written before this is polled.
-    Asked { first: bool, polled: bool, held: Option<Box<Held>>, answer: Answer },
+    Asked { first: bool, polled: bool, last: Option<Box<Last>>, answer: Answer },
     /// Events come.
     Open(Box<Streaming<TaskEvent>>),
 }
 
-/// The worker's answer to a request, which is written when this is polled, but for a head that went ahead.
+/// The worker's answer to a request, which is written when this is polled, but for what went ahead.
 type Answer = BoxFuture<'static, Result<Response<Streaming<TaskEvent>>, Status>>;
 
-/// A task whose request was begun, and where the task is to be put.
-pub(super) struct Held {
-    task: TaskRequest,
-    request: oneshot::Sender<TaskRequest>,
+/// The message by which a task begins whose request was begun, and where it is to be put.
+pub(super) struct Last {
+    message: TaskRequest,
+    messages: mpsc::Sender<TaskRequest>,
 }
 
 /// What came of it.
@@ -43,13 +43,15 @@ impl Incoming {
     /// Sends the task.
     pub(super) fn execute(link: &Link, message: Request<TaskRequest>) -> Self {
         let mut client = link.client();
+        let message = message.map(|message| futures::stream::iter([message]));
         Self::asked(true, None, Box::pin(async move { client.execute_task(message).await }))
     }
 
-    /// Sends the task after the head of its request. This and [`execute`](Self::execute) are the places that send one.
-    pub(super) fn follow_up(begun: LaterTask, task: TaskRequest) -> Self {
-        let LaterTask { task: request, answer } = begun;
-        Self::asked(true, Some(Box::new(Held { task, request })), answer)
+    /// Lets the task begin after what went ahead of it: the message is the task itself, or what follows one that is held. This
+    /// and [`execute`](Self::execute) are the places that let one begin.
+    pub(super) fn follow_up(begun: TaskRequests, message: TaskRequest) -> Self {
+        let TaskRequests { messages, answer } = begun;
+        Self::asked(true, Some(Box::new(Last { message, messages })), answer)
     }
 
     pub(super) fn attach(link: &Link, message: v1::AttachTaskRequest) -> Self {
@@ -57,11 +59,11 @@ impl Incoming {
         Self::asked(false, None, Box::pin(async move { client.attach_task(message).await }))
     }
 
-    fn asked(first: bool, held: Option<Box<Held>>, answer: Answer) -> Self {
-        Self::Asked { first, polled: false, held, answer }
+    fn asked(first: bool, last: Option<Box<Last>>, answer: Answer) -> Self {
+        Self::Asked { first, polled: false, last, answer }
     }
 
-    /// Whether nothing of the task can have been written by this.
+    /// Whether the task cannot have begun by this.
     pub(super) fn is_unsent(&self) -> bool {
         matches!(self, Self::Asked { first: true, polled: false, .. })
     }
@@ -74,11 +76,11 @@ impl Incoming {
     /// The next thing that comes; nothing is lost when this is dropped before.
     pub(super) async fn next(&mut self) -> Came {
         match self {
-            Self::Asked { first, polled, held, answer } => {
+            Self::Asked { first, polled, last, answer } => {
                 *polled = true;
-                if let Some(held) = held.take() {
-                    // A request that is over has its answer.
-                    let _ = held.request.send(held.task);
+                if let Some(last) = last.take() {
+                    // A request that is over has its answer; there is room for one that is not.
+                    let _ = last.messages.try_send(last.message);
                 }
                 match answer.await {
                     Ok(response) => {

@@ -160,10 +160,10 @@ impl Dispatch {
 
     async fn send(&mut self, mut task: TaskDispatch) -> DispatchEnd {
         self.arrival = task.arrival.take();
-        // The head that went ahead has no trace.
+        // What went ahead has no trace.
         let ahead = task.ahead.take().filter(|_| task.trace.is_none());
         let (link, stream, begun) = match ahead.and_then(|ahead| ahead.take()) {
-            Some(Way { request, stream, link }) => (link, stream, Some(request)),
+            Some(Way { request, held, stream, link }) => (link, stream, Some((request, held))),
             None => match self.first_link().await {
                 Ok((link, stream)) => (link, stream, None),
                 Err(failure) => return DispatchEnd::NotStarted(failure),
@@ -171,10 +171,10 @@ impl Dispatch {
         };
         let mut span = traces::step(task.trace.as_ref(), Step::Execute);
         span.set_id("codegen.worker.id", Some(&self.task.lease.worker));
-        let request = traced(execute_message(task), span.context());
         let incoming = match begun {
-            Some(begun) => Incoming::follow_up(begun, request.into_inner()),
-            None => Incoming::execute(&link, request),
+            Some((begun, true)) => Incoming::follow_up(begun, v1::TaskRequest::default()),
+            Some((begun, false)) => Incoming::follow_up(begun, execute_message(task)),
+            None => Incoming::execute(&link, traced(execute_message(task), span.context())),
         };
         let end = self.follow(incoming, link, stream).await;
         if let Some(times) = self.times {

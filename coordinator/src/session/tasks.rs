@@ -1,5 +1,6 @@
 //! Tasks from outside: begun by a call, looked after by their id, until their outcome is given up.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -187,12 +188,10 @@ impl Sessions {
                 infos.push(run.info());
             }
         }
-        let kept = self.shared.tasks.recent_tasks(of, limit).await;
-        for row in kept.map_err(|error| unreadable(&error))? {
-            if sees(row.session) && !infos.iter().any(|info| info.task == row.id) {
-                infos.push(TaskInfo::of_row(&row));
-            }
-        }
+        let running: HashSet<TaskId> = infos.iter().map(|info| info.task).collect();
+        let kept = self.shared.tasks.recent_tasks(of, limit).await.map_err(|error| unreadable(&error))?;
+        let ended = kept.iter().filter(|row| sees(row.session) && !running.contains(&row.id));
+        infos.extend(ended.map(TaskInfo::of_row));
         infos.sort_by_key(|info| std::cmp::Reverse((info.begun_ms, info.task)));
         infos.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(infos)

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use codegen_proto::OpenSession;
+use codegen_proto::{ExecuteTask, OpenSession};
 use codegen_types::{
     Contact, EventBody, Failure, HeldSession, Incarnation, IsolationReport, Lease, Operation, Runtime, SessionId,
     TaskId, TraceContext, WorkerId,
@@ -117,9 +117,9 @@ pub trait Fleet: Send + Sync + 'static {
     fn close(&self, session: SessionId, lease: Lease, delete_workspace: bool)
     -> BoxFuture<'_, Result<Closed, Failure>>;
 
-    /// Goes ahead to a session's worker for a task that may follow: no word of the task is said. Nothing where that takes
-    /// waiting.
-    fn go_ahead(&self, lease: &Lease) -> Option<Ahead>;
+    /// Goes ahead to a session's worker for a task that may follow. No word of the task is said, unless it is to be `held`
+    /// there until it follows. Nothing where that takes waiting.
+    fn go_ahead(&self, lease: &Lease, held: Option<ExecuteTask>) -> Option<Ahead>;
 
     /// Runs a task to its end. `Started`, `Output`, `Progress` and `Display` go to `events` in order; the last event
     /// is returned. Cancelling `cancel` ends the task on the worker and still waits for its last event.

@@ -8,17 +8,13 @@ use std::time::Duration;
 
 use codegen_proto::v1;
 use codegen_proto::v1::worker_client::WorkerClient;
-use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::client::Grpc;
-use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status, Streaming};
-use tonic_prost::ProstCodec;
+use tonic::{Response, Status, Streaming};
 use tower::service_fn;
 
 use super::options::WorkersOptions;
@@ -38,13 +34,13 @@ const RESET_STREAMS_MAX: usize = 1_024;
 /// The headers of one answer, in bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
-/// The method by its name on the wire, for the one call that is not made by the generated client.
-const EXECUTE_TASK: &str = "/codegen.v1.Worker/ExecuteTask";
+/// Messages of one request: a task, and the word that it begins.
+const MESSAGES: usize = 2;
 
-/// A request whose message is still to come.
-pub(crate) struct LaterTask {
-    /// Takes the message.
-    pub(crate) task: oneshot::Sender<v1::TaskRequest>,
+/// A request whose messages are still to come.
+pub(crate) struct TaskRequests {
+    /// Takes the messages; they end when it is dropped.
+    pub(crate) messages: mpsc::Sender<v1::TaskRequest>,
     /// What the worker answers.
     pub(crate) answer: BoxFuture<'static, Result<Response<Streaming<v1::TaskEvent>>, Status>>,
 }
@@ -110,18 +106,11 @@ impl Link {
 
     /// Begins a request for a task that may follow. Its head is written when the answer is first polled; the worker hears
     /// of a task when that is sent.
-    pub(crate) fn execute_later(&self) -> LaterTask {
-        let (task, message) = oneshot::channel();
-        let message = futures::stream::once(message).filter_map(async |sent| sent.ok());
-        let mut client = Grpc::new(self.channel.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let answer = async move {
-            client.ready().await.map_err(|error| Status::unknown(format!("the link is not ready: {error}")))?;
-            let path = PathAndQuery::from_static(EXECUTE_TASK);
-            client.streaming(Request::new(message), path, ProstCodec::default()).await
-        };
-        LaterTask { task, answer: Box::pin(answer) }
+    pub(crate) fn execute_later(&self) -> TaskRequests {
+        let (messages, mut sent) = mpsc::channel(MESSAGES);
+        let sent = futures::stream::poll_fn(move |cx| sent.poll_recv(cx));
+        let mut client = self.client();
+        TaskRequests { messages, answer: Box::pin(async move { client.execute_task(sent).await }) }
     }
 
     pub(crate) fn streams(&self) -> Arc<Semaphore> {

@@ -37,4 +37,4 @@ pub use socket::{Incoming, Listener, Stream};
 
 pub(crate) use handle::{Inner, LinkWait};
 pub(crate) use joining::BOUND_PREFIX;
-pub(crate) use link::{LaterTask, Link};
+pub(crate) use link::{Link, TaskRequests};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_proto::v1::worker_client::WorkerClient;
-use codegen_proto::{CloseSession, OpenSession, SessionClosed, SessionOpened, status, v1};
+use codegen_proto::{CloseSession, ExecuteTask, OpenSession, SessionClosed, SessionOpened, status, v1};
 use codegen_types::{ErrorCode, EventBody, Failure, Incarnation, IsolationLevel, Lease, Runtime, SessionId, WorkerId};
 use coordinator_core::placement::{Missing, Requirements, Trust, Unfit, Unplaced};
 use futures::future::BoxFuture;
@@ -66,8 +66,8 @@ impl Fleet for Workers {
         Box::pin(self.inner.close(CloseSession { session, lease, delete_workspace }))
     }
 
-    fn go_ahead(&self, lease: &Lease) -> Option<Ahead> {
-        Ahead::to(&self.inner, lease)
+    fn go_ahead(&self, lease: &Lease, held: Option<ExecuteTask>) -> Option<Ahead> {
+        Ahead::to(&self.inner, lease, held)
     }
 
     fn execute(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use codegen_audit::{Audit, EventKind, Record};
-use codegen_proto::OpenSession;
+use codegen_proto::{ExecuteTask, OpenSession};
 use codegen_types::{
     Epoch, ErrorCode, EventBody, Exec, Failure, IsolationLevel, Lease, Limits, Operation, Program, SessionId, TaskId,
 };
@@ -21,6 +21,8 @@ use crate::double::{Double, Route, Spec};
 
 /// No test waits longer than this for anything that must happen.
 pub const LONG: Duration = Duration::from_secs(20);
+/// Events that a test need not take at once.
+pub const EVENTS: usize = 16;
 
 pub struct Rig {
     pub workers: Workers,
@@ -30,6 +32,18 @@ pub struct Rig {
     pub socket: PathBuf,
     pub tcp: SocketAddr,
     _dir: tempfile::TempDir,
+}
+
+/// What goes ahead of a task: nothing, the head of its request, or the task itself, to be held.
+#[derive(Debug, Clone, Copy)]
+pub enum Ahead {
+    Nothing,
+    Head,
+    Held,
+}
+
+impl Ahead {
+    pub const ALL: [Self; 3] = [Self::Nothing, Self::Head, Self::Held];
 }
 
 /// What a session with nothing special about it is opened with.
@@ -92,13 +106,40 @@ impl Rig {
         within(self.workers.open(opening(session, lease.clone()))).await.map(drop)
     }
 
-    /// Starts a task that runs `command`, a word that the double knows, after what goes ahead of it.
+    /// A task that runs `command`, a word that the double knows, after what went ahead of it.
+    pub fn task_behind(&self, ahead: Ahead, double: &Double, command: &str) -> TaskDispatch {
+        let mut dispatch = TaskDispatch {
+            task: TaskId::mint(),
+            session: SessionId::mint(),
+            lease: double.lease(),
+            operation: shell(command),
+            timeout: Duration::from_secs(60),
+            output_bytes_max: 1 << 20,
+            trace: None,
+            arrival: None,
+            ahead: None,
+        };
+        let TaskDispatch { task, session, lease, operation, timeout, .. } = dispatch.clone();
+        let held = ExecuteTask { task, session, lease, timeout, operation };
+        dispatch.ahead = match ahead {
+            Ahead::Nothing => None,
+            Ahead::Head => self.workers.go_ahead(&dispatch.lease, None),
+            Ahead::Held => self.workers.go_ahead(&dispatch.lease, Some(held)),
+        };
+        dispatch
+    }
+
+    /// Starts a task after the head of its request.
     pub fn start(&self, double: &Double, command: &str) -> Run {
-        self.start_with(double, command, |_| {})
+        self.start_behind(Ahead::Head, double, command)
+    }
+
+    pub fn start_behind(&self, ahead: Ahead, double: &Double, command: &str) -> Run {
+        self.run(self.task_behind(ahead, double, command), EVENTS)
     }
 
     pub fn start_with(&self, double: &Double, command: &str, change: impl FnOnce(&mut TaskDispatch)) -> Run {
-        self.start_reading(double, command, 16, change)
+        self.start_reading(double, command, EVENTS, change)
     }
 
     /// Like `start_with`, with room for so many events that the test has not taken yet.
@@ -109,18 +150,12 @@ impl Rig {
         room: usize,
         change: impl FnOnce(&mut TaskDispatch),
     ) -> Run {
-        let mut task = TaskDispatch {
-            task: TaskId::mint(),
-            session: SessionId::mint(),
-            lease: double.lease(),
-            operation: shell(command),
-            timeout: Duration::from_secs(60),
-            output_bytes_max: 1 << 20,
-            trace: None,
-            arrival: None,
-            ahead: self.workers.go_ahead(&double.lease()),
-        };
+        let mut task = self.task_behind(Ahead::Head, double, command);
         change(&mut task);
+        self.run(task, room)
+    }
+
+    pub fn run(&self, task: TaskDispatch, room: usize) -> Run {
         let (sender, events) = mpsc::channel(room);
         let (cancel, id) = (CancellationToken::new(), task.task);
         let (workers, token) = (self.workers.clone(), cancel.clone());

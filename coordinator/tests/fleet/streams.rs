@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// The bytes of one piece of a flood.
 pub const PIECE_BYTES: usize = 64 << 10;
@@ -42,6 +42,8 @@ pub struct Tasks {
     pub cancels: AtomicU32,
     /// Calls whose heads came, whether or not a message followed.
     pub heads: AtomicU32,
+    /// Tasks that came to be held, whether or not they began.
+    pub held: AtomicU32,
     /// Pieces of a task without end that the link took.
     pub given: AtomicUsize,
 }
@@ -92,6 +94,7 @@ impl Tasks {
             opened: AtomicU32::new(0),
             cancels: AtomicU32::new(0),
             heads: AtomicU32::new(0),
+            held: AtomicU32::new(0),
             given: AtomicUsize::new(0),
         })
     }
@@ -247,9 +250,14 @@ impl Worker for Service {
 
     async fn execute_task(
         &self,
-        request: Request<v1::TaskRequest>,
+        request: Request<Streaming<v1::TaskRequest>>,
     ) -> Result<Response<Self::ExecuteTaskStream>, Status> {
-        let (beside, _, request) = request.into_parts();
+        let (beside, _, mut messages) = request.into_parts();
+        let request = messages.message().await?.ok_or_else(|| Status::cancelled("no task"))?;
+        if request.held {
+            self.0.held.fetch_add(1, Ordering::Relaxed);
+            messages.message().await?.ok_or_else(|| Status::cancelled("given up"))?;
+        }
         let request: ExecuteTask = status::accept(request)?;
         self.0.beside.lock().insert(request.task.to_string(), beside);
         let Operation::Exec(exec) = request.operation else { panic!("only programs") };

@@ -7,7 +7,7 @@ use coordinator::workers::{DispatchEnd, WorkerEvent, WorkersOptions};
 use coordinator_core::worker::Timing;
 
 use crate::double::{Double, Spec};
-use crate::rig::{Rig, answered_code, until, within};
+use crate::rig::{Ahead, Rig, answered_code, until, within};
 use crate::streams::PIECE_BYTES;
 
 fn bytes_of(events: &[EventBody]) -> usize {
@@ -41,7 +41,7 @@ fn hasty() -> WorkersOptions {
 async fn events_come_in_order_and_the_result_once() {
     let mut rig = Rig::new(WorkersOptions::default()).await;
     let double = rig.joined(Spec::named("a")).await;
-    for mut run in [rig.start(&double, "hello"), rig.start_with(&double, "hello", |task| task.ahead = None)] {
+    for mut run in Ahead::ALL.map(|ahead| rig.start_behind(ahead, &double, "hello")) {
         assert_eq!((run.output().await, run.output().await), ("hello".to_owned(), "world".to_owned()));
         let id = run.id;
         let (end, rest) = run.end().await;
@@ -69,7 +69,7 @@ async fn the_trace_of_a_call_goes_to_the_worker_with_its_task_and_nothing_of_who
 
 #[tokio::test]
 async fn a_task_goes_on_over_a_broken_link_and_is_not_run_again() {
-    for (over_tcp, ahead) in [(false, true), (false, false), (true, true), (true, false)] {
+    for (over_tcp, ahead) in Ahead::ALL.into_iter().flat_map(|ahead| [(false, ahead), (true, ahead)]) {
         let mut rig = Rig::new(WorkersOptions::default()).await;
         let token = rig.workers.issue_token(&"a".parse().unwrap());
         let mut double = Double::new(rig.routes()[usize::from(over_tcp)].clone(), Spec::named("a"));
@@ -78,7 +78,7 @@ async fn a_task_goes_on_over_a_broken_link_and_is_not_run_again() {
         double.open_link(&registered.link_ticket).await.unwrap();
         rig.link_up(&double, true).await;
 
-        let mut run = rig.start_with(&double, "gated", |task| task.ahead = task.ahead.take().filter(|_| ahead));
+        let mut run = rig.start_behind(ahead, &double, "gated");
         assert_eq!(run.output().await, "before");
         double.break_link();
         rig.link_up(&double, false).await;
@@ -195,9 +195,8 @@ async fn a_cancelled_task_is_ended_on_its_worker_and_its_last_event_is_waited_fo
 async fn a_task_that_was_cancelled_before_it_was_sent_is_never_sent() {
     let mut rig = Rig::new(WorkersOptions::default()).await;
     let double = rig.joined(Spec::named("a")).await;
-    // With a head that went ahead, and without.
-    for ahead in [true, false] {
-        let run = rig.start_with(&double, "hello", |task| task.ahead = task.ahead.take().filter(|_| ahead));
+    for ahead in Ahead::ALL {
+        let run = rig.start_behind(ahead, &double, "hello");
         run.cancel.cancel();
         let id = run.id;
         let (end, _) = run.end().await;
@@ -232,9 +231,9 @@ async fn a_worker_that_does_not_end_a_task_in_time_is_told_to() {
 async fn a_task_that_never_reached_its_worker_is_not_started() {
     let mut rig = Rig::new(hasty()).await;
     let mut double = rig.joined(Spec::named("a")).await;
-    for ahead in [true, false] {
+    for ahead in Ahead::ALL {
         // The link breaks while the task is being sent, and the same life denies that it has it.
-        let run = rig.start_with(&double, "never arrived", |task| task.ahead = task.ahead.take().filter(|_| ahead));
+        let run = rig.start_behind(ahead, &double, "never arrived");
         let id = run.id;
         rig.link_up(&double, false).await;
         double.reopen_link().await;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codegen_audit::{Audit, EventKind, Record};
-use codegen_proto::{Egress, OpenSession};
+use codegen_proto::{Egress, ExecuteTask, OpenSession};
 use codegen_types::{
     Epoch, ErrorCode, EventBody, Exec, Exit, Failure, HeldSession, Incarnation, IsolationLevel, IsolationReport, Lease,
     Operation, OperationResult, OutputStream, Principal, Program, ResourceUse, Runtime, SessionId, TaskId, WorkerId,
@@ -263,7 +263,7 @@ impl Fleet for Double {
         .boxed()
     }
 
-    fn go_ahead(&self, _: &Lease) -> Option<Ahead> {
+    fn go_ahead(&self, _: &Lease, _: Option<ExecuteTask>) -> Option<Ahead> {
         None
     }
 

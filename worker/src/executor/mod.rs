@@ -6,6 +6,7 @@ mod ending;
 mod output;
 mod program;
 mod reading;
+mod ready;
 mod spool;
 pub(crate) mod stdio;
 mod subject;
@@ -19,6 +20,7 @@ use crate::files;
 use crate::session::{Place, Session, Turn};
 use crate::tasks::{Task, Tasks};
 use program::{Clock, stopped};
+pub(crate) use ready::Ready;
 
 /// A task that was just admitted, with its place in the queue for its kernel when it calls one: kernels take calls in the
 /// order in which they are admitted.
@@ -26,24 +28,27 @@ pub(crate) struct Admission {
     pub task: Arc<Task>,
     pub session: Arc<Session>,
     pub request: ExecuteTask,
+    /// What was done ahead for it. What was seen then is too old for a task that waits for others.
+    ready: Option<Ready>,
     place: Option<Result<Place, Failure>>,
 }
 
 impl Admission {
-    pub fn of(task: Arc<Task>, session: Arc<Session>, request: ExecuteTask) -> Self {
+    pub fn of(task: Arc<Task>, session: Arc<Session>, request: ExecuteTask, ready: Option<Ready>) -> Self {
         let place = match &request.operation {
             Operation::Exec(Exec { kernel: Some(name), .. }) => Some(session.kernels().queue(name)),
             _ => None,
         };
-        Self { task, session, request, place }
+        let queued = place.as_ref().is_some_and(|place| place.as_ref().is_ok_and(Place::is_queued));
+        Self { task, session, request, ready: ready.filter(|_| !queued), place }
     }
 }
 
 /// Runs a task. Its last event comes in any case.
 pub(crate) async fn run(tasks: Arc<Tasks>, admission: Admission) {
-    let Admission { task, session, request, place } = admission;
+    let Admission { task, session, request, ready, place } = admission;
     let end = EndGuard { tasks: &tasks, task: &task };
-    let last = perform(&task, &session, request, place).await;
+    let last = perform(&task, &session, request, ready, place).await;
     task.push(last);
     drop(end);
 }
@@ -52,6 +57,7 @@ async fn perform(
     task: &Arc<Task>,
     session: &Arc<Session>,
     request: ExecuteTask,
+    mut ready: Option<Ready>,
     place: Option<Result<Place, Failure>>,
 ) -> EventBody {
     let clock = Clock::start(request.timeout.min(session.task_time_max()));
@@ -83,9 +89,10 @@ async fn perform(
         }
     };
     let slot = tokio::select! {
-        slot = slot => slot,
+        biased;
         ending = stopped(task, clock) => return ending.before_it_ran("other tasks of its session"),
-        () = heed(turn.as_mut()) => Err(Failure::new(ErrorCode::Internal, "A kernel's turn ended by itself.")),
+        slot = slot => slot,
+        () = wait_on(turn.as_mut(), &mut ready) => Err(Failure::new(ErrorCode::Internal, "A kernel's turn ended by itself.")),
     };
     let _slot = match slot {
         Ok(slot) => slot,
@@ -94,7 +101,7 @@ async fn perform(
     let clock = clock.after_waiting();
     task.push(EventBody::Started);
     match request.operation {
-        Operation::Exec(exec) => program::run(task, session, exec, turn, clock).await,
+        Operation::Exec(exec) => program::run(task, session, exec, turn, ready, clock).await,
         Operation::Kernels(asked) => last_event(session.kernels().perform(&asked).await),
         Operation::Search(_) => tokio::select! {
             result = files::perform(session.workspace(), request.operation) => last_event(result),
@@ -105,8 +112,9 @@ async fn perform(
     }
 }
 
-/// Lets a kernel be restarted while the call that has it waits; never ends.
-async fn heed(turn: Option<&mut Turn>) {
+/// Lets a kernel be restarted while the call that has it waits, and drops what is too old then; never ends.
+async fn wait_on(turn: Option<&mut Turn>, ready: &mut Option<Ready>) {
+    *ready = None;
     if let Some(turn) = turn {
         turn.restarted().await;
         turn.obey();

@@ -15,7 +15,8 @@ use super::changes;
 use super::displays::Displays;
 use super::ending::Ending;
 use super::output::Output;
-use super::stdio::{self, Stdio, Streams};
+use super::ready::Ready;
+use super::stdio::Streams;
 use super::subject::{self, Ended, Subject};
 use crate::disk::{self, Scratch};
 use crate::egress::Egress;
@@ -39,9 +40,10 @@ pub(crate) async fn run(
     session: &Arc<Session>,
     exec: Exec,
     turn: Option<Turn>,
+    ready: Option<Ready>,
     clock: Clock,
 ) -> EventBody {
-    match start_and_watch(task, session, exec, turn, clock).await {
+    match start_and_watch(task, session, exec, turn, ready, clock).await {
         Ok(last) => last,
         Err(failure) => EventBody::Failed { failure, exit: None },
     }
@@ -74,6 +76,7 @@ async fn start_and_watch(
     session: &Arc<Session>,
     exec: Exec,
     mut turn: Option<Turn>,
+    ready: Option<Ready>,
     clock: Clock,
 ) -> Result<EventBody, Failure> {
     let early = |ending: Ending| Ok(ending.failed(None));
@@ -92,13 +95,10 @@ async fn start_and_watch(
         live = session.live() => live?,
     };
     let mut notes: Vec<String> = news.into_iter().collect();
-    let before = files::scan(session.workspace()).await?;
-    let no_pipes = |error: std::io::Error| {
-        tracing::error!(task = %task.id, %error, "no pipes for a program");
-        Failure::new(ErrorCode::Internal, "The worker could not make pipes; nothing was run.")
+    let Ready { before, stdio, streams, shows, shown } = match ready {
+        Some(ready) => ready,
+        None => Ready::make(session, task.id, !stdin.is_empty()).await?,
     };
-    let (stdio, streams) = Stdio::make(!stdin.is_empty(), session.uid()).map_err(no_pipes)?;
-    let (shows, shown) = stdio::one_way(session.uid()).map_err(no_pipes)?;
     let began = Instant::now();
     let starting = subject::start(session, &live, turn, &prepared, stdio, shows);
     tokio::pin!(starting);

@@ -7,12 +7,13 @@ use codegen_proto::status::{accept, from_failure};
 use codegen_proto::v1::worker_server::Worker;
 use codegen_proto::{AttachTask, CancelAnswer, CancelTask, CloseSession, ExecuteTask, OpenSession, v1};
 use codegen_types::{ErrorCode, Failure, Incarnation, Lease, SessionId, TaskId, TraceContext, WorkerId};
+use futures::{Stream, TryStreamExt as _};
 use tokio_util::task::TaskTracker;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::executor;
-use crate::session::Pool;
+use crate::executor::{self, Ready};
+use crate::session::{Pool, Session};
 use crate::tasks::{Admitted, EventStream, Known, Stop, Task, Tasks};
 
 /// Who this worker is.
@@ -94,7 +95,34 @@ impl Service {
         Ok(())
     }
 
-    fn execute(&self, request: ExecuteTask) -> Result<EventStream, Failure> {
+    /// Gets ready for a task that is held, and waits for the word that it may begin. Until then it is none of this worker's
+    /// tasks, and a request that ends without the word has left nothing.
+    async fn hold(&self, request: &ExecuteTask, mut word: impl Requests) -> Result<Option<Ready>, Status> {
+        // What is refused is refused when it begins.
+        let ready = match self.check_holder(&request.lease).and_then(|()| self.session(request)) {
+            Ok(session) => Ready::ahead(&session, request.task, &request.operation).await,
+            Err(_) => None,
+        };
+        word.try_next().await?.map(|_| ready).ok_or_else(|| from_failure(given_up()))
+    }
+
+    /// Takes a task from its request, and runs it as soon as it may begin.
+    async fn take(&self, trace: Option<TraceContext>, mut messages: impl Requests) -> Result<EventStream, Status> {
+        let message = messages.try_next().await?.ok_or_else(|| from_failure(given_up()))?;
+        let held = message.held;
+        let execute: ExecuteTask = accept(message)?;
+        if let Some(trace) = trace {
+            tracing::debug!(task = %execute.task, %trace, "a task that is traced");
+        }
+        let ready = if held { self.hold(&execute, messages).await? } else { None };
+        self.execute(execute, ready).map_err(from_failure)
+    }
+
+    fn session(&self, request: &ExecuteTask) -> Result<Arc<Session>, Failure> {
+        self.0.pool.get(request.session, &request.lease)
+    }
+
+    fn execute(&self, request: ExecuteTask, ready: Option<Ready>) -> Result<EventStream, Failure> {
         self.check_holder(&request.lease)?;
         let id = request.task;
         // A task that is known is answered even by a session that was closed since: it may have ended in time.
@@ -102,11 +130,11 @@ impl Service {
             return Ok(task.log.read(1));
         }
         self.check_accepting()?;
-        let session = self.0.pool.get(request.session, &request.lease)?;
+        let session = self.session(&request)?;
         match self.0.tasks.admit(id, request.session, request.lease.epoch) {
             Admitted::New(task) => {
                 let events = task.log.read(1);
-                let admission = executor::Admission::of(task, session, request);
+                let admission = executor::Admission::of(task, session, request, ready);
                 self.0.running.spawn(executor::run(self.0.tasks.clone(), admission));
                 Ok(events)
             }
@@ -143,9 +171,17 @@ impl Service {
     }
 }
 
+/// The messages of one request.
+trait Requests: Stream<Item = Result<v1::TaskRequest, Status>> + Send + Unpin {}
+impl<T: Stream<Item = Result<v1::TaskRequest, Status>> + Send + Unpin> Requests for T {}
+
 /// This answer is a promise that nothing was run: the coordinator may place the task again.
 fn never() -> Failure {
     Failure::new(ErrorCode::NotFound, "This life of the worker never saw that task.")
+}
+
+fn given_up() -> Failure {
+    Failure::new(ErrorCode::TaskCancelled, "The task was given up before it began; nothing was run.")
 }
 
 fn forgotten() -> Failure {
@@ -181,13 +217,12 @@ impl Worker for Service {
         Ok(Response::new(closed.map_err(panicked)?.map_err(from_failure)?.into()))
     }
 
-    async fn execute_task(&self, request: Request<v1::TaskRequest>) -> Result<Response<EventStream>, Status> {
+    async fn execute_task(
+        &self,
+        request: Request<Streaming<v1::TaskRequest>>,
+    ) -> Result<Response<EventStream>, Status> {
         let trace = trace_of(request.metadata());
-        let execute: ExecuteTask = accept(request.into_inner())?;
-        if let Some(trace) = trace {
-            tracing::debug!(task = %execute.task, %trace, "a task that is traced");
-        }
-        self.execute(execute).map(Response::new).map_err(from_failure)
+        self.take(trace, request.into_inner()).await.map(Response::new)
     }
 
     async fn attach_task(&self, request: Request<v1::AttachTaskRequest>) -> Result<Response<EventStream>, Status> {

@@ -1,5 +1,6 @@
 //! The service over a backend that runs nothing: what is told of tasks and sessions, whatever a program does.
 
+mod held;
 mod sessions;
 
 use std::sync::atomic::AtomicUsize;
@@ -115,8 +116,7 @@ impl Bench {
     }
 
     async fn execute(&self, request: ExecuteTask) -> Result<EventStream, ErrorCode> {
-        let answer = self.service.execute_task(Request::new(request.into())).await;
-        answer.map(Response::into_inner).map_err(code)
+        self.service.take(None, futures::stream::iter([Ok(request.into())])).await.map_err(code)
     }
 
     async fn attach(&self, task: TaskId, from_seq: u64) -> Result<EventStream, ErrorCode> {

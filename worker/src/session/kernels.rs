@@ -260,6 +260,11 @@ impl Place {
         &self.cell.name
     }
 
+    /// Whether others are before it.
+    pub fn is_queued(&self) -> bool {
+        matches!(self.seat, Awaited::Queued(_))
+    }
+
     /// Waits for the turn.
     pub async fn turn(self) -> Turn {
         let Self { cell, waiting, seat, reopened } = self;

@@ -135,7 +135,12 @@ impl Bench {
 
     pub async fn stream(&self, request: ExecuteTask) -> Streaming<codegen_proto::v1::TaskEvent> {
         let request = codegen_proto::v1::TaskRequest::from(request);
-        self.client.clone().execute_task(request).await.expect("the task is taken").into_inner()
+        self.client
+            .clone()
+            .execute_task(futures::stream::iter([request]))
+            .await
+            .expect("the task is taken")
+            .into_inner()
     }
 
     pub async fn run(&self, request: ExecuteTask) -> Ran {

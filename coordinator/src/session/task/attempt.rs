@@ -5,7 +5,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use codegen_audit::{Audit, AuditUnavailable, Entry, EventKind, Health, Outcome as Verdict, Pending};
+use codegen_proto::ExecuteTask;
 use codegen_types::{ErrorCode, Failure, LogSeq};
+use coordinator_core::session::Tie;
 use coordinator_core::task::{TaskInput, TaskState};
 use futures::poll;
 use serde_json::json;
@@ -14,13 +16,16 @@ use super::{Runner, stepped};
 use crate::dispatch::Ahead;
 use crate::session::call::TaskOutcome;
 use crate::session::owner::Begun;
-use crate::session::receipt::Charge;
-use crate::session::{now_ms, repeat, unavailable};
+use crate::session::receipt::{Charge, bytes_in};
+use crate::session::{now_ms, recovery, repeat, unavailable};
 use crate::store::{StoreError, TaskRow};
 use crate::telemetry::traces::Step;
 
 /// How long the record of an attempt that changes nothing waits for that of its outcome, to be written with it.
 const HELD_MAX: Duration = Duration::from_millis(10);
+
+/// What a task that is held by its worker may bring along, in bytes.
+const HELD_BYTES_MAX: u64 = 64 << 10;
 
 /// The record of an attempt: on disk, with what went ahead to the worker meanwhile, or for calls that change nothing on its
 /// way there.
@@ -119,7 +124,7 @@ impl Runner {
             // A call that is traced has its trace in the head, which is not known yet.
             Poll::Pending if self.call.trace.is_some() => (appending.await, None),
             Poll::Pending => {
-                let ahead = self.shared.fleet.go_ahead(&begun.lease);
+                let ahead = self.shared.fleet.go_ahead(&begun.lease, self.held(begun));
                 (appending.await, ahead)
             }
         };
@@ -127,6 +132,12 @@ impl Runner {
             span.fail(ErrorCode::AuditUnavailable);
         }
         appended.map(|seq| Attempt::Durable(seq, ahead))
+    }
+
+    /// The task, when it may be held by its worker: a short one, and by the server's own, which ends with the server.
+    fn held(&self, begun: &Begun) -> Option<ExecuteTask> {
+        let is_short = bytes_in(&self.call.operation) <= HELD_BYTES_MAX;
+        (is_short && recovery::tie(&begun.lease.worker) == Tie::Child).then(|| self.request(begun))
     }
 
     /// The task's row. Calls that change nothing have none.

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use codegen_proto::ExecuteTask;
 use codegen_types::{ErrorCode, EventBody};
 use coordinator_core::task::{self, TaskInput};
 use tokio::sync::mpsc;
@@ -90,18 +91,18 @@ impl Runner {
 
     /// Sends the task and takes down what it writes, handing it on to whoever follows.
     async fn execute(&self, begun: &Begun, ahead: Option<Ahead>, run: &Run) -> DispatchEnd {
-        let limits = &self.shared.options.limits;
         let mut span = self.span(Step::Dispatch);
         span.set_id("codegen.session.id", Some(self.call.session));
         span.set_id("codegen.task.id", Some(self.call.task));
         span.set_id("codegen.worker.id", Some(&begun.lease.worker));
+        let ExecuteTask { task, session, lease, timeout, operation } = self.request(begun);
         let dispatch = TaskDispatch {
-            task: self.call.task,
-            session: self.call.session,
-            lease: begun.lease.clone(),
-            operation: self.call.operation.clone(),
-            timeout: self.call.timeout.unwrap_or(Duration::from_millis(limits.task_ms)),
-            output_bytes_max: limits.output_bytes,
+            task,
+            session,
+            lease,
+            operation,
+            timeout,
+            output_bytes_max: self.shared.options.limits.output_bytes,
             trace: span.context().cloned(),
             arrival: self.call.arrival.clone(),
             ahead,
@@ -133,6 +134,17 @@ impl Runner {
             span.fail(code);
         }
         end
+    }
+
+    /// The task as its worker is asked for it.
+    pub(super) fn request(&self, begun: &Begun) -> ExecuteTask {
+        ExecuteTask {
+            task: self.call.task,
+            session: self.call.session,
+            lease: begun.lease.clone(),
+            timeout: self.call.timeout.unwrap_or(Duration::from_millis(self.shared.options.limits.task_ms)),
+            operation: self.call.operation.clone(),
+        }
     }
 
     fn saw(&self, run: &Run, event: EventBody) {

@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint, Server};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What both sides stream: that it began, a line of output, and the end.
 struct ThreeEvents;
@@ -39,7 +39,7 @@ impl Worker for ThreeEvents {
 
     async fn execute_task(
         &self,
-        _request: Request<v1::TaskRequest>,
+        _request: Request<Streaming<v1::TaskRequest>>,
     ) -> Result<Response<Self::ExecuteTaskStream>, Status> {
         let output = EventBody::Output { stream: OutputStream::Stdout, bytes: b"hello from the other side\n".to_vec() };
         let end = EventBody::Finished(OperationResult::Exec(Exit { code: Some(0), ..Exit::default() }));
@@ -215,7 +215,7 @@ async fn streamed(client: &mut WorkerClient<Channel>) -> anyhow::Result<()> {
         operation: operation(),
         timeout: Duration::from_secs(60),
     };
-    let mut events = client.execute_task(v1::TaskRequest::from(task)).await?.into_inner();
+    let mut events = client.execute_task(iter([v1::TaskRequest::from(task)])).await?.into_inner();
     let mut last = None;
     while let Some(event) = events.message().await? {
         last = Some(event.seq);
