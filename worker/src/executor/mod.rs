@@ -6,7 +6,6 @@ mod ending;
 mod output;
 mod program;
 mod reading;
-mod ready;
 mod spool;
 pub(crate) mod stdio;
 mod subject;
@@ -15,40 +14,32 @@ use std::sync::Arc;
 
 use codegen_proto::ExecuteTask;
 use codegen_types::{ErrorCode, EventBody, Exec, Failure, Operation, OperationResult};
+use futures::future::BoxFuture;
 
 use crate::files;
 use crate::session::{Place, Session, Turn};
-use crate::tasks::{Task, Tasks};
+use crate::tasks::{Gate, Task, Tasks};
 use program::{Clock, stopped};
-pub(crate) use ready::Ready;
 
-/// A task that was just admitted, with its place in the queue for its kernel when it calls one: kernels take calls in the
-/// order in which they are admitted.
-pub(crate) struct Admission {
-    pub task: Arc<Task>,
-    pub session: Arc<Session>,
-    pub request: ExecuteTask,
-    /// What was done ahead for it. What was seen then is too old for a task that waits for others.
-    ready: Option<Ready>,
-    place: Option<Result<Place, Failure>>,
+/// Carries out a task as far as its gate lets it; gives its last event. Before that nothing of the session is changed, and
+/// this may be dropped. Kernels take calls in the order in which this is called.
+pub(crate) fn carry_out(
+    task: Arc<Task>,
+    session: Arc<Session>,
+    request: ExecuteTask,
+    gate: Gate,
+) -> BoxFuture<'static, EventBody> {
+    let place = match &request.operation {
+        Operation::Exec(Exec { kernel: Some(name), .. }) => Some(session.kernels().queue(name)),
+        _ => None,
+    };
+    Box::pin(async move { perform(&task, &session, request, place, &gate).await })
 }
 
-impl Admission {
-    pub fn of(task: Arc<Task>, session: Arc<Session>, request: ExecuteTask, ready: Option<Ready>) -> Self {
-        let place = match &request.operation {
-            Operation::Exec(Exec { kernel: Some(name), .. }) => Some(session.kernels().queue(name)),
-            _ => None,
-        };
-        let queued = place.as_ref().is_some_and(|place| place.as_ref().is_ok_and(Place::is_queued));
-        Self { task, session, request, ready: ready.filter(|_| !queued), place }
-    }
-}
-
-/// Runs a task. Its last event comes in any case.
-pub(crate) async fn run(tasks: Arc<Tasks>, admission: Admission) {
-    let Admission { task, session, request, ready, place } = admission;
+/// Runs a task that was admitted. Its last event comes in any case.
+pub(crate) async fn run(tasks: Arc<Tasks>, task: Arc<Task>, carried_out: impl Future<Output = EventBody>) {
     let end = EndGuard { tasks: &tasks, task: &task };
-    let last = perform(&task, &session, request, ready, place).await;
+    let last = carried_out.await;
     task.push(last);
     drop(end);
 }
@@ -57,8 +48,8 @@ async fn perform(
     task: &Arc<Task>,
     session: &Arc<Session>,
     request: ExecuteTask,
-    mut ready: Option<Ready>,
     place: Option<Result<Place, Failure>>,
+    gate: &Gate,
 ) -> EventBody {
     let clock = Clock::start(request.timeout.min(session.task_time_max()));
     // A call waits for its kernel before it takes one of the session's slots, so that a queue holds up nobody else.
@@ -92,19 +83,23 @@ async fn perform(
         biased;
         ending = stopped(task, clock) => return ending.before_it_ran("other tasks of its session"),
         slot = slot => slot,
-        () = wait_on(turn.as_mut(), &mut ready) => Err(Failure::new(ErrorCode::Internal, "A kernel's turn ended by itself.")),
+        () = heed(turn.as_mut()) => Err(Failure::new(ErrorCode::Internal, "A kernel's turn ended by itself.")),
     };
     let _slot = match slot {
         Ok(slot) => slot,
         Err(failure) => return EventBody::Failed { failure, exit: None },
     };
     let clock = clock.after_waiting();
-    task.push(EventBody::Started);
-    match request.operation {
-        Operation::Exec(exec) => program::run(task, session, exec, turn, ready, clock).await,
+    let operation = match request.operation {
+        Operation::Exec(exec) => return program::run(task, session, exec, turn, clock, gate).await,
+        operation => operation,
+    };
+    gate.pass().await;
+    task.begin();
+    match operation {
         Operation::Kernels(asked) => last_event(session.kernels().perform(&asked).await),
         Operation::Search(_) => tokio::select! {
-            result = files::perform(session.workspace(), request.operation) => last_event(result),
+            result = files::perform(session.workspace(), operation) => last_event(result),
             ending = stopped(task, clock) => ending.failed(None),
         },
         Operation::Read(read) => last_event(reading::read(task, session, read, clock).await),
@@ -112,9 +107,8 @@ async fn perform(
     }
 }
 
-/// Lets a kernel be restarted while the call that has it waits, and drops what is too old then; never ends.
-async fn wait_on(turn: Option<&mut Turn>, ready: &mut Option<Ready>) {
-    *ready = None;
+/// Lets a kernel be restarted while the call that has it waits; never ends.
+async fn heed(turn: Option<&mut Turn>) {
     if let Some(turn) = turn {
         turn.restarted().await;
         turn.obey();

@@ -138,13 +138,9 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::tasks::{Admitted, Tasks};
 
     fn task() -> Arc<Task> {
-        let Admitted::New(task) = Tasks::default().admit(TaskId::mint(), SessionId::mint(), Epoch(1)) else {
-            panic!("a minted id is new")
-        };
-        task
+        Arc::new(Task::new(TaskId::mint(), SessionId::mint(), Epoch(1)))
     }
 
     #[tokio::test]

@@ -15,15 +15,14 @@ use super::changes;
 use super::displays::Displays;
 use super::ending::Ending;
 use super::output::Output;
-use super::ready::Ready;
-use super::stdio::Streams;
+use super::stdio::{self, Stdio, Streams};
 use super::subject::{self, Ended, Subject};
 use crate::disk::{self, Scratch};
 use crate::egress::Egress;
 use crate::files;
 use crate::runtimes::{Prepared, StartError};
 use crate::session::{Live, Session, Turn};
-use crate::tasks::Task;
+use crate::tasks::{Gate, Task};
 
 /// How long a supervisor may take to say that a killed program is gone, before its whole sandbox is destroyed.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
@@ -40,10 +39,14 @@ pub(crate) async fn run(
     session: &Arc<Session>,
     exec: Exec,
     turn: Option<Turn>,
-    ready: Option<Ready>,
     clock: Clock,
+    gate: &Gate,
 ) -> EventBody {
-    match start_and_watch(task, session, exec, turn, ready, clock).await {
+    // Those that are held begin when they pass.
+    if gate.is_open() {
+        task.begin();
+    }
+    match start_and_watch(task, session, exec, turn, clock, gate).await {
         Ok(last) => last,
         Err(failure) => EventBody::Failed { failure, exit: None },
     }
@@ -76,15 +79,19 @@ async fn start_and_watch(
     session: &Arc<Session>,
     exec: Exec,
     mut turn: Option<Turn>,
-    ready: Option<Ready>,
     clock: Clock,
+    gate: &Gate,
 ) -> Result<EventBody, Failure> {
     let early = |ending: Ending| Ok(ending.failed(None));
     let Exec { program, stdin, env, kernel: _, network } = exec;
     let runtimes = session.runtimes();
     let env = with_proxy(session, &program, env);
-    let prepared = runtimes.prepare(session.workspace(), program, env, network).await?;
+    let mut prepared = runtimes.prepare(session.workspace(), program, env, network).await?;
     subject::check(session, turn.as_ref(), &prepared)?;
+    prepared.hold_at(gate);
+    if !session.has_live() || turn.as_mut().is_some_and(Turn::must_clear) {
+        gate.pass().await;
+    }
     if let Some(turn) = &mut turn {
         turn.clear().await;
     }
@@ -95,12 +102,14 @@ async fn start_and_watch(
         live = session.live() => live?,
     };
     let mut notes: Vec<String> = news.into_iter().collect();
-    let Ready { before, stdio, streams, shows, shown } = match ready {
-        Some(ready) => ready,
-        None => Ready::make(session, task.id, !stdin.is_empty()).await?,
+    let before = files::scan(session.workspace()).await?;
+    let no_pipes = |error: std::io::Error| {
+        tracing::error!(task = %task.id, %error, "no pipes for a program");
+        Failure::new(ErrorCode::Internal, "The worker could not make pipes; nothing was run.")
     };
-    let began = Instant::now();
-    let starting = subject::start(session, &live, turn, &prepared, stdio, shows);
+    let (stdio, streams) = Stdio::make(!stdin.is_empty(), session.uid()).map_err(no_pipes)?;
+    let (shows, shown) = stdio::one_way(session.uid()).map_err(no_pipes)?;
+    let starting = subject::start(session, &live, turn, &prepared, stdio, shows, gate);
     tokio::pin!(starting);
     let started = tokio::select! {
         biased;
@@ -114,6 +123,8 @@ async fn start_and_watch(
         },
         started = &mut starting => started,
     };
+    task.begin();
+    let began = Instant::now();
     let (mut subject, news) = started.map_err(|error| start_failure(task, error))?;
     notes.extend(news);
     if subject.outlives_its_task() {

@@ -10,6 +10,7 @@ use super::ending::Ending;
 use super::stdio::Stdio;
 use crate::runtimes::{CallEnd, Prepared, Process, StartError};
 use crate::session::{Live, Session, Turn};
+use crate::tasks::Gate;
 
 /// How soon a kernel is interrupted again: an interrupt that comes between two steps of a call is not heard.
 const INTERRUPT_AGAIN: Duration = Duration::from_millis(200);
@@ -30,8 +31,8 @@ pub(crate) struct Ended {
     pub note: Option<String>,
 }
 
-/// Starts what a task runs; with it comes a sentence for the client when its kernel is new. An error means that nothing was
-/// run.
+/// Starts what a task runs, once its gate is open; with it comes a sentence for the client when its kernel is new. An error
+/// means that nothing was run.
 pub(crate) async fn start(
     session: &Session,
     live: &Arc<Live>,
@@ -39,18 +40,23 @@ pub(crate) async fn start(
     prepared: &Prepared,
     stdio: Stdio,
     shown: std::os::fd::OwnedFd,
+    gate: &Gate,
 ) -> Result<(Subject, Option<String>), StartError> {
     let Some(mut turn) = turn else {
-        let program = session.runtimes().start(live, prepared, stdio, shown).await?;
+        let program = session.runtimes().start(live, prepared, stdio, shown, gate).await?;
         return Ok((Subject::Program(program), None));
     };
     let Prepared::Python(job) = prepared else { return Err(StartError::NotPython) };
+    if !turn.is_ready(live) {
+        gate.pass().await;
+    }
     let (kernel, mut news) = turn.ready(live).await?;
-    if kernel.begin(job, &stdio, &shown).await.is_err() {
+    if kernel.begin(job, &stdio, &shown, gate).await.is_err() {
+        gate.pass().await;
         // It ended before it got the call, so the call goes to the next one.
         turn.end("it had ended".to_owned());
         let (kernel, again) = turn.ready(live).await?;
-        kernel.begin(job, &stdio, &shown).await?;
+        kernel.begin(job, &stdio, &shown, gate).await?;
         news = again;
     }
     Ok((Subject::Call(turn), news))

@@ -10,9 +10,10 @@ use serde::Deserialize;
 
 use super::StartError;
 use super::lane::{Lanes, Spare, Taken};
-use super::python::{Job, SentJob};
+use super::python::{BEGIN, Job, SentJob};
 use super::vitals::Observed;
 use crate::executor::stdio::Stdio;
+use crate::tasks::Gate;
 
 /// How long an answer takes from here to its caller, about.
 const AFTER_THE_ANSWER: Duration = Duration::from_millis(1);
@@ -59,15 +60,16 @@ struct Report {
 }
 
 impl Forked {
-    /// Gives a job to a spare. `extra` is where the program shows things, or where a kernel gets its calls.
+    /// Gives a job to a spare, and lets it begin once the gate is open. `extra` is where the program shows things, or where a kernel gets its calls.
     pub(super) async fn start(
         lanes: &Arc<Lanes>,
         sandbox: &dyn Sandbox,
         job: &Job,
         stdio: &Stdio,
         extra: &OwnedFd,
+        gate: &Gate,
     ) -> Result<Self, StartError> {
-        let lives_long = job.is_kernel();
+        let (lives_long, is_held) = (job.is_kernel(), job.is_held());
         let job = SentJob::new(job)?;
         let mut passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, extra].map(AsFd::as_fd).to_vec();
         passed.extend(job.file());
@@ -86,6 +88,11 @@ impl Forked {
                 {
                     // The next one is made while this one runs.
                     lane.refill().await;
+                }
+                if is_held {
+                    gate.pass().await;
+                    // One that is gone by now is noticed by its end.
+                    let _ = this.jobs.send(BEGIN, &[]).await;
                 }
                 return Ok(this);
             }

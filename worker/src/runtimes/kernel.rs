@@ -5,14 +5,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::FutureExt as _;
 use sandbox::datagram::{self, AsyncSocket};
 use sandbox::{ChildEnd, SupervisorLost};
 use serde::Deserialize;
 
-use super::python::{self, Job, SentJob};
+use super::python::{self, BEGIN, Job, SentJob};
 use super::{Forked, StartError};
 use crate::executor::stdio::Stdio;
 use crate::session::Live;
+use crate::tasks::Gate;
 
 /// A kernel that runs, or has ended unnoticed. Dropping it ends it with all its processes.
 #[derive(Debug)]
@@ -27,10 +29,14 @@ pub(crate) struct Kernel {
     junk: u32,
     /// Whether its call was interrupted, so that an interrupt may still be on its way.
     interrupted: bool,
+    /// Whether it waits for the word to begin a call, or to forget it, that it could not be given.
+    stuck: bool,
     /// Why it was killed.
     killed: Option<&'static str>,
 }
 
+/// The word by which a call is forgotten that is held.
+const FORGET: &[u8] = b"x";
 /// Datagrams without meaning that a kernel may send in its life.
 const JUNK_MAX: u32 = 1;
 /// How long a kernel that takes no calls any more may take to end.
@@ -58,6 +64,25 @@ struct Report {
     memory_bytes: u64,
 }
 
+/// A call that its kernel holds. Dropped, the kernel is to forget it.
+struct Offer<'a>(&'a mut Kernel);
+
+impl Offer<'_> {
+    /// Lets the call begin.
+    async fn accept(self) -> Result<(), StartError> {
+        let sent = self.0.calls.send(BEGIN, &[]).await;
+        std::mem::forget(self);
+        sent.map_err(|_| StartError::InterpreterLost)
+    }
+}
+
+impl Drop for Offer<'_> {
+    fn drop(&mut self) {
+        let told = self.0.calls.send(FORGET, &[]).now_or_never();
+        self.0.stuck = !matches!(told, Some(Ok(())));
+    }
+}
+
 impl Kernel {
     /// Starts one in the session's sandbox.
     pub async fn start(live: &Arc<Live>) -> Result<Self, StartError> {
@@ -65,7 +90,7 @@ impl Kernel {
         let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
         let null = || null().map_err(StartError::Descriptors);
         let stdio = Stdio { stdin: null()?, stdout: null()?, stderr: null()? };
-        let program = python::start(live, &Job::kernel(), stdio, theirs).await?;
+        let program = python::start(live, &Job::kernel(), stdio, theirs, &Gate::open()).await?;
         let calls = AsyncSocket::new(calls).map_err(StartError::Descriptors)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let started_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
@@ -79,6 +104,7 @@ impl Kernel {
             memory_bytes: 0,
             junk: 0,
             interrupted: false,
+            stuck: false,
             killed: None,
         })
     }
@@ -103,8 +129,13 @@ impl Kernel {
         self.memory_bytes
     }
 
-    /// Hands it a call; the kernel runs it at once. An error means that it did not get the call.
-    pub async fn begin(&mut self, job: &Job, stdio: &Stdio, shown: &OwnedFd) -> Result<(), StartError> {
+    /// Hands it a call, which the kernel runs once the gate is open. An error means that it did not get the call. Dropped
+    /// before, the kernel forgets it.
+    pub async fn begin(&mut self, job: &Job, stdio: &Stdio, shown: &OwnedFd, gate: &Gate) -> Result<(), StartError> {
+        if self.stuck {
+            return Err(StartError::InterpreterLost);
+        }
+        let is_held = job.is_held();
         self.program.count_from_now();
         let job = SentJob::new(job)?;
         let mut passed = [&stdio.stdin, &stdio.stdout, &stdio.stderr, shown].map(AsFd::as_fd).to_vec();
@@ -113,7 +144,13 @@ impl Kernel {
         let after_interrupt = std::mem::take(&mut self.interrupted);
         let mut call = format!("{{\"call\":{},\"after_interrupt\":{after_interrupt}}}\n", self.call).into_bytes();
         call.extend_from_slice(job.bytes());
-        self.calls.send(&call, &passed).await.map_err(|_| StartError::InterpreterLost)
+        self.calls.send(&call, &passed).await.map_err(|_| StartError::InterpreterLost)?;
+        if is_held {
+            let offer = Offer(self);
+            gate.pass().await;
+            offer.accept().await?;
+        }
+        Ok(())
     }
 
     /// Interrupts what it runs.
@@ -160,7 +197,6 @@ impl Kernel {
 
     /// Why it ended, if it did so while nobody looked. An error: nobody can tell what is left of it.
     pub fn ended_unseen(&mut self) -> Option<Result<String, SupervisorLost>> {
-        use futures::FutureExt;
         let end = self.program.wait().now_or_never()?;
         Some(end.map(|end| self.how(&end)))
     }

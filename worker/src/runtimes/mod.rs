@@ -26,6 +26,7 @@ use sandbox::{Child, ChildEnd, Places, SandboxError, Spawn, SupervisorLost};
 use crate::executor::stdio::Stdio;
 use crate::packages::{Installation, Packages, Wanted};
 use crate::session::Live;
+use crate::tasks::Gate;
 use environment::Environment;
 pub(crate) use forked::Forked;
 pub(crate) use kernel::{CallEnd, Kernel};
@@ -53,6 +54,15 @@ pub(crate) enum Prepared {
     Command(Command),
     /// By pip, isolated from the session.
     Install(Box<Installation>),
+}
+
+impl Prepared {
+    /// Lets an interpreter get ready for it where the gate is closed, and wait for another word.
+    pub fn hold_at(&mut self, gate: &Gate) {
+        if let Self::Python(job) = self {
+            job.hold(!gate.is_open());
+        }
+    }
 }
 
 /// A program that runs. Dropping it ends it with all its processes.
@@ -254,22 +264,27 @@ impl Runtimes {
         }
     }
 
-    /// Starts a program and waits until it runs. An error means that nothing was run. `shown` is where a Python program shows
-    /// things.
+    /// Starts a program once the gate is open, and waits until it runs. An error means that nothing was run. `shown` is where
+    /// a Python program shows things.
     pub async fn start(
         &self,
         live: &Live,
         prepared: &Prepared,
         stdio: Stdio,
         shown: OwnedFd,
+        gate: &Gate,
     ) -> Result<Process, StartError> {
         Ok(match prepared {
-            Prepared::Python(job) => Process::Forked(python::start(live, job, stdio, shown).await?),
+            Prepared::Python(job) => Process::Forked(python::start(live, job, stdio, shown, gate).await?),
             Prepared::Command(command) => {
+                gate.pass().await;
                 let spawn = command.spawn(stdio, live.sandbox().places());
                 Process::Supervised(live.sandbox().spawn(spawn).await?)
             }
-            Prepared::Install(installation) => Process::Supervised(installation.start(live, stdio).await?),
+            Prepared::Install(installation) => {
+                gate.pass().await;
+                Process::Supervised(installation.start(live, stdio).await?)
+            }
         })
     }
 }

@@ -14,6 +14,7 @@ use super::find;
 use super::forked::Forked;
 use super::{StartError, Stdio, memory_file};
 use crate::session::Live;
+use crate::tasks::Gate;
 
 /// What an interpreter says about itself, as JSON. It must have what the template needs.
 const QUESTION: &str = "import sys, json, ctypes, socket, resource; print(json.dumps({'version': list(sys.version_info[:3]), \
@@ -135,22 +136,35 @@ pub(crate) struct Job {
     args: Vec<String>,
     env: BTreeMap<String, String>,
     kernel: bool,
+    /// Whether it begins when another word comes.
+    held: bool,
 }
 
 impl Job {
     /// Source text.
     pub fn code(code: String, args: Vec<String>, env: BTreeMap<String, String>) -> Self {
-        Self { code: Some(code), path: None, args, env, kernel: false }
+        Self { code: Some(code), path: None, args, env, kernel: false, held: false }
     }
 
     /// A file of the workspace.
     pub fn file(path: &WorkspacePath, args: Vec<String>, env: BTreeMap<String, String>) -> Self {
-        Self { code: None, path: Some(path.as_str().to_owned()), args, env, kernel: false }
+        let path = Some(path.as_str().to_owned());
+        Self { code: None, path, args, env, kernel: false, held: false }
     }
 
     /// A kernel, which gets its calls through the extra descriptor.
     pub fn kernel() -> Self {
-        Self { code: None, path: None, args: Vec::new(), env: BTreeMap::new(), kernel: true }
+        Self { code: None, path: None, args: Vec::new(), env: BTreeMap::new(), kernel: true, held: false }
+    }
+
+    /// Lets it begin when another word comes, or at once.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Whether it begins when another word comes.
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Whether it is a kernel.
@@ -159,6 +173,8 @@ impl Job {
     }
 }
 
+/// The word by which a job begins that is held.
+pub(super) const BEGIN: &[u8] = b"g";
 /// What of a job is in a datagram, in bytes: the interpreter takes 64 KiB, of which a kernel's call has a little more.
 const SENT_BYTES_MAX: usize = 60 << 10;
 
@@ -189,17 +205,27 @@ impl SentJob {
     }
 }
 
-/// Starts a program in the sandbox's prepared interpreter and waits until it runs. `extra` is where it shows things, or
-/// where a kernel gets its calls. When the interpreter turns out to be
-/// gone before it let the program run, another one is prepared and asked, once.
-pub(crate) async fn start(live: &Live, job: &Job, stdio: Stdio, extra: OwnedFd) -> Result<Forked, StartError> {
+/// Starts a program in the sandbox's prepared interpreter once the gate is open, and waits until it runs. `extra` is where it
+/// shows things, or where a kernel gets its calls. When the interpreter turns out to be gone before it let the program run,
+/// another one is prepared and asked, once.
+pub(crate) async fn start(
+    live: &Live,
+    job: &Job,
+    stdio: Stdio,
+    extra: OwnedFd,
+    gate: &Gate,
+) -> Result<Forked, StartError> {
+    if !live.has_template() {
+        gate.pass().await;
+    }
     let template = live.template().await?;
-    match template.fork(live.sandbox(), job, &stdio, &extra).await {
+    match template.fork(live.sandbox(), job, &stdio, &extra, gate).await {
         Err(StartError::InterpreterLost) => {
+            gate.pass().await;
             tracing::info!("the prepared interpreter was gone; preparing another");
             live.forget_template(&template).await;
             let template = live.template().await?;
-            template.fork(live.sandbox(), job, &stdio, &extra).await
+            template.fork(live.sandbox(), job, &stdio, &extra, gate).await
         }
         other => other,
     }

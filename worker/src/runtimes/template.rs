@@ -19,6 +19,7 @@ use super::forked::Forked;
 use super::lane::Lanes;
 use super::python::{Job, Python};
 use crate::executor::stdio::Stdio;
+use crate::tasks::Gate;
 
 /// What the prepared interpreter runs; its own text explains it.
 const SOURCE: &str = concat!(
@@ -79,15 +80,16 @@ impl Template {
         }
     }
 
-    /// Gives a job to a program of it, and waits until the program runs.
+    /// Gives a job to a program of it, and waits until the gate is open and the program runs.
     pub async fn fork(
         &self,
         sandbox: &dyn Sandbox,
         job: &Job,
         stdio: &Stdio,
         extra: &OwnedFd,
+        gate: &Gate,
     ) -> Result<Forked, StartError> {
-        Forked::start(&self.lanes, sandbox, job, stdio, extra).await
+        Forked::start(&self.lanes, sandbox, job, stdio, extra, gate).await
     }
 }
 

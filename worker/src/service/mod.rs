@@ -1,5 +1,7 @@
 //! The service that the coordinator drives this worker by. Every message is checked, every call's lease too.
 
+mod held;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,9 +14,10 @@ use tokio_util::task::TaskTracker;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::executor::{self, Ready};
+use crate::executor;
 use crate::session::{Pool, Session};
-use crate::tasks::{Admitted, EventStream, Known, Stop, Task, Tasks};
+use crate::tasks::{Admitted, EventStream, Gate, Known, Stop, Task, Tasks};
+use held::Begun;
 
 /// Who this worker is.
 #[derive(Debug, Clone)]
@@ -95,17 +98,6 @@ impl Service {
         Ok(())
     }
 
-    /// Gets ready for a task that is held, and waits for the word that it may begin. Until then it is none of this worker's
-    /// tasks, and a request that ends without the word has left nothing.
-    async fn hold(&self, request: &ExecuteTask, mut word: impl Requests) -> Result<Option<Ready>, Status> {
-        // What is refused is refused when it begins.
-        let ready = match self.check_holder(&request.lease).and_then(|()| self.session(request)) {
-            Ok(session) => Ready::ahead(&session, request.task, &request.operation).await,
-            Err(_) => None,
-        };
-        word.try_next().await?.map(|_| ready).ok_or_else(|| from_failure(given_up()))
-    }
-
     /// Takes a task from its request, and runs it as soon as it may begin.
     async fn take(&self, trace: Option<TraceContext>, mut messages: impl Requests) -> Result<EventStream, Status> {
         let message = messages.try_next().await?.ok_or_else(|| from_failure(given_up()))?;
@@ -114,15 +106,15 @@ impl Service {
         if let Some(trace) = trace {
             tracing::debug!(task = %execute.task, %trace, "a task that is traced");
         }
-        let ready = if held { self.hold(&execute, messages).await? } else { None };
-        self.execute(execute, ready).map_err(from_failure)
+        let begun = if held { self.hold(&execute, messages).await? } else { None };
+        self.execute(execute, begun).map_err(from_failure)
     }
 
     fn session(&self, request: &ExecuteTask) -> Result<Arc<Session>, Failure> {
         self.0.pool.get(request.session, &request.lease)
     }
 
-    fn execute(&self, request: ExecuteTask, ready: Option<Ready>) -> Result<EventStream, Failure> {
+    fn execute(&self, request: ExecuteTask, begun: Option<Begun>) -> Result<EventStream, Failure> {
         self.check_holder(&request.lease)?;
         let id = request.task;
         // A task that is known is answered even by a session that was closed since: it may have ended in time.
@@ -131,11 +123,14 @@ impl Service {
         }
         self.check_accepting()?;
         let session = self.session(&request)?;
-        match self.0.tasks.admit(id, request.session, request.lease.epoch) {
-            Admitted::New(task) => {
-                let events = task.log.read(1);
-                let admission = executor::Admission::of(task, session, request, ready);
-                self.0.running.spawn(executor::run(self.0.tasks.clone(), admission));
+        let begun = match begun.filter(|begun| Arc::ptr_eq(&begun.session, &session)) {
+            Some(begun) => begun,
+            None => Begun::new(session, request, Gate::open()),
+        };
+        match self.0.tasks.admit(&begun.task) {
+            Admitted::New => {
+                let (task, events) = (begun.task.clone(), begun.task.log.read(1));
+                self.0.running.spawn(executor::run(self.0.tasks.clone(), task, begun.end()));
                 Ok(events)
             }
             Admitted::Known(task) => Ok(task.log.read(1)),

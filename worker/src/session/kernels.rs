@@ -260,11 +260,6 @@ impl Place {
         &self.cell.name
     }
 
-    /// Whether others are before it.
-    pub fn is_queued(&self) -> bool {
-        matches!(self.seat, Awaited::Queued(_))
-    }
-
     /// Waits for the turn.
     pub async fn turn(self) -> Turn {
         let Self { cell, waiting, seat, reopened } = self;
@@ -284,12 +279,25 @@ impl Turn {
         &self.cell.name
     }
 
+    /// Whether that ends a sandbox.
+    pub fn must_clear(&mut self) -> bool {
+        self.seat.look();
+        self.seat.unattended.is_some()
+    }
+
     /// Ends the sandbox in which a kernel was lost with whatever it had started, so that the next one is begun anew.
     pub async fn clear(&mut self) {
         self.seat.look();
         if let Some(live) = self.seat.unattended.take() {
             live.destroy().await;
         }
+    }
+
+    /// Whether the kernel runs in this life of the sandbox, so that none is started.
+    pub fn is_ready(&mut self, live: &Arc<Live>) -> bool {
+        self.seat.look();
+        self.seat.obey(&self.cell);
+        self.seat.kernel.as_ref().is_some_and(|kernel| Arc::ptr_eq(kernel.live(), live))
     }
 
     /// The kernel, started in this life of the sandbox when there is none, and a sentence about that.

@@ -72,6 +72,11 @@ impl Live {
         (!has_own_root).then(|| Scratch { directory: directory(), bytes_max: limits.scratch_bytes })
     }
 
+    /// Whether there is a prepared interpreter, so that none is started.
+    pub fn has_template(&self) -> bool {
+        self.template.try_lock().is_ok_and(|template| template.is_some())
+    }
+
     /// The prepared interpreter; started when there is none.
     pub async fn template(&self) -> Result<Arc<Template>, StartError> {
         let mut template = self.template.lock().await;

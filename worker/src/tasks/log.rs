@@ -67,6 +67,14 @@ impl EventLog {
         self.newest.send_replace(seq);
     }
 
+    /// Adds the event that it has begun, unless that was said.
+    pub fn begin(&self) {
+        let has_begun = self.state.lock().started.is_some();
+        if !has_begun {
+            self.push(EventBody::Started);
+        }
+    }
+
     fn times(&self, started: Option<Instant>) -> TaskTimes {
         let now = Instant::now();
         let started = started.unwrap_or(now);

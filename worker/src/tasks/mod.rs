@@ -3,6 +3,7 @@
 //! A task that ended is kept for a while, so that a coordinator that lost its link can read the outcome. After that
 //! only its id is remembered: the answer is then that the outcome is not known any more, never that it did not run.
 
+mod gate;
 mod log;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub(crate) use gate::Gate;
 pub(crate) use log::{EventLog, EventStream};
 
 /// How much of the past is kept. When any bound is reached the oldest task that ended is forgotten.
@@ -59,7 +61,7 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    fn new(id: TaskId, session: SessionId, epoch: Epoch) -> Self {
+    pub fn new(id: TaskId, session: SessionId, epoch: Epoch) -> Self {
         Self { id, session, epoch, log: Arc::new(EventLog::default()), stop: watch::Sender::new(None) }
     }
 
@@ -77,6 +79,11 @@ impl Task {
         let mut stop = self.stop.subscribe();
         let stopped = stop.wait_for(Option::is_some).await.map(|why| *why);
         stopped.ok().flatten().unwrap_or(Stop::WorkerStops)
+    }
+
+    /// Says once that it has begun.
+    pub fn begin(&self) {
+        self.log.begin();
     }
 
     /// Adds an event; what comes after the last one is dropped.
@@ -100,7 +107,7 @@ pub(crate) enum Known {
 #[derive(Debug)]
 pub(crate) enum Admitted {
     /// It is new and must be run by the caller.
-    New(Arc<Task>),
+    New,
     /// It was started before.
     Known(Arc<Task>),
     /// It may have been started before; nobody can say how it ended.
@@ -139,15 +146,14 @@ impl Tasks {
     }
 
     /// Enters a task that shall be started, unless its id was seen before.
-    pub fn admit(&self, id: TaskId, session: SessionId, epoch: Epoch) -> Admitted {
+    pub fn admit(&self, task: &Arc<Task>) -> Admitted {
         let mut table = self.table.lock();
-        match table.known(id) {
+        match table.known(task.id) {
             Known::Kept(task) => Admitted::Known(task),
             Known::Forgotten => Admitted::Forgotten,
             Known::Never => {
-                let task = Arc::new(Task::new(id, session, epoch));
-                table.kept.insert(id, task.clone());
-                Admitted::New(task)
+                table.kept.insert(task.id, task.clone());
+                Admitted::New
             }
         }
     }
@@ -236,9 +242,15 @@ mod tests {
     use super::*;
 
     fn end(tasks: &Tasks, id: TaskId) {
-        let Admitted::New(task) = tasks.admit(id, SessionId::mint(), Epoch(1)) else { panic!("{id} is known") };
-        task.push(EventBody::Started);
+        let task = admitted(tasks, id);
+        task.begin();
         tasks.ended(&task);
+    }
+
+    fn admitted(tasks: &Tasks, id: TaskId) -> Arc<Task> {
+        let task = Arc::new(Task::new(id, SessionId::mint(), Epoch(1)));
+        assert!(matches!(tasks.admit(&task), Admitted::New), "{id} is known");
+        task
     }
 
     #[test]
@@ -250,7 +262,8 @@ mod tests {
         }
         for id in &ids[..5] {
             assert!(matches!(tasks.find(*id), Known::Forgotten), "{id}");
-            assert!(matches!(tasks.admit(*id, SessionId::mint(), Epoch(1)), Admitted::Forgotten), "{id}");
+            let again = Arc::new(Task::new(*id, SessionId::mint(), Epoch(1)));
+            assert!(matches!(tasks.admit(&again), Admitted::Forgotten), "{id}");
         }
         assert!(matches!(tasks.find(ids[5]), Known::Kept(_)));
         assert!(matches!(tasks.find(TaskId::mint()), Known::Never));
@@ -275,7 +288,7 @@ mod tests {
         let big = EventBody::Progress { message: "x".repeat(2_000) };
         let ids = [TaskId::mint(), TaskId::mint()];
         for id in ids {
-            let Admitted::New(task) = tasks.admit(id, SessionId::mint(), Epoch(1)) else { panic!("{id} is known") };
+            let task = admitted(&tasks, id);
             task.push(big.clone());
             tasks.ended(&task);
         }

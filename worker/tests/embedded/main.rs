@@ -3,6 +3,7 @@
 mod bench;
 mod changes;
 mod coordinator;
+mod held;
 mod kernels;
 mod limits;
 mod output_file;

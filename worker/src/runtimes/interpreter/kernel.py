@@ -77,8 +77,15 @@ def run_kernel():
             finalise(main, 0)
         header, job, shown = message
         interrupts.spare(LATE_INTERRUPT_S if header["after_interrupt"] else 0)
+        name, compiled = f"<call {header['call']}>", None
+        if job["held"]:
+            # What is wrong with the source is found once more when the call begins, and told then.
+            compiled, _ = interrupts.guard(compile_call, job, name)
+            if not may_begin(calls):
+                os.close(shown)
+                continue
         showing = Showing(shown)
-        status = run_call(job, main, f"<call {header['call']}>", sources, interrupts)
+        status = run_call(job, main, name, compiled, sources, interrupts)
         # The code may have put a handler of its own in the place of ours.
         interrupts.guard(_signal.signal, _signal.SIGINT, interrupts)
         interrupts.guard(showing.finish)
@@ -112,6 +119,19 @@ def next_call(calls):
     return json.loads(header), json.loads(whole_job(job, descriptors[4:])), shown
 
 
+def may_begin(calls):
+    """Waits for the word by which a call begins that is held."""
+    try:
+        return calls.recv(1) == b"g"
+    except OSError:
+        # The code closed the descriptor.
+        os._exit(1)
+
+
+def compile_call(job, name):
+    return split(job["code"], name) if job["code"] is not None else None
+
+
 def renew_streams(streams):
     """Gives the next call streams of its own, ahead of it: an earlier one may have closed, wrapped or replaced those that
     it had."""
@@ -121,9 +141,9 @@ def renew_streams(streams):
         streams.add(stream.buffer)
 
 
-def run_call(job, main, name, sources, interrupts):
+def run_call(job, main, name, compiled, sources, interrupts):
     """Runs one call; its exit status, or None when it was interrupted."""
-    loaded, error = interrupts.guard(load_call, job, name, sources)
+    loaded, error = interrupts.guard(load_call, job, name, compiled, sources)
     if error is not None:
         # No code of the user ran.
         error = error.with_traceback(None)
@@ -142,8 +162,8 @@ def run_call(job, main, name, sources, interrupts):
     return status
 
 
-def load_call(job, name, sources):
-    """The compiled statements of a call, and its last expression."""
+def load_call(job, name, compiled, sources):
+    """The compiled statements of a call, and its last expression; those that were `compiled` before, if they were."""
     take_environment(job["env"])
     see_packages()
     if threading.active_count() > 1:
@@ -157,7 +177,7 @@ def load_call(job, name, sources):
         remember_source(source, name, sources)
     if job["args"]:
         sys.argv = ["", *job["args"]]
-    return split(source, name)
+    return compiled or split(source, name)
 
 
 def execute(code, last, names):

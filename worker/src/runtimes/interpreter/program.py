@@ -124,7 +124,10 @@ def run(job):
     showing = Showing(EXTRA_FD)
     try:
         ours = OURS_WHILE_LOADING
-        code, last = load(job, main)
+        try:
+            code, last = load(job, main)
+        finally:
+            wait_for_word(job)
         ours = 1
         exec(code, main.__dict__)
         if last is not None:
@@ -136,6 +139,12 @@ def run(job):
         status = status_of(error.with_traceback(without_first(error.__traceback__, ours)))
     showing.finish()
     finalise(main, status)
+
+
+def wait_for_word(job):
+    """Waits for the word by which a job begins that is held; ends when it will not come."""
+    if job["held"] and JOBS.recv(1) != b"g":
+        os._exit(1)
 
 
 def take_environment(env):
