@@ -7,6 +7,7 @@ Profile-guided optimisation, as rustc's book has it: a binary that counts, some 
 is built with the counts, at TARGET_DIR/guided/coordinator. What is up to date is kept.
 """
 
+import hashlib
 import http.client
 import json
 import os
@@ -123,20 +124,34 @@ def work(binary):
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def up_to_date(directory, counting):
+    """The profile of that binary at this work, if there is one."""
+    newest = max(path.stat().st_mtime for path in (counting, Path(__file__)))
+    return next((path for path in directory.glob("profile-*") if path.stat().st_mtime > newest), None)
+
+
+def profiled(directory, counting, counts):
+    """A new profile, by a name of its own: cargo looks at the path of a profile, and not into it."""
+    say("letting it work")
+    for old in directory.glob("profile-*"):
+        old.unlink()
+    shutil.rmtree(counts, ignore_errors=True)
+    work(counting)
+    merged = directory / "merged"
+    subprocess.run([llvm.tools() / "llvm-profdata", "merge", "-o", merged, counts], check=True)
+    return merged.rename(directory / f"profile-{hashlib.sha256(merged.read_bytes()).hexdigest()[:16]}")
+
+
 def main():
     directory, arguments = Path(sys.argv[1]) / "guided", sys.argv[2:]
     said = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout
     host = next(line.split()[1] for line in said.splitlines() if line.startswith("host: "))
-    counts, profile = directory / "counts", directory / "profile"
+    counts = directory / "counts"
     say("building the binary that counts")
     counting = f"-Cprofile-generate={counts} {llvm.PLAIN_NAMES}"
     # A profile belongs to functions as they are built with the very same settings.
     counting = build(directory / "counting", host, counting, arguments)
-    if not profile.exists() or profile.stat().st_mtime < counting.stat().st_mtime:
-        say("letting it work")
-        shutil.rmtree(counts, ignore_errors=True)
-        work(counting)
-        subprocess.run([llvm.tools() / "llvm-profdata", "merge", "-o", profile, counts], check=True)
+    profile = up_to_date(directory, counting) or profiled(directory, counting, counts)
     say("building the binary")
     built = build(directory, host, f"-Cprofile-use={profile}", arguments)
     shutil.copy2(built, directory / "coordinator")

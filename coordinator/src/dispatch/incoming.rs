@@ -10,7 +10,7 @@ use crate::workers::{Link, TaskRequests};
 
 /// A stream of events that was asked for.
 pub(super) enum Incoming {
-    /// The worker has not answered yet; nothing of the task is written before this is polled.
+    /// The worker has not answered yet; the task cannot begin before this is polled.
     Asked { first: bool, polled: bool, last: Option<Box<Last>>, answer: Answer },
     /// Events come.
     Open(Box<Streaming<TaskEvent>>),

@@ -1,6 +1,6 @@
 //! Task -> worker -> ordered events: one dispatch drives one task to its end.
 //!
-//! A task is written to a link at most once. Whatever is unclear after that is asked for again (AttachTask) from the
+//! A task is let begin on a link at most once. Whatever is unclear after that is asked for again (AttachTask) from the
 //! same life of the worker, or ends unknown. What happened is judged by the state of the link and by what the worker
 //! itself states, never by the status code of a stream that broke.
 

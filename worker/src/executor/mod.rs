@@ -21,8 +21,8 @@ use crate::session::{Place, Session, Turn};
 use crate::tasks::{Gate, Task, Tasks};
 use program::{Clock, stopped};
 
-/// Carries out a task as far as its gate lets it; gives its last event. Before that nothing of the session is changed, and
-/// this may be dropped. Kernels take calls in the order in which this is called.
+/// Carries out a task as far as its gate lets it; gives its last event. Before that nothing that its programs could see is
+/// changed, and this may be dropped. Kernels take calls in the order in which this is called.
 pub(crate) fn carry_out(
     task: Arc<Task>,
     session: Arc<Session>,

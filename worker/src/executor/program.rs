@@ -89,7 +89,7 @@ async fn start_and_watch(
     let mut prepared = runtimes.prepare(session.workspace(), program, env, network).await?;
     subject::check(session, turn.as_ref(), &prepared)?;
     prepared.hold_at(gate);
-    if !session.has_live() || turn.as_mut().is_some_and(Turn::must_clear) {
+    if session.live_now().is_none() || turn.as_mut().is_some_and(Turn::must_clear) {
         gate.pass().await;
     }
     if let Some(turn) = &mut turn {
@@ -109,6 +109,7 @@ async fn start_and_watch(
     };
     let (stdio, streams) = Stdio::make(!stdin.is_empty(), session.uid()).map_err(no_pipes)?;
     let (shows, shown) = stdio::one_way(session.uid()).map_err(no_pipes)?;
+    let began = Instant::now();
     let starting = subject::start(session, &live, turn, &prepared, stdio, shows, gate);
     tokio::pin!(starting);
     let started = tokio::select! {
@@ -124,7 +125,7 @@ async fn start_and_watch(
         started = &mut starting => started,
     };
     task.begin();
-    let began = Instant::now();
+    let began = gate.open_since().map_or(began, |since| began.max(since));
     let (mut subject, news) = started.map_err(|error| start_failure(task, error))?;
     notes.extend(news);
     if subject.outlives_its_task() {

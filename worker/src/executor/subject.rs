@@ -50,11 +50,18 @@ pub(crate) async fn start(
     if !turn.is_ready(live) {
         gate.pass().await;
     }
+    let restarted = turn.restarted();
     let (kernel, mut news) = turn.ready(live).await?;
-    if kernel.begin(job, &stdio, &shown, gate).await.is_err() {
-        gate.pass().await;
-        // It ended before it got the call, so the call goes to the next one.
+    let begun = tokio::select! {
+        biased;
+        begun = kernel.begin(job, &stdio, &shown, gate) => begun.is_ok(),
+        () = restarted, if !gate.is_open() => false,
+    };
+    if !begun {
+        // It did not get the call, which goes to the next one.
+        turn.obey();
         turn.end("it had ended".to_owned());
+        gate.pass().await;
         let (kernel, again) = turn.ready(live).await?;
         kernel.begin(job, &stdio, &shown, gate).await?;
         news = again;

@@ -91,8 +91,7 @@ impl Forked {
                 }
                 if is_held {
                     gate.pass().await;
-                    // One that is gone by now is noticed by its end.
-                    let _ = this.jobs.send(BEGIN, &[]).await;
+                    this.jobs.send(BEGIN, &[]).await.map_err(|_| StartError::InterpreterLost)?;
                 }
                 return Ok(this);
             }

@@ -65,12 +65,15 @@ struct Report {
 }
 
 /// A call that its kernel holds. Dropped, the kernel is to forget it.
-struct Offer<'a>(&'a mut Kernel);
+struct Offer<'a> {
+    kernel: &'a mut Kernel,
+    after_interrupt: bool,
+}
 
 impl Offer<'_> {
     /// Lets the call begin.
     async fn accept(self) -> Result<(), StartError> {
-        let sent = self.0.calls.send(BEGIN, &[]).await;
+        let sent = self.kernel.calls.send(BEGIN, &[]).await;
         std::mem::forget(self);
         sent.map_err(|_| StartError::InterpreterLost)
     }
@@ -78,8 +81,11 @@ impl Offer<'_> {
 
 impl Drop for Offer<'_> {
     fn drop(&mut self) {
-        let told = self.0.calls.send(FORGET, &[]).now_or_never();
-        self.0.stuck = !matches!(told, Some(Ok(())));
+        let kernel = &mut self.kernel;
+        let told = kernel.calls.send(FORGET, &[]).now_or_never();
+        kernel.stuck = !matches!(told, Some(Ok(())));
+        kernel.interrupted |= self.after_interrupt;
+        kernel.call -= 1;
     }
 }
 
@@ -146,7 +152,7 @@ impl Kernel {
         call.extend_from_slice(job.bytes());
         self.calls.send(&call, &passed).await.map_err(|_| StartError::InterpreterLost)?;
         if is_held {
-            let offer = Offer(self);
+            let offer = Offer { kernel: self, after_interrupt };
             gate.pass().await;
             offer.accept().await?;
         }

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::{Requests, Service, given_up};
 use crate::executor;
-use crate::session::Session;
+use crate::session::{Live, Session};
 use crate::tasks::{Gate, Task};
 
 /// How long what was got ready waits for the word: what was seen of the session gets old, and others want its places.
@@ -24,16 +24,24 @@ const TIME_MIN: Duration = Duration::from_secs(1);
 /// A task that is carried out behind a gate.
 pub(super) struct Begun {
     pub(super) task: Arc<Task>,
-    pub(super) session: Arc<Session>,
+    session: Arc<Session>,
     gate: Gate,
+    /// The life of the sandbox in which it was begun.
+    live: Option<Arc<Live>>,
     carried_out: MaybeDone<BoxFuture<'static, EventBody>>,
 }
 
 impl Begun {
     pub(super) fn new(session: Arc<Session>, request: ExecuteTask, gate: Gate) -> Self {
         let task = Arc::new(Task::new(request.task, request.session, request.lease.epoch));
+        let live = session.live_now();
         let carried_out = executor::carry_out(task.clone(), session.clone(), request, gate.clone());
-        Self { task, session, gate, carried_out: maybe_done(carried_out) }
+        Self { task, session, gate, live, carried_out: maybe_done(carried_out) }
+    }
+
+    /// Whether it may go on in this session, where it was begun. What was got ready in a sandbox that is gone is none.
+    pub(super) fn is_of(&self, session: &Arc<Session>) -> bool {
+        Arc::ptr_eq(&self.session, session) && self.live.as_ref().is_none_or(|live| !live.is_lost())
     }
 
     /// Opens its gate; its last event.
@@ -71,11 +79,11 @@ impl Service {
             &request.operation,
             Operation::Exec(exec) if matches!(exec.program, Program::PythonCode { .. } | Program::PythonFile { .. })
         );
-        if !is_python || request.timeout < TIME_MIN {
-            return None;
-        }
         self.check_holder(&request.lease).ok()?;
         let session = self.session(request).ok()?;
+        if !is_python || request.timeout.min(session.task_time_max()) < TIME_MIN {
+            return None;
+        }
         Some(Begun::new(session, request.clone(), Gate::closed()))
     }
 }

@@ -123,7 +123,7 @@ impl Service {
         }
         self.check_accepting()?;
         let session = self.session(&request)?;
-        let begun = match begun.filter(|begun| Arc::ptr_eq(&begun.session, &session)) {
+        let begun = match begun.filter(|begun| begun.is_of(&session)) {
             Some(begun) => begun,
             None => Begun::new(session, request, Gate::open()),
         };

@@ -121,9 +121,9 @@ impl Session {
         self.files.turn(&self.closed).await
     }
 
-    /// Whether the session has its sandbox, so that none is made.
-    pub fn has_live(&self) -> bool {
-        self.live.try_lock().is_ok_and(|live| live.as_ref().is_some_and(|live| !live.is_lost()))
+    /// The session's sandbox, where it has one.
+    pub fn live_now(&self) -> Option<Arc<Live>> {
+        self.live.try_lock().ok()?.clone().filter(|live| !live.is_lost())
     }
 
     /// The session's sandbox. One that is gone is replaced, with a sentence on what that means.

@@ -2,10 +2,12 @@
 
 # --- The kernel -----------------------------------------------------------------------------------------------------
 
+import warnings
 import weakref
 
 SOURCES_MAX = 1000
 
+NULL_FD = JOB_FD - 1
 # How long an interrupt that was meant for the call before may still be on its way.
 LATE_INTERRUPT_S = 0.1
 # How long code may tidy up after an interrupt, before the next one reaches it.
@@ -64,6 +66,7 @@ def run_kernel():
     while True:
         # Whatever can be done ahead of a call is done here, where nobody waits for it.
         renew_streams(streams)
+        keep_null()
         end_streams()
         try:
             importlib.invalidate_caches()
@@ -75,15 +78,15 @@ def run_kernel():
         message = next_call(calls)
         if message is None:
             finalise(main, 0)
-        header, job, shown = message
-        interrupts.spare(LATE_INTERRUPT_S if header["after_interrupt"] else 0)
+        header, job, standard, shown = message
         name, compiled = f"<call {header['call']}>", None
         if job["held"]:
-            # What is wrong with the source is found once more when the call begins, and told then.
-            compiled, _ = interrupts.guard(compile_call, job, name)
+            compiled = compile_ahead(job, name)
             if not may_begin(calls):
-                os.close(shown)
+                close_descriptors((*standard, shown))
                 continue
+        take_streams(standard)
+        interrupts.spare(LATE_INTERRUPT_S if header["after_interrupt"] else 0)
         showing = Showing(shown)
         status = run_call(job, main, name, compiled, sources, interrupts)
         # The code may have put a handler of its own in the place of ours.
@@ -103,7 +106,8 @@ def run_kernel():
 
 
 def next_call(calls):
-    """What the worker says of the next call, its job and where it shows things; None when there will be no more."""
+    """What the worker says of the next call, its job, its streams and where it shows things; None when there will be no
+    more."""
     try:
         data, descriptors = receive(calls, JOB_BYTES_MAX, 5)
     except OSError:
@@ -113,10 +117,7 @@ def next_call(calls):
         return None
     header, job = data.split(b"\n", 1)
     *standard, shown = descriptors[:4]
-    for number, descriptor in enumerate(standard):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    return json.loads(header), json.loads(whole_job(job, descriptors[4:])), shown
+    return json.loads(header), json.loads(whole_job(job, descriptors[4:])), standard, shown
 
 
 def may_begin(calls):
@@ -128,8 +129,32 @@ def may_begin(calls):
         os._exit(1)
 
 
-def compile_call(job, name):
-    return split(job["code"], name) if job["code"] is not None else None
+def compile_ahead(job, name):
+    """The code of a call that is held. None where something is to be said of it: that is for when the call has begun."""
+    if job["code"] is None:
+        return None
+    said, show, thread = [], warnings._showwarnmsg, threading.get_ident()
+
+    def hear(message):
+        if threading.get_ident() == thread:
+            said.append(message)
+        else:
+            show(message)
+
+    warnings._showwarnmsg = hear
+    try:
+        compiled = split(job["code"], name)
+    except BaseException:
+        compiled = None
+    finally:
+        warnings._showwarnmsg = show
+    return None if said else compiled
+
+
+def take_streams(standard):
+    for number, descriptor in enumerate(standard):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
 
 
 def renew_streams(streams):
@@ -226,12 +251,23 @@ def flush_all(streams):
             pass
 
 
-def end_streams():
+def keep_null():
+    """Opens what streams lead to between calls, out of the way of the numbers that programs expect to be free."""
     null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in range(3):
-        os.dup2(null, descriptor)
+    os.dup2(null, NULL_FD, inheritable=False)
     if null > 2:
         os.close(null)
+
+
+def end_streams():
+    try:
+        # Readers last: somebody may be writing to what they read.
+        for descriptor in (2, 1, 0):
+            os.dup2(NULL_FD, descriptor)
+    except OSError:
+        # The code closed it.
+        keep_null()
+        end_streams()
 
 
 def end_call(calls, number, status, before):

@@ -270,6 +270,11 @@ def kill_all(pids):
         quietly(os.kill, pid, signal.SIGKILL)
 
 
+def close_descriptors(descriptors):
+    for each in descriptors:
+        quietly(os.close, each)
+
+
 def close_all(sockets):
     for each in sockets:
         each.close()
