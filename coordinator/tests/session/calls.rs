@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use codegen_audit::{EventKind, Outcome};
-use codegen_types::{ErrorCode, Principal, SessionId};
+use codegen_types::{ErrorCode, Exec, Operation, Principal, Program, SessionId, TraceContext};
 use coordinator::session::TaskCall;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::rig::{Ground, Rig, Script, ann, call, code, keyed, options, stdout, until};
+use super::restart::ground;
+use super::rig::{Double, Ground, Rig, Script, ann, call, code, keyed, options, stdout, until};
 
 #[tokio::test]
 async fn the_attempt_and_the_row_are_there_before_dispatch_and_the_outcome_before_the_answer() {
@@ -48,6 +49,45 @@ async fn a_call_that_changes_nothing_has_two_records_and_no_row() {
     // Both are queued at once, so the outcome may name its attempt by the task alone.
     assert!(end.cites.is_none_or(|cited| cited == attempt.seq), "{:?}", end.cites);
     assert_eq!(ground.tasks.task(outcome.task).await.unwrap(), None);
+}
+
+/// What goes ahead of a call while its attempt goes to the disk.
+#[derive(Debug, PartialEq, Eq)]
+enum GoesAhead {
+    Task,
+    Head,
+    Nothing,
+}
+
+#[tokio::test]
+async fn a_short_acting_call_goes_ahead_to_be_held_by_the_servers_own_worker_and_by_no_other() {
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let long = |call: &mut TaskCall| {
+        let program = Program::PythonCode { code: "1\n".repeat(40_000), args: vec![] };
+        call.operation = Operation::Exec(Exec::of(program));
+    };
+    let cases: [(Double, &dyn Fn(&mut TaskCall), GoesAhead); 5] = [
+        (Double::default(), &|_| {}, GoesAhead::Task),
+        (Double::apart(), &|_| {}, GoesAhead::Head),
+        (Double::default(), &long, GoesAhead::Head),
+        (Double::default(), &|call| call.trace = TraceContext::parse(TRACE, None), GoesAhead::Nothing),
+        (Double::default(), &|call| call.read_only = true, GoesAhead::Nothing),
+    ];
+    for (number, (fleet, change, expected)) in cases.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let rig = Rig::with(ground(dir.path(), fleet).await, options()).await;
+        let mut call = call(rig.create().await.id);
+        change(&mut call);
+        let task = call.task;
+        rig.run(call).await.result.unwrap();
+        let went = match rig.fleet.ahead()[..] {
+            [] => GoesAhead::Nothing,
+            [None] => GoesAhead::Head,
+            [Some(held)] if held == task => GoesAhead::Task,
+            ref other => panic!("{other:?}"),
+        };
+        assert_eq!(went, expected, "case {number}");
+    }
 }
 
 #[tokio::test]

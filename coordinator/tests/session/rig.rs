@@ -60,6 +60,8 @@ struct Inner {
     /// What a session reaches, by each opening that succeeded.
     told: Vec<Egress>,
     closed: Vec<(Lease, bool)>,
+    /// What went ahead to it: a task to be held, or nothing of any.
+    ahead: Vec<Option<TaskId>>,
     dispatched: Vec<TaskDispatch>,
     attached: Vec<TaskAttach>,
     expected: Vec<(WorkerId, Incarnation)>,
@@ -131,6 +133,9 @@ impl Double {
     }
     pub fn closed(&self) -> Vec<(Lease, bool)> {
         self.inner.lock().closed.clone()
+    }
+    pub fn ahead(&self) -> Vec<Option<TaskId>> {
+        self.inner.lock().ahead.clone()
     }
     pub fn dispatched(&self) -> Vec<TaskDispatch> {
         self.inner.lock().dispatched.clone()
@@ -263,7 +268,8 @@ impl Fleet for Double {
         .boxed()
     }
 
-    fn go_ahead(&self, _: &Lease, _: Option<ExecuteTask>) -> Option<Ahead> {
+    fn go_ahead(&self, _: &Lease, held: Option<ExecuteTask>) -> Option<Ahead> {
+        self.inner.lock().ahead.push(held.map(|task| task.task));
         None
     }
 

@@ -86,7 +86,8 @@ async fn what_is_given_up_has_left_nothing() {
     let bench = Bench::new().await;
     run(&bench, Some("k"), "x = 1").await;
     let count = "import os\nprint(sum(entry.isdigit() for entry in os.listdir('/proc')))";
-    let before = bench.python(count).await.stdout;
+    let processes = async || bench.python(count).await.stdout.trim().parse::<u32>().expect("a number");
+    let before = processes().await;
     let given_up = "open('mark', 'w')\nx = 2\nimport os\nos.environ['MARK'] = '1'";
     // More than there may be programs at once.
     for round in 0..10 {
@@ -99,7 +100,12 @@ async fn what_is_given_up_has_left_nothing() {
         assert_eq!(ran.exit.map(|exit| exit.notes), Some(Vec::new()), "the kernel is the same");
     }
     assert_eq!(bench.python("import os\nprint(os.path.exists('mark'))").await.stdout, "False\n");
-    assert_eq!(bench.python(count).await.stdout, before, "no process is left");
+    let until = Instant::now() + Duration::from_secs(10);
+    // A second lane with its spare may have come to stay.
+    while processes().await > before + 2 {
+        assert!(Instant::now() < until, "processes are left");
+        tokio::time::sleep(LATE).await;
+    }
     let ran = run(&bench, Some("k"), "1 / 0").await;
     assert!(ran.stderr.contains("<call 12>"), "calls that were forgotten are none: {}", ran.stderr);
 }
