@@ -66,7 +66,8 @@ async fn a_short_acting_call_goes_ahead_to_be_held_by_the_servers_own_worker_and
         let program = Program::PythonCode { code: "1\n".repeat(40_000), args: vec![] };
         call.operation = Operation::Exec(Exec::of(program));
     };
-    let cases: [(Double, &dyn Fn(&mut TaskCall), GoesAhead); 5] = [
+    type Change<'a> = &'a dyn Fn(&mut TaskCall);
+    let cases: [(Double, Change<'_>, GoesAhead); 5] = [
         (Double::default(), &|_| {}, GoesAhead::Task),
         (Double::apart(), &|_| {}, GoesAhead::Head),
         (Double::default(), &long, GoesAhead::Head),
