@@ -109,7 +109,7 @@ async fn start_and_watch(
     };
     let (stdio, streams) = Stdio::make(!stdin.is_empty(), session.uid()).map_err(no_pipes)?;
     let (shows, shown) = stdio::one_way(session.uid()).map_err(no_pipes)?;
-    let began = Instant::now();
+    let was_held = !gate.is_open();
     let starting = subject::start(session, &live, turn, &prepared, stdio, shows, gate);
     tokio::pin!(starting);
     let started = tokio::select! {
@@ -125,7 +125,7 @@ async fn start_and_watch(
         started = &mut starting => started,
     };
     task.begin();
-    let began = gate.open_since().map_or(began, |since| began.max(since));
+    let began = gate.open_since().filter(|_| was_held).unwrap_or_else(Instant::now);
     let (mut subject, news) = started.map_err(|error| start_failure(task, error))?;
     notes.extend(news);
     if subject.outlives_its_task() {

@@ -81,7 +81,7 @@ impl Service {
         );
         self.check_holder(&request.lease).ok()?;
         let session = self.session(request).ok()?;
-        if !is_python || request.timeout.min(session.task_time_max()) < TIME_MIN {
+        if !is_python || request.timeout.min(session.task_time_max()) < TIME_MIN || session.live_now().is_none() {
             return None;
         }
         Some(Begun::new(session, request.clone(), Gate::closed()))

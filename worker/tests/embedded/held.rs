@@ -164,6 +164,37 @@ async fn a_source_that_is_wrong_or_doubtful_is_told_once_and_after_the_word() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_call_left_to_say_is_said_in_the_next_one_and_once() {
+    let bench = Bench::new().await;
+    let leave = "import gc\nclass Left:\n    def __init__(self):\n        self.me = self\n    def __del__(self):\n        \
+                 print('left')\ngc.collect()\nLeft()\nNone";
+    // To compile this makes so much that the collector runs.
+    let long = "x = [1, [2, [3, {4: 5}]]]\n".repeat(500);
+    run(&bench, Some("k"), leave).await;
+    let ran = Held::new(&bench, code(Some("k"), &(long + "import gc\ngc.collect()\nNone")), SOON).await.begin().await;
+    assert_eq!((ran.stdout.as_str(), ran.exit_code()), ("left\n", Some(0)), "{ran:?}");
+    run(&bench, Some("k"), "import warnings\nwarnings.simplefilter('once')").await;
+    drop(Held::new(&bench, code(Some("k"), "1 is 1"), SOON).await);
+    let ran = Held::new(&bench, code(Some("k"), "1 is 1"), SOON).await.begin().await;
+    assert_eq!(ran.stderr.matches("SyntaxWarning").count(), 1, "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_kernel_that_may_have_few_descriptors_or_closed_all_goes_on() {
+    let bench = Bench::new().await;
+    let limit = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\nx = 1";
+    let close = "import os\nfor fd in map(int, os.listdir('/proc/self/fd')):\n    try:\n        if os.readlink(f'/proc/self/fd/{fd}') \
+                 == '/dev/null':\n            os.close(fd)\n    except OSError:\n        pass\nx = 1";
+    for (kernel, text) in [("few", limit), ("closed", close)] {
+        run(&bench, Some(kernel), text).await;
+        for _ in 0..2 {
+            let ran = run(&bench, Some(kernel), "print(x)").await;
+            assert_eq!((ran.stdout.as_str(), ran.exit_code()), ("1\n", Some(0)), "{kernel}: {ran:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn calls_that_are_held_on_one_kernel_run_in_the_order_in_which_they_came() {
     let bench = Bench::new().await;
     run(&bench, Some("k"), "seen = []").await;

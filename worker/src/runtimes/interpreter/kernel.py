@@ -63,10 +63,10 @@ def run_kernel():
     interrupts = Interrupts()
     _signal.signal(_signal.SIGINT, interrupts)
     kernel, sources, streams = os.getpid(), [], weakref.WeakSet()
+    keep_null()
     while True:
         # Whatever can be done ahead of a call is done here, where nobody waits for it.
         renew_streams(streams)
-        keep_null()
         end_streams()
         try:
             importlib.invalidate_caches()
@@ -81,11 +81,21 @@ def run_kernel():
         header, job, standard, shown = message
         name, compiled = f"<call {header['call']}>", None
         if job["held"]:
+            # What finalisers write is for the call's own streams.
+            collects = gc.isenabled()
+            gc.disable()
             compiled = compile_ahead(job, name)
-            if not may_begin(calls):
+            begins = may_begin(calls)
+            if begins:
+                take_streams(standard)
+            else:
                 close_descriptors((*standard, shown))
+            if collects:
+                gc.enable()
+            if not begins:
                 continue
-        take_streams(standard)
+        else:
+            take_streams(standard)
         interrupts.spare(LATE_INTERRUPT_S if header["after_interrupt"] else 0)
         showing = Showing(shown)
         status = run_call(job, main, name, compiled, sources, interrupts)
@@ -134,6 +144,7 @@ def compile_ahead(job, name):
     if job["code"] is None:
         return None
     said, show, thread = [], warnings._showwarnmsg, threading.get_ident()
+    once = dict(warnings.onceregistry)
 
     def hear(message):
         if threading.get_ident() == thread:
@@ -148,7 +159,11 @@ def compile_ahead(job, name):
         compiled = None
     finally:
         warnings._showwarnmsg = show
-    return None if said else compiled
+    if not said:
+        return compiled
+    warnings.onceregistry.clear()
+    warnings.onceregistry.update(once)
+    return None
 
 
 def take_streams(standard):
@@ -261,13 +276,19 @@ def keep_null():
 
 def end_streams():
     try:
-        # Readers last: somebody may be writing to what they read.
-        for descriptor in (2, 1, 0):
-            os.dup2(NULL_FD, descriptor)
+        lead_streams_to(NULL_FD)
     except OSError:
         # The code closed it.
-        keep_null()
-        end_streams()
+        null = os.open(os.devnull, os.O_RDWR)
+        lead_streams_to(null)
+        if null > 2:
+            os.close(null)
+
+
+def lead_streams_to(null):
+    # Readers last: somebody may be writing to what they read.
+    for descriptor in (2, 1, 0):
+        os.dup2(null, descriptor)
 
 
 def end_call(calls, number, status, before):
